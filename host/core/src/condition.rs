@@ -1,0 +1,267 @@
+//! A condition: a verdict in the cache, with owner, provenance and transition time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::action::Action;
+use crate::clock::WallTime;
+use crate::ids::{IncidentId, SignalSeq};
+use crate::policy::PolicyId;
+use crate::signal::Source;
+use crate::verdict::{Clear, Judgement, Severity};
+
+/// The derived condition; only the host writes it.
+pub const READY: &str = "Ready";
+/// Host-owned: a fault that no policy may talk away (design H8) and that none reported.
+pub const FAULT_FLOOR: &str = "FaultFloor";
+/// Host-owned: a policy gave no decision, and what was assumed instead (design H8).
+pub const POLICY_READY: &str = "PolicyReady";
+/// Host-owned: the vendor's class of a signal that no policy could judge.
+pub const FALLBACK: &str = "PolicyFallback";
+/// Host-owned: NVML said that *a* GPU was lost, and this one is being asked (design C2).
+pub const PROBING: &str = "Probing";
+
+/// The types that no policy and no provider may own.
+pub const HOST_OWNED: [&str; 5] = [READY, FAULT_FLOOR, POLICY_READY, FALLBACK, PROBING];
+
+/// What the wire says of a condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Status {
+    True,
+    False,
+    #[default]
+    Unknown,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::True, Self::False, Self::Unknown].into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which way round a type is. Declared by its owner, never guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Polarity {
+    TrueIsHealthy,
+    TrueIsProblem,
+}
+
+impl Polarity {
+    pub fn status(self, state: Judgement) -> Status {
+        match (self, state) {
+            (_, Judgement::Unknown) => Status::Unknown,
+            (Self::TrueIsHealthy, Judgement::Ok) | (Self::TrueIsProblem, Judgement::Problem) => Status::True,
+            (Self::TrueIsHealthy, Judgement::Problem) | (Self::TrueIsProblem, Judgement::Ok) => Status::False,
+        }
+    }
+
+    pub fn judgement(self, status: Status) -> Judgement {
+        match (self, status) {
+            (_, Status::Unknown) => Judgement::Unknown,
+            (Self::TrueIsHealthy, Status::True) | (Self::TrueIsProblem, Status::False) => Judgement::Ok,
+            (Self::TrueIsHealthy, Status::False) | (Self::TrueIsProblem, Status::True) => Judgement::Problem,
+        }
+    }
+}
+
+/// Whose a condition type is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    Host,
+    Policy(PolicyId),
+    Provider(Arc<str>),
+}
+
+impl Owner {
+    /// Whether both are the same owner; another version of a policy is the same policy.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Host, Self::Host) => true,
+            (Self::Policy(a), Self::Policy(b)) => a.name == b.name,
+            (Self::Provider(a), Self::Provider(b)) => a == b,
+            (Self::Host | Self::Policy(_) | Self::Provider(_), _) => false,
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Policy(id) => write!(f, "policy:{}", id.name),
+            Self::Provider(name) => write!(f, "provider:{name}"),
+        }
+    }
+}
+
+/// One piece of raw evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    pub source: Source,
+    /// When the host observed it: from then on readers of the GPU waited for the decision.
+    pub observed_at: WallTime,
+    pub text: String,
+}
+
+/// One condition of one GPU.
+///
+/// `heartbeat`, `incident`, `cause` and `evidence` tell of the newest and the first signal; a
+/// change in them alone is no new version (design C5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub type_: Arc<str>,
+    pub state: Judgement,
+    pub polarity: Polarity,
+    pub severity: Severity,
+    pub reason: String,
+    pub message: String,
+    pub action: Action,
+    pub clears: Vec<Clear>,
+    pub owner: Owner,
+    /// When the status last changed.
+    pub transition: WallTime,
+    /// When the owner last confirmed it.
+    pub heartbeat: WallTime,
+    pub incident: Option<IncidentId>,
+    pub cause: Option<SignalSeq>,
+    /// Caused by something injected or simulated.
+    pub drill: bool,
+    /// Whether health is derived from it. False for types of unknown polarity (design P3) and for
+    /// drills that are only reported (design N8).
+    pub counted: bool,
+    pub evidence: Vec<Evidence>,
+}
+
+impl Condition {
+    pub fn status(&self) -> Status {
+        self.polarity.status(self.state)
+    }
+
+    pub fn is_problem(&self) -> bool {
+        self.state == Judgement::Problem
+    }
+
+    /// Whether `other` says the same, what is not part of the versioned object left out.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.type_ == other.type_
+            && self.state == other.state
+            && self.polarity == other.polarity
+            && self.severity == other.severity
+            && self.reason == other.reason
+            && self.message == other.message
+            && self.action == other.action
+            && self.clears == other.clears
+            && self.owner == other.owner
+            && self.drill == other.drill
+            && self.counted == other.counted
+    }
+}
+
+/// Puts `new` into the conditions: in place of its type's, or in the order of types.
+///
+/// Keeps the transition time where the status stays. Where the content stays, only the heartbeat
+/// moves, so that the write is none (design C5). Says whether the versioned content changed.
+pub fn upsert(conditions: &mut Vec<Condition>, mut new: Condition) -> bool {
+    match conditions.binary_search_by(|old| old.type_.cmp(&new.type_)) {
+        Err(at) => {
+            conditions.insert(at, new);
+            true
+        }
+        Ok(at) => {
+            let Some(old) = conditions.get_mut(at) else { return false };
+            if old.same_content(&new) {
+                old.heartbeat = new.heartbeat;
+                return false;
+            }
+            if old.status() == new.status() {
+                new.transition = old.transition;
+            }
+            *old = new;
+            true
+        }
+    }
+}
+
+/// The condition of that type.
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    let at = conditions.binary_search_by(|old| (*old.type_).cmp(type_)).ok()?;
+    conditions.get(at)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn condition(type_: &str, state: Judgement, severity: Severity) -> Condition {
+        Condition {
+            type_: type_.into(),
+            state,
+            polarity: Polarity::TrueIsProblem,
+            severity,
+            reason: "Because".to_owned(),
+            message: String::new(),
+            action: Action::None,
+            clears: Vec::new(),
+            owner: Owner::Host,
+            transition: WallTime::from_ms(1),
+            heartbeat: WallTime::from_ms(1),
+            incident: None,
+            cause: None,
+            drill: false,
+            counted: true,
+            evidence: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn polarity_turns_both_ways() {
+        for polarity in [Polarity::TrueIsHealthy, Polarity::TrueIsProblem] {
+            for state in [Judgement::Ok, Judgement::Problem, Judgement::Unknown] {
+                assert_eq!(polarity.judgement(polarity.status(state)), state);
+            }
+        }
+        assert_eq!(Polarity::TrueIsProblem.status(Judgement::Problem), Status::True);
+        assert_eq!(Polarity::TrueIsHealthy.status(Judgement::Problem), Status::False);
+    }
+
+    #[test]
+    fn c5_the_same_content_again_moves_the_heartbeat_and_nothing_else() {
+        let mut conditions = Vec::new();
+        assert!(upsert(&mut conditions, condition("B", Judgement::Problem, Severity::Fatal)));
+        assert!(upsert(&mut conditions, condition("A", Judgement::Ok, Severity::Info)));
+        let again = Condition {
+            heartbeat: WallTime::from_ms(9),
+            transition: WallTime::from_ms(9),
+            cause: Some(SignalSeq(7)),
+            ..condition("B", Judgement::Problem, Severity::Fatal)
+        };
+        assert!(!upsert(&mut conditions, again));
+        let kept = find(&conditions, "B").expect("kept");
+        assert_eq!((kept.heartbeat.unix_ms(), kept.transition.unix_ms()), (9, 1));
+        assert!(conditions.is_sorted_by(|a, b| a.type_ < b.type_));
+    }
+
+    #[test]
+    fn the_transition_time_moves_with_the_status_only() {
+        let mut conditions = vec![condition("A", Judgement::Problem, Severity::Warning)];
+        let later = |state, severity| Condition { transition: WallTime::from_ms(5), ..condition("A", state, severity) };
+        assert!(upsert(&mut conditions, later(Judgement::Problem, Severity::Fatal)));
+        assert_eq!(conditions[0].transition.unix_ms(), 1);
+        assert!(upsert(&mut conditions, later(Judgement::Ok, Severity::Fatal)));
+        assert_eq!(conditions[0].transition.unix_ms(), 5);
+    }
+}

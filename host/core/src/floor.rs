@@ -1,0 +1,92 @@
+//! The floor: faults that no policy may talk away, and the fallback where none can answer (H8).
+//!
+//! Pure rules. The pipeline keeps which floors stand and publishes them where no policy did.
+
+use crate::action::Action;
+use crate::signal::{Attr, Signal, SignalKind, Value};
+use crate::verdict::{ClearOn, Severity};
+use crate::xid::{self, Class};
+
+/// What at least must be said of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor {
+    pub class: Class,
+    pub reason: &'static str,
+    /// What takes it away, besides an operator.
+    pub clears: &'static [ClearOn],
+}
+
+const RESET: &[ClearOn] = &[ClearOn::GpuReset, ClearOn::NodeReboot, ClearOn::Operator];
+const REBOOT: &[ClearOn] = &[ClearOn::NodeReboot, ClearOn::Replacement, ClearOn::Operator];
+const RECOVERY: &[ClearOn] = &[ClearOn::RecoveryNone, ClearOn::GpuReset, ClearOn::NodeReboot, ClearOn::Operator];
+/// Answering again is what clears a lost GPU: the host itself sees it.
+const LOST: &[ClearOn] = &[ClearOn::Policy, ClearOn::NodeReboot, ClearOn::Replacement, ClearOn::Operator];
+
+/// XIDs of the floor; each a row of the vendor's catalogue with RESET_GPU or RESTART_BM.
+const XIDS: [u64; 4] = [64, 79, 95, 140];
+
+/// The double-bit error: becomes part of the floor unless 63 or 94 tells that it was contained.
+pub const XID_DOUBLE_BIT: u64 = 48;
+
+/// XIDs that say that a double-bit error was contained or its row remapped.
+pub const XIDS_CONTAINED: [u64; 2] = [63, 94];
+
+/// The floor of a signal, where it has one.
+pub fn of(signal: &Signal) -> Option<Floor> {
+    match signal.kind {
+        SignalKind::GpuLost => {
+            Some(Floor { class: Class::fatal(Action::RestartBm), reason: "GpuLost", clears: LOST })
+        }
+        SignalKind::Xid => match signal.code? {
+            79 => Some(Floor { class: xid::vendor_class(79), reason: "FallenOffTheBus", clears: REBOOT }),
+            code if XIDS.contains(&code) => {
+                Some(Floor { class: xid::vendor_class(code), reason: "GpuResetRequired", clears: RESET })
+            }
+            154 => recovery_action(&signal.attrs).and_then(recovery_floor),
+            _ => None,
+        },
+        SignalKind::RecoveryAction => {
+            recovery_floor(recovery_action(&signal.attrs).or(signal.code).unwrap_or(u64::MAX))
+        }
+        SignalKind::Sxid | SignalKind::Ecc | SignalKind::Reading | SignalKind::GpuFound | SignalKind::Timer => None,
+    }
+}
+
+/// The floor of a double-bit error that nothing contained in time.
+pub const UNCONTAINED_DOUBLE_BIT: Floor =
+    Floor { class: Class::fatal(Action::ComponentReset), reason: "DoubleBitEccError", clears: RESET };
+
+/// The recovery action that a signal carries in `attrs`, under `action`.
+pub fn recovery_action(attrs: &[Attr]) -> Option<u64> {
+    attrs.iter().find_map(|attr| match attr.value {
+        Value::Int(action) if attr.key == "action" => u64::try_from(action).ok(),
+        Value::Int(_) | Value::Flag(_) | Value::Real(_) | Value::Text(_) | Value::Bytes(_) => None,
+    })
+}
+
+fn recovery_floor(action: u64) -> Option<Floor> {
+    let class = xid::recovery_class(action);
+    let reason = match class.severity {
+        Severity::Info => return None,
+        Severity::Warning if action <= 4 => "NoNewWork",
+        Severity::Warning => "UnknownRecoveryAction",
+        Severity::Fatal => "RecoveryActionRequired",
+    };
+    Some(Floor { class, reason, clears: RECOVERY })
+}
+
+/// What to assume of a signal that no policy could judge: the vendor's class for it.
+pub fn fallback(signal: &Signal) -> Class {
+    if let Some(floor) = of(signal) {
+        return floor.class;
+    }
+    match signal.kind {
+        SignalKind::Xid => signal.code.map_or(Class::SUPPORT, xid::vendor_class),
+        SignalKind::Sxid | SignalKind::Ecc => Class::SUPPORT,
+        SignalKind::RecoveryAction
+        | SignalKind::GpuLost
+        | SignalKind::Reading
+        | SignalKind::GpuFound
+        | SignalKind::Timer => Class::APPLICATION,
+    }
+}

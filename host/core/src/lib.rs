@@ -1,0 +1,23 @@
+//! The pure heart of the daemon: what a GPU, a signal, a verdict and a condition *are*, and the
+//! rules that need no I/O to state. Synchronous, `std` only; every other crate depends on this one.
+//!
+//! Start with [`signal`] (what was seen), [`verdict`] (what a policy says of it), [`condition`]
+//! (what the cache keeps), [`health`] (what follows from it) and [`ports`] (who talks to whom).
+
+pub mod action;
+pub mod clock;
+pub mod condition;
+pub mod device;
+pub mod error;
+pub mod floor;
+pub mod gpu;
+pub mod health;
+pub mod ids;
+pub mod limits;
+pub mod policy;
+pub mod ports;
+pub mod provider;
+pub mod signal;
+pub mod verdict;
+pub mod watch;
+pub mod xid;

@@ -1,0 +1,104 @@
+//! Every bound of the host, in one place, each with its reason. (What a *guest* may use is bounded
+//! in `host/wasm/src/limits.rs`.)
+
+use std::time::Duration;
+
+/// GPUs in the store. The largest NVLink domain a node sees has 72; MIG makes 7 of each; the rest
+/// is room for names that nobody cleans up.
+pub const GPUS_MAX: usize = 1024;
+
+/// Conditions of one GPU. Two policies own about a dozen; a node has a handful of providers.
+pub const CONDITIONS_PER_GPU_MAX: usize = 64;
+
+/// Providers known at once. One per agent on a node.
+pub const PROVIDERS_MAX: usize = 64;
+
+/// Length of an object name, namespace or condition type: what Kubernetes allows for a DNS name.
+pub const NAME_BYTES_MAX: usize = 253;
+
+/// Length of a reason. It becomes a metric label.
+pub const REASON_BYTES_MAX: usize = 128;
+
+/// Length of a condition's message: one screen.
+pub const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Length of one piece of raw evidence (design: at most 1 KiB). The longest line in
+/// `data/xid-kmsg-samples.tsv` is a quarter of it.
+pub const EVIDENCE_BYTES_MAX: usize = 1024;
+
+/// Pieces of evidence kept with one condition: one per source, and the first few repeats.
+pub const EVIDENCE_PER_CONDITION_MAX: usize = 4;
+
+/// Attributes of one signal.
+pub const ATTRS_PER_SIGNAL_MAX: usize = 32;
+
+/// Labels of one GPU, and the length of a label's value (Kubernetes' own bound).
+pub const LABELS_MAX: usize = 64;
+pub const LABEL_VALUE_BYTES_MAX: usize = 63;
+
+/// Distinct signals of one GPU that wait to be judged. Repeats fold into one, so a storm of a few
+/// codes never fills it; past it the fallback is applied at once and the overflow counted.
+pub const SIGNALS_PENDING_PER_GPU_MAX: usize = 256;
+
+/// Signals handed to a policy in one call. Bounds one call's share of the deadline.
+pub const SIGNALS_PER_CALL_MAX: usize = 64;
+
+/// Observations kept while nobody knows their device yet (kernel log read before NVML is up).
+pub const UNATTRIBUTED_MAX: usize = 1024;
+
+/// How long a read waits for decisions at most, queueing included (design C3).
+pub const BARRIER_WAIT_MAX: Duration = Duration::from_millis(50);
+
+/// How long after 48 a 63 or 94 may come for it to be a contained error (design H8).
+pub const CONTAINMENT_WINDOW: Duration = Duration::from_millis(100);
+
+/// A quiet incident ends after this (design section 1).
+pub const INCIDENT_QUIET: Duration = Duration::from_mins(10);
+
+/// Open incidents; past it the longest quiet one ends early. 172 codes on a few GPUs at once is
+/// already a catastrophe.
+pub const INCIDENTS_MAX: usize = 4096;
+
+/// Timers of one policy for one GPU.
+pub const WAKES_PER_POLICY_MAX: usize = 32;
+/// A timer shorter than this is raised to it (the WIT contract says so).
+pub const WAKE_MIN: Duration = Duration::from_secs(1);
+/// A timer longer than this is cut to it: 30 days, beyond any window a policy counts in.
+pub const WAKE_MAX: Duration = Duration::from_hours(30 * 24);
+
+/// State of one policy for one GPU: keys, and bytes of keys and values together.
+pub const STATE_KEYS_MAX: usize = 128;
+pub const STATE_BYTES_MAX: usize = 64 * 1024;
+
+/// Verdicts in one decision: each owned type a few times.
+pub const VERDICTS_PER_DECISION_MAX: usize = 64;
+/// Ways out of one problem.
+pub const CLEARS_PER_VERDICT_MAX: usize = 8;
+/// Condition types and reasons that one policy may declare.
+pub const OWNED_TYPES_MAX: usize = 32;
+pub const REASONS_PER_TYPE_MAX: usize = 64;
+pub const SUBSCRIPTIONS_MAX: usize = 256;
+/// Policies loaded at once; each has a thread and an instance.
+pub const POLICIES_MAX: usize = 16;
+
+/// Changes kept for watches that resume. Each is a pointer to a GPU that the state shares until it
+/// changes again.
+pub const HISTORY_EVENTS_MAX: usize = 4096;
+
+/// Watch streams in all, and on one connection: below HTTP/2's 250 streams of a connection, so that
+/// unary calls get through (design W4).
+pub const WATCHES_MAX: usize = 4096;
+pub const WATCHES_PER_CONNECTION_MAX: usize = 200;
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 250;
+
+/// gRPC message sizes: wire.md's, which deployed clients assume.
+pub const GRPC_RECEIVE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const GRPC_SEND_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Leases a provider may ask for.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
+pub const LEASE_MAX: Duration = Duration::from_hours(24);
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// `sun_path` of a Unix socket address on Linux, its terminating NUL left out.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;

@@ -1,0 +1,70 @@
+//! What a watch tells (design section 3).
+
+use std::sync::Arc;
+
+use crate::gpu::Gpu;
+use crate::ids::ResourceVersion;
+
+/// How an object changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventType {
+    pub const ALL: [Self; 3] = [Self::Added, Self::Modified, Self::Deleted];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change of one GPU. `gpu.version` is the change's; a `Deleted` carries the deletion's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub type_: EventType,
+    pub gpu: Arc<Gpu>,
+}
+
+/// Where a watch starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchFrom {
+    /// The current state as `Added`, then changes.
+    Now,
+    /// Exactly the changes after this version.
+    After(ResourceVersion),
+}
+
+/// Which objects a List or Watch is about. The empty namespace of the wire is [`Scope::All`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    Namespace(Arc<str>),
+}
+
+impl Scope {
+    pub fn from_wire(namespace: &str) -> Self {
+        if namespace.is_empty() { Self::All } else { Self::Namespace(namespace.into()) }
+    }
+
+    /// Compared exactly: `default` does not match `default2`.
+    pub fn holds(&self, gpu: &Gpu) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(namespace) => gpu.key.namespace == *namespace,
+        }
+    }
+}
+
+/// A list: GPUs that existed together at one version, in the order of their names.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub version: ResourceVersion,
+    pub gpus: Vec<Arc<Gpu>>,
+}
