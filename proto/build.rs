@@ -5,7 +5,10 @@ use std::{env, fs};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 2] = ["nvidia/device/v1alpha1/device.proto", "nvidia/nvsentinel/v1alpha1/gpu.proto"];
+const PROTOS: [&str; 2] = [
+    "nvidia/device/v1alpha1/device.proto",
+    "nvidia/nvsentinel/v1alpha1/gpu.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);

@@ -11,19 +11,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut entries = Vec::new();
     let mut reader = csv::Reader::from_path(&catalog)?;
     let headers = reader.headers()?.clone();
-    let column = |name: &str| headers.iter().position(|header| header == name).ok_or(format!("no column {name}"));
+    let column = |name: &str| {
+        headers
+            .iter()
+            .position(|header| header == name)
+            .ok_or(format!("no column {name}"))
+    };
     let (code, mnemonic, name) = (column("xid")?, column("mnemonic")?, column("name")?);
     let immediate = column("immediate_action")?;
     for row in reader.records() {
         let row = row?;
         let field = |at: usize| row.get(at).unwrap_or_default().trim().to_owned();
-        entries.push((field(code).parse::<u64>()?, field(mnemonic), field(name), field(immediate)));
+        entries.push((
+            field(code).parse::<u64>()?,
+            field(mnemonic),
+            field(name),
+            field(immediate),
+        ));
     }
     entries.sort();
 
     let mut out = String::from("[\n");
     for (code, mnemonic, name, immediate) in entries {
-        writeln!(out, "    Entry {{ code: {code}, mnemonic: {mnemonic:?}, name: {name:?}, immediate: {immediate:?} }},")?;
+        writeln!(
+            out,
+            "    Entry {{ code: {code}, mnemonic: {mnemonic:?}, name: {name:?}, immediate: {immediate:?} }},"
+        )?;
     }
     out.push_str("]\n");
     fs::write(Path::new(&env::var("OUT_DIR")?).join("xid_catalog.rs"), out)?;

@@ -1,0 +1,22 @@
+//! The read-blocking cache: what consumers read, and when they may (design sections 2 and 3).
+//!
+//! ```text
+//!  readers ──▶ barrier (waits for decisions under way) ──▶ gate (read) ──▶ a GPU at one version
+//!  writers ──▶ hub (one at a time) ──▶ gate (write) ──▶ versions ──▶ history, watchers
+//! ```
+//!
+//! **Invariant:** no lock guard leaves a function: the gate and the hub take closures. So none lives
+//! across an `.await` (C4).
+//!
+//! **Invariant:** a reader waits at the barrier before it takes the gate, never while it holds it.
+
+mod barrier;
+mod gate;
+mod hub;
+mod leases;
+mod state;
+mod store;
+mod watcher;
+
+pub use store::{CacheObserver, Store, Unobserved};
+pub use watcher::Watcher;

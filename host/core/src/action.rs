@@ -93,6 +93,9 @@ mod tests {
     fn severity_follows_the_design_and_bare_metal_has_no_vm() {
         assert!(Action::ALL.is_sorted());
         assert_eq!(Action::RestartVm.on(Platform::BareMetal), Action::RestartBm);
-        assert_eq!(Action::RestartVm.on(Platform::VirtualMachine), Action::RestartVm);
+        assert_eq!(
+            Action::RestartVm.on(Platform::VirtualMachine),
+            Action::RestartVm
+        );
     }
 }

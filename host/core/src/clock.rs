@@ -12,7 +12,9 @@ pub struct WallTime {
 
 impl WallTime {
     pub fn from_ms(unix_ms: u64) -> Self {
-        Self { unix_ns: unix_ms.saturating_mul(1_000_000) }
+        Self {
+            unix_ns: unix_ms.saturating_mul(1_000_000),
+        }
     }
 
     pub fn unix_ms(self) -> u64 {
@@ -29,7 +31,9 @@ pub struct BootTime {
 impl BootTime {
     pub fn after(self, duration: Duration) -> Self {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Self { ns: self.ns.saturating_add(ns) }
+        Self {
+            ns: self.ns.saturating_add(ns),
+        }
     }
 
     /// Time from `earlier` to `self`; zero where `earlier` is later.
@@ -46,8 +50,12 @@ pub trait Clock: Debug + Send + Sync {
 
 /// Wall time of this machine as `std` gives it.
 pub fn system_wall_time() -> WallTime {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime { unix_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX) }
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    WallTime {
+        unix_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
+    }
 }
 
 /// A clock that stands still until it is told to move.
@@ -65,10 +73,14 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn wall(&self) -> WallTime {
-        WallTime { unix_ns: self.ns.load(Ordering::SeqCst) }
+        WallTime {
+            unix_ns: self.ns.load(Ordering::SeqCst),
+        }
     }
 
     fn boot(&self) -> BootTime {
-        BootTime { ns: self.ns.load(Ordering::SeqCst) }
+        BootTime {
+            ns: self.ns.load(Ordering::SeqCst),
+        }
     }
 }

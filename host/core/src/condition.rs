@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::action::Action;
 use crate::clock::WallTime;
 use crate::ids::{IncidentId, SignalSeq};
+use crate::limits;
 use crate::policy::PolicyId;
 use crate::signal::Source;
 use crate::verdict::{Clear, Judgement, Severity};
@@ -43,7 +44,9 @@ impl Status {
     }
 
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::True, Self::False, Self::Unknown].into_iter().find(|status| status.as_str() == word)
+        [Self::True, Self::False, Self::Unknown]
+            .into_iter()
+            .find(|status| status.as_str() == word)
     }
 }
 
@@ -64,16 +67,24 @@ impl Polarity {
     pub fn status(self, state: Judgement) -> Status {
         match (self, state) {
             (_, Judgement::Unknown) => Status::Unknown,
-            (Self::TrueIsHealthy, Judgement::Ok) | (Self::TrueIsProblem, Judgement::Problem) => Status::True,
-            (Self::TrueIsHealthy, Judgement::Problem) | (Self::TrueIsProblem, Judgement::Ok) => Status::False,
+            (Self::TrueIsHealthy, Judgement::Ok) | (Self::TrueIsProblem, Judgement::Problem) => {
+                Status::True
+            }
+            (Self::TrueIsHealthy, Judgement::Problem) | (Self::TrueIsProblem, Judgement::Ok) => {
+                Status::False
+            }
         }
     }
 
     pub fn judgement(self, status: Status) -> Judgement {
         match (self, status) {
             (_, Status::Unknown) => Judgement::Unknown,
-            (Self::TrueIsHealthy, Status::True) | (Self::TrueIsProblem, Status::False) => Judgement::Ok,
-            (Self::TrueIsHealthy, Status::False) | (Self::TrueIsProblem, Status::True) => Judgement::Problem,
+            (Self::TrueIsHealthy, Status::True) | (Self::TrueIsProblem, Status::False) => {
+                Judgement::Ok
+            }
+            (Self::TrueIsHealthy, Status::False) | (Self::TrueIsProblem, Status::True) => {
+                Judgement::Problem
+            }
         }
     }
 }
@@ -182,9 +193,12 @@ pub fn upsert(conditions: &mut Vec<Condition>, mut new: Condition) -> bool {
             true
         }
         Ok(at) => {
-            let Some(old) = conditions.get_mut(at) else { return false };
+            let Some(old) = conditions.get_mut(at) else {
+                return false;
+            };
             if old.same_content(&new) {
                 old.heartbeat = new.heartbeat;
+                absorb_evidence(&mut old.evidence, new.evidence);
                 return false;
             }
             if old.status() == new.status() {
@@ -196,9 +210,21 @@ pub fn upsert(conditions: &mut Vec<Condition>, mut new: Condition) -> bool {
     }
 }
 
+/// Adds the evidence of sources that had not told of it yet: the first word of each is kept.
+fn absorb_evidence(kept: &mut Vec<Evidence>, new: Vec<Evidence>) {
+    for evidence in new {
+        let known = kept.iter().any(|old| old.source == evidence.source);
+        if !known && kept.len() < limits::EVIDENCE_PER_CONDITION_MAX {
+            kept.push(evidence);
+        }
+    }
+}
+
 /// The condition of that type.
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
-    let at = conditions.binary_search_by(|old| (*old.type_).cmp(type_)).ok()?;
+    let at = conditions
+        .binary_search_by(|old| (*old.type_).cmp(type_))
+        .ok()?;
     conditions.get(at)
 }
 
@@ -234,15 +260,27 @@ pub(crate) mod tests {
                 assert_eq!(polarity.judgement(polarity.status(state)), state);
             }
         }
-        assert_eq!(Polarity::TrueIsProblem.status(Judgement::Problem), Status::True);
-        assert_eq!(Polarity::TrueIsHealthy.status(Judgement::Problem), Status::False);
+        assert_eq!(
+            Polarity::TrueIsProblem.status(Judgement::Problem),
+            Status::True
+        );
+        assert_eq!(
+            Polarity::TrueIsHealthy.status(Judgement::Problem),
+            Status::False
+        );
     }
 
     #[test]
     fn c5_the_same_content_again_moves_the_heartbeat_and_nothing_else() {
         let mut conditions = Vec::new();
-        assert!(upsert(&mut conditions, condition("B", Judgement::Problem, Severity::Fatal)));
-        assert!(upsert(&mut conditions, condition("A", Judgement::Ok, Severity::Info)));
+        assert!(upsert(
+            &mut conditions,
+            condition("B", Judgement::Problem, Severity::Fatal)
+        ));
+        assert!(upsert(
+            &mut conditions,
+            condition("A", Judgement::Ok, Severity::Info)
+        ));
         let again = Condition {
             heartbeat: WallTime::from_ms(9),
             transition: WallTime::from_ms(9),
@@ -251,17 +289,29 @@ pub(crate) mod tests {
         };
         assert!(!upsert(&mut conditions, again));
         let kept = find(&conditions, "B").expect("kept");
-        assert_eq!((kept.heartbeat.unix_ms(), kept.transition.unix_ms()), (9, 1));
+        assert_eq!(
+            (kept.heartbeat.unix_ms(), kept.transition.unix_ms()),
+            (9, 1)
+        );
         assert!(conditions.is_sorted_by(|a, b| a.type_ < b.type_));
     }
 
     #[test]
     fn the_transition_time_moves_with_the_status_only() {
         let mut conditions = vec![condition("A", Judgement::Problem, Severity::Warning)];
-        let later = |state, severity| Condition { transition: WallTime::from_ms(5), ..condition("A", state, severity) };
-        assert!(upsert(&mut conditions, later(Judgement::Problem, Severity::Fatal)));
+        let later = |state, severity| Condition {
+            transition: WallTime::from_ms(5),
+            ..condition("A", state, severity)
+        };
+        assert!(upsert(
+            &mut conditions,
+            later(Judgement::Problem, Severity::Fatal)
+        ));
         assert_eq!(conditions[0].transition.unix_ms(), 1);
-        assert!(upsert(&mut conditions, later(Judgement::Ok, Severity::Fatal)));
+        assert!(upsert(
+            &mut conditions,
+            later(Judgement::Ok, Severity::Fatal)
+        ));
         assert_eq!(conditions[0].transition.unix_ms(), 5);
     }
 }

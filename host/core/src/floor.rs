@@ -3,7 +3,7 @@
 //! Pure rules. The pipeline keeps which floors stand and publishes them where no policy did.
 
 use crate::action::Action;
-use crate::signal::{Attr, Signal, SignalKind, Value};
+use crate::signal::{Attr, Signal, SignalKind, Value, text_attr};
 use crate::verdict::{ClearOn, Severity};
 use crate::xid::{self, Class};
 
@@ -18,9 +18,19 @@ pub struct Floor {
 
 const RESET: &[ClearOn] = &[ClearOn::GpuReset, ClearOn::NodeReboot, ClearOn::Operator];
 const REBOOT: &[ClearOn] = &[ClearOn::NodeReboot, ClearOn::Replacement, ClearOn::Operator];
-const RECOVERY: &[ClearOn] = &[ClearOn::RecoveryNone, ClearOn::GpuReset, ClearOn::NodeReboot, ClearOn::Operator];
+const RECOVERY: &[ClearOn] = &[
+    ClearOn::RecoveryNone,
+    ClearOn::GpuReset,
+    ClearOn::NodeReboot,
+    ClearOn::Operator,
+];
 /// Answering again is what clears a lost GPU: the host itself sees it.
-const LOST: &[ClearOn] = &[ClearOn::Policy, ClearOn::NodeReboot, ClearOn::Replacement, ClearOn::Operator];
+const LOST: &[ClearOn] = &[
+    ClearOn::Policy,
+    ClearOn::NodeReboot,
+    ClearOn::Replacement,
+    ClearOn::Operator,
+];
 
 /// XIDs of the floor; each a row of the vendor's catalogue with RESET_GPU or RESTART_BM.
 const XIDS: [u64; 4] = [64, 79, 95, 140];
@@ -34,27 +44,44 @@ pub const XIDS_CONTAINED: [u64; 2] = [63, 94];
 /// The floor of a signal, where it has one.
 pub fn of(signal: &Signal) -> Option<Floor> {
     match signal.kind {
-        SignalKind::GpuLost => {
-            Some(Floor { class: Class::fatal(Action::RestartBm), reason: "GpuLost", clears: LOST })
-        }
+        SignalKind::GpuLost => Some(Floor {
+            class: Class::fatal(Action::RestartBm),
+            reason: "GpuLost",
+            clears: LOST,
+        }),
         SignalKind::Xid => match signal.code? {
-            79 => Some(Floor { class: xid::vendor_class(79), reason: "FallenOffTheBus", clears: REBOOT }),
-            code if XIDS.contains(&code) => {
-                Some(Floor { class: xid::vendor_class(code), reason: "GpuResetRequired", clears: RESET })
-            }
+            79 => Some(Floor {
+                class: xid::vendor_class(79),
+                reason: "FallenOffTheBus",
+                clears: REBOOT,
+            }),
+            code if XIDS.contains(&code) => Some(Floor {
+                class: xid::vendor_class(code),
+                reason: "GpuResetRequired",
+                clears: RESET,
+            }),
             154 => recovery_action(&signal.attrs).and_then(recovery_floor),
             _ => None,
         },
-        SignalKind::RecoveryAction => {
-            recovery_floor(recovery_action(&signal.attrs).or(signal.code).unwrap_or(u64::MAX))
-        }
-        SignalKind::Sxid | SignalKind::Ecc | SignalKind::Reading | SignalKind::GpuFound | SignalKind::Timer => None,
+        SignalKind::RecoveryAction => recovery_floor(
+            recovery_action(&signal.attrs)
+                .or(signal.code)
+                .unwrap_or(u64::MAX),
+        ),
+        SignalKind::Sxid
+        | SignalKind::Ecc
+        | SignalKind::Reading
+        | SignalKind::GpuFound
+        | SignalKind::Timer => None,
     }
 }
 
 /// The floor of a double-bit error that nothing contained in time.
-pub const UNCONTAINED_DOUBLE_BIT: Floor =
-    Floor { class: Class::fatal(Action::ComponentReset), reason: "DoubleBitEccError", clears: RESET };
+pub const UNCONTAINED_DOUBLE_BIT: Floor = Floor {
+    class: Class::fatal(Action::ComponentReset),
+    reason: "DoubleBitEccError",
+    clears: RESET,
+};
 
 /// The recovery action that a signal carries in `attrs`, under `action`.
 pub fn recovery_action(attrs: &[Attr]) -> Option<u64> {
@@ -72,7 +99,11 @@ fn recovery_floor(action: u64) -> Option<Floor> {
         Severity::Warning => "UnknownRecoveryAction",
         Severity::Fatal => "RecoveryActionRequired",
     };
-    Some(Floor { class, reason, clears: RECOVERY })
+    Some(Floor {
+        class,
+        reason,
+        clears: RECOVERY,
+    })
 }
 
 /// What to assume of a signal that no policy could judge: the vendor's class for it.
@@ -82,11 +113,113 @@ pub fn fallback(signal: &Signal) -> Class {
     }
     match signal.kind {
         SignalKind::Xid => signal.code.map_or(Class::SUPPORT, xid::vendor_class),
-        SignalKind::Sxid | SignalKind::Ecc => Class::SUPPORT,
+        SignalKind::Sxid => Class::SUPPORT,
+        SignalKind::Ecc if text_attr(&signal.attrs, "error") == Some("corrected") => {
+            Class::APPLICATION
+        }
+        SignalKind::Ecc => Class::SUPPORT,
         SignalKind::RecoveryAction
         | SignalKind::GpuLost
         | SignalKind::Reading
         | SignalKind::GpuFound
         | SignalKind::Timer => Class::APPLICATION,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{BootTime, WallTime};
+    use crate::ids::{DeviceUuid, IncidentId, SignalSeq};
+    use crate::signal::{Samples, Source};
+
+    fn signal(kind: SignalKind, code: Option<u64>, attrs: Vec<Attr>) -> Signal {
+        Signal {
+            seq: SignalSeq(1),
+            device: DeviceUuid::new("GPU-0"),
+            kind,
+            code,
+            observed_at: WallTime::default(),
+            observed_boot: BootTime::default(),
+            repeats: 1,
+            incident: IncidentId(1),
+            root: None,
+            drill: false,
+            instance: None,
+            sources: vec![Source::Nvml],
+            evidence: String::new(),
+            attrs,
+            samples: None::<Arc<Samples>>,
+        }
+    }
+
+    #[track_caller]
+    fn check(signal: &Signal, expected: Option<(Severity, Action)>) {
+        assert_eq!(
+            of(signal).map(|floor| (floor.class.severity, floor.class.action)),
+            expected
+        );
+    }
+
+    #[test]
+    fn h8_the_floor_is_the_designs_list() {
+        use Action::{ComponentReset, ContactSupport, None as NoAction, RestartBm};
+        use Severity::{Fatal, Warning};
+        check(
+            &signal(SignalKind::GpuLost, None, vec![]),
+            Some((Fatal, RestartBm)),
+        );
+        for (code, action) in [
+            (79, RestartBm),
+            (95, ComponentReset),
+            (140, ComponentReset),
+            (64, ComponentReset),
+        ] {
+            check(
+                &signal(SignalKind::Xid, Some(code), vec![]),
+                Some((Fatal, action)),
+            );
+        }
+        for code in [13, 31, 43, 48, 63, 94, 154] {
+            check(&signal(SignalKind::Xid, Some(code), vec![]), None);
+        }
+        let recovery = |action| {
+            signal(
+                SignalKind::RecoveryAction,
+                None,
+                vec![Attr::int("action", action)],
+            )
+        };
+        check(&recovery(0), None);
+        check(&recovery(1), Some((Fatal, ComponentReset)));
+        check(&recovery(2), Some((Fatal, RestartBm)));
+        check(&recovery(3), Some((Warning, NoAction)));
+        check(&recovery(4), Some((Warning, ComponentReset)));
+        check(&recovery(9), Some((Warning, ContactSupport)));
+        check(
+            &signal(SignalKind::Xid, Some(154), vec![Attr::int("action", 1)]),
+            Some((Fatal, ComponentReset)),
+        );
+    }
+
+    #[test]
+    fn h8_the_fallback_is_the_vendors_class() {
+        assert_eq!(
+            fallback(&signal(SignalKind::Xid, Some(31), vec![])),
+            Class::APPLICATION
+        );
+        assert_eq!(
+            fallback(&signal(SignalKind::Xid, Some(119), vec![])),
+            Class::fatal(Action::ComponentReset)
+        );
+        assert_eq!(
+            fallback(&signal(SignalKind::Xid, Some(9999), vec![])),
+            Class::SUPPORT
+        );
+        let ecc = |error| signal(SignalKind::Ecc, None, vec![Attr::text("error", error)]);
+        assert_eq!(fallback(&ecc("corrected")), Class::APPLICATION);
+        assert_eq!(fallback(&ecc("uncorrected")), Class::SUPPORT);
     }
 }

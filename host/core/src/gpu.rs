@@ -42,13 +42,21 @@ impl Gpu {
     /// The published conditions: the derived `Ready`, then the others. A provider's own `Ready` is
     /// a vote and not shown.
     pub fn published(&self) -> impl Iterator<Item = Condition> + '_ {
-        let others = self.conditions.iter().filter(|c| &*c.type_ != READY).cloned();
+        let others = self
+            .conditions
+            .iter()
+            .filter(|c| &*c.type_ != READY)
+            .cloned();
         std::iter::once(self.ready()).chain(others)
     }
 
     /// The condition `Ready`, made of the derived health.
     pub fn ready(&self) -> Condition {
-        let decider = self.derived.health_from.as_deref().and_then(|type_| crate::condition::find(&self.conditions, type_));
+        let decider = self
+            .derived
+            .health_from
+            .as_deref()
+            .and_then(|type_| crate::condition::find(&self.conditions, type_));
         let message = match (self.derived.health, decider) {
             (Health::Healthy, _) => "No counted problem stands.".to_owned(),
             (Health::Unknown, None) => "Nothing has been observed of it yet.".to_owned(),

@@ -18,7 +18,12 @@ pub enum Health {
 }
 
 impl Health {
-    pub const ALL: [Self; 4] = [Self::Healthy, Self::Degraded, Self::Unhealthy, Self::Unknown];
+    pub const ALL: [Self; 4] = [
+        Self::Healthy,
+        Self::Degraded,
+        Self::Unhealthy,
+        Self::Unknown,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,7 +65,11 @@ pub struct Derived {
 /// else a warning makes Degraded; else one that is ok, or a problem of severity info, makes
 /// Healthy. No condition at all is Unknown.
 pub fn derive(conditions: &[Condition]) -> Derived {
-    let counted = || conditions.iter().filter(|c| c.counted && &*c.type_ != READY || is_vote(c));
+    let counted = || {
+        conditions
+            .iter()
+            .filter(|c| c.counted && &*c.type_ != READY || is_vote(c))
+    };
     let problem = |severity| counted().find(move |c| c.is_problem() && c.severity == severity);
     let unknown = || counted().find(|c| c.state == Judgement::Unknown);
 
@@ -77,7 +86,13 @@ pub fn derive(conditions: &[Condition]) -> Derived {
     };
     let advice = counted()
         .filter(|c| c.is_problem() && c.action > Action::None)
-        .reduce(|best, next| if next.action > best.action { next } else { best });
+        .reduce(|best, next| {
+            if next.action > best.action {
+                next
+            } else {
+                best
+            }
+        });
     Derived {
         health,
         health_from: decider.map(|c| c.type_.clone()),
@@ -115,7 +130,10 @@ mod tests {
         check(&[(Problem, Info)], Health::Healthy);
         check(&[(Ok, Info), (Problem, Warning)], Health::Degraded);
         check(&[(Unknown, Info), (Problem, Warning)], Health::Unknown);
-        check(&[(Unknown, Info), (Problem, Fatal), (Ok, Info)], Health::Unhealthy);
+        check(
+            &[(Unknown, Info), (Problem, Fatal), (Ok, Info)],
+            Health::Unhealthy,
+        );
     }
 
     #[test]
@@ -127,20 +145,32 @@ mod tests {
         let mut past = condition("C", Judgement::Ok, Severity::Fatal);
         past.action = Action::ReplaceVm;
         let derived = derive(&[reset, support, past]);
-        assert_eq!((derived.health, derived.health_from.as_deref()), (Health::Unhealthy, Some("A")));
-        assert_eq!((derived.action, derived.action_from.as_deref()), (Action::ContactSupport, Some("B")));
+        assert_eq!(
+            (derived.health, derived.health_from.as_deref()),
+            (Health::Unhealthy, Some("A"))
+        );
+        assert_eq!(
+            (derived.action, derived.action_from.as_deref()),
+            (Action::ContactSupport, Some("B"))
+        );
     }
 
     #[test]
     fn what_is_not_counted_decides_nothing() {
         let mut drill = condition("A", Judgement::Problem, Severity::Fatal);
         drill.counted = false;
-        assert_eq!(derive(&[drill, condition("B", Judgement::Ok, Severity::Info)]).health, Health::Healthy);
+        assert_eq!(
+            derive(&[drill, condition("B", Judgement::Ok, Severity::Info)]).health,
+            Health::Healthy
+        );
     }
 
     #[test]
     fn ready_says_what_the_design_says() {
         let ready: Vec<_> = Health::ALL.iter().map(|health| health.ready()).collect();
-        assert_eq!(ready, [Status::True, Status::True, Status::False, Status::Unknown]);
+        assert_eq!(
+            ready,
+            [Status::True, Status::True, Status::False, Status::Unknown]
+        );
     }
 }

@@ -61,8 +61,15 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 impl ObjectKey {
     /// An empty `namespace` means [`DEFAULT_NAMESPACE`].
     pub fn new(namespace: &str, name: &str) -> Self {
-        let namespace = if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace };
-        Self { namespace: namespace.into(), name: name.into() }
+        let namespace = if namespace.is_empty() {
+            DEFAULT_NAMESPACE
+        } else {
+            namespace
+        };
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -94,7 +101,11 @@ pub struct NotPci(pub String);
 
 impl fmt::Display for NotPci {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a PCI address; expected domain:bus:device.function, as in 0000:a1:00.0", self.0)
+        write!(
+            f,
+            "{:?} is not a PCI address; expected domain:bus:device.function, as in 0000:a1:00.0",
+            self.0
+        )
     }
 }
 
@@ -113,20 +124,30 @@ impl FromStr for PciAddress {
             let device = hex(parts.next()?, 2)? as u8;
             let bus = hex(parts.next()?, 2)? as u8;
             let domain = parts.next().map_or(Some(0), |part| hex(part, 8))?;
-            parts.next().is_none().then_some(Self { domain, bus, device, function })
+            parts.next().is_none().then_some(Self {
+                domain,
+                bus,
+                device,
+                function,
+            })
         };
         parse().ok_or_else(|| NotPci(text.chars().take(64).collect()))
     }
 }
 
 fn hex(text: &str, digits_max: usize) -> Option<u32> {
-    let plain = !text.is_empty() && text.len() <= digits_max && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let plain =
+        !text.is_empty() && text.len() <= digits_max && text.bytes().all(|b| b.is_ascii_hexdigit());
     plain.then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }
 
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}.{:x}", self.domain, self.bus, self.device, self.function)
+        write!(
+            f,
+            "{:04x}:{:02x}:{:02x}.{:x}",
+            self.domain, self.bus, self.device, self.function
+        )
     }
 }
 
@@ -136,7 +157,14 @@ mod tests {
 
     #[track_caller]
     fn check(input: &str, expected: Option<&str>) {
-        assert_eq!(input.parse::<PciAddress>().ok().map(|pci| pci.to_string()).as_deref(), expected);
+        assert_eq!(
+            input
+                .parse::<PciAddress>()
+                .ok()
+                .map(|pci| pci.to_string())
+                .as_deref(),
+            expected
+        );
     }
 
     #[test]
@@ -156,7 +184,10 @@ mod tests {
 
     #[test]
     fn an_empty_namespace_means_default() {
-        assert_eq!(ObjectKey::new("", "gpu-0"), ObjectKey::new("default", "gpu-0"));
+        assert_eq!(
+            ObjectKey::new("", "gpu-0"),
+            ObjectKey::new("default", "gpu-0")
+        );
         assert_eq!(ObjectKey::new("", "gpu-0").to_string(), "gpu-0");
         assert_eq!(ObjectKey::new("other", "gpu-0").to_string(), "other/gpu-0");
     }

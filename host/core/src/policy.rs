@@ -27,7 +27,13 @@ impl PolicyId {
 
 impl fmt::Display for PolicyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{} ({})", self.name, self.version, self.digest_short())
+        write!(
+            f,
+            "{}@{} ({})",
+            self.name,
+            self.version,
+            self.digest_short()
+        )
     }
 }
 
@@ -80,7 +86,11 @@ impl PolicyInfo {
                 && subscription.filter.codes.is_none_or(|(from, to)| {
                     signal.code.is_some_and(|code| (from..=to).contains(&code))
                 })
-                && subscription.filter.key.as_deref().is_none_or(|wanted| key == Some(wanted))
+                && subscription
+                    .filter
+                    .key
+                    .as_deref()
+                    .is_none_or(|wanted| key == Some(wanted))
         })
     }
 
@@ -144,7 +154,13 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 5] = [Self::Refused, Self::Trap, Self::Deadline, Self::Invalid, Self::Unavailable];
+    pub const ALL: [Self; 5] = [
+        Self::Refused,
+        Self::Trap,
+        Self::Deadline,
+        Self::Invalid,
+        Self::Unavailable,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {

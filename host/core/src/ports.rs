@@ -43,7 +43,12 @@ pub enum NvmlStatus {
     /// No usable library, and why; it is looked for again.
     Missing { why: String },
     /// In use.
-    Ready { library: String, driver: String, gpus: usize, simulated: bool },
+    Ready {
+        library: String,
+        driver: String,
+        gpus: usize,
+        simulated: bool,
+    },
 }
 
 /// Is told how NVML is.
@@ -78,6 +83,12 @@ pub trait DeviceCache: Debug + Send + Sync {
     fn settle(&self, uuid: &DeviceUuid, seq: SignalSeq);
 }
 
+/// Writes what is assumed of signals that were not decided in time, and settles them (design C3, H8).
+pub trait Overdue: Debug + Send + Sync {
+    /// All of a GPU's signals up to `seq`. Short: a reader's bound has passed, and it waits.
+    fn overdue(&self, uuid: &DeviceUuid, seq: SignalSeq);
+}
+
 /// A loaded policy.
 pub trait Policy: Debug + Send + Sync {
     fn info(&self) -> &PolicyInfo;
@@ -98,7 +109,11 @@ pub trait Devices: Debug + Send + Sync + 'static {
 
     fn list(&self, scope: &Scope) -> impl Future<Output = Listing> + Send;
 
-    fn watch(&self, scope: Scope, from: WatchFrom) -> impl Future<Output = Result<Self::Watch, ApiError>> + Send;
+    fn watch(
+        &self,
+        scope: Scope,
+        from: WatchFrom,
+    ) -> impl Future<Output = Result<Self::Watch, ApiError>> + Send;
 
     /// Creates a GPU. An existing one is `Err(AlreadyExists)` if `exclusive`, else `(it, false)`.
     fn create(
@@ -140,7 +155,10 @@ pub trait Devices: Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
     /// Registers a provider, or renews its registration.
-    fn register_provider(&self, lease: Lease) -> impl Future<Output = Result<Lease, ApiError>> + Send;
+    fn register_provider(
+        &self,
+        lease: Lease,
+    ) -> impl Future<Output = Result<Lease, ApiError>> + Send;
 
     fn heartbeat(&self, lease_id: &str) -> impl Future<Output = Result<Lease, ApiError>> + Send;
 

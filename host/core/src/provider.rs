@@ -16,7 +16,8 @@ pub fn known_polarity(type_: &str) -> Option<Polarity> {
     if matches!(type_, "Ready" | "NVMLReady") {
         return Some(Polarity::TrueIsHealthy);
     }
-    let problem = type_.starts_with("SysLogs") || (type_.starts_with("Gpu") && type_.ends_with("Watch"));
+    let problem =
+        type_.starts_with("SysLogs") || (type_.starts_with("Gpu") && type_.ends_with("Watch"));
     problem.then_some(Polarity::TrueIsProblem)
 }
 

@@ -118,19 +118,31 @@ pub struct Attr {
 
 impl Attr {
     pub fn text(key: &str, value: impl Into<String>) -> Self {
-        Self { key: key.to_owned(), value: Value::Text(value.into()) }
+        Self {
+            key: key.to_owned(),
+            value: Value::Text(value.into()),
+        }
     }
 
     pub fn int(key: &str, value: i64) -> Self {
-        Self { key: key.to_owned(), value: Value::Int(value) }
+        Self {
+            key: key.to_owned(),
+            value: Value::Int(value),
+        }
     }
 
     pub fn real(key: &str, value: f64) -> Self {
-        Self { key: key.to_owned(), value: Value::Real(value) }
+        Self {
+            key: key.to_owned(),
+            value: Value::Real(value),
+        }
     }
 
     pub fn flag(key: &str, value: bool) -> Self {
-        Self { key: key.to_owned(), value: Value::Flag(value) }
+        Self {
+            key: key.to_owned(),
+            value: Value::Flag(value),
+        }
     }
 }
 

@@ -103,14 +103,21 @@ pub struct Clear {
 
 impl Clear {
     pub fn on(on: ClearOn) -> Self {
-        Self { on, after: Duration::ZERO }
+        Self {
+            on,
+            after: Duration::ZERO,
+        }
     }
 }
 
 impl fmt::Display for Clear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.on.as_str())?;
-        if self.after.is_zero() { Ok(()) } else { write!(f, " for {} s", self.after.as_secs()) }
+        if self.after.is_zero() {
+            Ok(())
+        } else {
+            write!(f, " for {} s", self.after.as_secs())
+        }
     }
 }
 

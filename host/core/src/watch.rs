@@ -50,7 +50,11 @@ pub enum Scope {
 
 impl Scope {
     pub fn from_wire(namespace: &str) -> Self {
-        if namespace.is_empty() { Self::All } else { Self::Namespace(namespace.into()) }
+        if namespace.is_empty() {
+            Self::All
+        } else {
+            Self::Namespace(namespace.into())
+        }
     }
 
     /// Compared exactly: `default` does not match `default2`.

@@ -23,7 +23,9 @@ pub fn catalog() -> &'static [Entry] {
 
 /// The catalogue's row of that code.
 pub fn lookup(code: u64) -> Option<&'static Entry> {
-    let at = CATALOG.binary_search_by_key(&code, |entry| entry.code).ok()?;
+    let at = CATALOG
+        .binary_search_by_key(&code, |entry| entry.code)
+        .ok()?;
     CATALOG.get(at)
 }
 
@@ -35,11 +37,20 @@ pub struct Class {
 }
 
 impl Class {
-    pub const APPLICATION: Self = Self { severity: Severity::Info, action: Action::None };
-    pub const SUPPORT: Self = Self { severity: Severity::Warning, action: Action::ContactSupport };
+    pub const APPLICATION: Self = Self {
+        severity: Severity::Info,
+        action: Action::None,
+    };
+    pub const SUPPORT: Self = Self {
+        severity: Severity::Warning,
+        action: Action::ContactSupport,
+    };
 
     pub const fn fatal(action: Action) -> Self {
-        Self { severity: Severity::Fatal, action }
+        Self {
+            severity: Severity::Fatal,
+            action,
+        }
     }
 }
 
@@ -67,8 +78,14 @@ pub fn recovery_class(value: u64) -> Class {
         1 => Class::fatal(Action::ComponentReset),
         2 => Class::fatal(Action::RestartBm),
         // Drain P2P; drain and reset: running work may finish, no new work.
-        3 => Class { severity: Severity::Warning, action: Action::None },
-        4 => Class { severity: Severity::Warning, action: Action::ComponentReset },
+        3 => Class {
+            severity: Severity::Warning,
+            action: Action::None,
+        },
+        4 => Class {
+            severity: Severity::Warning,
+            action: Action::ComponentReset,
+        },
         _ => Class::SUPPORT,
     }
 }
@@ -87,7 +104,11 @@ mod tests {
                 "RESTART_APP" | "IGNORE" => assert_eq!(class, Class::APPLICATION, "{entry:?}"),
                 "RESET_GPU" | "RESTART_BM" | "RESTART_VM" => {
                     assert_eq!(class.severity, Severity::Fatal, "{entry:?}");
-                    assert_eq!(Some(class.action), Action::from_word(entry.immediate), "{entry:?}");
+                    assert_eq!(
+                        Some(class.action),
+                        Action::from_word(entry.immediate),
+                        "{entry:?}"
+                    );
                 }
                 _ => {}
             }

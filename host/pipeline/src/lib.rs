@@ -1,0 +1,31 @@
+//! From signal to condition.
+//!
+//! ```text
+//!  observe ─▶ number, incident, barrier up ─▶ lane of the GPU ─▶ policies (own threads)
+//!                                                  │                    │ decisions
+//!                                                  ▼                    ▼
+//!                                    timers ─▶ overdue: fallback ─▶ commit: verdicts, floor ─▶ cache ─▶ barrier down
+//! ```
+//!
+//! Each GPU has a lane: its signals are judged in order, one batch at a time; repeats fold into the
+//! signal that waits. A batch goes to every policy that subscribed, and what they decide is committed
+//! to the cache as one write, with the policies' state and timers. A policy that fails or is late
+//! costs its own opinion only: the fallback is written instead.
+//!
+//! There is no dispatcher thread: the source that observes hands the batch to the policies, and the
+//! policy that answers last commits. One thread fires timers.
+//!
+//! **Invariant:** a policy is never called, and never answers, while the pipeline's lock is held.
+
+mod alarms;
+mod commit;
+mod dispatch;
+mod floors;
+mod incidents;
+mod lane;
+mod pipeline;
+mod readings;
+mod timers;
+
+pub use commit::Drills;
+pub use pipeline::{Config, Observer, Pipeline, Unobserved};

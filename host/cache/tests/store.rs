@@ -1,0 +1,557 @@
+//! The store through its ports, as the pipeline and the API use it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use device_api_cache::{Store, Unobserved};
+use device_api_core::action::Action;
+use device_api_core::clock::{ManualClock, WallTime};
+use device_api_core::condition::{self, Condition, Owner, Polarity, Status};
+use device_api_core::device::DeviceInfo;
+use device_api_core::error::ApiError;
+use device_api_core::health::Health;
+use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
+use device_api_core::limits;
+use device_api_core::ports::{DeviceCache, Devices, Overdue, WatchStream};
+use device_api_core::provider::{Caller, Creation, Lease, Merge, ProviderCondition, StatusUpdate};
+use device_api_core::verdict::{Judgement, Severity};
+use device_api_core::watch::{Event, EventType, Scope, WatchFrom};
+
+struct Rig {
+    store: Arc<Store>,
+    clock: Arc<ManualClock>,
+}
+
+fn rig() -> Rig {
+    let clock = Arc::new(ManualClock::default());
+    clock.advance(Duration::from_secs(1_800_000_000));
+    Rig {
+        store: Arc::new(Store::in_memory(clock.clone(), Arc::new(Unobserved))),
+        clock,
+    }
+}
+
+fn uuid(n: u32) -> DeviceUuid {
+    DeviceUuid::new(&format!("GPU-{n}"))
+}
+
+fn key(n: u32) -> ObjectKey {
+    ObjectKey::new("", &format!("GPU-{n}"))
+}
+
+fn caller(name: &str) -> Caller {
+    Caller {
+        provider: name.into(),
+    }
+}
+
+fn said(type_: &str, status: Status) -> ProviderCondition {
+    ProviderCondition {
+        type_: type_.to_owned(),
+        status,
+        polarity: Some(Polarity::TrueIsProblem),
+        severity: Severity::Fatal,
+        reason: "Because".to_owned(),
+        message: String::new(),
+        action: Action::ComponentReset,
+        transition: None,
+    }
+}
+
+fn host_says(state: Judgement) -> Condition {
+    Condition {
+        type_: "HostSays".into(),
+        state,
+        polarity: Polarity::TrueIsProblem,
+        severity: Severity::Fatal,
+        reason: "Because".to_owned(),
+        message: String::new(),
+        action: Action::None,
+        clears: Vec::new(),
+        owner: Owner::Host,
+        transition: WallTime::default(),
+        heartbeat: WallTime::default(),
+        incident: None,
+        cause: None,
+        drill: false,
+        counted: true,
+        evidence: Vec::new(),
+    }
+}
+
+impl Rig {
+    fn register(&self, n: u32) {
+        self.store.upsert_device(DeviceInfo::bare(uuid(n))).unwrap();
+    }
+
+    fn judge(&self, n: u32, state: Judgement) {
+        self.store.change(&uuid(n), &mut |conditions| {
+            condition::upsert(conditions, host_says(state));
+        });
+    }
+
+    async fn health(&self, n: u32) -> Health {
+        self.store.get(&key(n)).await.unwrap().derived.health
+    }
+
+    async fn version(&self) -> ResourceVersion {
+        self.store.list(&Scope::All).await.version
+    }
+}
+
+fn told(events: &[Event]) -> Vec<(EventType, String)> {
+    events
+        .iter()
+        .map(|event| (event.type_, event.gpu.key.name.to_string()))
+        .collect()
+}
+
+#[tokio::test]
+async fn c5_versions_rise_by_one_with_each_change_and_stay_for_none() {
+    let rig = rig();
+    let start = rig.version().await;
+    assert!(
+        start.0 >= 1_800_000_000_000_000,
+        "memory mode starts at Unix microseconds"
+    );
+    rig.register(0);
+    assert_eq!(rig.version().await.0, start.0 + 1);
+    rig.judge(0, Judgement::Ok);
+    rig.judge(0, Judgement::Ok);
+    rig.register(0);
+    assert_eq!(
+        rig.version().await.0,
+        start.0 + 2,
+        "the same again is no write"
+    );
+    assert_eq!(rig.health(0).await, Health::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_reads_wait_for_the_decision_and_never_answer_the_state_before_it() {
+    let rig = rig();
+    rig.register(0);
+    rig.register(1);
+    rig.judge(0, Judgement::Ok);
+    rig.store.raise(&uuid(0), SignalSeq(1));
+    let read = tokio::spawn({
+        let store = rig.store.clone();
+        async move { store.get(&key(0)).await.unwrap().derived.health }
+    });
+    let list = tokio::spawn({
+        let store = rig.store.clone();
+        async move { store.list(&Scope::All).await.gpus[0].derived.health }
+    });
+    let watch = tokio::spawn({
+        let store = rig.store.clone();
+        async move {
+            let mut watch = store.watch(Scope::All, WatchFrom::Now).await.unwrap();
+            watch
+                .next()
+                .await
+                .unwrap()
+                .iter()
+                .map(|event| event.gpu.derived.health)
+                .collect::<Vec<_>>()
+        }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(
+        rig.store.get(&key(1)).await.unwrap().derived.health,
+        Health::Unknown,
+        "another GPU's readers never wait"
+    );
+    assert!(!read.is_finished() && !list.is_finished() && !watch.is_finished());
+    rig.judge(0, Judgement::Problem);
+    rig.store.settle(&uuid(0), SignalSeq(1));
+    assert_eq!(read.await.unwrap(), Health::Unhealthy);
+    assert_eq!(list.await.unwrap(), Health::Unhealthy);
+    assert_eq!(watch.await.unwrap(), [Health::Unknown, Health::Unhealthy]);
+}
+
+#[derive(Debug)]
+struct Fallback(Mutex<Vec<SignalSeq>>, Arc<Store>);
+
+impl Overdue for Fallback {
+    fn overdue(&self, uuid: &DeviceUuid, seq: SignalSeq) {
+        self.0.lock().unwrap().push(seq);
+        self.1.change(uuid, &mut |conditions| {
+            condition::upsert(conditions, host_says(Judgement::Problem));
+        });
+        self.1.settle(uuid, seq);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_when_the_bound_passes_the_fallback_is_written_before_the_reader_goes() {
+    let rig = rig();
+    rig.register(0);
+    rig.judge(0, Judgement::Ok);
+    let fallback = Arc::new(Fallback(Mutex::default(), rig.store.clone()));
+    rig.store.on_overdue(fallback.clone());
+    rig.store.raise(&uuid(0), SignalSeq(7));
+    let started = tokio::time::Instant::now();
+    assert_eq!(rig.health(0).await, Health::Unhealthy);
+    assert_eq!(started.elapsed(), limits::BARRIER_WAIT_MAX);
+    assert_eq!(*fallback.0.lock().unwrap(), [SignalSeq(7)]);
+}
+
+#[tokio::test]
+async fn w1_a_watch_starts_with_the_state_or_resumes_after_a_version() {
+    let rig = rig();
+    rig.register(1);
+    rig.register(0);
+    let seen = rig.version().await;
+    rig.judge(1, Judgement::Problem);
+    let mut now = rig.store.watch(Scope::All, WatchFrom::Now).await.unwrap();
+    let start = now.next().await.unwrap();
+    assert_eq!(
+        told(&start),
+        [
+            (EventType::Added, "GPU-0".to_owned()),
+            (EventType::Added, "GPU-1".to_owned())
+        ]
+    );
+    assert!(start.is_sorted_by_key(|event| event.gpu.version));
+    let mut resumed = rig
+        .store
+        .watch(Scope::All, WatchFrom::After(seen))
+        .await
+        .unwrap();
+    assert_eq!(
+        told(&resumed.next().await.unwrap()),
+        [(EventType::Modified, "GPU-1".to_owned())]
+    );
+    rig.store.delete(&caller("x"), &key(0), None).await.unwrap();
+    let deleted = resumed.next().await.unwrap();
+    assert_eq!(told(&deleted), [(EventType::Deleted, "GPU-0".to_owned())]);
+    assert_eq!(
+        deleted[0].gpu.version,
+        rig.version().await,
+        "a deletion carries its own version"
+    );
+}
+
+#[tokio::test]
+async fn w1_only_a_watch_is_out_of_range_when_too_old_or_from_the_future() {
+    let rig = rig();
+    rig.register(0);
+    let newest = rig.version().await;
+    for asked in [ResourceVersion(1), ResourceVersion(newest.0 + 1)] {
+        let refused = rig
+            .store
+            .watch(Scope::All, WatchFrom::After(asked))
+            .await
+            .unwrap_err();
+        assert!(matches!(refused, ApiError::OutOfRange { .. }), "{refused}");
+    }
+    for n in 0..=limits::HISTORY_EVENTS_MAX {
+        rig.judge(
+            0,
+            if n % 2 == 0 {
+                Judgement::Ok
+            } else {
+                Judgement::Problem
+            },
+        );
+    }
+    let refused = rig
+        .store
+        .watch(Scope::All, WatchFrom::After(newest))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, ApiError::OutOfRange { .. }),
+        "trimmed from the history: {refused}"
+    );
+    let kept = ResourceVersion(newest.0 + 1);
+    assert_eq!(
+        rig.store
+            .watch(Scope::All, WatchFrom::After(kept))
+            .await
+            .unwrap()
+            .next()
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn w2_a_slow_watcher_gets_the_newest_state_once_for_each_gpu() {
+    let rig = rig();
+    rig.register(0);
+    rig.register(1);
+    let mut watch = rig.store.watch(Scope::All, WatchFrom::Now).await.unwrap();
+    watch.next().await.unwrap();
+    for n in 0..1001 {
+        rig.judge(
+            0,
+            if n % 2 == 0 {
+                Judgement::Problem
+            } else {
+                Judgement::Ok
+            },
+        );
+    }
+    rig.judge(1, Judgement::Ok);
+    let events = watch.next().await.unwrap();
+    assert_eq!(
+        told(&events),
+        [
+            (EventType::Modified, "GPU-0".to_owned()),
+            (EventType::Modified, "GPU-1".to_owned())
+        ]
+    );
+    assert_eq!(events[0].gpu.derived.health, Health::Unhealthy);
+}
+
+#[tokio::test]
+async fn namespaces_are_compared_exactly() {
+    let rig = rig();
+    for namespace in ["default", "default2"] {
+        let creation = Creation {
+            key: ObjectKey::new(namespace, "g"),
+            uuid: uuid(7),
+            device: None,
+        };
+        rig.store
+            .create(&caller("x"), creation, true)
+            .await
+            .unwrap();
+    }
+    assert_eq!(
+        rig.store
+            .list(&Scope::from_wire("default"))
+            .await
+            .gpus
+            .len(),
+        1
+    );
+    assert_eq!(rig.store.list(&Scope::from_wire("")).await.gpus.len(), 2);
+}
+
+#[tokio::test]
+async fn c7_conditions_survive_a_deletion_and_come_back_with_the_uuid() {
+    let rig = rig();
+    rig.register(0);
+    rig.judge(0, Judgement::Problem);
+    let uid = rig.store.get(&key(0)).await.unwrap().uid.clone();
+    rig.store.delete(&caller("x"), &key(0), None).await.unwrap();
+    assert!(matches!(
+        rig.store.get(&key(0)).await,
+        Err(ApiError::NotFound { .. })
+    ));
+    let creation = Creation {
+        key: ObjectKey::new("", "other-name"),
+        uuid: uuid(0),
+        device: None,
+    };
+    let (gpu, created) = rig
+        .store
+        .create(&caller("x"), creation.clone(), false)
+        .await
+        .unwrap();
+    assert!(created && gpu.uid != uid);
+    assert_eq!(gpu.derived.health, Health::Unhealthy);
+    assert!(
+        !rig.store
+            .create(&caller("x"), creation.clone(), false)
+            .await
+            .unwrap()
+            .1
+    );
+    assert!(matches!(
+        rig.store.create(&caller("x"), creation, true).await,
+        Err(ApiError::AlreadyExists { .. })
+    ));
+}
+
+#[tokio::test]
+async fn p1_two_providers_lose_nothing_of_each_other() {
+    let rig = rig();
+    rig.register(0);
+    let update = |conditions, merge, expected| StatusUpdate {
+        key: key(0),
+        expected,
+        conditions,
+        merge,
+    };
+    let (a, b) = (caller("a"), caller("b"));
+    rig.store
+        .update_condition(&a, &key(0), said("AType", Status::True))
+        .await
+        .unwrap();
+    let lenient = update(
+        vec![said("BType", Status::True), said("AType", Status::False)],
+        Merge::Lenient,
+        None,
+    );
+    let gpu = rig.store.update_status(&b, lenient).await.unwrap();
+    assert_eq!(
+        condition::find(&gpu.conditions, "AType").unwrap().status(),
+        Status::True,
+        "others' types are left alone"
+    );
+    let strict = rig
+        .store
+        .update_condition(&b, &key(0), said("AType", Status::False))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&strict, ApiError::Forbidden { why } if why.contains("provider:a")),
+        "{strict}"
+    );
+    for host in condition::HOST_OWNED
+        .iter()
+        .filter(|type_| **type_ != condition::READY)
+    {
+        let refused = rig
+            .store
+            .update_condition(&b, &key(0), said(host, Status::False))
+            .await
+            .unwrap_err();
+        assert!(matches!(refused, ApiError::Forbidden { .. }), "{host}");
+    }
+    let removed = update(vec![], Merge::Lenient, Some(gpu.version));
+    let gpu = rig.store.update_status(&b, removed.clone()).await.unwrap();
+    let left: Vec<_> = gpu
+        .conditions
+        .iter()
+        .map(|condition| &*condition.type_)
+        .collect();
+    assert_eq!(
+        left,
+        ["AType"],
+        "with a matching version, leaving out one's own removes it"
+    );
+    let conflict = rig.store.update_status(&b, removed).await.unwrap_err();
+    assert!(matches!(conflict, ApiError::Conflict { .. }), "{conflict}");
+}
+
+#[tokio::test]
+async fn p1_a_policys_types_are_reserved_before_it_first_writes() {
+    let rig = rig();
+    rig.register(0);
+    rig.store
+        .reserve(vec![("XidCriticalError".to_owned(), Owner::Host)]);
+    let refused = rig
+        .store
+        .update_condition(
+            &caller("x"),
+            &key(0),
+            said("XidCriticalError", Status::False),
+        )
+        .await;
+    assert!(matches!(refused, Err(ApiError::Forbidden { .. })));
+}
+
+#[tokio::test]
+async fn p2_a_lost_providers_health_turns_unknown_and_its_problems_stay() {
+    let rig = rig();
+    rig.register(0);
+    let wanted = Lease {
+        provider: "agent".into(),
+        duration: Duration::from_secs(10),
+        id: "".into(),
+    };
+    let lease = rig.store.register_provider(wanted).await.unwrap();
+    let agent = rig.store.provider_of(&lease.id).unwrap();
+    rig.store
+        .update_condition(&agent, &key(0), said("Fine", Status::False))
+        .await
+        .unwrap();
+    rig.store
+        .update_condition(&agent, &key(0), said("Broken", Status::True))
+        .await
+        .unwrap();
+    rig.clock.advance(Duration::from_secs(9));
+    rig.store.heartbeat(&lease.id).await.unwrap();
+    rig.clock.advance(Duration::from_secs(9));
+    assert!(rig.store.expire_leases().is_empty());
+    rig.clock.advance(Duration::from_secs(1));
+    assert_eq!(rig.store.expire_leases(), ["agent".into()]);
+    let gpu = rig.store.get(&key(0)).await.unwrap();
+    let lost = |type_| condition::find(&gpu.conditions, type_).unwrap();
+    assert_eq!(
+        (lost("Fine").state, &*lost("Fine").reason),
+        (Judgement::Unknown, "ProviderLost")
+    );
+    assert_eq!(
+        (lost("Broken").state, &*lost("Broken").reason),
+        (Judgement::Problem, "ProviderLost")
+    );
+    assert!(matches!(
+        rig.store.heartbeat(&lease.id).await,
+        Err(ApiError::Forbidden { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_spec_is_immutable_and_says_so() {
+    let rig = rig();
+    rig.register(0);
+    let (x, before) = (caller("x"), rig.version().await);
+    assert!(
+        rig.store
+            .update_spec(&x, &key(0), &uuid(0), None)
+            .await
+            .is_ok()
+    );
+    let refused = rig
+        .store
+        .update_spec(&x, &key(0), &uuid(1), None)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            ApiError::Invalid {
+                field: "spec.uuid",
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert_eq!(rig.version().await, before);
+}
+
+#[tokio::test]
+async fn the_store_is_bounded() {
+    let rig = rig();
+    for n in 0..limits::GPUS_MAX {
+        rig.register(n as u32);
+    }
+    let refused = rig
+        .store
+        .upsert_device(DeviceInfo::bare(DeviceUuid::new("GPU-more")))
+        .unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            ApiError::Exhausted {
+                limit: "GPUS_MAX",
+                ..
+            }
+        ),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn w4_closing_ends_watches_now_and_later() {
+    let rig = rig();
+    let mut watch = rig.store.watch(Scope::All, WatchFrom::Now).await.unwrap();
+    rig.store.close();
+    assert_eq!(watch.next().await, None);
+    assert_eq!(
+        rig.store
+            .watch(Scope::All, WatchFrom::Now)
+            .await
+            .unwrap()
+            .next()
+            .await,
+        None
+    );
+}

@@ -1,0 +1,174 @@
+//! What happens when a timer fires.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use device_api_core::clock::BootTime;
+use device_api_core::condition::{Owner, find};
+use device_api_core::floor;
+use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
+use device_api_core::ports::Overdue;
+use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
+use device_api_core::verdict::Judgement;
+
+use crate::dispatch::Call;
+use crate::lane::{Enqueued, Pending};
+use crate::pipeline::{Shared, State};
+use crate::timers::Key;
+
+/// How long the timer thread sleeps at most: a bound on what a missed wake-up could cost.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+impl Shared {
+    /// Sets a timer, and wakes the timer thread if it is the next.
+    pub(crate) fn set_timer(&self, state: &mut State, key: Key, due: BootTime) {
+        let is_next = state.timers.next().is_none_or(|next| due < next);
+        state.timers.set(key, due);
+        if is_next {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Sets the timer of the oldest signal that holds readers of this GPU.
+    pub(crate) fn arm_overdue(&self, state: &mut State, uuid: &DeviceUuid) {
+        let oldest = self
+            .lane(state, uuid)
+            .undecided()
+            .filter_map(|pending| pending.deadline)
+            .min();
+        let key = Key::Overdue(uuid.clone());
+        match oldest {
+            Some(due) => self.set_timer(state, key, due),
+            None => state.timers.cancel(&key),
+        }
+    }
+
+    /// The timer thread.
+    pub(crate) fn run_timers(&self) {
+        loop {
+            self.fire_timers();
+            let state = self.lock();
+            if state.stopped {
+                return;
+            }
+            let wait = state
+                .timers
+                .next()
+                .map_or(SLEEP_MAX, |due| due.since(self.clock.boot()).min(SLEEP_MAX));
+            if !wait.is_zero() {
+                drop(
+                    self.sooner
+                        .wait_timeout(state, wait)
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
+            }
+        }
+    }
+
+    pub(crate) fn fire_timers(&self) {
+        let calls = {
+            let mut state = self.lock();
+            let now = self.clock.boot();
+            let mut calls = Vec::new();
+            while let Some(key) = state.timers.take_due(now) {
+                calls.extend(self.fire(&mut state, key, now));
+            }
+            calls
+        };
+        self.place(calls);
+    }
+
+    fn fire(&self, state: &mut State, key: Key, now: BootTime) -> Vec<Call> {
+        match key {
+            Key::Overdue(uuid) => {
+                self.fall_back_overdue(state, &uuid, |pending| {
+                    pending.deadline.is_some_and(|due| due <= now)
+                });
+                Vec::new()
+            }
+            Key::Containment(uuid) => {
+                let lane = self.lane(state, &uuid);
+                if let Some(signal) = lane.double_bit.take() {
+                    lane.floors.stand(floor::UNCONTAINED_DOUBLE_BIT, &signal);
+                    self.write(state, &uuid, &[], &[]);
+                }
+                Vec::new()
+            }
+            Key::Wake { uuid, policy, name } => self.wake(state, &uuid, policy, &name),
+            Key::Retry { uuid, policy } => self.retry(state, &uuid, policy),
+            Key::Quiet { uuid, condition } => {
+                self.clear_quiet(&uuid, &condition);
+                Vec::new()
+            }
+        }
+    }
+
+    fn wake(&self, state: &mut State, uuid: &DeviceUuid, policy: usize, name: &str) -> Vec<Call> {
+        let drill = self
+            .cache
+            .device(uuid)
+            .is_some_and(|device| device.simulated);
+        let timer = Observation {
+            drill,
+            attrs: vec![Attr::text("name", name)],
+            ..Observation::new(SignalKind::Timer, Target::Uuid(uuid.clone()), Source::Host)
+        };
+        let signal = self.number(state, uuid, timer);
+        self.admit(state, uuid, signal, 1 << policy)
+    }
+
+    /// Asks a policy again about what it failed on: each signal alone, in their order.
+    fn retry(&self, state: &mut State, uuid: &DeviceUuid, policy: usize) -> Vec<Call> {
+        let lane = self.lane(state, uuid);
+        let failed = lane
+            .slots
+            .get_mut(policy)
+            .map(|slot| std::mem::take(&mut slot.failed))
+            .unwrap_or_default();
+        for signal in failed {
+            let pending = Pending {
+                through: SignalSeq::default(),
+                signal,
+                recipients: 1 << policy,
+                deadline: None,
+                alone: true,
+            };
+            if let Enqueued::Full(pending) = lane.enqueue(pending)
+                && let Some(slot) = lane.slots.get_mut(policy)
+            {
+                slot.failed.push(pending.signal);
+            }
+        }
+        self.dispatch(state, uuid)
+    }
+
+    /// A quiet time has passed: the problem is over, unless it has become the host's own.
+    fn clear_quiet(&self, uuid: &DeviceUuid, type_: &str) {
+        let now = self.clock.wall();
+        self.cache.change(uuid, &mut |conditions| {
+            let Some(old) = find(conditions, type_)
+                .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
+            else {
+                return;
+            };
+            let mut cleared = old.clone();
+            cleared.state = Judgement::Ok;
+            cleared.message = format!("Cleared: no further signal. Last: {}", old.message);
+            "Quiet".clone_into(&mut cleared.reason);
+            cleared.transition = now;
+            cleared.heartbeat = now;
+            cleared.clears.clear();
+            cleared.action = device_api_core::action::Action::None;
+            cleared.counted = true;
+            cleared.incident = None::<IncidentId>;
+            device_api_core::condition::upsert(conditions, cleared);
+        });
+    }
+}
+
+impl Overdue for Shared {
+    fn overdue(&self, uuid: &DeviceUuid, seq: SignalSeq) {
+        let mut state = self.lock();
+        self.fall_back_overdue(&mut state, uuid, |pending| pending.signal.seq <= seq);
+    }
+}

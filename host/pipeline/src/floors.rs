@@ -1,0 +1,292 @@
+//! Which floors and fallbacks stand for a GPU, and the conditions that say so (design H8).
+
+use std::sync::Arc;
+
+use device_api_core::action::{Action, Platform};
+use device_api_core::clock::WallTime;
+use device_api_core::condition::{
+    self, Condition, Evidence, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
+};
+use device_api_core::floor::{self, Floor};
+use device_api_core::ids::SignalSeq;
+use device_api_core::limits;
+use device_api_core::signal::{Signal, SignalKind};
+use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
+use device_api_core::xid::{self, Class};
+
+use crate::commit::{Drills, evidence_of};
+
+/// A floor that stands: what it demands, and the signal that demanded it.
+#[derive(Debug)]
+struct Standing {
+    floor: Floor,
+    signal: Signal,
+}
+
+/// What was assumed of a signal that a policy (or none at all) did not judge.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    /// `None`: it was not judged in time, or nobody subscribed to it.
+    pub(crate) policy: Option<usize>,
+    pub(crate) why: String,
+    pub(crate) signal: Signal,
+}
+
+/// Floors, fallbacks and failed policies of one GPU.
+#[derive(Debug, Default)]
+pub(crate) struct Floors {
+    standing: Vec<Standing>,
+    fallbacks: Vec<Fallback>,
+    /// Policies whose last evaluation failed: name, kind and detail.
+    failing: Vec<(Arc<str>, String)>,
+}
+
+impl Floors {
+    /// Takes a signal's floor into account, and what the signal itself takes away.
+    pub(crate) fn observe(&mut self, signal: &Signal) {
+        match signal.kind {
+            SignalKind::GpuFound => self.clear(ClearOn::Policy),
+            SignalKind::RecoveryAction if floor::of(signal).is_none() => {
+                self.clear(ClearOn::RecoveryNone)
+            }
+            _ => {}
+        }
+        if let Some(floor) = floor::of(signal) {
+            self.stand(floor, signal);
+        }
+    }
+
+    pub(crate) fn stand(&mut self, floor: Floor, signal: &Signal) {
+        if !self.standing.iter().any(|standing| standing.floor == floor) {
+            self.standing.push(Standing {
+                floor,
+                signal: signal.clone(),
+            });
+        }
+    }
+
+    /// Something happened that clears: floors end that name it.
+    fn clear(&mut self, event: ClearOn) {
+        self.standing
+            .retain(|standing| !standing.floor.clears.contains(&event));
+    }
+
+    pub(crate) fn fall_back(&mut self, fallback: Fallback) {
+        self.resolve(fallback.policy, fallback.signal.seq);
+        if self.fallbacks.len() < limits::SIGNALS_PENDING_PER_GPU_MAX {
+            self.fallbacks.push(fallback);
+        }
+    }
+
+    /// The policy (or, with `None`, everybody who was asked) has judged the signal after all.
+    pub(crate) fn resolve(&mut self, policy: Option<usize>, seq: SignalSeq) {
+        self.fallbacks
+            .retain(|fallback| fallback.policy != policy || fallback.signal.seq != seq);
+    }
+
+    pub(crate) fn policy_failed(&mut self, name: &Arc<str>, detail: String) {
+        self.policy_works(name);
+        self.failing.push((name.clone(), detail));
+    }
+
+    pub(crate) fn policy_works(&mut self, name: &Arc<str>) {
+        self.failing.retain(|(failing, _)| failing != name);
+    }
+
+    /// Writes the host's own conditions: where nothing is wrong, only those that stood before.
+    pub(crate) fn publish(
+        &self,
+        conditions: &mut Vec<Condition>,
+        drills: Drills,
+        platform: Platform,
+        now: WallTime,
+    ) {
+        let host = Host {
+            drills,
+            platform,
+            now,
+        };
+        host.write(
+            conditions,
+            FAULT_FLOOR,
+            self.unmet(conditions, platform).map(|standing| Said {
+                class: standing.floor.class,
+                reason: standing.floor.reason,
+                message: format!(
+                    "{}: no policy may report less, and none does.",
+                    what(&standing.signal)
+                ),
+                clears: standing
+                    .floor
+                    .clears
+                    .iter()
+                    .map(|on| Clear::on(*on))
+                    .collect(),
+                signal: &standing.signal,
+            }),
+        );
+        host.write(
+            conditions,
+            FALLBACK,
+            self.worst_fallback().map(|(class, fallback)| Said {
+                class,
+                reason: if fallback.policy.is_some() {
+                    "PolicyFailed"
+                } else {
+                    "NotJudged"
+                },
+                message: format!(
+                    "{}: {}; assumed the vendor's class.",
+                    what(&fallback.signal),
+                    fallback.why
+                ),
+                clears: vec![
+                    Clear::on(ClearOn::Policy),
+                    Clear::on(ClearOn::GpuReset),
+                    Clear::on(ClearOn::NodeReboot),
+                    Clear::on(ClearOn::Operator),
+                ],
+                signal: &fallback.signal,
+            }),
+        );
+        self.publish_policy_ready(conditions, now);
+    }
+
+    /// `PolicyReady` tells of failing policies; health never follows from it.
+    fn publish_policy_ready(&self, conditions: &mut Vec<Condition>, now: WallTime) {
+        let failing: Vec<_> = self
+            .failing
+            .iter()
+            .map(|(name, detail)| format!("{name}: {detail}"))
+            .collect();
+        if failing.is_empty() && condition::find(conditions, POLICY_READY).is_none() {
+            return;
+        }
+        let (state, reason, message) = if failing.is_empty() {
+            (
+                Judgement::Ok,
+                "PoliciesWork",
+                "Every policy judged its last signals.".to_owned(),
+            )
+        } else {
+            (Judgement::Problem, "PolicyFailed", failing.join("; "))
+        };
+        condition::upsert(
+            conditions,
+            Condition {
+                counted: false,
+                polarity: Polarity::TrueIsHealthy,
+                message,
+                ..host_condition(POLICY_READY, state, reason, now)
+            },
+        );
+    }
+
+    /// The worst floor that no policy's condition reaches.
+    fn unmet(&self, conditions: &[Condition], platform: Platform) -> Option<&Standing> {
+        let met = |standing: &Standing| {
+            let class = standing.floor.class;
+            conditions.iter().any(|c| {
+                matches!(c.owner, Owner::Policy(_))
+                    && c.is_problem()
+                    && (c.counted || standing.signal.drill)
+                    && c.severity >= class.severity
+                    && c.action >= class.action.on(platform)
+            })
+        };
+        let unmet = self.standing.iter().filter(|standing| !met(standing));
+        unmet.max_by_key(|standing| (standing.floor.class.severity, standing.floor.class.action))
+    }
+
+    fn worst_fallback(&self) -> Option<(Class, &Fallback)> {
+        let classes = self
+            .fallbacks
+            .iter()
+            .map(|fallback| (floor::fallback(&fallback.signal), fallback));
+        classes.max_by_key(|(class, _)| (class.severity, class.action))
+    }
+}
+
+/// What a host-owned condition says.
+struct Said<'a> {
+    class: Class,
+    reason: &'static str,
+    message: String,
+    clears: Vec<Clear>,
+    signal: &'a Signal,
+}
+
+struct Host {
+    drills: Drills,
+    platform: Platform,
+    now: WallTime,
+}
+
+impl Host {
+    fn write(&self, conditions: &mut Vec<Condition>, type_: &str, said: Option<Said<'_>>) {
+        let Some(said) = said else {
+            if condition::find(conditions, type_).is_some() {
+                condition::upsert(
+                    conditions,
+                    host_condition(type_, Judgement::Ok, "Cleared", self.now),
+                );
+            }
+            return;
+        };
+        condition::upsert(
+            conditions,
+            Condition {
+                severity: said.class.severity,
+                message: said.message,
+                action: said.class.action.on(self.platform),
+                clears: said.clears,
+                incident: Some(said.signal.incident),
+                cause: Some(said.signal.seq),
+                drill: said.signal.drill,
+                counted: self.drills.count(said.signal.drill),
+                evidence: evidence_of(said.signal),
+                ..host_condition(type_, Judgement::Problem, said.reason, self.now)
+            },
+        );
+    }
+}
+
+/// A condition of the host with nothing but its judgement.
+pub(crate) fn host_condition(
+    type_: &str,
+    state: Judgement,
+    reason: &str,
+    now: WallTime,
+) -> Condition {
+    Condition {
+        type_: type_.into(),
+        state,
+        polarity: Polarity::TrueIsProblem,
+        severity: Severity::Info,
+        reason: reason.to_owned(),
+        message: String::new(),
+        action: Action::None,
+        clears: Vec::new(),
+        owner: Owner::Host,
+        transition: now,
+        heartbeat: now,
+        incident: None,
+        cause: None,
+        drill: false,
+        // That the host has nothing to say proves no health: policies and readings do.
+        counted: state != Judgement::Ok,
+        evidence: Vec::<Evidence>::new(),
+    }
+}
+
+/// The signal in words: `XID 79 (GPU has fallen off the bus)`.
+fn what(signal: &Signal) -> String {
+    match (signal.kind, signal.code) {
+        (SignalKind::Xid, Some(code)) => {
+            let name = xid::lookup(code).map_or("not in the catalogue", |entry| entry.name);
+            format!("XID {code} ({name})")
+        }
+        (SignalKind::Sxid, Some(code)) => format!("SXid {code}"),
+        (kind, _) => kind.to_string(),
+    }
+}

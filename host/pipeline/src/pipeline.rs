@@ -1,0 +1,409 @@
+//! The pipeline: its state, and where sources put what they see.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Debug;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use device_api_core::action::Platform;
+use device_api_core::clock::Clock;
+use device_api_core::condition::{self, PROBING, find};
+use device_api_core::device::DeviceInfo;
+use device_api_core::floor;
+use device_api_core::ids::{DeviceUuid, SignalSeq};
+use device_api_core::limits;
+use device_api_core::policy::{FailureKind, PolicyInfo};
+use device_api_core::ports::{DeviceCache, Overdue, Policy, SignalSink};
+use device_api_core::signal::{
+    Observation, Samples, Signal, SignalKind, Source, Target, printable,
+};
+use device_api_core::verdict::{Judgement, Severity};
+
+use crate::commit::Drills;
+use crate::dispatch::Call;
+use crate::floors::host_condition;
+use crate::incidents::Incidents;
+use crate::lane::{Enqueued, Lane, Pending};
+use crate::timers::{Key, Timers};
+
+/// Is told what passes. Called with the pipeline's lock held: be quick.
+pub trait Observer: Debug + Send + Sync {
+    fn signal(&self, source: &Source, kind: SignalKind, drill: bool);
+    /// A repeat was folded into a signal that waits.
+    fn folded(&self);
+    /// No device is known for it (yet).
+    fn unattributed(&self, target: &Target);
+    /// A batch was decided and committed.
+    fn decided(&self, elapsed: Duration);
+    /// The fallback was written for a signal.
+    fn fallback(&self, why: &str);
+    fn evaluated(&self, policy: &str, failure: Option<FailureKind>, elapsed: Duration);
+    fn incidents(&self, open: usize);
+}
+
+/// Observes nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn signal(&self, _: &Source, _: SignalKind, _: bool) {}
+    fn folded(&self) {}
+    fn unattributed(&self, _: &Target) {}
+    fn decided(&self, _: Duration) {}
+    fn fallback(&self, _: &str) {}
+    fn evaluated(&self, _: &str, _: Option<FailureKind>, _: Duration) {}
+    fn incidents(&self, _: usize) {}
+}
+
+/// How the pipeline treats what it sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub drills: Drills,
+    pub platform: Platform,
+}
+
+/// The pipeline of one node. Dropping it stops its timer thread.
+#[derive(Debug)]
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    timer: Option<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Starts the pipeline and its timer thread. At most [`limits::POLICIES_MAX`] policies are
+    /// asked; the caller refuses more.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        cache: Arc<dyn DeviceCache>,
+        policies: Vec<Arc<dyn Policy>>,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+        config: Config,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new_cyclic(|me| Shared {
+            state: Mutex::new(State::default()),
+            sooner: Condvar::new(),
+            me: me.clone(),
+            cache,
+            policies,
+            clock,
+            observer,
+            config,
+        });
+        let timer = std::thread::Builder::new()
+            .name("signal-timer".to_owned())
+            .spawn({
+                let shared = shared.clone();
+                move || shared.run_timers()
+            })?;
+        Ok(Self {
+            shared,
+            timer: Some(timer),
+        })
+    }
+
+    /// Where sources put what they see.
+    pub fn sink(&self) -> Arc<dyn SignalSink> {
+        self.shared.clone()
+    }
+
+    /// Who writes the fallback when a read's bound has passed.
+    pub fn overdue(&self) -> Arc<dyn Overdue> {
+        self.shared.clone()
+    }
+
+    /// Fires the timers that are due. The timer thread does so by itself; for a clock that tests move.
+    pub fn tick(&self) {
+        self.shared.fire_timers();
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.shared.lock().stopped = true;
+        self.shared.sooner.notify_all();
+        if let Some(timer) = self.timer.take() {
+            let _ = timer.join();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) lanes: HashMap<DeviceUuid, Lane>,
+    pub(crate) timers: Timers,
+    pub(crate) next_flight: u64,
+    pub(crate) stopped: bool,
+    incidents: Incidents,
+    /// Seen before anybody knew their device.
+    unattributed: VecDeque<Observation>,
+    newest: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// A timer was set, or the pipeline stops.
+    pub(crate) sooner: Condvar,
+    pub(crate) me: Weak<Self>,
+    pub(crate) cache: Arc<dyn DeviceCache>,
+    pub(crate) policies: Vec<Arc<dyn Policy>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) config: Config,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn infos(&self) -> Vec<&PolicyInfo> {
+        self.policies.iter().map(|policy| policy.info()).collect()
+    }
+
+    pub(crate) fn lane<'a>(&self, state: &'a mut State, uuid: &DeviceUuid) -> &'a mut Lane {
+        state
+            .lanes
+            .entry(uuid.clone())
+            .or_insert_with(|| Lane::new(self.policies.len()))
+    }
+
+    /// Numbers an observation, raises the barrier if it is a fault, and queues it.
+    fn take_in(&self, state: &mut State, uuid: &DeviceUuid, observation: Observation) -> Vec<Call> {
+        self.observer
+            .signal(&observation.source, observation.kind, observation.drill);
+        let signal = self.number(state, uuid, observation);
+        let recipients = self.recipients(&signal);
+        self.admit(state, uuid, signal, recipients)
+    }
+
+    /// Bit N: policy N subscribed to it.
+    fn recipients(&self, signal: &Signal) -> u32 {
+        let subscribed =
+            |(at, info): (usize, &PolicyInfo)| if info.wants(signal) { 1 << at } else { 0 };
+        self.infos().into_iter().enumerate().map(subscribed).sum()
+    }
+
+    /// Queues a signal for these policies, and dispatches if the lane is idle.
+    pub(crate) fn admit(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        signal: Signal,
+        recipients: u32,
+    ) -> Vec<Call> {
+        let holds_readers = signal.kind.raises_barrier();
+        let deadline = holds_readers.then(|| signal.observed_boot.after(limits::BARRIER_WAIT_MAX));
+        if holds_readers {
+            self.cache.raise(uuid, signal.seq);
+        }
+        self.watch_containment(state, uuid, &signal);
+        let pending = Pending {
+            through: signal.seq,
+            signal,
+            recipients,
+            deadline,
+            alone: false,
+        };
+        match self.lane(state, uuid).enqueue(pending) {
+            Enqueued::Queued => {}
+            Enqueued::Folded => self.observer.folded(),
+            Enqueued::Full(pending) => self.decide_without_policies(state, uuid, *pending),
+        }
+        self.dispatch(state, uuid)
+    }
+
+    /// A double-bit error waits for the XIDs that say that it was contained (design H8).
+    fn watch_containment(&self, state: &mut State, uuid: &DeviceUuid, signal: &Signal) {
+        let (SignalKind::Xid, Some(code)) = (signal.kind, signal.code) else {
+            return;
+        };
+        let now = signal.observed_boot;
+        let lane = self.lane(state, uuid);
+        if floor::XIDS_CONTAINED.contains(&code) {
+            lane.contained = Some(now);
+            lane.double_bit = None;
+            state.timers.cancel(&Key::Containment(uuid.clone()));
+        } else if code == floor::XID_DOUBLE_BIT
+            && lane
+                .contained
+                .is_none_or(|seen| now.since(seen) > limits::CONTAINMENT_WINDOW)
+        {
+            lane.double_bit = Some(signal.clone());
+            self.set_timer(
+                state,
+                Key::Containment(uuid.clone()),
+                now.after(limits::CONTAINMENT_WINDOW),
+            );
+        }
+    }
+
+    pub(crate) fn number(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        observation: Observation,
+    ) -> Signal {
+        state.newest += 1;
+        let observed_boot = self.clock.boot();
+        let (incident, root) = state.incidents.of(uuid, &observation, observed_boot);
+        self.observer.incidents(state.incidents.len());
+        let mut attrs = observation.attrs;
+        attrs.truncate(limits::ATTRS_PER_SIGNAL_MAX);
+        Signal {
+            seq: SignalSeq(state.newest),
+            device: uuid.clone(),
+            kind: observation.kind,
+            code: observation.code,
+            observed_at: self.clock.wall(),
+            observed_boot,
+            repeats: 1,
+            incident,
+            root,
+            drill: observation.drill,
+            instance: observation.instance,
+            sources: vec![observation.source],
+            evidence: printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX),
+            attrs,
+            samples: observation.samples,
+        }
+    }
+
+    /// Keeps what can't be attributed until its device is known; the oldest makes room.
+    fn shelve(&self, state: &mut State, observation: Observation) {
+        self.observer.unattributed(&observation.target);
+        if state.unattributed.len() == limits::UNATTRIBUTED_MAX {
+            state.unattributed.pop_front();
+        }
+        state.unattributed.push_back(observation);
+    }
+
+    /// Takes what was seen of this device before it was known.
+    fn unshelve(&self, state: &mut State, uuid: &DeviceUuid) -> Vec<Observation> {
+        let shelf = std::mem::take(&mut state.unattributed);
+        let (mine, rest) = shelf
+            .into_iter()
+            .partition(|seen| self.cache.resolve(&seen.target).as_ref() == Some(uuid));
+        state.unattributed = rest;
+        mine.into()
+    }
+
+    /// Ends the probing of a device.
+    fn end_probing(&self, uuid: &DeviceUuid) {
+        let now = self.clock.wall();
+        self.cache.change(uuid, &mut |conditions| {
+            if find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok) {
+                condition::upsert(
+                    conditions,
+                    host_condition(PROBING, Judgement::Ok, "Probed", now),
+                );
+            }
+        });
+    }
+}
+
+impl SignalSink for Shared {
+    fn observe(&self, observation: Observation) {
+        let calls = {
+            let mut state = self.lock();
+            match self.cache.resolve(&observation.target) {
+                Some(uuid) => self.take_in(&mut state, &uuid, observation),
+                None => {
+                    self.shelve(&mut state, observation);
+                    return;
+                }
+            }
+        };
+        self.place(calls);
+    }
+
+    fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
+        let (uuid, drill) = (device.uuid.clone(), device.simulated);
+        if let Err(refused) = self.cache.upsert_device(device) {
+            tracing::error!(gpu = %uuid, error = %refused, "GPU not registered");
+            return;
+        }
+        let calls = {
+            let mut state = self.lock();
+            let infos = self.infos();
+            let lane = self.lane(&mut state, &uuid);
+            lane.samples = samples.clone();
+            lane.told.prime(&infos, &samples);
+            // A GPU that answers is not lost: what was to be tried again of that is void.
+            for slot in &mut lane.slots {
+                slot.failed
+                    .retain(|signal| signal.kind != SignalKind::GpuLost);
+            }
+            let found = Observation {
+                drill,
+                evidence: "the device answers".to_owned(),
+                samples: Some(samples),
+                ..Observation::new(
+                    SignalKind::GpuFound,
+                    Target::Uuid(uuid.clone()),
+                    Source::Nvml,
+                )
+            };
+            let mut calls = self.take_in(&mut state, &uuid, found);
+            for earlier in self.unshelve(&mut state, &uuid) {
+                calls.extend(self.take_in(&mut state, &uuid, earlier));
+            }
+            calls
+        };
+        self.end_probing(&uuid);
+        self.place(calls);
+    }
+
+    fn sampled(&self, uuid: &DeviceUuid, samples: Arc<Samples>) {
+        let drill = self
+            .cache
+            .device(uuid)
+            .is_some_and(|device| device.simulated);
+        let calls = {
+            let mut state = self.lock();
+            let infos = self.infos();
+            let lane = self.lane(&mut state, uuid);
+            lane.samples = samples.clone();
+            let crossings = lane.told.crossings(&infos, &samples);
+            let mut calls = Vec::new();
+            for crossing in crossings {
+                let reading = Observation {
+                    drill,
+                    attrs: crossing.attrs,
+                    samples: Some(samples.clone()),
+                    ..Observation::new(
+                        SignalKind::Reading,
+                        Target::Uuid(uuid.clone()),
+                        Source::Nvml,
+                    )
+                };
+                self.observer.signal(&reading.source, reading.kind, drill);
+                let signal = self.number(&mut state, uuid, reading);
+                calls.extend(self.admit(&mut state, uuid, signal, crossing.recipients));
+            }
+            calls
+        };
+        self.place(calls);
+    }
+
+    fn probing(&self, candidates: &[DeviceUuid]) {
+        let now = self.clock.wall();
+        for uuid in candidates {
+            self.cache.change(uuid, &mut |conditions| {
+                let mut probing = host_condition(PROBING, Judgement::Unknown, "Probing", now);
+                probing.severity = Severity::Warning;
+                "NVML lost a GPU and does not say which; this one is being asked."
+                    .clone_into(&mut probing.message);
+                condition::upsert(conditions, probing);
+            });
+        }
+    }
+
+    fn probed(&self, uuid: &DeviceUuid) {
+        self.end_probing(uuid);
+    }
+}

@@ -1,0 +1,146 @@
+//! Which readings are worth a signal: those that crossed what a policy subscribed to.
+
+use std::collections::HashMap;
+
+use device_api_core::policy::{Filter, PolicyInfo};
+use device_api_core::signal::{Attr, Samples, SignalKind, Value};
+
+/// The last value that was told, by policy, subscription and key.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    values: HashMap<(usize, usize), f64>,
+}
+
+/// A reading that goes out as a signal.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Crossing {
+    pub(crate) attrs: Vec<Attr>,
+    /// Bit N: policy N subscribed to it.
+    pub(crate) recipients: u32,
+}
+
+impl Told {
+    /// Takes the readings as told without telling: a device that was just found sends them all.
+    pub(crate) fn prime(&mut self, policies: &[&PolicyInfo], samples: &Samples) {
+        self.crossings(policies, samples);
+    }
+
+    /// The readings that a policy wants to hear of, each once.
+    pub(crate) fn crossings(
+        &mut self,
+        policies: &[&PolicyInfo],
+        samples: &Samples,
+    ) -> Vec<Crossing> {
+        let mut crossings: Vec<(String, Crossing)> = Vec::new();
+        for (policy, info) in policies.iter().enumerate() {
+            let readings = info
+                .subscriptions
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.kind == SignalKind::Reading);
+            for (at, subscription) in readings {
+                let Some(key) = &subscription.filter.key else {
+                    continue;
+                };
+                let Some(Ok(reading)) = samples.get(key) else {
+                    continue;
+                };
+                let Some(value) = number(&reading.value) else {
+                    continue;
+                };
+                let previous = self.values.get(&(policy, at)).copied();
+                if previous
+                    .is_some_and(|previous| !is_crossed(&subscription.filter, previous, value))
+                {
+                    continue;
+                }
+                self.values.insert((policy, at), value);
+                let bit = 1_u32 << policy;
+                if let Some((_, crossing)) = crossings.iter_mut().find(|(known, _)| known == key) {
+                    crossing.recipients |= bit;
+                    continue;
+                }
+                let mut attrs = vec![
+                    Attr::text("key", key),
+                    Attr {
+                        key: "value".to_owned(),
+                        value: reading.value.clone(),
+                    },
+                ];
+                attrs.extend(previous.map(|previous| Attr::real("previous", previous)));
+                crossings.push((
+                    key.clone(),
+                    Crossing {
+                        attrs,
+                        recipients: bit,
+                    },
+                ));
+            }
+        }
+        crossings
+            .into_iter()
+            .map(|(_, crossing)| crossing)
+            .collect()
+    }
+}
+
+/// With thresholds: the value changed sides. Without: it moved by more than the deadband.
+fn is_crossed(filter: &Filter, previous: f64, value: f64) -> bool {
+    if filter.above.is_none() && filter.below.is_none() {
+        return (value - previous).abs() > filter.deadband;
+    }
+    let above = filter
+        .above
+        .is_some_and(|limit| (previous > limit) != (value > limit));
+    let below = filter
+        .below
+        .is_some_and(|limit| (previous < limit) != (value < limit));
+    above || below
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Flag(flag) => Some(f64::from(u8::from(*flag))),
+        Value::Int(int) => Some(*int as f64),
+        Value::Real(real) => real.is_finite().then_some(*real),
+        Value::Text(_) | Value::Bytes(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(filter: &Filter, values: &[f64], expected: &[bool]) {
+        let crossed: Vec<_> = values
+            .windows(2)
+            .map(|pair| is_crossed(filter, pair[0], pair[1]))
+            .collect();
+        assert_eq!(crossed, expected);
+    }
+
+    #[test]
+    fn thresholds_tell_of_both_ways_and_deadbands_of_moves() {
+        let above = Filter {
+            above: Some(85.0),
+            ..Filter::default()
+        };
+        check(
+            &above,
+            &[40.0, 85.0, 86.0, 99.0, 85.0],
+            &[false, true, false, true],
+        );
+        let below = Filter {
+            below: Some(8.0),
+            ..Filter::default()
+        };
+        check(&below, &[16.0, 8.0, 4.0, 16.0], &[false, true, true]);
+        let deadband = Filter {
+            deadband: 2.0,
+            ..Filter::default()
+        };
+        check(&deadband, &[40.0, 42.0, 45.0], &[false, true]);
+        check(&Filter::default(), &[1.0, 1.0, 2.0], &[false, true]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Timers on boot time: one for each key, a later setting replaces the earlier.
+
+use std::collections::{BTreeSet, HashMap};
+
+use device_api_core::clock::BootTime;
+use device_api_core::ids::DeviceUuid;
+
+/// What a timer is for. The keys bound the timers: per GPU, a few per policy and condition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Key {
+    /// The oldest undecided fault signal reaches its bound (design C3).
+    Overdue(DeviceUuid),
+    /// A double-bit error that nothing contained yet (design H8).
+    Containment(DeviceUuid),
+    /// A policy's own timer.
+    Wake {
+        uuid: DeviceUuid,
+        policy: usize,
+        name: String,
+    },
+    /// A failed signal is tried again.
+    Retry { uuid: DeviceUuid, policy: usize },
+    /// A condition that a quiet time clears.
+    Quiet { uuid: DeviceUuid, condition: String },
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    due: HashMap<Key, BootTime>,
+    order: BTreeSet<(BootTime, Key)>,
+}
+
+impl Timers {
+    pub(crate) fn set(&mut self, key: Key, due: BootTime) {
+        self.cancel(&key);
+        self.due.insert(key.clone(), due);
+        self.order.insert((due, key));
+    }
+
+    pub(crate) fn cancel(&mut self, key: &Key) {
+        if let Some(due) = self.due.remove(key) {
+            self.order.remove(&(due, key.clone()));
+        }
+    }
+
+    pub(crate) fn is_set(&self, key: &Key) -> bool {
+        self.due.contains_key(key)
+    }
+
+    /// How many of one policy's own timers run for a device.
+    pub(crate) fn wakes(&self, of: &DeviceUuid, by: usize) -> usize {
+        let is_own = |key: &&Key| matches!(key, Key::Wake { uuid, policy, .. } if uuid == of && *policy == by);
+        self.due.keys().filter(is_own).count()
+    }
+
+    pub(crate) fn next(&self) -> Option<BootTime> {
+        self.order.first().map(|(due, _)| *due)
+    }
+
+    /// Takes one timer that is due.
+    pub(crate) fn take_due(&mut self, now: BootTime) -> Option<Key> {
+        self.order.first().filter(|(due, _)| *due <= now)?;
+        let (_, key) = self.order.pop_first()?;
+        self.due.remove(&key);
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_setting_replaces_the_earlier_and_timers_fire_in_order() {
+        let mut timers = Timers::default();
+        let key = |n: u32| Key::Containment(DeviceUuid::new(&format!("GPU-{n}")));
+        timers.set(key(0), BootTime { ns: 5 });
+        timers.set(key(1), BootTime { ns: 3 });
+        timers.set(key(0), BootTime { ns: 9 });
+        timers.set(key(2), BootTime { ns: 1 });
+        timers.cancel(&key(2));
+        assert_eq!(timers.next(), Some(BootTime { ns: 3 }));
+        assert_eq!(timers.take_due(BootTime { ns: 9 }), Some(key(1)));
+        assert_eq!(timers.take_due(BootTime { ns: 8 }), None);
+        assert_eq!(timers.take_due(BootTime { ns: 9 }), Some(key(0)));
+        assert!(!timers.is_set(&key(0)));
+    }
+}

@@ -1,0 +1,149 @@
+//! What can go wrong, one variant per failed operation. `Display` is one line that says what to do
+//! and never repeats its source.
+
+use std::time::Duration;
+
+use crate::limits::LimitError;
+
+/// An error of the engine below, with its own chain of sources.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The engine can't run on this machine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    #[error("the WebAssembly engine can't be configured for this machine")]
+    Configure(#[source] BoxError),
+    #[error(
+        "the thread that enforces deadlines can't be started: check the process and thread limits"
+    )]
+    Ticker(#[source] std::io::Error),
+}
+
+/// A file that can't become a [`Program`](crate::Program).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    #[error("its limits are not usable")]
+    Limits(#[from] LimitError),
+    #[error(
+        "is {bytes} bytes, and at most {max} are accepted: strip it, or raise component_bytes_max"
+    )]
+    TooLarge { bytes: usize, max: usize },
+    #[error("is cut off after {bytes} bytes: copy it again")]
+    Truncated { bytes: usize },
+    #[error("is not a WebAssembly component but {found}")]
+    NotWasm { found: &'static str },
+    #[error(
+        "is a core WebAssembly module, not a component: build it with a component toolchain, \
+         or wrap it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    #[error(
+        "has the WebAssembly binary version {version:#010x}, and this host reads components of version 0x0001000d"
+    )]
+    BinaryVersion { version: u32 },
+    #[error(
+        "is not a valid component, or uses a WebAssembly feature that this host keeps off: rebuild it"
+    )]
+    Invalid(#[source] BoxError),
+    #[error(
+        "made the compiler fail ({message}): report it with the file, and use another build meanwhile"
+    )]
+    CompilerPanic { message: String },
+    #[error("is built for {name}, this host offers {offered}: rebuild it against {offered}")]
+    Version { name: String, offered: String },
+    #[error("imports {names}, which this host does not offer: {hint}")]
+    Import { names: String, hint: String },
+    #[error("does not export {name}, which the world {world} requires: it exports {found}")]
+    Export {
+        name: &'static str,
+        world: &'static str,
+        found: String,
+    },
+    #[error(
+        "does not fit the world {world}: rebuild it against the interface that this host offers"
+    )]
+    Link {
+        world: &'static str,
+        #[source]
+        source: BoxError,
+    },
+}
+
+/// Why a start or a call gave no result. The sandbox is retired after every one of these. Texts are
+/// bounded and free of control characters; they may hold the guest's own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// `cpu` is what the calling thread got of the `wall` time: see [`CallError::is_starvation`].
+    #[error("ran past its deadline of {limit:?} ({cpu:?} of processor time in {wall:?})")]
+    Deadline {
+        limit: Duration,
+        wall: Duration,
+        cpu: Duration,
+    },
+    /// `at`: the innermost functions, innermost first; empty where the component has no names.
+    #[error("trapped: {message}{}{at}", if at.is_empty() { "" } else { ", in " })]
+    Trap { message: String, at: String },
+    /// A growth was refused, and the guest did not get over it.
+    #[error(
+        "needed {wanted_bytes} bytes of memory, and at most {limit_bytes} are allowed ({then})"
+    )]
+    MemoryLimit {
+        wanted_bytes: usize,
+        limit_bytes: usize,
+        then: String,
+    },
+    /// The same for tables.
+    #[error("needed tables of {wanted} elements, and at most {limit} are allowed ({then})")]
+    TableLimit {
+        wanted: usize,
+        limit: usize,
+        then: String,
+    },
+    #[error("made more than {limit} host calls")]
+    HostCalls { limit: u32 },
+    #[error("handed over more than {limit_bytes} bytes at once")]
+    CrossingLimit { limit_bytes: usize },
+    #[error("used up its stack of {limit_bytes} bytes")]
+    Stack { limit_bytes: usize },
+    /// Too many instances, memories or tables, or the system is out of memory.
+    #[error("could not be instantiated: {message}")]
+    Instantiate { message: String },
+    /// A host function, or the caller's own closure, returned an error.
+    #[error("was stopped by the host: {message}")]
+    Host { message: String },
+    #[error("made the host panic: {message}")]
+    HostPanic { message: String },
+    /// An earlier call failed; start a new sandbox from the same program.
+    #[error("is retired after an earlier failure")]
+    Retired,
+}
+
+impl CallError {
+    /// The closed set of kinds; a metric label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Deadline { .. } => "deadline",
+            Self::Trap { .. } => "trap",
+            Self::MemoryLimit { .. } => "memory-limit",
+            Self::TableLimit { .. } => "table-limit",
+            Self::HostCalls { .. } => "host-calls",
+            Self::CrossingLimit { .. } => "crossing-limit",
+            Self::Stack { .. } => "stack",
+            Self::Instantiate { .. } => "instantiate",
+            Self::Host { .. } => "host",
+            Self::HostPanic { .. } => "host-panic",
+            Self::Retired => "retired",
+        }
+    }
+
+    /// True for a deadline that passed while the guest had less than half of it in processor time:
+    /// the node was starved, and the guest is not to blame (design H5).
+    #[must_use]
+    pub fn is_starvation(&self) -> bool {
+        matches!(self, Self::Deadline { limit, cpu, .. } if *cpu < *limit / 2)
+    }
+}
