@@ -1,1 +1,7 @@
-fn main() {}
+//! The daemon; all of it is in `host/runtime`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    device_api_runtime::main()
+}

@@ -1,0 +1,19 @@
+//! The harness of the black-box tests, and of the demo: starts the real daemon over a simulated
+//! node and talks to it as its users do, over a real socket.
+//!
+//! Start with [`Node::builder`]. Nothing here waits by sleeping: the daemon's log, its sockets and
+//! its watch streams tell when something has happened.
+
+mod binaries;
+mod client;
+mod daemon;
+mod node;
+
+pub use binaries::binary;
+pub use client::{Native, Upstream, Watch, health_of, condition_of};
+pub use daemon::{Daemon, LogLine};
+pub use node::{Builder, Node};
+
+/// How long anything may take before a test gives up on it: far beyond what a busy machine with two
+/// cores needs, so that only what never happens fails.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -17,7 +17,11 @@ pub(crate) struct Args {
     pub(crate) once: bool,
 
     /// Passed on to the demo; `cargo xtask demo -- --help` lists what it knows.
-    #[arg(value_name = "DEMO_ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "DEMO_ARGS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) demo_args: Vec<OsString>,
 }
 

@@ -12,7 +12,10 @@ pub(crate) struct Failed {
 
 impl Failed {
     pub(crate) fn new(what: impl Into<String>, status: ExitStatus) -> Self {
-        Self { what: what.into(), status }
+        Self {
+            what: what.into(),
+            status,
+        }
     }
 
     /// The child's code where `error` holds one (128 + n for signal n, as a shell says it), else 1.
@@ -20,15 +23,21 @@ impl Failed {
         error
             .chain()
             .find_map(|cause| cause.downcast_ref::<Self>())
-            .map_or(ExitCode::FAILURE, |failed| ExitCode::from(code(failed.status)))
+            .map_or(ExitCode::FAILURE, |failed| {
+                ExitCode::from(code(failed.status))
+            })
     }
 }
 
 fn code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
     // 0 can't be: a success is never a `Failed`.
-    code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1)
+    code.and_then(|code| u8::try_from(code).ok())
+        .filter(|code| *code != 0)
+        .unwrap_or(1)
 }
 
 impl fmt::Display for Failed {
@@ -63,6 +72,9 @@ mod tests {
         let failed = Failed::new("cargo build", ExitStatus::from_raw(101 << 8));
         let error = Err::<(), _>(failed).context("building").unwrap_err();
         assert_eq!(Failed::exit_code(&error), ExitCode::from(101));
-        assert_eq!(Failed::exit_code(&anyhow::anyhow!("other")), ExitCode::FAILURE);
+        assert_eq!(
+            Failed::exit_code(&anyhow::anyhow!("other")),
+            ExitCode::FAILURE
+        );
     }
 }

@@ -72,15 +72,21 @@ mod tests {
     #[test]
     fn arguments_for_others_pass_untouched() {
         let cli = Cli::try_parse_from(["x", "test", "--", "-p", "a", "--", "--nocapture"]).unwrap();
-        let Command::Test(args) = cli.command else { panic!("not test") };
+        let Command::Test(args) = cli.command else {
+            panic!("not test")
+        };
         assert_eq!(args.cargo_args, ["-p", "a", "--", "--nocapture"]);
 
         let cli = Cli::try_parse_from(["x", "test", "-p", "a", "--", "--nocapture"]).unwrap();
-        let Command::Test(args) = cli.command else { panic!("not test") };
+        let Command::Test(args) = cli.command else {
+            panic!("not test")
+        };
         assert_eq!(args.cargo_args, ["-p", "a", "--", "--nocapture"]);
 
         let cli = Cli::try_parse_from(["x", "demo", "--once", "--keep"]).unwrap();
-        let Command::Demo(args) = cli.command else { panic!("not demo") };
+        let Command::Demo(args) = cli.command else {
+            panic!("not demo")
+        };
         assert!(args.once);
         assert_eq!(args.demo_args, ["--keep"]);
     }

@@ -25,8 +25,14 @@ pub(crate) fn line(command: &Command) -> String {
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let what = line(command);
     eprintln!("+ {what}");
-    let status = command.status().with_context(|| format!("cannot start `{what}`"))?;
-    if status.success() { Ok(()) } else { Err(Failed::new(what, status).into()) }
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{what}`"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failed::new(what, status).into())
+    }
 }
 
 /// Runs `command` and returns what it wrote to stdout. Its stderr goes to ours.

@@ -67,11 +67,15 @@ pub(crate) fn component(workspace: &Workspace, subcommand: &str, component: &str
 /// Rust, `cargo +other`) is the caller's choice: said, not refused; cargo refuses one that is too old.
 fn note_other_toolchain(workspace: &Workspace) -> Result<()> {
     let path = workspace.root.join("rust-toolchain.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let wanted = channel(&text).with_context(|| format!("{} names no channel", path.display()))?;
     let version = process::output(workspace.at_root("rustc").arg("--version"))?;
     if version.split_whitespace().nth(1) != Some(wanted) {
-        eprintln!("note: rust-toolchain.toml asks for {wanted}; going on with {}", version.trim());
+        eprintln!(
+            "note: rust-toolchain.toml asks for {wanted}; going on with {}",
+            version.trim()
+        );
     }
     Ok(())
 }
@@ -141,7 +145,10 @@ mod tests {
 
     #[test]
     fn channel_is_read() {
-        assert_eq!(channel("[toolchain]\nchannel = \"1.95.0\"\n"), Some("1.95.0"));
+        assert_eq!(
+            channel("[toolchain]\nchannel = \"1.95.0\"\n"),
+            Some("1.95.0")
+        );
         assert_eq!(channel("[toolchain]\ncomponents = []\n"), None);
     }
 
@@ -158,7 +165,13 @@ mod tests {
     #[test]
     fn the_message_says_every_way_to_install() {
         let message = missing_target(Path::new("/x"), "there is no rustup to install it with");
-        for part in ["rustup target add", "apt-get install", "dnf install", "/x", "no rustup"] {
+        for part in [
+            "rustup target add",
+            "apt-get install",
+            "dnf install",
+            "/x",
+            "no rustup",
+        ] {
             assert!(message.contains(part), "{part:?} is not in {message:?}");
         }
     }

@@ -17,7 +17,11 @@ pub(crate) struct Args {
     ///
     /// Examples: `cargo xtask test -p device-api-core`,
     /// `cargo xtask test -- some_name -- --nocapture`.
-    #[arg(value_name = "CARGO_TEST_ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "CARGO_TEST_ARGS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) cargo_args: Vec<OsString>,
 }
 

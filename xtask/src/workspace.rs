@@ -73,7 +73,15 @@ impl Workspace {
     pub(crate) fn load_from(manifest: &Path) -> Result<Self> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(&cargo);
-        command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(manifest);
+        command
+            .args([
+                "metadata",
+                "--no-deps",
+                "--format-version",
+                "1",
+                "--manifest-path",
+            ])
+            .arg(manifest);
         let json = process::output(&mut command)?;
         let metadata: Metadata = serde_json::from_str(&json)
             .with_context(|| format!("cannot read what `{}` says", process::line(&command)))?;

@@ -1,0 +1,138 @@
+//! One classification path for XIDs, SXids and the driver's recovery action, whatever the source:
+//! the vendor's catalogue, its workflows, and what the operator configured (design N6).
+//!
+//! An XID becomes a [`Finding`](finding::Finding) in [`judge`]; [`book`] merges it with what else
+//! stands for the same condition. 48 has a workflow over time in [`double_bit`]; the recovery
+//! action has a condition of its own in [`recovery`].
+
+mod book;
+mod catalog;
+mod config;
+mod double_bit;
+mod finding;
+mod judge;
+mod nvlink;
+mod nvlink5;
+mod record;
+mod recovery;
+mod sxid;
+
+#[cfg(test)]
+mod tests;
+
+use device_policy_sdk::types::{Decision, Device, Signal, Verdict};
+use device_policy_sdk::verdict::{newest, timer_name};
+use device_policy_sdk::{Host, Info, Policy, info, kind, reading, subscribe};
+
+use book::Book;
+use config::Config;
+use finding::{MERGED, NVSWITCH, RECOVERY, Reason};
+
+/// Raised when [`record`] changes.
+const STATE_SCHEMA: u32 = 1;
+
+/// The policy; its config is all that it remembers.
+#[derive(Clone, Debug)]
+pub struct XidPolicy {
+    config: Config,
+}
+
+impl Policy for XidPolicy {
+    fn configure(config: &str) -> Result<(Self, Info), String> {
+        let config = Config::parse(config)?;
+        let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+        let mut info = info("xid-policy", env!("CARGO_PKG_VERSION"))
+            .state_schema(STATE_SCHEMA)
+            .subscribe(subscribe::all(kind::XID))
+            .subscribe(subscribe::all(kind::SXID))
+            .subscribe(subscribe::all(kind::RECOVERY_ACTION))
+            .subscribe(subscribe::all(kind::GPU_FOUND))
+            .subscribe(subscribe::all(kind::TIMER))
+            .readings(&[reading::RECOVERY_ACTION]);
+        for condition in MERGED.into_iter().chain([RECOVERY]) {
+            info = info.owns(condition, true, &reasons);
+        }
+        Ok((Self { config }, info))
+    }
+
+    fn evaluate(
+        &self,
+        host: &mut dyn Host,
+        device: &Device,
+        signals: &[Signal],
+    ) -> Result<Decision, String> {
+        let mut book = Book::open(host, device);
+        let waited = double_bit::is_waiting(&book);
+        let mut decision = Decision::default();
+        for signal in signals {
+            let verdicts = self.one(host, device, &mut book, signal)?;
+            decision.verdicts.extend(verdicts);
+        }
+        decision.verdicts = newest(decision.verdicts, signals);
+        decision.wakes.extend(double_bit::wake(waited, &book));
+        book.close(host)?;
+        Ok(decision)
+    }
+}
+
+impl XidPolicy {
+    fn one(
+        &self,
+        host: &mut dyn Host,
+        device: &Device,
+        book: &mut Book,
+        signal: &Signal,
+    ) -> Result<Vec<Verdict>, String> {
+        match signal.kind.as_str() {
+            kind::XID => self.xid(host, device, book, signal),
+            kind::SXID => Ok(sxid(book, signal).into_iter().collect()),
+            kind::RECOVERY_ACTION => Ok(vec![recovery::judge(host, signal)]),
+            kind::GPU_FOUND => Ok(recovery::on_found(host, signal).into_iter().collect()),
+            kind::TIMER if timer_name(signal) == Some(double_bit::WAKE) => {
+                Ok(double_bit::on_wake(book, signal))
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn xid(
+        &self,
+        host: &mut dyn Host,
+        device: &Device,
+        book: &mut Book,
+        signal: &Signal,
+    ) -> Result<Vec<Verdict>, String> {
+        let Some(code) = signal.code else {
+            return Ok(Vec::new());
+        };
+        let mut verdicts = double_bit::on_other(host, book, signal)?;
+        if !judge::is_configured(&self.config, code) {
+            match code {
+                double_bit::CODE => {
+                    verdicts.extend(double_bit::on_error(host, book, signal));
+                    return Ok(verdicts);
+                }
+                154 => return Ok(vec![recovery::judge(host, signal)]),
+                _ => {}
+            }
+        }
+        if let Some(finding) = judge::judge(&self.config, &device.driver, code, signal) {
+            verdicts.push(book.add(
+                finding.xid_condition(),
+                &judge::subject(code),
+                &finding,
+                signal,
+            ));
+        }
+        Ok(verdicts)
+    }
+}
+
+/// A line of detail says nothing by itself: the first line of the event has judged it.
+fn sxid(book: &mut Book, signal: &Signal) -> Option<Verdict> {
+    let finding = sxid::judge(signal)?;
+    let code = signal.code.unwrap_or_default();
+    Some(book.add(NVSWITCH, &format!("SXid {code}"), &finding, signal))
+}
+
+device_policy_sdk::export!(XidPolicy);

@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: no such GPU, or the daemon refused
+  2  wrong usage
+  3  cannot connect to the daemon";
+
+/// Shows the GPUs of this node: what they are, whether they are healthy, and why.
+#[derive(Debug, Parser)]
+#[command(name = "devicectl", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// Socket of device-api-server
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "DEVICE_API_SOCKET",
+        default_value = "/var/run/device-api/device.sock"
+    )]
+    pub(crate) socket: PathBuf,
+
+    /// How to print: tables for people, json and yaml for programs
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub(crate) output: Format,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table
+    #[default]
+    Table,
+    /// A table with more columns
+    Wide,
+    /// JSON; `watch` prints one object a line
+    Json,
+    /// YAML; `watch` prints one document an event
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List GPUs
+    Get {
+        kind: Kind,
+        /// Only these (see `describe` for how a GPU may be named)
+        names: Vec<String>,
+    },
+    /// Show all that is known of one GPU: facts, conditions, evidence, what clears them
+    Describe {
+        kind: Kind,
+        /// Name, NVML index, PCI address, or the beginning of the UUID
+        name: String,
+    },
+    /// Print every change as it happens, until interrupted; outlives a restart of the daemon
+    Watch {
+        #[arg(default_value = "gpus")]
+        kind: Kind,
+    },
+}
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    #[value(alias = "gpu")]
+    Gpus,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+        let args = Args::try_parse_from(["devicectl", "watch", "-o", "json", "--socket", "/tmp/s"]).unwrap();
+        assert_eq!((args.output, args.socket), (Format::Json, PathBuf::from("/tmp/s")));
+        let args = Args::try_parse_from(["devicectl", "describe", "gpu", "0"]).unwrap();
+        assert!(matches!(args.command, Command::Describe { name, .. } if name == "0"));
+        assert_eq!(Args::try_parse_from(["devicectl", "get", "cpus"]).unwrap_err().exit_code(), 2);
+    }
+}

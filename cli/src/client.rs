@@ -1,0 +1,112 @@
+//! The connection to the daemon.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use device_api_proto::native::gpu_service_client::GpuServiceClient;
+use device_api_proto::native::{Gpu, ListGpusRequest, ListGpusResponse, WatchGpusRequest, WatchGpusResponse};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status, Streaming};
+use tower::service_fn;
+
+use crate::failure::Failure;
+
+/// How long an answer may take. The daemon's own bound for a read is 50 ms.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Largest message taken: what the daemon sends at most.
+const RECEIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A connection to one daemon.
+#[derive(Debug)]
+pub(crate) struct Client {
+    service: GpuServiceClient<Channel>,
+    socket: PathBuf,
+}
+
+impl Client {
+    pub(crate) async fn connect(socket: &Path) -> Result<Self, Failure> {
+        let path = socket.to_owned();
+        // Only the socket's path says where to go; HTTP/2 wants a name all the same.
+        let endpoint = Endpoint::from_static("http://device-api");
+        let connecting = endpoint.connect_with_connector(service_fn(move |_| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        }));
+        let channel = in_time(async { Ok(connecting.await) })
+            .await?
+            .map_err(|error| connect_failure(socket.to_owned(), &error))?;
+        let service = GpuServiceClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
+        Ok(Self { service, socket: socket.to_owned() })
+    }
+
+    /// All GPUs of all namespaces, as they existed together.
+    pub(crate) async fn list(&mut self) -> Result<ListGpusResponse, Failure> {
+        let answer = in_time(self.service.list_gpus(ListGpusRequest::default())).await;
+        answer.map(Response::into_inner).map_err(|failure| self.explain(failure))
+    }
+
+    /// Changes after `version`; 0: the current state first.
+    pub(crate) async fn watch(&mut self, version: i64) -> Result<Streaming<WatchGpusResponse>, Failure> {
+        let request = WatchGpusRequest { namespace: String::new(), resource_version: version };
+        let answer = in_time(self.service.watch_gpus(request)).await;
+        answer.map(Response::into_inner).map_err(|failure| self.explain(failure))
+    }
+
+    /// Whoever listens on the socket may be no gRPC server, which shows with the first call only.
+    fn explain(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Refused(status) => match find_h2_reason(&status) {
+                Some(why) => Failure::NotGrpc { socket: self.socket.clone(), why },
+                None => Failure::Refused(status),
+            },
+            other => other,
+        }
+    }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Failure> {
+    let answer = tokio::time::timeout(ANSWER_WAIT_MAX, call).await;
+    Ok(answer.map_err(|_| Failure::NoAnswer { after: ANSWER_WAIT_MAX })??)
+}
+
+fn connect_failure(socket: PathBuf, error: &tonic::transport::Error) -> Failure {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            let source = match io.raw_os_error() {
+                Some(errno) => io::Error::from_raw_os_error(errno),
+                None => io::Error::new(io.kind(), io.to_string()),
+            };
+            return Failure::Connect { socket, source };
+        }
+        cause = error.source();
+    }
+    Failure::NotGrpc { socket, why: error.to_string() }
+}
+
+/// What HTTP/2 found wrong with the peer's bytes, where that is why the call failed.
+fn find_h2_reason(status: &Status) -> Option<String> {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if text.contains("frame with invalid size") || text.contains("PROTOCOL_ERROR") {
+            return Some(text);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// A GPU's name with its namespace, where that is not the default one.
+pub(crate) fn qualified(gpu: &Gpu) -> String {
+    if matches!(gpu.namespace.as_str(), "" | "default") {
+        gpu.name.clone()
+    } else {
+        format!("{}/{}", gpu.namespace, gpu.name)
+    }
+}

@@ -1,0 +1,124 @@
+//! One command a file.
+
+mod describe;
+mod get;
+mod watch;
+
+use device_api_proto::native::Gpu;
+
+use crate::args::{Args, Command};
+use crate::client::qualified;
+use crate::failure::Failure;
+use crate::output::Output;
+
+pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
+    let mut out = Output::stdout();
+    match &args.command {
+        Command::Get { kind: _, names } => get::run(args, names, &mut out).await,
+        Command::Describe { kind: _, name } => describe::run(args, name, &mut out).await,
+        Command::Watch { kind: _ } => watch::run(args, &mut out).await,
+    }
+}
+
+/// The GPU that `name` means: its name (with the namespace, where that is needed), its index, its
+/// PCI address, or the beginning of its UUID, with or without `GPU-`.
+fn resolve<'a>(gpus: &'a [Gpu], name: &str) -> Result<&'a Gpu, Failure> {
+    let spec = |gpu: &'a Gpu| gpu.spec.as_ref();
+    let index: Option<u32> = name.parse().ok();
+    let pci = pci_address(name);
+    let ways: [&dyn Fn(&&'a Gpu) -> bool; 4] = [
+        &|gpu| gpu.name == name || qualified(gpu) == name,
+        &|gpu| index.is_some() && spec(gpu).and_then(|spec| spec.index) == index,
+        &|gpu| pci.is_some() && spec(gpu).and_then(|spec| pci_address(&spec.pci_address)) == pci,
+        &|gpu| begins(&gpu.name, name) || spec(gpu).is_some_and(|spec| begins(&spec.uuid, name)),
+    ];
+    for way in ways {
+        let mut found = gpus.iter().filter(way);
+        match (found.next(), found.next()) {
+            (None, _) => {}
+            (Some(gpu), None) => return Ok(gpu),
+            (Some(_), Some(_)) => {
+                let candidates = gpus.iter().filter(way).map(qualified).collect();
+                return Err(Failure::Ambiguous { name: name.to_owned(), candidates });
+            }
+        }
+    }
+    Err(Failure::NotFound { name: name.to_owned(), known: known(gpus) })
+}
+
+fn known(gpus: &[Gpu]) -> String {
+    /// Names in one message; a node has eight GPUs, seldom more.
+    const NAMES_MAX: usize = 16;
+    if gpus.is_empty() {
+        return "the daemon knows none".to_owned();
+    }
+    let names: Vec<String> = gpus.iter().take(NAMES_MAX).map(qualified).collect();
+    let more = if gpus.len() > NAMES_MAX { ", …" } else { "" };
+    format!("there are {}{more}", names.join(", "))
+}
+
+/// Whether `name` begins with `part`, case and a leading `GPU-` or `MIG-` aside.
+fn begins(name: &str, part: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let part = part.to_ascii_lowercase();
+    let bare = name.strip_prefix("gpu-").or_else(|| name.strip_prefix("mig-")).unwrap_or(&name);
+    !part.is_empty() && (name.starts_with(&part) || bare.starts_with(&part))
+}
+
+/// Domain, bus, device and function of an address in any of its usual forms.
+fn pci_address(text: &str) -> Option<[u32; 4]> {
+    let (address, function) = text.split_once('.').unwrap_or((text, "0"));
+    let mut parts = address.rsplit(':');
+    let (device, bus) = (parts.next()?, parts.next()?);
+    let domain = parts.next().unwrap_or("0");
+    let number = |text: &str| u32::from_str_radix(text, 16).ok();
+    let address = [number(domain)?, number(bus)?, number(device)?, number(function)?];
+    parts.next().is_none().then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(namespace: &str, name: &str, uuid: &str, index: u32, pci: &str) -> Gpu {
+        let mut gpu = crate::table::tests::gpu(name);
+        gpu.namespace = namespace.to_owned();
+        let spec = gpu.spec.as_mut().unwrap();
+        spec.uuid = uuid.to_owned();
+        spec.index = Some(index);
+        spec.pci_address = pci.to_owned();
+        gpu
+    }
+
+    #[track_caller]
+    fn check(name: &str, expected: Result<u32, &str>) {
+        let gpus = [
+            gpu("default", "GPU-aaaa-1", "GPU-aaaa-1", 0, "0000:1b:00.0"),
+            gpu("default", "GPU-aabb-2", "GPU-aabb-2", 1, "0000:43:00.0"),
+            gpu("default", "1", "GPU-cccc-3", 2, "0001:43:00.0"),
+            gpu("other", "1", "GPU-dddd-4", 3, "0002:43:00.0"),
+        ];
+        let found = resolve(&gpus, name).map(|gpu| gpu.spec.as_ref().unwrap().index.unwrap());
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+            (found, expected) => panic!("{found:?} is not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn a_gpu_may_be_named_in_four_ways() {
+        check("GPU-aaaa-1", Ok(0));
+        check("0", Ok(0));
+        check("43:00.0", Ok(1));
+        check("00000001:43:00", Ok(2));
+        check("gpu-AABB", Ok(1));
+        check("cc", Ok(2));
+        check("other/1", Ok(3));
+        check("1", Err("may be any of 1, other/1"));
+        check("GPU-aa", Err("may be any of GPU-aaaa-1, GPU-aabb-2"));
+        check("7", Err("\"7\" not found; there are GPU-aaaa-1, GPU-aabb-2, 1, other/1"));
+        check("", Err("not found"));
+        assert!(resolve(&[], "x").unwrap_err().to_string().ends_with("the daemon knows none"));
+    }
+}

@@ -1,0 +1,140 @@
+//! Binding: the Unix sockets and the TCP address, or one line that says what is in the way.
+
+mod tcp;
+mod unix;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use device_api_core::limits::SOCKET_PATH_BYTES_MAX;
+
+pub(crate) use unix::UnixSocket;
+
+use crate::incoming::Listener;
+use crate::peer::Writers;
+
+/// Where to listen, and who may write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrpcConfig {
+    pub unix_sockets: Vec<PathBuf>,
+    /// Read-only. Port 0: a free one, told by [`Bound::tcp_addr`].
+    pub tcp: Option<SocketAddr>,
+    /// Uids and (primary) gids that may write on the sockets, besides uid 0 and our own uid.
+    pub writers_uid: Vec<u32>,
+    pub writers_gid: Vec<u32>,
+}
+
+/// Why the daemon can't listen. One line that names the flag; what the system said is the source.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("nothing to listen on; give --unix-socket or --grpc-address")]
+    Nothing,
+    #[error(
+        "socket path {path:?} is {len} bytes long, and the system allows {SOCKET_PATH_BYTES_MAX}; give a shorter --unix-socket"
+    )]
+    PathTooLong { path: PathBuf, len: usize },
+    #[error(
+        "{path:?} names no file; give --unix-socket a path like /var/run/device-api/device.sock"
+    )]
+    NoFileName { path: PathBuf },
+    #[error(
+        "cannot create directory {directory:?} with mode 0750 for the socket; create it, or give another --unix-socket"
+    )]
+    CreateDirectory {
+        directory: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "cannot lock directory {directory:?}; make it readable for the daemon, or give another --unix-socket"
+    )]
+    LockDirectory {
+        directory: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "another process holds a lock on directory {directory:?}, perhaps another server that is starting; try again"
+    )]
+    DirectoryBusy { directory: PathBuf },
+    #[error("a server is already listening on {path:?}; stop it, or give another --unix-socket")]
+    Live { path: PathBuf },
+    #[error(
+        "{path:?} exists and is not a socket, so it is left alone; remove it, or give another --unix-socket"
+    )]
+    NotASocket { path: PathBuf },
+    #[error(
+        "cannot tell whether a server listens on {path:?}; remove it if none does, or give another --unix-socket"
+    )]
+    Inspect { path: PathBuf, source: io::Error },
+    #[error("cannot remove stale socket {path:?}; remove it, or give another --unix-socket")]
+    RemoveStale { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot set mode 0660 on socket {path:?}, and without it anyone could connect; give a --unix-socket on another file system"
+    )]
+    Mode { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot listen on socket {path:?}; make its directory writable for the daemon, or give another --unix-socket"
+    )]
+    BindUnix { path: PathBuf, source: io::Error },
+    #[error(
+        "address {addr} is in use; stop whoever uses it, or give another --grpc-address (port 0 takes a free one)"
+    )]
+    AddressInUse { addr: SocketAddr },
+    #[error("cannot listen on address {addr}; give a --grpc-address of this machine")]
+    BindTcp { addr: SocketAddr, source: io::Error },
+}
+
+/// What is bound and not served yet. Dropping it removes the socket files again.
+#[derive(Debug)]
+pub struct Bound {
+    unix: Vec<UnixSocket>,
+    tcp: Option<(tokio::net::TcpListener, SocketAddr)>,
+    writers: Writers,
+}
+
+impl Bound {
+    /// Paths of the sockets.
+    pub fn unix_sockets(&self) -> impl Iterator<Item = &Path> {
+        self.unix.iter().map(UnixSocket::path)
+    }
+
+    /// The actual address, where port 0 was asked for too.
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(|(_, addr)| *addr)
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Listener>, Writers) {
+        let unix = self.unix.into_iter().map(Listener::Unix);
+        let tcp = self
+            .tcp
+            .into_iter()
+            .map(|(listener, _)| Listener::Tcp(listener));
+        (unix.chain(tcp).collect(), self.writers)
+    }
+}
+
+/// Binds all that `config` names, or nothing. From here on clients can connect; they are answered
+/// once [`crate::serve`] runs.
+///
+/// # Errors
+/// [`BindError`], for the first that could not be bound.
+pub async fn bind(config: &GrpcConfig) -> Result<Bound, BindError> {
+    if config.unix_sockets.is_empty() && config.tcp.is_none() {
+        return Err(BindError::Nothing);
+    }
+    let mut unix = Vec::with_capacity(config.unix_sockets.len());
+    for path in &config.unix_sockets {
+        unix.push(UnixSocket::bind(path).await?);
+    }
+    let tcp = match config.tcp {
+        Some(addr) => Some(tcp::bind(addr).await?),
+        None => None,
+    };
+    let own_uid = rustix::process::geteuid().as_raw();
+    let writers = Writers::new(
+        config.writers_uid.clone(),
+        config.writers_gid.clone(),
+        own_uid,
+    );
+    Ok(Bound { unix, tcp, writers })
+}

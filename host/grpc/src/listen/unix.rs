@@ -1,0 +1,359 @@
+//! A Unix socket that is ours from bind to removal.
+//!
+//! ```text
+//! directory there? ──no──▶ create 0750
+//!   │ lock it: two daemons that start at once take turns
+//!   ▼
+//! path: nothing ───────────────┬──▶ bind ─▶ chmod 0660 ─▶ listen
+//!       a socket, refused ─────┘ (removed: its server is dead)
+//!       a socket that answers ──▶ Live
+//!       anything else ──────────▶ NotASocket, never deleted
+//! ```
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use device_api_core::limits::SOCKET_PATH_BYTES_MAX;
+use rustix::fs::{FlockOperation, Mode};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::BindError;
+
+/// Owner and group connect; others don't (design P4).
+const SOCKET_MODE: u32 = 0o660;
+const DIRECTORY_MODE: u32 = 0o750;
+
+/// Connections that wait to be accepted: what the kernel allows by default (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// How long a listening server may take to let us connect when we ask whether it lives. The kernel
+/// answers for it, unless its backlog is full.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+
+/// A listening socket and its file, which goes with it.
+#[derive(Debug)]
+pub(crate) struct UnixSocket {
+    // Dropped first: the file goes before the listener, so that nobody finds it dead.
+    file: SocketFile,
+    listener: UnixListener,
+}
+
+impl UnixSocket {
+    pub(super) async fn bind(path: &Path) -> Result<Self, BindError> {
+        let address = address(path)?;
+        let directory = directory_of(path)?;
+        create_directory(&directory)?;
+        let _lock = lock(&directory)?;
+        clear_stale(path).await?;
+
+        let socket = create(path, &address)?;
+        let file = SocketFile::of(path).map_err(|source| BindError::BindUnix {
+            path: path.to_owned(),
+            source,
+        })?;
+        // The mode at creation passed through the umask. Nobody connects in between: it does not
+        // listen yet.
+        fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(|source| {
+            BindError::Mode {
+                path: path.to_owned(),
+                source,
+            }
+        })?;
+        let listener = listen(socket).map_err(|source| BindError::BindUnix {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self { file, listener })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    pub(crate) fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+/// The file of a socket that we bound. Removed on drop, if it is still ours.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if !identity(&self.path).is_ok_and(|now| now == self.identity) {
+            tracing::warn!(path = ?self.path, "the socket file is not ours any more; left alone");
+        } else if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = ?self.path, %error, "the socket file could not be removed");
+        }
+    }
+}
+
+/// Device and inode of the file itself, not of what a link points to.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+fn address(path: &Path) -> Result<SocketAddrUnix, BindError> {
+    let len = path.as_os_str().as_bytes().len();
+    if len > SOCKET_PATH_BYTES_MAX {
+        return Err(BindError::PathTooLong {
+            path: path.to_owned(),
+            len,
+        });
+    }
+    SocketAddrUnix::new(path).map_err(|source| BindError::BindUnix {
+        path: path.to_owned(),
+        source: source.into(),
+    })
+}
+
+fn directory_of(path: &Path) -> Result<PathBuf, BindError> {
+    let (Some(parent), Some(_)) = (path.parent(), path.file_name()) else {
+        return Err(BindError::NoFileName {
+            path: path.to_owned(),
+        });
+    };
+    Ok(if parent.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        parent.to_owned()
+    })
+}
+
+/// Creates the directory where it is missing; one that is there keeps its mode.
+fn create_directory(directory: &Path) -> Result<(), BindError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(directory)
+        .and_then(|()| fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE)))
+        .map_err(|source| BindError::CreateDirectory {
+            directory: directory.to_owned(),
+            source,
+        })
+}
+
+/// Held from the look at the path until the socket listens. It is on the directory, so that no lock
+/// file stays behind.
+fn lock(directory: &Path) -> Result<File, BindError> {
+    let failed = |source| BindError::LockDirectory {
+        directory: directory.to_owned(),
+        source,
+    };
+    let handle = File::open(directory).map_err(failed)?;
+    match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(handle),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(BindError::DirectoryBusy {
+            directory: directory.to_owned(),
+        }),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
+/// Removes the socket of a server that is dead; anything else at `path` is an error.
+async fn clear_stale(path: &Path) -> Result<(), BindError> {
+    let inspect = |source| BindError::Inspect {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(inspect(error)),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(BindError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        Ok(_) => {}
+    }
+    match tokio::time::timeout(PROBE_MAX, UnixStream::connect(path)).await {
+        // One whose backlog is full is alive, too.
+        Ok(Ok(_)) | Err(_) => {
+            return Err(BindError::Live {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(BindError::Live {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Ok(Err(error)) => return Err(inspect(error)),
+    }
+    tracing::info!(?path, "taking over a stale socket");
+    fs::remove_file(path).map_err(|source| BindError::RemoveStale {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A bound socket that does not listen yet. Its mode is set before it has a name, so that the file
+/// is never more open than [`SOCKET_MODE`].
+fn create(path: &Path, address: &SocketAddrUnix) -> Result<OwnedFd, BindError> {
+    let failed = |errno: rustix::io::Errno| BindError::BindUnix {
+        path: path.to_owned(),
+        source: errno.into(),
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(failed)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE)).map_err(|errno| {
+        BindError::Mode {
+            path: path.to_owned(),
+            source: errno.into(),
+        }
+    })?;
+    rustix::net::bind(&socket, address).map_err(failed)?;
+    Ok(socket)
+}
+
+fn listen(socket: OwnedFd) -> io::Result<UnixListener> {
+    rustix::net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("exists").permissions().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn p4_a_missing_directory_is_made_and_modes_are_set() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("a/b/device.sock");
+        let socket = UnixSocket::bind(&path).await.expect("binds");
+        assert_eq!((mode(&path), mode(&dir.path().join("a/b"))), (0o660, 0o750));
+        UnixStream::connect(&path).await.expect("listens");
+        drop(socket);
+        assert!(!path.exists(), "the file goes with the socket");
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_taken_over() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("device.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("binds"));
+        assert!(path.exists(), "std leaves the file behind");
+        let _socket = UnixSocket::bind(&path).await.expect("takes over");
+        UnixStream::connect(&path).await.expect("listens");
+    }
+
+    #[tokio::test]
+    async fn a_live_server_is_named_and_unharmed() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("device.sock");
+        let live = UnixSocket::bind(&path).await.expect("binds");
+        let error = UnixSocket::bind(&path).await.expect_err("refused");
+        assert!(
+            matches!(&error, BindError::Live { path: named } if *named == path),
+            "{error}"
+        );
+        live.listener().accept().await.expect("the probe arrives");
+        UnixStream::connect(&path).await.expect("still listens");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_never_deleted() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "precious").expect("written");
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &link).expect("linked");
+        for path in [&file, &link, &dir.path().to_owned()] {
+            let error = UnixSocket::bind(path).await.expect_err("refused");
+            assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&file).expect("still there"), "precious");
+        assert!(fs::symlink_metadata(&link).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_path_is_as_long_as_the_system_allows_and_no_longer() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let room = SOCKET_PATH_BYTES_MAX - dir.path().as_os_str().len() - 1;
+        UnixSocket::bind(&dir.path().join("s".repeat(room)))
+            .await
+            .expect("fits");
+        let error = UnixSocket::bind(&dir.path().join("s".repeat(room + 1)))
+            .await
+            .expect_err("too long");
+        assert!(
+            matches!(error, BindError::PathTooLong { len: 108, .. }),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_ours_any_more_is_left_alone() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("device.sock");
+        let socket = UnixSocket::bind(&path).await.expect("binds");
+        fs::rename(&path, dir.path().join("moved")).expect("moved away");
+        fs::write(&path, "another's").expect("written");
+        drop(socket);
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "another's");
+    }
+
+    #[tokio::test]
+    async fn two_that_start_at_once_take_turns() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let _held = lock(dir.path()).expect("first");
+        let error = UnixSocket::bind(&dir.path().join("device.sock"))
+            .await
+            .expect_err("second");
+        assert!(matches!(error, BindError::DirectoryBusy { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn messages_are_one_line_and_name_the_flag() {
+        let taken = super::super::tcp::bind("127.0.0.1:0".parse().expect("address"))
+            .await
+            .expect("binds");
+        let errors = [
+            super::super::tcp::bind(taken.1).await.expect_err("in use"),
+            super::super::tcp::bind("192.0.2.1:0".parse().expect("address"))
+                .await
+                .expect_err("not ours"),
+            UnixSocket::bind(Path::new("/")).await.expect_err("no file"),
+            UnixSocket::bind(Path::new("/proc/none/device.sock"))
+                .await
+                .expect_err("no directory"),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(!text.contains('\n'), "{text}");
+            assert!(
+                text.contains("--grpc-address") || text.contains("--unix-socket"),
+                "{text}"
+            );
+        }
+    }
+}

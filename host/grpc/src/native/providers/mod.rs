@@ -1,0 +1,107 @@
+//! `ProviderService`: writing health from outside, under a lease. The provider is whom the lease
+//! belongs to; the connection only has to be one that may write.
+
+mod gpus;
+mod lease;
+mod status;
+
+use std::sync::Arc;
+
+use device_api_core::ports::Devices;
+use device_api_core::provider::Caller;
+use device_api_proto::native as proto;
+use device_api_proto::native::provider_service_server::{ProviderService, SERVICE_NAME};
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::context::Context;
+use crate::fields::FieldError;
+use crate::observe::Method;
+use crate::status::Refusal;
+
+const fn method(name: &'static str) -> Method {
+    Method {
+        service: SERVICE_NAME,
+        name,
+    }
+}
+
+/// `ProviderService`.
+#[derive(Debug)]
+pub(crate) struct Providers<D> {
+    context: Arc<Context<D>>,
+}
+
+impl<D: Devices> Providers<D> {
+    pub(crate) fn new(context: Arc<Context<D>>) -> Self {
+        Self { context }
+    }
+}
+
+/// Who writes, by its lease.
+fn provider<D: Devices>(devices: &D, lease_id: &str) -> Result<Caller, Refusal> {
+    if lease_id.is_empty() {
+        return Err(FieldError::new("lease_id", "required; RegisterProvider gives one").into());
+    }
+    Ok(devices.provider_of(lease_id)?)
+}
+
+#[async_trait]
+impl<D: Devices> ProviderService for Providers<D> {
+    async fn register_provider(
+        &self,
+        request: Request<proto::RegisterProviderRequest>,
+    ) -> Result<Response<proto::RegisterProviderResponse>, Status> {
+        self.context
+            .write(method("RegisterProvider"), request, lease::register)
+            .await
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<proto::HeartbeatRequest>,
+    ) -> Result<Response<proto::HeartbeatResponse>, Status> {
+        self.context
+            .write(method("Heartbeat"), request, lease::heartbeat)
+            .await
+    }
+
+    async fn register_gpu(
+        &self,
+        request: Request<proto::RegisterGpuRequest>,
+    ) -> Result<Response<proto::RegisterGpuResponse>, Status> {
+        self.context
+            .write(method("RegisterGpu"), request, gpus::register)
+            .await
+    }
+
+    async fn unregister_gpu(
+        &self,
+        request: Request<proto::UnregisterGpuRequest>,
+    ) -> Result<Response<proto::UnregisterGpuResponse>, Status> {
+        self.context
+            .write(method("UnregisterGpu"), request, gpus::unregister)
+            .await
+    }
+
+    async fn update_gpu_status(
+        &self,
+        request: Request<proto::ProviderUpdateGpuStatusRequest>,
+    ) -> Result<Response<proto::Gpu>, Status> {
+        self.context
+            .write(method("UpdateGpuStatus"), request, status::update_status)
+            .await
+    }
+
+    async fn update_gpu_condition(
+        &self,
+        request: Request<proto::UpdateGpuConditionRequest>,
+    ) -> Result<Response<proto::Gpu>, Status> {
+        self.context
+            .write(
+                method("UpdateGpuCondition"),
+                request,
+                status::update_condition,
+            )
+            .await
+    }
+}

@@ -1,0 +1,117 @@
+//! The port through which metrics hear of calls, and the guard that tells it what came of each.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::status::code_name;
+
+/// Hears of each call. Called on the path of every request: it must be quick and never block.
+/// All names are from closed sets, fit for labels.
+pub trait RpcObserver: Send + Sync {
+    /// A call of `service` (full name, with its package) and `method` began.
+    fn started(&self, service: &'static str, method: &'static str);
+
+    /// It ended. `code` is gRPC's name, `OK` for success; a call or stream that the client left is
+    /// `Cancelled`. Of a stream, `elapsed` is its whole life.
+    fn handled(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        code: &'static str,
+        elapsed: Duration,
+    );
+
+    /// An event was handed to a watch: `ADDED`, `MODIFIED` or `DELETED`.
+    fn watch_event(&self, type_: &'static str);
+
+    /// A watch began (+1) or ended (-1).
+    fn watch_active(&self, delta: i64);
+}
+
+/// A method, as metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Method {
+    pub(crate) service: &'static str,
+    pub(crate) name: &'static str,
+}
+
+/// A call in progress. Dropped without an end, it was cancelled.
+pub(crate) struct Call {
+    observer: Arc<dyn RpcObserver>,
+    method: Method,
+    began: Instant,
+    code: Code,
+}
+
+impl Call {
+    pub(crate) fn begin(observer: Arc<dyn RpcObserver>, method: Method) -> Self {
+        observer.started(method.service, method.name);
+        Self {
+            observer,
+            method,
+            began: Instant::now(),
+            code: Code::Cancelled,
+        }
+    }
+
+    pub(crate) fn end(mut self, code: Code) {
+        self.code = code;
+    }
+
+    pub(crate) fn observer(&self) -> &dyn RpcObserver {
+        &*self.observer
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let elapsed = self.began.elapsed();
+        let code = code_name(self.code);
+        self.observer
+            .handled(self.method.service, self.method.name, code, elapsed);
+        tracing::debug!(
+            service = self.method.service,
+            method = self.method.name,
+            code,
+            ?elapsed,
+            "handled"
+        );
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .field("code", &self.code)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A watch that counts as active until it is dropped.
+pub(crate) struct ActiveWatch {
+    observer: Arc<dyn RpcObserver>,
+}
+
+impl ActiveWatch {
+    pub(crate) fn begin(observer: Arc<dyn RpcObserver>) -> Self {
+        observer.watch_active(1);
+        Self { observer }
+    }
+}
+
+impl Drop for ActiveWatch {
+    fn drop(&mut self) {
+        self.observer.watch_active(-1);
+    }
+}
+
+impl fmt::Debug for ActiveWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ActiveWatch")
+    }
+}

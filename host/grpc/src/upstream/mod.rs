@@ -1,0 +1,107 @@
+//! The upstream dialect, `nvidia.nvsentinel.v1alpha1`: its Go clients work unchanged.
+
+mod convert;
+mod create;
+mod delete;
+mod read;
+mod update;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use device_api_core::ports::Devices;
+use device_api_proto::upstream as proto;
+use device_api_proto::upstream::gpu_service_server::{GpuService, SERVICE_NAME};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::context::Context;
+use crate::observe::Method;
+
+const fn method(name: &'static str) -> Method {
+    Method {
+        service: SERVICE_NAME,
+        name,
+    }
+}
+
+/// `GpuService`.
+#[derive(Debug)]
+pub(crate) struct Gpus<D> {
+    context: Arc<Context<D>>,
+}
+
+impl<D: Devices> Gpus<D> {
+    pub(crate) fn new(context: Arc<Context<D>>) -> Self {
+        Self { context }
+    }
+}
+
+#[async_trait]
+impl<D: Devices> GpuService for Gpus<D> {
+    type WatchGpusStream = BoxStream<proto::WatchGpusResponse>;
+
+    async fn get_gpu(
+        &self,
+        request: Request<proto::GetGpuRequest>,
+    ) -> Result<Response<proto::GetGpuResponse>, Status> {
+        self.context
+            .read(method("GetGpu"), request, read::get)
+            .await
+    }
+
+    async fn list_gpus(
+        &self,
+        request: Request<proto::ListGpusRequest>,
+    ) -> Result<Response<proto::ListGpusResponse>, Status> {
+        self.context
+            .read(method("ListGpus"), request, read::list)
+            .await
+    }
+
+    async fn watch_gpus(
+        &self,
+        request: Request<proto::WatchGpusRequest>,
+    ) -> Result<Response<Self::WatchGpusStream>, Status> {
+        self.context
+            .watch(method("WatchGpus"), request, watch::parse, watch::encode)
+            .await
+    }
+
+    async fn create_gpu(
+        &self,
+        request: Request<proto::CreateGpuRequest>,
+    ) -> Result<Response<proto::Gpu>, Status> {
+        self.context
+            .write(method("CreateGpu"), request, create::create)
+            .await
+    }
+
+    async fn update_gpu(
+        &self,
+        request: Request<proto::UpdateGpuRequest>,
+    ) -> Result<Response<proto::Gpu>, Status> {
+        self.context
+            .write(method("UpdateGpu"), request, update::update)
+            .await
+    }
+
+    async fn update_gpu_status(
+        &self,
+        request: Request<proto::UpdateGpuStatusRequest>,
+    ) -> Result<Response<proto::Gpu>, Status> {
+        self.context
+            .write(method("UpdateGpuStatus"), request, update::update_status)
+            .await
+    }
+
+    async fn delete_gpu(
+        &self,
+        request: Request<proto::DeleteGpuRequest>,
+    ) -> Result<Response<()>, Status> {
+        self.context
+            .write(method("DeleteGpu"), request, delete::delete)
+            .await
+    }
+}

@@ -1,0 +1,204 @@
+//! The upstream dialect's words as the store takes them.
+
+use std::collections::BTreeSet;
+
+use device_api_core::action::Action;
+use device_api_core::condition::Status;
+use device_api_core::error::ApiError;
+use device_api_core::ids::ResourceVersion;
+use device_api_core::limits::{CONDITIONS_PER_GPU_MAX, REASON_BYTES_MAX};
+use device_api_core::provider::{ProviderCondition, known_polarity};
+use device_api_core::verdict::{Judgement, Severity};
+use device_api_proto::upstream as proto;
+
+use crate::fields::{FieldError, bounded, condition_type, cut_message, wall_time};
+use crate::status::Refusal;
+
+/// Empty and "0" are no version: unconditional, or from now.
+pub(super) fn version(path: &str, text: &str) -> Result<Option<ResourceVersion>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(0) if digits => Ok(None),
+        Ok(version) if digits => Ok(Some(ResourceVersion(version))),
+        _ => Err(FieldError::new(
+            path,
+            "not a version; use a decimal number that was read, or leave it empty",
+        )),
+    }
+}
+
+/// The conditions of one update. Its recommended action is a vote (design P3): it goes with those
+/// that are problems.
+pub(super) fn conditions(
+    path: &str,
+    status: proto::GpuStatus,
+) -> Result<Vec<ProviderCondition>, Refusal> {
+    if status.conditions.len() > CONDITIONS_PER_GPU_MAX {
+        let (limit, max) = ("CONDITIONS_PER_GPU_MAX", CONDITIONS_PER_GPU_MAX);
+        return Err(ApiError::Exhausted { limit, max }.into());
+    }
+    let vote = action(&status.recommended_action);
+    let mut seen = BTreeSet::new();
+    let mut conditions = Vec::with_capacity(status.conditions.len());
+    for (at, wire) in status.conditions.into_iter().enumerate() {
+        let path = format!("{path}.conditions[{at}]");
+        let condition = condition(&path, wire, vote)?;
+        if !seen.insert(condition.type_.clone()) {
+            return Err(FieldError::new(
+                format!("{path}.type"),
+                "appears twice; say each type once",
+            )
+            .into());
+        }
+        conditions.push(condition);
+    }
+    Ok(conditions)
+}
+
+fn condition(
+    path: &str,
+    wire: proto::Condition,
+    vote: Action,
+) -> Result<ProviderCondition, FieldError> {
+    let at = |field: &str| format!("{path}.{field}");
+    condition_type(&at("type"), &wire.r#type)?;
+    bounded(at("reason"), &wire.reason, REASON_BYTES_MAX)?;
+    let status = Status::from_word(&wire.status).ok_or_else(|| {
+        FieldError::new(
+            at("status"),
+            "not a status; \"True\", \"False\" or \"Unknown\"",
+        )
+    })?;
+    let polarity = known_polarity(&wire.r#type);
+    let problem = polarity.is_some_and(|polarity| polarity.judgement(status) == Judgement::Problem);
+    let transition = wire
+        .last_transition_time
+        .map(|time| wall_time(&at("last_transition_time"), time))
+        .transpose()?;
+    Ok(ProviderCondition {
+        type_: wire.r#type,
+        status,
+        polarity,
+        // This dialect can't say how bad; its providers report what makes a GPU unusable.
+        severity: Severity::Fatal,
+        reason: wire.reason,
+        message: cut_message(wire.message),
+        action: if problem { vote } else { Action::None },
+        transition,
+    })
+}
+
+/// Providers of this dialect also say `UNKNOWN`, and what their next version adds: someone should
+/// have a look.
+fn action(word: &str) -> Action {
+    Action::from_word(word).unwrap_or_else(|| {
+        tracing::debug!(word, "unknown recommended action read as CONTACT_SUPPORT");
+        Action::ContactSupport
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(type_: &str, status: &str) -> proto::Condition {
+        proto::Condition {
+            r#type: type_.to_owned(),
+            status: status.to_owned(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn versions_are_empty_or_decimal() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<Option<u64>>) {
+            let read = version("v", text)
+                .ok()
+                .map(|version| version.map(|version| version.0));
+            assert_eq!(read, expected, "{text:?}");
+        }
+        check("", Some(None));
+        check("0", Some(None));
+        check("17", Some(Some(17)));
+        check("18446744073709551615", Some(Some(u64::MAX)));
+        check("18446744073709551616", None);
+        check("-1", None);
+        check("+1", None);
+        check("1.0", None);
+        check(" 1", None);
+        check("abc", None);
+    }
+
+    #[test]
+    fn p3_the_recommended_action_goes_with_what_is_a_problem() {
+        #[track_caller]
+        fn check(action: &str, condition: proto::Condition, expected: Action) {
+            let status = proto::GpuStatus {
+                conditions: vec![condition],
+                recommended_action: action.to_owned(),
+            };
+            let read = conditions("gpu.status", status).expect("read");
+            assert_eq!(read[0].action, expected);
+        }
+        check(
+            "RESTART_BM",
+            wire("SysLogsXIDError", "True"),
+            Action::RestartBm,
+        );
+        check("RESTART_BM", wire("SysLogsXIDError", "False"), Action::None);
+        check("RESTART_BM", wire("NVMLReady", "False"), Action::RestartBm);
+        check("RESTART_BM", wire("NVMLReady", "Unknown"), Action::None);
+        check("RESTART_BM", wire("NobodyKnows", "True"), Action::None);
+        check(
+            "UNKNOWN",
+            wire("GpuMemWatch", "True"),
+            Action::ContactSupport,
+        );
+        check("", wire("GpuMemWatch", "True"), Action::None);
+    }
+
+    #[test]
+    fn conditions_are_checked_field_by_field() {
+        #[track_caller]
+        fn check(second: proto::Condition, expected: &str) {
+            let status = proto::GpuStatus {
+                conditions: vec![wire("Ready", "True"), second],
+                ..Default::default()
+            };
+            let Err(Refusal::Field(error)) = conditions("gpu.status", status) else {
+                panic!("refused as a field")
+            };
+            let error = error.to_string();
+            assert!(
+                error.starts_with(&format!("gpu.status.conditions[1].{expected}")),
+                "{error}"
+            );
+        }
+        check(wire("", "True"), "type: required");
+        check(wire("A", "true"), "status: not a status");
+        check(wire("A", ""), "status: not a status");
+        check(wire("Ready", "True"), "type: appears twice");
+        check(
+            proto::Condition {
+                reason: "R".repeat(129),
+                ..wire("A", "True")
+            },
+            "reason: 129 bytes",
+        );
+        let never = Some(prost_types::Timestamp {
+            seconds: -1,
+            nanos: 0,
+        });
+        check(
+            proto::Condition {
+                last_transition_time: never,
+                ..wire("A", "True")
+            },
+            "last_transition_time: not a time",
+        );
+    }
+}

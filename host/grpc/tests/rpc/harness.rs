@@ -1,0 +1,194 @@
+//! A server on a socket of its own, and clients to it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use device_api_grpc::{GrpcConfig, RpcObserver, ServeError, bind, serve};
+use device_api_proto::native::gpu_service_client::GpuServiceClient as NativeClient;
+use device_api_proto::native::provider_service_client::ProviderServiceClient;
+use device_api_proto::upstream::gpu_service_client::GpuServiceClient as UpstreamClient;
+use device_api_proto::{native, upstream};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::store::Store;
+
+/// Longer than anything here takes; a test that hits it has found a hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) type Native = NativeClient<Channel>;
+pub(crate) type Upstream = UpstreamClient<Channel>;
+pub(crate) type Provider = ProviderServiceClient<Channel>;
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    _dir: TempDir,
+    pub(crate) socket: PathBuf,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) store: Arc<Store>,
+    pub(crate) observer: Arc<Recorder>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) served: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let socket = dir.path().join("run/device.sock");
+        let tcp = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let config = GrpcConfig {
+            unix_sockets: vec![socket.clone()],
+            tcp,
+            ..GrpcConfig::default()
+        };
+        let bound = bind(&config).await.expect("binds");
+        let tcp = bound.tcp_addr().expect("asked for");
+        assert_ne!(tcp.port(), 0, "the actual port is told");
+        assert_eq!(bound.unix_sockets().collect::<Vec<_>>(), [&*socket]);
+        let (store, observer) = (Arc::new(Store::new()), Arc::new(Recorder::default()));
+        let (stop, stopped) = watch::channel(false);
+        let served = tokio::spawn(serve(bound, store.clone(), observer.clone(), stopped));
+        Self {
+            _dir: dir,
+            socket,
+            tcp,
+            store,
+            observer,
+            stop,
+            served,
+        }
+    }
+
+    /// A new connection over the Unix socket.
+    pub(crate) async fn unix(&self) -> Channel {
+        let uri = format!("unix:{}", self.socket.display());
+        Endpoint::from_shared(uri)
+            .expect("uri")
+            .connect()
+            .await
+            .expect("connects")
+    }
+
+    /// A new connection over TCP.
+    pub(crate) async fn tcp(&self) -> Channel {
+        let uri = format!("http://{}", self.tcp);
+        Endpoint::from_shared(uri)
+            .expect("uri")
+            .connect()
+            .await
+            .expect("connects")
+    }
+
+    pub(crate) async fn native(&self) -> Native {
+        Native::new(self.unix().await)
+    }
+
+    pub(crate) async fn upstream(&self) -> Upstream {
+        Upstream::new(self.unix().await)
+    }
+
+    pub(crate) async fn providers(&self) -> Provider {
+        Provider::new(self.unix().await)
+    }
+}
+
+/// Waits, and calls a hang a hang.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("hangs")
+}
+
+#[track_caller]
+pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, says: &str) {
+    let status = answer.expect_err("refused");
+    assert_eq!(status.code(), code, "{}", status.message());
+    assert!(status.message().contains(says), "{}", status.message());
+}
+
+pub(crate) fn native_gpu(name: &str) -> native::Gpu {
+    let spec = native::GpuSpec {
+        uuid: format!("GPU-{name}"),
+        ..Default::default()
+    };
+    native::Gpu {
+        name: name.to_owned(),
+        spec: Some(spec),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn upstream_gpu(namespace: &str, name: &str) -> upstream::Gpu {
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    upstream::Gpu {
+        spec: Some(upstream::GpuSpec {
+            uuid: format!("GPU-{name}"),
+        }),
+        metadata: Some(upstream::ObjectMeta {
+            namespace,
+            name,
+            ..Default::default()
+        }),
+        status: None,
+    }
+}
+
+/// Creates a GPU and gives its version.
+pub(crate) async fn created(client: &mut Native, name: &str) -> i64 {
+    let request = native::CreateGpuRequest {
+        gpu: Some(native_gpu(name)),
+    };
+    let answer = client
+        .create_gpu(request)
+        .await
+        .expect("created")
+        .into_inner();
+    answer.gpu.expect("gpu").resource_version
+}
+
+/// Keeps what the server says of its calls.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub(crate) handled: Mutex<Vec<(String, &'static str)>>,
+    pub(crate) events: Mutex<Vec<&'static str>>,
+    /// Started less handled; a test can wait for it.
+    pub(crate) open: watch::Sender<i64>,
+    pub(crate) watches: watch::Sender<i64>,
+}
+
+impl Recorder {
+    pub(crate) fn handled(&self) -> Vec<(String, &'static str)> {
+        self.handled.lock().expect("lock").clone()
+    }
+}
+
+impl RpcObserver for Recorder {
+    fn started(&self, _service: &'static str, _method: &'static str) {
+        self.open.send_modify(|open| *open += 1);
+    }
+
+    fn handled(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        code: &'static str,
+        _elapsed: Duration,
+    ) {
+        self.handled
+            .lock()
+            .expect("lock")
+            .push((format!("{service}/{method}"), code));
+        self.open.send_modify(|open| *open -= 1);
+    }
+
+    fn watch_event(&self, type_: &'static str) {
+        self.events.lock().expect("lock").push(type_);
+    }
+
+    fn watch_active(&self, delta: i64) {
+        self.watches.send_modify(|watches| *watches += delta);
+    }
+}

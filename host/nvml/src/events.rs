@@ -1,0 +1,282 @@
+//! The thread `nvml-events`: what NVML tells of itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use device_api_core::ids::DeviceUuid;
+use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
+
+use crate::call::{CallFailed, Meaning};
+use crate::control::Backoff;
+use crate::counters::Counters;
+use crate::event_set::{Event, EventSet, EventType};
+use crate::raw::DeviceHandle;
+use crate::readings::probe;
+use crate::session::Session;
+
+/// One wait. It bounds how long stopping, and registering for a GPU that came back, takes; four
+/// system calls a second cost nothing.
+const WAIT: Duration = Duration::from_millis(250);
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Failed waits in a row after which the set is taken for broken and made anew. Not after the
+/// first: one GPU that is lost makes a set fail once.
+const FAILURES_BEFORE_NEW_SET: u32 = 2;
+
+/// A set says "lost" once for each GPU, or for ever: this is more than the GPUs of a board.
+const FAILURES_EMPTYING_MAX: u32 = 16;
+
+/// More than the driver queues; so that a storm can't keep the thread at the old set.
+const EVENTS_EMPTIED_MAX: u32 = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Events {
+    session: Session,
+    set: EventSet,
+    /// For whom the set is registered, and since which finding of theirs.
+    registered: BTreeMap<DeviceUuid, u64>,
+    backoff: Backoff,
+    /// Waits that failed since the last that did not.
+    failures: u32,
+}
+
+impl Events {
+    /// Registers at once, so that whatever happens after the snapshot is queued.
+    ///
+    /// # Errors
+    /// NVML has no event sets (it is not Linux' own, or too old), or not now.
+    pub(crate) fn open(session: Session) -> Result<Self, CallFailed> {
+        let mut events = Self {
+            set: EventSet::create(&session.library)?,
+            session,
+            registered: BTreeMap::new(),
+            backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
+            failures: 0,
+        };
+        events.register();
+        Ok(events)
+    }
+
+    /// Registers for the GPUs that were found since it was last called.
+    fn register(&mut self) {
+        for (uuid, handle, epoch) in self.session.context.devices.live() {
+            if self.registered.get(&uuid) == Some(&epoch) {
+                continue;
+            }
+            match self.set.register(handle) {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(gpu = %uuid, "GPU reports no fault events; the kernel log does")
+                }
+                Err(failed) => tracing::warn!(gpu = %uuid, "no events of this GPU: {failed}"),
+            }
+            self.registered.insert(uuid, epoch);
+        }
+    }
+
+    /// Runs until the session ends.
+    pub(crate) fn run(mut self) {
+        while self.session.goes_on() {
+            self.register();
+            match self.set.wait(WAIT) {
+                Ok(event) => {
+                    self.report(&event);
+                    self.recovered();
+                }
+                Err(failed) => match failed.meaning {
+                    Meaning::TimedOut => self.recovered(),
+                    Meaning::DriverGone => return self.session.driver_gone(&failed),
+                    Meaning::Lost => {
+                        self.find_the_lost(&failed);
+                        self.failed(&failed);
+                    }
+                    Meaning::Unsupported | Meaning::Failed => self.failed(&failed),
+                },
+            }
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.failures = 0;
+        self.backoff.reset();
+    }
+
+    fn failed(&mut self, failed: &CallFailed) {
+        Counters::add(&self.session.context.counters.failed_waits);
+        self.failures += 1;
+        let pause = self.backoff.next();
+        tracing::warn!(
+            failures = self.failures,
+            ?pause,
+            "waiting for events: {failed}"
+        );
+        // Before the pause, so that what happens during it is queued in a set that works.
+        if self.failures >= FAILURES_BEFORE_NEW_SET {
+            self.renew();
+        }
+        self.session.context.control.pause(self.session.id, pause);
+    }
+
+    /// A new set, of the GPUs that are live. It is registered before the old one is emptied: an
+    /// event told twice is one incident, one not told is none.
+    fn renew(&mut self) {
+        match EventSet::create(&self.session.library) {
+            Ok(set) => {
+                let old = std::mem::replace(&mut self.set, set);
+                self.registered.clear();
+                self.register();
+                self.empty(&old);
+            }
+            Err(failed) => tracing::warn!("keeping the old event set: {failed}"),
+        }
+    }
+
+    /// Reports what a set still holds, behind what it failed with.
+    fn empty(&self, set: &EventSet) {
+        let mut loss = None;
+        let mut failures = 0;
+        for _ in 0..EVENTS_EMPTIED_MAX {
+            match set.wait(Duration::ZERO) {
+                Ok(event) => self.report(&event),
+                Err(failed) if failed.meaning == Meaning::TimedOut => break,
+                Err(failed) => {
+                    failures += 1;
+                    loss = Some(failed)
+                        .filter(|failed| failed.meaning == Meaning::Lost)
+                        .or(loss);
+                    if failures == FAILURES_EMPTYING_MAX {
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(failed) = loss {
+            self.find_the_lost(&failed);
+        }
+    }
+
+    /// Hands the event on, and does nothing before that.
+    fn report(&self, event: &Event) {
+        let context = &self.session.context;
+        Counters::add(&context.counters.events);
+        let (kind, code, error) = match event.event_type {
+            EventType::XidCriticalError { xid } => {
+                if context.config.ignored_xids.contains(&xid) {
+                    Counters::add(&context.counters.ignored_xids);
+                    tracing::debug!(xid, "ignored, as configured");
+                    return;
+                }
+                (SignalKind::Xid, Some(xid), None)
+            }
+            EventType::SingleBitEccError => (SignalKind::Ecc, None, Some("corrected")),
+            EventType::DoubleBitEccError => (SignalKind::Ecc, None, Some("uncorrected")),
+            EventType::Other(bits) => {
+                tracing::debug!("event of type {bits:#x}, which was not asked for");
+                return;
+            }
+        };
+        let Some(target) = self.target(event.device) else {
+            Counters::add(&context.counters.unattributed_events);
+            tracing::error!("{} of a GPU that NVML can't name", evidence(event));
+            return;
+        };
+        context.sink.observe(Observation {
+            code,
+            instance: instance(event),
+            evidence: evidence(event),
+            attrs: error
+                .map(|error| Attr::text("error", error))
+                .into_iter()
+                .collect(),
+            ..self.session.observation(kind, target, Source::Nvml)
+        });
+    }
+
+    /// Whose handle it is, by what was noted while the GPU could still tell: after XID 79 NVML
+    /// can't. A handle that nobody noted is asked for.
+    fn target(&self, handle: DeviceHandle) -> Option<Target> {
+        if let Some(uuid) = self.session.context.devices.uuid_of(handle) {
+            return Some(Target::Uuid(uuid));
+        }
+        let device = self.session.library.device(handle);
+        if let Ok(uuid) = device.uuid() {
+            return Some(Target::Uuid(DeviceUuid::new(&uuid)));
+        }
+        device.pci_info().ok()?.bus_id.parse().ok().map(Target::Pci)
+    }
+
+    /// A GPU is lost, and NVML does not say which: each that answered until now is asked.
+    fn find_the_lost(&self, failed: &CallFailed) {
+        let live = self.session.context.devices.live();
+        let candidates: Vec<DeviceUuid> = live.iter().map(|(uuid, ..)| uuid.clone()).collect();
+        let sink = &self.session.context.sink;
+        // NVML may repeat itself for as long as the set holds the lost GPU. The readers of those
+        // that answered a moment ago are not to be held up again and again.
+        let first = self.failures == 0;
+        if first {
+            sink.probing(&candidates);
+        }
+        for (uuid, handle, _) in &live {
+            match probe(&self.session.library.device(*handle)) {
+                Err(probed) if probed.meaning == Meaning::Lost => {
+                    self.session.lost(uuid, format!("{failed}; {probed}"), None);
+                }
+                Ok(()) | Err(_) if first => sink.probed(uuid),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// In the kernel log's words, so that both sources name an instance alike.
+fn instance(event: &Event) -> Option<String> {
+    let gpu_instance = event.gpu_instance?;
+    Some(match event.compute_instance {
+        Some(compute_instance) => format!("GPU-I:{gpu_instance:02} GPU-CI:{compute_instance:02}"),
+        None => format!("GPU-I:{gpu_instance:02}"),
+    })
+}
+
+fn evidence(event: &Event) -> String {
+    let what = match event.event_type {
+        EventType::XidCriticalError { xid } => format!("XidCriticalError {xid}"),
+        EventType::SingleBitEccError => "SingleBitEccError".to_owned(),
+        EventType::DoubleBitEccError => "DoubleBitEccError".to_owned(),
+        EventType::Other(bits) => format!("{bits:#x}"),
+    };
+    match instance(event) {
+        Some(instance) => format!("NVML event {what} {instance}"),
+        None => format!("NVML event {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(ids: (Option<u32>, Option<u32>), expected: &str) {
+        let event = Event {
+            device: DeviceHandle::from_raw(ptr::null_mut()),
+            event_type: EventType::XidCriticalError { xid: 94 },
+            gpu_instance: ids.0,
+            compute_instance: ids.1,
+        };
+        assert_eq!(evidence(&event), expected);
+    }
+
+    #[test]
+    fn evidence_names_event_code_and_instance() {
+        check((None, None), "NVML event XidCriticalError 94");
+        check((Some(5), None), "NVML event XidCriticalError 94 GPU-I:05");
+        check(
+            (Some(5), Some(0)),
+            "NVML event XidCriticalError 94 GPU-I:05 GPU-CI:00",
+        );
+        check((None, Some(0)), "NVML event XidCriticalError 94");
+    }
+}

@@ -1,0 +1,80 @@
+//! What can go wrong with a policy before it may judge anything, one variant per failed operation.
+
+use std::path::PathBuf;
+
+use device_api_wasm::{CallError, EngineError, LoadError};
+
+/// No policy can be run on this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("policies can't be run here")]
+pub struct PolicyHostError(#[from] pub EngineError);
+
+/// One policy can't be used; the others can. `Display` names the file and leaves its source out:
+/// [`PolicyError::chain`] is the whole story on one line, to be logged once by whoever gets it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    #[error("policy directory {} can't be read: check that it exists and its permissions", .path.display())]
+    ReadDirectory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("policy directory {} has more than {max} entries: is it the right one?", .path.display())]
+    CrowdedDirectory { path: PathBuf, max: usize },
+    #[error("policy {origin} is not loaded: there are {max} others before it, which is the most allowed")]
+    TooMany { origin: String, max: usize },
+    #[error("policy {origin} is {found}, not a regular file: put the component itself there")]
+    NotAFile { origin: String, found: &'static str },
+    #[error(
+        "policy {origin} is a link to {}, outside of the policy directory: copy the file into the directory",
+        .target.display()
+    )]
+    Outside { origin: String, target: PathBuf },
+    #[error("policy {origin} can't be read: check that the file, or what it links to, exists and its permissions")]
+    ReadFile {
+        origin: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("policy {origin} has more than {max} bytes: strip it, or raise the limit component_bytes_max")]
+    TooLarge { origin: String, max: usize },
+    /// The source says what the file is, and what to do.
+    #[error("policy {origin} can't be loaded: the file")]
+    Load {
+        origin: String,
+        #[source]
+        source: LoadError,
+    },
+    #[error("policy {origin} can't be configured: it")]
+    Configure {
+        origin: String,
+        #[source]
+        source: CallError,
+    },
+    /// `said` is the guest's own word.
+    #[error("policy {origin} refuses its configuration: {said}")]
+    Refused { origin: String, said: String },
+    #[error("policy {origin} describes itself in a way that the contract does not allow: {what}")]
+    Invalid { origin: String, what: String },
+    #[error("policy {origin} gets no thread: check the process and thread limits")]
+    Thread {
+        origin: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("policy {origin} is named {name:?}, and so is {other}: remove one of the two")]
+    DuplicateName { origin: String, name: String, other: String },
+    #[error("policy {origin} owns the condition type {condition:?}, and so does {other}: remove one of the two")]
+    DuplicateType { origin: String, condition: String, other: String },
+}
+
+impl PolicyError {
+    /// This error and its sources on one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let first: &dyn std::error::Error = self;
+        let chain = std::iter::successors(Some(first), |error| error.source());
+        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ").replace("the file: ", "it ").replace("it: ", "it ")
+    }
+}

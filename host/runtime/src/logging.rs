@@ -1,0 +1,97 @@
+//! The log: text or JSON, to standard error.
+//!
+//! | level | means | who reads it |
+//! | --- | --- | --- |
+//! | error | something is broken and stays so until someone acts | whoever is on call |
+//! | warn | degraded, but carrying on by itself | whoever looks after the node, next day |
+//! | info | what changed: start, stop, a GPU's health, a policy loaded | the default |
+//! | debug (`-v`) | each step: why something was done or left | whoever debugs |
+//! | trace (`-vv`) | each signal, call and event | developers |
+//!
+//! What libraries say is shown from warn on, from info on with `-vv`.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::args::LogFormat;
+use crate::config::LogConfig;
+
+/// Variable with a filter in the syntax that Rust programs share; `-v` beats it.
+const FILTER_VARIABLE: &str = "RUST_LOG";
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error("invalid filter {value:?} in {FILTER_VARIABLE}: {why}; expected as in info,device_api_nvml=debug")]
+    Filter { value: String, why: String },
+    #[error("another log is already set up in this process")]
+    Init(#[source] TryInitError),
+}
+
+/// Sets up the log of the process. Once.
+///
+/// # Errors
+/// [`LogError::Filter`] is a mistake of the caller's environment.
+pub(crate) fn init(config: LogConfig, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<(), LogError> {
+    let filter = filter(config.verbose, environment(FILTER_VARIABLE))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let started = match config.format {
+        LogFormat::Text => log.finish().try_init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).finish().try_init(),
+    };
+    started.map_err(LogError::Init)?;
+    log_panics();
+    Ok(())
+}
+
+fn filter(verbose: u8, variable: Option<OsString>) -> Result<EnvFilter, LogError> {
+    let from_environment = variable.filter(|value| verbose == 0 && !value.is_empty());
+    let Some(value) = from_environment else {
+        return Ok(EnvFilter::new(directives(verbose)));
+    };
+    let value = value.to_string_lossy().into_owned();
+    EnvFilter::try_new(&value).map_err(|error| LogError::Filter { value, why: error.to_string() })
+}
+
+/// Our crates' names all begin with `device_api`.
+fn directives(verbose: u8) -> &'static str {
+    match verbose {
+        0 => "warn,device_api=info",
+        1 => "warn,device_api=debug",
+        _ => "info,device_api=trace",
+    }
+}
+
+/// A panic becomes a line of the log, so that a JSON log stays one.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(thread, at, %backtrace, "panic: {message}; this is a bug, please report it");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbosity_beats_the_variable_and_a_wrong_variable_is_refused() {
+        let text = |verbose, variable: Option<&str>| filter(verbose, variable.map(OsString::from)).map(|f| f.to_string());
+        assert_eq!(text(0, None).expect("valid"), EnvFilter::new("warn,device_api=info").to_string());
+        assert_eq!(text(0, Some("")).expect("valid"), EnvFilter::new("warn,device_api=info").to_string());
+        assert_eq!(text(0, Some("trace")).expect("valid"), "trace");
+        assert_eq!(text(1, Some("error")).expect("valid"), EnvFilter::new("warn,device_api=debug").to_string());
+        assert_eq!(text(9, None).expect("valid"), EnvFilter::new("info,device_api=trace").to_string());
+        let error = text(0, Some("device_api=loud")).expect_err("refused").to_string();
+        assert!(error.contains("RUST_LOG") && error.contains("device_api=loud"), "{error}");
+    }
+}

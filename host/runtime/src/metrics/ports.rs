@@ -1,0 +1,127 @@
+//! How the rooms' observers feed the metrics. All are on hot paths: a few atomic additions each.
+
+use std::time::Duration;
+
+use device_api_cache::CacheObserver;
+use device_api_core::health::Health;
+use device_api_core::ids::ResourceVersion;
+use device_api_core::policy::FailureKind;
+use device_api_core::ports::{NvmlObserver, NvmlStatus};
+use device_api_core::signal::{SignalKind, Source, Target};
+use device_api_grpc::RpcObserver;
+
+use super::{Metrics, advance, gauge, outcome_label, seconds, source_label};
+
+impl RpcObserver for Metrics {
+    fn started(&self, service: &'static str, method: &'static str) {
+        self.rpc.started.with_label_values(&[service, method]).inc();
+    }
+
+    fn handled(&self, service: &'static str, method: &'static str, code: &'static str, elapsed: Duration) {
+        self.rpc.handled.with_label_values(&[service, method, code]).inc();
+        self.rpc.handling.with_label_values(&[service, method]).observe(seconds(elapsed));
+        self.rpc.requests.with_label_values(&[method, code]).inc();
+        // A stream lives as long as its client likes; it would drown the calls' quantiles.
+        if !method.starts_with("Watch") {
+            self.rpc.duration.with_label_values(&[method]).observe(seconds(elapsed));
+        }
+    }
+
+    fn watch_event(&self, type_: &'static str) {
+        self.rpc.watch_events.with_label_values(&[type_]).inc();
+    }
+
+    fn watch_active(&self, delta: i64) {
+        self.rpc.watch_active.add(delta);
+    }
+}
+
+impl CacheObserver for Metrics {
+    fn gate_wait(&self, write: bool, waited: Duration) {
+        let mode = if write { "write" } else { "read" };
+        self.cache.contention.with_label_values(&[mode]).inc();
+        self.cache.lock_wait.with_label_values(&[mode]).observe(seconds(waited));
+    }
+
+    fn barrier_wait(&self, waited: Duration, timed_out: bool) {
+        self.cache.barrier_waits.inc();
+        self.cache.barrier_wait.observe(seconds(waited));
+        if timed_out {
+            self.cache.barrier_timeouts.inc();
+        }
+    }
+
+    fn watch_merged(&self, changes: usize) {
+        self.cache.merged.inc_by(changes as u64);
+    }
+
+    fn written(&self, version: ResourceVersion, gpus: &[(Health, usize)]) {
+        self.store(version, gpus);
+    }
+}
+
+impl device_api_pipeline::Observer for Metrics {
+    fn signal(&self, source: &Source, kind: SignalKind, drill: bool) {
+        let labels = [source_label(source), kind.as_str()];
+        self.signals.observed.with_label_values(&labels).inc();
+        if drill {
+            self.signals.drills.with_label_values(&labels).inc();
+        }
+    }
+
+    fn folded(&self) {
+        self.signals.folded.inc();
+    }
+
+    fn unattributed(&self, _target: &Target) {
+        self.signals.unattributed.inc();
+    }
+
+    fn decided(&self, elapsed: Duration) {
+        self.signals.decision.observe(seconds(elapsed));
+    }
+
+    fn fallback(&self, _why: &str) {
+        self.signals.fallbacks.inc();
+    }
+
+    fn evaluated(&self, policy: &str, failure: Option<FailureKind>, elapsed: Duration) {
+        self.policies.evaluations.with_label_values(&[policy, outcome_label(failure)]).inc();
+        self.policies.seconds.with_label_values(&[policy]).observe(seconds(elapsed));
+    }
+
+    fn incidents(&self, open: usize) {
+        self.signals.incidents.set(gauge(open));
+    }
+}
+
+impl NvmlObserver for Metrics {
+    fn nvml_status(&self, status: NvmlStatus) {
+        let (enabled, running, gpus) = match status {
+            NvmlStatus::Disabled => (0, 0, 0),
+            NvmlStatus::Missing { .. } => (1, 0, 0),
+            NvmlStatus::Ready { gpus, .. } => (1, 1, gpus),
+        };
+        self.nvml.enabled.set(enabled);
+        self.nvml.running.set(running);
+        self.nvml.gpus.set(gauge(gpus));
+    }
+}
+
+impl Metrics {
+    /// What the NVML source counted since its start.
+    pub(crate) fn nvml_counts(&self, counts: device_api_nvml::Counts) {
+        advance(&self.nvml.events, counts.events);
+        advance(&self.nvml.ignored, counts.ignored_xids);
+        advance(&self.nvml.failed_calls, counts.failed_calls);
+        advance(&self.nvml.polls, counts.polls);
+        advance(&self.nvml.sessions, counts.sessions);
+    }
+
+    /// What the kernel log source counted since its start.
+    pub(crate) fn kmsg_counts(&self, counts: device_api_kmsg::Counts) {
+        advance(&self.kmsg.lines, counts.lines);
+        advance(&self.kmsg.unparsed, counts.unparsed);
+        advance(&self.kmsg.overruns, counts.overruns);
+    }
+}

@@ -1,0 +1,166 @@
+use std::collections::BTreeSet;
+
+use device_api_cache::CacheObserver;
+use device_api_core::ids::DeviceUuid;
+use device_api_core::ports::{NvmlObserver, NvmlStatus};
+use device_api_core::signal::Target;
+use device_api_grpc::RpcObserver;
+use device_api_pipeline::Observer as PipelineObserver;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn rendered(metrics: &Metrics) -> String {
+    metrics.render().expect("rendered")
+}
+
+fn policy(version: &str) -> PolicyId {
+    PolicyId { name: "xid-policy".into(), version: version.into(), digest: "abc".into() }
+}
+
+/// One of everything that can happen.
+fn exercised() -> Metrics {
+    let metrics = Metrics::new().expect("metrics");
+    metrics.started("s.GpuService", "GetGpu");
+    metrics.handled("s.GpuService", "GetGpu", "OK", MS);
+    metrics.handled("s.GpuService", "WatchGpus", "Cancelled", 60_000 * MS);
+    metrics.watch_event("ADDED");
+    metrics.watch_active(1);
+    metrics.gate_wait(false, MS);
+    metrics.gate_wait(true, MS);
+    metrics.barrier_wait(MS, false);
+    metrics.barrier_wait(50 * MS, true);
+    metrics.watch_merged(3);
+    metrics.written(ResourceVersion(42), &[(Health::Healthy, 5), (Health::Unhealthy, 2), (Health::Unknown, 1)]);
+    metrics.signal(&Source::Nvml, SignalKind::Xid, true);
+    metrics.signal(&Source::Provider("anybody".into()), SignalKind::Xid, false);
+    metrics.folded();
+    metrics.unattributed(&Target::Uuid(DeviceUuid::new("GPU-x")));
+    metrics.decided(MS);
+    metrics.fallback("deadline");
+    metrics.policies_loaded([&policy("1.0")]);
+    metrics.evaluated("xid-policy", None, MS);
+    metrics.evaluated("xid-policy", Some(FailureKind::Trap), MS);
+    metrics.incidents(1);
+    let ready = NvmlStatus::Ready { library: "l".into(), driver: "d".into(), gpus: 8, simulated: false };
+    metrics.nvml_status(ready);
+    metrics.nvml_counts(device_api_nvml::Counts {
+        events: 1,
+        ignored_xids: 1,
+        unattributed_events: 1,
+        failed_waits: 1,
+        failed_calls: 1,
+        polls: 1,
+        sessions: 1,
+    });
+    metrics.kmsg_counts(device_api_kmsg::Counts { lines: 7, unparsed: 1, overruns: 1, ..Default::default() });
+    metrics
+}
+
+#[test]
+fn every_metric_of_the_catalogue_is_exported_and_fed_and_no_other() {
+    let text = rendered(&exercised());
+    let exported: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let listed: BTreeSet<String> = catalog::ALL
+        .iter()
+        .map(|spec| {
+            let kind = match spec.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram(_) => "histogram",
+            };
+            format!("{} {kind}", spec.name)
+        })
+        .collect();
+    assert_eq!(exported, listed.iter().map(String::as_str).collect());
+
+    for spec in catalog::ALL {
+        let count = format!("{}_count", spec.name);
+        let name = if matches!(spec.kind, Kind::Histogram(_)) { &count } else { spec.name };
+        let fed = text.lines().any(|line| {
+            let series = line.split(['{', ' ']).next().unwrap_or_default();
+            series == name && line.rsplit(' ').next() != Some("0")
+        });
+        // Nothing is Degraded above.
+        assert!(fed || spec.name.ends_with("_gpus_degraded"), "{} is not fed", spec.name);
+    }
+}
+
+#[test]
+fn names_and_labels_follow_the_conventions() {
+    for spec in catalog::ALL {
+        let ours = spec.name.starts_with("device_api_server_") || spec.name.starts_with("grpc_server_");
+        assert!(ours, "{}", spec.name);
+        // The `total` of the GPUs is the name of the system that ours follows.
+        let counts = spec.name.ends_with("_total") && spec.name != "device_api_server_cache_gpus_total";
+        assert_eq!(counts, spec.kind == Kind::Counter, "{}", spec.name);
+        assert_eq!(spec.name.ends_with("_seconds"), matches!(spec.kind, Kind::Histogram(_)), "{}", spec.name);
+        assert!(spec.help.ends_with('.'), "{}", spec.name);
+        if let Kind::Histogram(bounds) = spec.kind {
+            assert!(bounds.is_sorted_by(|a, b| a < b), "{}", spec.name);
+        }
+    }
+}
+
+#[track_caller]
+fn check(text: &str, line: &str) {
+    assert!(text.lines().any(|is| is == line), "no line {line:?} in\n{text}");
+}
+
+#[test]
+fn values_are_those_observed() {
+    let text = rendered(&exercised());
+    check(&text, "device_api_server_cache_gpus_total 8");
+    check(&text, "device_api_server_cache_gpus_healthy 5");
+    check(&text, "device_api_server_cache_gpus_degraded 0");
+    check(&text, "device_api_server_cache_gpus_unhealthy 2");
+    check(&text, "device_api_server_cache_gpus_unknown 1");
+    check(&text, "device_api_server_cache_resource_version 42");
+    check(&text, "device_api_server_barrier_waits_total 2");
+    check(&text, "device_api_server_barrier_timeouts_total 1");
+    check(&text, "device_api_server_watch_merged_total 3");
+    check(&text, "device_api_server_signals_total{kind=\"xid\",source=\"provider\"} 1");
+    check(&text, "device_api_server_signal_drills_total{kind=\"xid\",source=\"nvml\"} 1");
+    check(&text, "device_api_server_signal_drills_total{kind=\"xid\",source=\"provider\"} 0");
+    check(&text, "device_api_server_policy_evaluations_total{outcome=\"decided\",policy=\"xid-policy\"} 1");
+    check(&text, "device_api_server_policy_evaluations_total{outcome=\"trap\",policy=\"xid-policy\"} 1");
+    check(&text, "device_api_server_policy_evaluations_total{outcome=\"deadline\",policy=\"xid-policy\"} 0");
+    check(&text, "device_api_server_watch_events_total{type=\"DELETED\"} 0");
+}
+
+#[test]
+fn a_stream_does_not_count_among_the_calls_durations() {
+    let text = rendered(&exercised());
+    check(&text, "device_api_server_grpc_request_duration_seconds_count{method=\"GetGpu\"} 1");
+    assert!(!text.contains("grpc_request_duration_seconds_count{method=\"WatchGpus\"}"), "{text}");
+    check(&text, "grpc_server_handling_seconds_count{grpc_method=\"WatchGpus\",grpc_service=\"s.GpuService\"} 1");
+    check(
+        &text,
+        "grpc_server_handled_total{grpc_code=\"Cancelled\",grpc_method=\"WatchGpus\",grpc_service=\"s.GpuService\"} 1",
+    );
+}
+
+#[test]
+fn a_replaced_policy_is_no_longer_told_of() {
+    let metrics = Metrics::new().expect("metrics");
+    metrics.policies_loaded([&policy("1.0")]);
+    metrics.policies_loaded([&policy("1.1")]);
+    let text = rendered(&metrics);
+    assert!(text.contains("version=\"1.1\"") && !text.contains("version=\"1.0\""), "{text}");
+}
+
+#[test]
+fn counts_of_a_room_are_read_at_each_scrape_and_only_rise() {
+    let metrics = Metrics::new().expect("metrics");
+    let lines = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(5));
+    let counted = lines.clone();
+    metrics.before_scrape(move |metrics| {
+        let lines = counted.load(std::sync::atomic::Ordering::SeqCst);
+        metrics.kmsg_counts(device_api_kmsg::Counts { lines, ..Default::default() });
+    });
+    check(&rendered(&metrics), "device_api_server_kmsg_lines_total 5");
+    check(&rendered(&metrics), "device_api_server_kmsg_lines_total 5");
+    lines.store(9, std::sync::atomic::Ordering::SeqCst);
+    check(&rendered(&metrics), "device_api_server_kmsg_lines_total 9");
+}

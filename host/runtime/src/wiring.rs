@@ -1,0 +1,262 @@
+//! Puts the rooms together: the one place that sees them all, and the list of every task and thread.
+//!
+//! | task or thread | of | ends |
+//! | --- | --- | --- |
+//! | `grpc` task | the API | when drained |
+//! | `leases` task | the cache | with the runtime |
+//! | `signal-timer` thread | the pipeline | when it is dropped |
+//! | `policy-…` threads | one for each policy | with the last use of the policy |
+//! | `nvml`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind |
+//! | `kmsg` thread | the kernel log | when dropped |
+//! | `epoch` thread | the Wasm engine | with the last policy |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bundled_policies::Bundled;
+use device_api_cache::Store;
+use device_api_core::condition::Owner;
+use device_api_core::ports::{NvmlObserver, NvmlStatus, Policy, SignalSink};
+use device_api_grpc::{Bound, GrpcConfig, ServeError};
+use device_api_kmsg::{KernelLog, LogStatus};
+use device_api_pipeline::{Drills, Pipeline};
+use device_api_policy::{GuestLimits, LoadedPolicy, Merged, PolicyError, PolicyHost, PolicySource, Settings, merge};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::args;
+use crate::clock::SystemClock;
+use crate::config::{ApiConfig, Config, KmsgConfig, NvmlConfig, PolicyConfig};
+use crate::metrics::Metrics;
+use crate::nvml_report::NvmlReport;
+use crate::readiness::{ComponentState, Readiness};
+
+/// How often it is looked for leases that have run out: a fraction of the shortest there are.
+const LEASE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The daemon at work, admin ports apart.
+#[derive(Debug)]
+pub(crate) struct Running {
+    store: Arc<Store>,
+    shutdown: watch::Sender<bool>,
+    api: JoinHandle<Result<(), ServeError>>,
+    leases: JoinHandle<()>,
+    nvml: Option<device_api_nvml::Handle>,
+    kmsg: Option<Arc<KernelLog>>,
+    /// Last: what the others hand in goes through it.
+    pipeline: Pipeline,
+}
+
+/// Starts all rooms: the API's addresses first, since another daemon may have them; then policies,
+/// the store and the pipeline; then the sources; and last the API answers.
+///
+/// # Errors
+/// What the daemon can't be without can't be had (a socket in use); not what it serves without
+/// (NVML, a policy of the directory).
+pub(crate) async fn start(config: &Config, metrics: Arc<Metrics>, readiness: &Readiness) -> anyhow::Result<Running> {
+    let bound = bind(&config.api).await?;
+    let policies = load_policies(config.policies.clone(), readiness).await?;
+    metrics.policies_loaded(policies.iter().map(|policy| &policy.info().id));
+
+    let clock = Arc::new(SystemClock);
+    let store = Arc::new(Store::in_memory(clock.clone(), metrics.clone()));
+    store.reserve(types_of(&policies));
+    let pipeline = Pipeline::start(
+        store.clone(),
+        policies.into_iter().map(|policy| policy as Arc<dyn Policy>).collect(),
+        clock,
+        metrics.clone(),
+        device_api_pipeline::Config { drills: drills(config.drills), platform: config.platform },
+    )
+    .context("cannot start the pipeline; raise the limit of threads")?;
+    store.on_overdue(pipeline.overdue());
+
+    let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
+    let kmsg = config.kmsg.as_ref().map(|kmsg| start_kmsg(kmsg, pipeline.sink(), &metrics, readiness)).transpose()?;
+    let (shutdown, shut_down) = watch::channel(false);
+    let api = tokio::spawn(device_api_grpc::serve(bound, store.clone(), metrics, shut_down));
+    let leases = tokio::spawn(expire_leases(store.clone()));
+    Ok(Running { store, shutdown, api, leases, nvml, kmsg, pipeline })
+}
+
+impl Running {
+    /// Resolves when a task has ended that must not, with the reason; while all is well, never.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        match (&mut self.api).await {
+            Ok(Ok(())) => anyhow::anyhow!("the API stopped by itself"),
+            Ok(Err(error)) => error.into(),
+            Err(error) => anyhow::Error::from(error).context("the API's task broke off"),
+        }
+    }
+
+    /// Ends the rooms in order: no new calls, watches end with `Unavailable`, calls under way finish,
+    /// sources stop. The caller sets the limit by dropping the future.
+    pub(crate) async fn drain(self) {
+        let Self { store, shutdown, api, leases, nvml, kmsg, pipeline } = self;
+        let _nobody_serves = shutdown.send(true);
+        store.close();
+        if !api.is_finished()
+            && let Ok(Err(error)) = api.await
+        {
+            tracing::warn!(%error, "the API did not end well");
+        }
+        leases.abort();
+        let sources = tokio::task::spawn_blocking(move || {
+            drop(kmsg);
+            nvml.map(device_api_nvml::Handle::stop);
+            drop(pipeline);
+        });
+        if let Err(error) = sources.await {
+            tracing::warn!(%error, "the sources did not end well");
+        }
+    }
+}
+
+async fn bind(api: &ApiConfig) -> anyhow::Result<Bound> {
+    let config = GrpcConfig {
+        unix_sockets: api.unix_sockets.clone(),
+        tcp: api.tcp,
+        writers_uid: api.writers_uid.clone(),
+        writers_gid: api.writers_gid.clone(),
+    };
+    let bound = device_api_grpc::bind(&config).await?;
+    for socket in bound.unix_sockets() {
+        tracing::info!(socket = %socket.display(), "API: Unix socket");
+    }
+    if let Some(address) = bound.tcp_addr() {
+        tracing::info!(%address, "API: TCP, read-only");
+    }
+    Ok(bound)
+}
+
+/// Compiles and configures the bundled policies and those of the directory. One that can't be used
+/// is told of, and the others are loaded.
+async fn load_policies(config: PolicyConfig, readiness: &Readiness) -> anyhow::Result<Vec<Arc<LoadedPolicy>>> {
+    let loading = move || -> anyhow::Result<Merged> {
+        let limits = GuestLimits {
+            call_deadline: config.deadline,
+            memory_bytes_max: config.memory_bytes_max,
+            ..GuestLimits::default()
+        };
+        let host = PolicyHost::new()?;
+        let mut errors = Vec::new();
+        let mut bundled = Vec::new();
+        for policy in bundled_policies::ALL {
+            match host.load(&bundled_source(policy, limits)) {
+                Ok(policy) => bundled.push(policy),
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut from_directory = Vec::new();
+        if let Some(directory) = &config.dir {
+            let load = host.load_dir(directory, |_| Settings { limits, ..Settings::default() });
+            from_directory = load.policies;
+            errors.extend(load.errors);
+        }
+        let mut merged = merge(bundled, from_directory);
+        merged.errors.extend(errors);
+        Ok(merged)
+    };
+    let Merged { policies, errors } =
+        tokio::task::spawn_blocking(loading).await.context("loading policies broke off")??;
+    report_policies(&policies, &errors, readiness);
+    Ok(policies)
+}
+
+fn bundled_source(policy: Bundled, limits: GuestLimits) -> PolicySource {
+    PolicySource {
+        origin: format!("bundled/{}", policy.name),
+        bytes: policy.bytes.into(),
+        config: String::new(),
+        limits,
+    }
+}
+
+fn report_policies(policies: &[Arc<LoadedPolicy>], errors: &[PolicyError], readiness: &Readiness) {
+    for error in errors {
+        tracing::error!("{}", error.chain());
+    }
+    let loaded: Vec<_> = policies.iter().map(|policy| policy.info().id.to_string()).collect();
+    let loaded = format!("{} loaded: {}", loaded.len(), loaded.join(", "));
+    let component = readiness.component("policies");
+    if errors.is_empty() {
+        component.report(ComponentState::Up, loaded);
+    } else {
+        let refused: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        component.report(ComponentState::Degraded, format!("{loaded}; not loaded: {}", refused.join("; ")));
+    }
+}
+
+/// The condition types that policies own, with their owners.
+fn types_of(policies: &[Arc<LoadedPolicy>]) -> Vec<(String, Owner)> {
+    let types = policies.iter().flat_map(|policy| {
+        let info = policy.info();
+        info.owns.iter().map(|owned| (owned.condition.clone(), Owner::Policy(info.id.clone())))
+    });
+    types.collect()
+}
+
+fn drills(drills: args::Drills) -> Drills {
+    match drills {
+        args::Drills::Report => Drills::Report,
+        args::Drills::Enforce => Drills::Enforce,
+    }
+}
+
+fn start_nvml(
+    config: Option<&NvmlConfig>,
+    pipeline: &Pipeline,
+    metrics: &Arc<Metrics>,
+    readiness: &Readiness,
+) -> anyhow::Result<Option<device_api_nvml::Handle>> {
+    let report = Arc::new(NvmlReport::new(metrics.clone(), readiness));
+    let Some(config) = config else {
+        report.nvml_status(NvmlStatus::Disabled);
+        return Ok(None);
+    };
+    let source = device_api_nvml::Config {
+        library: config.library.clone(),
+        driver_root: Some(config.driver_root.clone()),
+        ignored_xids: config.ignored_xids.clone(),
+        poll_interval: config.poll_interval,
+    };
+    let handle = device_api_nvml::Nvml::start(source, pipeline.sink(), report)
+        .context("cannot start the NVML source; raise the limit of threads")?;
+    let counters = handle.counters();
+    metrics.before_scrape(move |metrics| metrics.nvml_counts(counters.get()));
+    Ok(Some(handle))
+}
+
+fn start_kmsg(
+    config: &KmsgConfig,
+    sink: Arc<dyn SignalSink>,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> anyhow::Result<Arc<KernelLog>> {
+    let log = Arc::new(KernelLog::start(&config.path, sink, config.drill)?);
+    let counted = Arc::downgrade(&log);
+    metrics.before_scrape(move |metrics| {
+        if let Some(log) = counted.upgrade() {
+            metrics.kmsg_counts(log.counts());
+        }
+    });
+    let (asked, path) = (Arc::downgrade(&log), config.path.clone());
+    readiness.asked("kernel-log", move || match asked.upgrade().map(|log| log.status()) {
+        None => (ComponentState::Off, "stopped".to_owned()),
+        Some(LogStatus::Waiting { why }) => (ComponentState::Degraded, format!("{}: {why}; tried again", path.display())),
+        Some(LogStatus::Following { caught_up: true }) => (ComponentState::Up, format!("following {}", path.display())),
+        Some(LogStatus::Following { caught_up: false }) => (ComponentState::Up, format!("reading {}", path.display())),
+    });
+    Ok(log)
+}
+
+async fn expire_leases(store: Arc<Store>) {
+    let mut interval = tokio::time::interval(LEASE_CHECK_INTERVAL);
+    loop {
+        interval.tick().await;
+        for provider in store.expire_leases() {
+            tracing::warn!(%provider, "provider lost: its lease was not renewed; what it called healthy is Unknown now");
+        }
+    }
+}

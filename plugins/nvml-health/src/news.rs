@@ -1,0 +1,130 @@
+//! What one call brings, signal by signal, and the decision that grows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device_policy_sdk::types::{Decision, Device, Judgement, Severity, Signal, Verdict, Wake};
+use device_policy_sdk::verdict::{self, Builder};
+use device_policy_sdk::{Host, HostExt as _, attr, kind};
+
+/// The call at hand. Readings that a signal carries come before the sample that travels along: the
+/// sample belongs to the newest signal.
+pub(crate) struct News<'a> {
+    pub(crate) host: &'a mut dyn Host,
+    pub(crate) signal: &'a Signal,
+    carried: BTreeMap<&'a str, i64>,
+    standing: BTreeSet<String>,
+    decision: Decision,
+}
+
+impl<'a> News<'a> {
+    /// Begins before the first signal; [`at`](Self::at) moves on.
+    pub(crate) fn new(host: &'a mut dyn Host, device: &Device, signals: &'a [Signal]) -> Self {
+        let standing = device
+            .standing
+            .iter()
+            .filter(|standing| standing.state != Judgement::Ok);
+        Self {
+            host,
+            signal: signals.first().unwrap_or(&NOTHING),
+            carried: BTreeMap::new(),
+            standing: standing
+                .map(|standing| standing.condition.clone())
+                .collect(),
+            decision: Decision::default(),
+        }
+    }
+
+    pub(crate) fn at(&mut self, signal: &'a Signal) {
+        self.signal = signal;
+        if let Some(key) = self.read_key() {
+            match attr::int(&signal.attrs, "value") {
+                Some(value) => self.carried.insert(key, value),
+                None => self.carried.remove(key),
+            };
+        }
+    }
+
+    pub(crate) fn is(&self, kind: &str) -> bool {
+        self.signal.kind == kind
+    }
+
+    /// Whether the signal is news for a condition that is judged by these readings.
+    pub(crate) fn is_about(&self, keys: &[&str]) -> bool {
+        self.is(kind::GPU_FOUND) || self.read_key().is_some_and(|key| keys.contains(&key))
+    }
+
+    fn read_key(&self) -> Option<&'a str> {
+        (self.signal.kind == kind::READING)
+            .then(|| attr::text(&self.signal.attrs, "key"))
+            .flatten()
+    }
+
+    /// A reading, as the signals so far have it. `None`: the device does not tell.
+    pub(crate) fn int(&self, key: &str) -> Option<i64> {
+        self.carried
+            .get(key)
+            .copied()
+            .or_else(|| self.host.int(key))
+    }
+
+    /// Whether the condition stands, verdicts of this call included.
+    pub(crate) fn stands(&self, condition: &str) -> bool {
+        self.standing.contains(condition)
+    }
+
+    pub(crate) fn say(&mut self, verdict: Builder) {
+        let verdict: Verdict = verdict.into();
+        if verdict.state == Judgement::Ok {
+            self.standing.remove(&verdict.condition);
+        } else {
+            self.standing.insert(verdict.condition.clone());
+        }
+        self.decision.verdicts.push(verdict);
+    }
+
+    pub(crate) fn ok(&mut self, condition: &str, reason: &str, message: &str) {
+        self.say(verdict::ok(condition, reason, self.signal).message(message));
+    }
+
+    pub(crate) fn problem(&self, condition: &str, severity: Severity, reason: &str) -> Builder {
+        verdict::problem(condition, severity, reason, self.signal)
+    }
+
+    /// Sets a wake; 0 cancels. The last word on a name counts.
+    pub(crate) fn wake(&mut self, name: &str, after_ms: u64) {
+        self.decision.wakes.retain(|wake| wake.name != name);
+        self.decision.wakes.push(Wake {
+            name: name.to_owned(),
+            after_ms,
+        });
+    }
+
+    pub(crate) fn decision(self) -> Decision {
+        self.decision
+    }
+}
+
+/// Stands in where a call brings no signal.
+static NOTHING: Signal = Signal {
+    seq: 0,
+    kind: String::new(),
+    code: None,
+    at_ms: 0,
+    repeats: 0,
+    incident: 0,
+    root: None,
+    drill: false,
+    instance: None,
+    sources: Vec::new(),
+    evidence: String::new(),
+    attrs: Vec::new(),
+};
+
+/// `1 error`, `2 errors`.
+pub(crate) fn plural(count: i64, one: &str, many: &str) -> String {
+    if count == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{count} {many}")
+    }
+}

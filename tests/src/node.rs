@@ -1,0 +1,216 @@
+//! A simulated node: the daemon, the simulated NVML in it, a kernel log, and where they all are.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use nvml_sim::control::Client;
+use nvml_sim::profile::{GPUS_DEFAULT, Identity, Profile};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tempfile::TempDir;
+
+use device_api_proto::native;
+
+use crate::client::{Native, Upstream, health_of};
+use crate::{Daemon, binary};
+
+/// What a node is started with.
+#[derive(Debug)]
+pub struct Builder {
+    dir: TempDir,
+    gpus: u32,
+    has_nvml: bool,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// How many GPUs are simulated; 8 by default.
+    #[must_use]
+    pub fn gpus(mut self, gpus: u32) -> Self {
+        self.gpus = gpus;
+        self
+    }
+
+    /// No NVML library at all.
+    #[must_use]
+    pub fn without_nvml(mut self) -> Self {
+        self.has_nvml = false;
+        self
+    }
+
+    /// A flag of the daemon, and its value.
+    #[must_use]
+    pub fn flag(mut self, flag: &str, value: impl AsRef<str>) -> Self {
+        self.args.push(format!("--{flag}={}", value.as_ref()));
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Where the node keeps its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready; shows its log.
+    pub fn start(self) -> Result<Node> {
+        let node = self.spawn()?;
+        node.daemon.wait_for(&["started"])?;
+        Ok(node)
+    }
+
+    /// Starts the daemon and does not wait.
+    ///
+    /// # Errors
+    /// It, or the simulated library, was not built.
+    pub fn spawn(self) -> Result<Node> {
+        let kmsg = self.dir.path().join("kmsg");
+        mknodat(CWD, &kmsg, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("making the kernel log")?;
+        let mut command = Command::new(binary("device-api-server")?);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEVICE_API_")) {
+            command.env_remove(name);
+        }
+        let socket = self.dir.path().join("device.sock");
+        command
+            .arg(format!("--unix-socket={}", socket.display()))
+            .args(["--grpc-address=127.0.0.1:0", "--admin-address=127.0.0.1", "--health-port=0", "--metrics-port=0"])
+            .arg(format!("--kmsg-path={}", kmsg.display()))
+            .args(["--kmsg-drill", "--drills=enforce", "--nvml-poll-interval=200ms"]);
+        if self.has_nvml {
+            command
+                .arg(format!("--nvml-library={}", nvml_sim::find_library()?.display()))
+                .env("NVML_SIM_SOCKET", self.dir.path().join("sim.sock"))
+                .env("NVML_SIM_GPUS", self.gpus.to_string());
+        } else {
+            command.arg(format!("--nvml-library={}", self.dir.path().join("no-such-library.so").display()));
+        }
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let daemon = Daemon::spawn(command)?;
+        Ok(Node { dir: self.dir, gpus: self.gpus, socket, kmsg, daemon })
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    dir: TempDir,
+    gpus: u32,
+    socket: PathBuf,
+    kmsg: PathBuf,
+    pub daemon: Daemon,
+}
+
+impl Node {
+    /// # Errors
+    /// No temporary directory.
+    pub fn builder() -> Result<Builder> {
+        // Short: a socket's path has 107 bytes.
+        let dir = tempfile::Builder::new().prefix("dapi").tempdir()?;
+        Ok(Builder { dir, gpus: GPUS_DEFAULT, has_nvml: true, args: Vec::new(), env: Vec::new() })
+    }
+
+    /// 8 × H100, ready.
+    ///
+    /// # Errors
+    /// As [`Builder::start`].
+    pub fn start() -> Result<Self> {
+        Self::builder()?.start()
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The control socket of the simulated NVML.
+    pub fn sim_socket(&self) -> PathBuf {
+        self.dir.path().join("sim.sock")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The simulated GPUs, as the profile names them.
+    pub fn gpus(&self) -> Vec<Identity> {
+        Profile::standard().gpus(self.gpus)
+    }
+
+    /// The UUID of a simulated GPU, which is its name in the API.
+    ///
+    /// # Errors
+    /// The node has fewer.
+    pub fn uuid(&self, gpu: u32) -> Result<String> {
+        Ok(Profile::standard().gpu(gpu).with_context(|| format!("no GPU {gpu}"))?.uuid)
+    }
+
+    /// Breaks GPUs.
+    ///
+    /// # Errors
+    /// The simulated library does not run.
+    pub fn sim(&self) -> Result<Client> {
+        Ok(Client::connect(self.sim_socket())?)
+    }
+
+    /// Appends lines to the kernel log.
+    ///
+    /// # Errors
+    /// Nobody reads it.
+    pub fn kernel_log<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let mut kmsg: File = OpenOptions::new().write(true).open(&self.kmsg)?;
+        for line in lines {
+            writeln!(kmsg, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// A client of the native dialect over the Unix socket.
+    ///
+    /// # Errors
+    /// The socket can't be connected to.
+    pub async fn native(&self) -> Result<Native> {
+        Native::connect(&self.socket).await
+    }
+
+    /// A client of the native dialect, once every simulated GPU is Healthy.
+    ///
+    /// # Errors
+    /// One does not become so.
+    pub async fn healthy(&self) -> Result<Native> {
+        let mut client = self.native().await?;
+        for gpu in self.gpus() {
+            let healthy = |gpu: &native::Gpu| health_of(gpu) == native::Health::Healthy;
+            client.watch(0).await?.until(&gpu.uuid, "Healthy", healthy).await?;
+        }
+        Ok(client)
+    }
+
+    /// A client of the upstream dialect over the Unix socket.
+    ///
+    /// # Errors
+    /// The socket can't be connected to.
+    pub async fn upstream(&self) -> Result<Upstream> {
+        Upstream::connect(&self.socket).await
+    }
+
+    /// The address that the daemon's log gives for a listener that was started with port 0:
+    /// `health:`, `metrics:` or `API: TCP`.
+    ///
+    /// # Errors
+    /// The log names none.
+    pub fn address(&self, listener: &str) -> Result<String> {
+        let line = self.daemon.wait_for(&[listener, "address="])?;
+        let at = line.find("127.0.0.1:").with_context(|| format!("no address in {line:?}"))?;
+        let address: String = line.chars().skip(line[..at].chars().count()).collect();
+        Ok(address.chars().take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':').collect())
+    }
+}
