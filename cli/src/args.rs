@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// Show all that is known of one GPU: facts, conditions, evidence, what clears them
     Describe {
         kind: Kind,
-        /// Name, NVML index, PCI address, or the beginning of the UUID
+        /// Name, NVML index, PCI address, or at least 4 digits of the UUID's beginning
         name: String,
     },
     /// Print every change as it happens, until interrupted; outlives a restart of the daemon

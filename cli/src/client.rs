@@ -59,13 +59,18 @@ impl Client {
 
     /// Whoever listens on the socket may be no gRPC server, which shows with the first call only.
     fn explain(&self, failure: Failure) -> Failure {
-        match failure {
-            Failure::Refused(status) => match find_h2_reason(&status) {
-                Some(why) => Failure::NotGrpc { socket: self.socket.clone(), why },
-                None => Failure::Refused(status),
-            },
-            other => other,
-        }
+        let why = match &failure {
+            Failure::Refused(status) => find_h2_reason(status),
+            Failure::Connect { .. }
+            | Failure::NotGrpc { .. }
+            | Failure::NoAnswer { .. }
+            | Failure::NotFound { .. }
+            | Failure::Ambiguous { .. }
+            | Failure::Output(_)
+            | Failure::Encode { .. }
+            | Failure::Runtime(_) => None,
+        };
+        why.map_or(failure, |why| Failure::NotGrpc { socket: self.socket.clone(), why })
     }
 }
 

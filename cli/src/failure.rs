@@ -76,17 +76,15 @@ impl From<tonic::Status> for Failure {
 }
 
 fn connect_help(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            "no such file; is device-api-server running? name its socket with --socket".to_owned()
-        }
-        io::ErrorKind::ConnectionRefused => {
-            "nobody listens there; is device-api-server running? name its socket with --socket".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "permission denied; become root or a member of the socket's group".to_owned()
-        }
-        _ => format!("{error}; name the daemon's socket with --socket"),
+    let kind = error.kind();
+    if kind == io::ErrorKind::NotFound {
+        "no such file; is device-api-server running? name its socket with --socket".to_owned()
+    } else if kind == io::ErrorKind::ConnectionRefused {
+        "nobody listens there; is device-api-server running? name its socket with --socket".to_owned()
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "permission denied; become root or a member of the socket's group".to_owned()
+    } else {
+        format!("{error}; name the daemon's socket with --socket")
     }
 }
 

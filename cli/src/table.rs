@@ -55,7 +55,7 @@ impl Cell {
     }
 }
 
-/// Writes rows under their heads. Columns are at least `widths` wide (none given: as their cells).
+/// Writes rows under their heads, each column as wide as its widest cell.
 pub(crate) fn write(out: &mut dyn Write, heads: &[&str], rows: &[Vec<Cell>], colour: bool) -> io::Result<()> {
     let mut widths: Vec<usize> = heads.iter().map(|head| width(head)).collect();
     for row in rows {

@@ -116,6 +116,7 @@ struct ConditionView {
 #[serde(rename_all = "camelCase")]
 struct OwnerView {
     kind: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     version: String,

@@ -50,12 +50,22 @@ pub(crate) fn watched(event: &native::WatchGpusResponse) {
         native::EventType::Deleted => "DELETED",
         native::EventType::Unspecified => "?",
     };
-    let line = format!("      watch ▸ {kind} gpu {} {} {} (version {})", index(gpu), word(gpu), action(gpu), gpu.resource_version);
+    let line = format!(
+        "      watch ▸ {kind} gpu {} {} {} (version {})",
+        index(gpu),
+        word(gpu),
+        action(gpu),
+        gpu.resource_version
+    );
     say(&paint("2", &line));
 }
 
 pub(crate) fn table(gpus: &[Gpu]) {
-    say("     GPU  UUID                                      PRODUCT                 PCI           HEALTH     ACTION");
+    say(
+        "     GPU  UUID                                      PRODUCT                 PCI           HEALTH     ACTION",
+    );
+    let mut gpus: Vec<_> = gpus.iter().collect();
+    gpus.sort_by_key(|gpu| gpu.spec.as_ref().and_then(|spec| spec.index));
     for gpu in gpus {
         let spec = gpu.spec.clone().unwrap_or_default();
         say(&format!(
@@ -75,7 +85,10 @@ pub(crate) fn failed(failure: &anyhow::Error) {
 }
 
 pub(crate) fn index(gpu: &Gpu) -> String {
-    gpu.spec.as_ref().and_then(|spec| spec.index).map_or_else(|| "?".to_owned(), |index| index.to_string())
+    gpu.spec
+        .as_ref()
+        .and_then(|spec| spec.index)
+        .map_or_else(|| "?".to_owned(), |index| index.to_string())
 }
 
 pub(crate) fn word(gpu: &Gpu) -> &'static str {
@@ -88,5 +101,7 @@ pub(crate) fn word(gpu: &Gpu) -> &'static str {
 }
 
 pub(crate) fn action(gpu: &Gpu) -> &str {
-    gpu.status.as_ref().map_or("", |status| &status.recommended_action)
+    gpu.status
+        .as_ref()
+        .map_or("", |status| &status.recommended_action)
 }

@@ -15,16 +15,27 @@ pub(crate) async fn tell(once: bool) -> Result<()> {
     scene.healthy_node().await.context("step \"eight GPUs\"")?;
     scene.application_fault().await.context("step \"XID 31\"")?;
     scene.off_the_bus().await.context("step \"XID 79\"")?;
-    scene.contained_error().await.context("step \"contained ECC error\"")?;
-    scene.lost_and_found().await.context("step \"GPU lost, GPU back\"")?;
-    kernel_log::tell(&mut scene).await.context("step \"kernel log\"")?;
+    scene
+        .contained_error()
+        .await
+        .context("step \"contained ECC error\"")?;
+    scene
+        .lost_and_found()
+        .await
+        .context("step \"GPU lost, GPU back\"")?;
+    kernel_log::tell(&mut scene)
+        .await
+        .context("step \"kernel log\"")?;
     narrator::say("");
     narrator::say("Every outcome was as it should be.");
     if !once {
         scene.stay().await?;
     }
     let status = scene.node.daemon.stop().context("step \"stop\"")?;
-    ensure!(status.success(), "step \"stop\": the daemon ended with {status}");
+    ensure!(
+        status.success(),
+        "step \"stop\": the daemon ended with {status}"
+    );
     Ok(())
 }
 
@@ -35,8 +46,12 @@ pub(crate) struct Scene {
 
 impl Scene {
     async fn open() -> Result<Self> {
-        narrator::say("device-api-server tells the scheduler, the device plugin and the DRA driver of this node");
-        narrator::say("which GPUs are healthy. What counts as a fault is decided by policies: Wasm components,");
+        narrator::say(
+            "device-api-server tells the scheduler, the device plugin and the DRA driver of this node",
+        );
+        narrator::say(
+            "which GPUs are healthy. What counts as a fault is decided by policies: Wasm components,",
+        );
         narrator::say("sandboxed, that can be swapped without a release.");
         narrator::step(
             "Start the daemon",
@@ -44,7 +59,12 @@ impl Scene {
         );
         let node = Node::start()?;
         narrator::saw(&format!("listening on {}", node.socket().display()));
-        for line in node.daemon.log().iter().filter(|line| line.contains("policy loaded")) {
+        for line in node
+            .daemon
+            .log()
+            .iter()
+            .filter(|line| line.contains("policy loaded"))
+        {
             narrator::quote(line);
         }
         let mut client = node.native().await?;
@@ -60,7 +80,10 @@ impl Scene {
     }
 
     async fn healthy_node(&mut self) -> Result<()> {
-        narrator::step("Eight GPUs", "What ListGpus answers: a consistent list, derived health, one recommended action.");
+        narrator::step(
+            "Eight GPUs",
+            "What ListGpus answers: a consistent list, derived health, one recommended action.",
+        );
         for gpu in self.node.gpus() {
             self.becomes(&gpu.uuid, Health::Healthy).await?;
         }
@@ -87,9 +110,15 @@ impl Scene {
         );
         let name = self.xid(5, &[79])?;
         let gpu = self.client.get(&name).await?;
-        ensure!(health_of(&gpu) == Health::Unhealthy, "a read after the fault answered {:?}", health_of(&gpu));
+        ensure!(
+            health_of(&gpu) == Health::Unhealthy,
+            "a read after the fault answered {:?}",
+            health_of(&gpu)
+        );
         self.expect(&gpu, Health::Unhealthy, "RESTART_BM", "XidCriticalError")?;
-        let evidence = condition_of(&gpu, "XidCriticalError").map(|c| c.evidence.clone()).unwrap_or_default();
+        let evidence = condition_of(&gpu, "XidCriticalError")
+            .map(|c| c.evidence.clone())
+            .unwrap_or_default();
         ensure!(!evidence.is_empty(), "XidCriticalError has no evidence");
         for piece in evidence {
             narrator::quote(&format!("evidence from {}: {}", piece.source, piece.text));
@@ -117,9 +146,18 @@ impl Scene {
         narrator::did(&answer.done);
         let gpu = self.becomes(&name, Health::Unhealthy).await?;
         self.expect(&gpu, Health::Unhealthy, "RESTART_BM", "GpuLost")?;
-        for other in self.node.gpus().iter().filter(|other| other.index != 3 && other.index != 5) {
+        for other in self
+            .node
+            .gpus()
+            .iter()
+            .filter(|other| other.index != 3 && other.index != 5)
+        {
             let gpu = self.becomes(&other.uuid, Health::Healthy).await?;
-            ensure!(condition_of(&gpu, "GpuLost").is_none_or(|c| !is_problem(c)), "GPU {} was lost too", other.index);
+            ensure!(
+                condition_of(&gpu, "GpuLost").is_none_or(|c| !is_problem(c)),
+                "GPU {} was lost too",
+                other.index
+            );
         }
         narrator::saw("the other GPUs answered, and nothing is held against them");
         let answer = self.node.sim()?.found(3)?;
@@ -133,9 +171,15 @@ impl Scene {
         let (socket, sim) = (self.node.socket().display(), self.node.sim_socket());
         narrator::say("");
         narrator::say("The node stays up until Ctrl-C. Look around, in another terminal:");
-        narrator::say(&format!("   export DEVICE_API_SOCKET={socket} NVML_SIM_SOCKET={}", sim.display()));
+        narrator::say(&format!(
+            "   export DEVICE_API_SOCKET={socket} NVML_SIM_SOCKET={}",
+            sim.display()
+        ));
         let folder = device_api_tests::binary("devicectl")?;
-        let folder = folder.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+        let folder = folder
+            .parent()
+            .map(|folder| folder.display().to_string())
+            .unwrap_or_default();
         narrator::say(&format!("   {folder}/devicectl get gpus"));
         narrator::say(&format!("   {folder}/devicectl describe gpu 5"));
         narrator::say(&format!("   {folder}/devicectl watch"));
@@ -148,7 +192,10 @@ impl Scene {
     /// Injects XIDs; says the GPU's name.
     fn xid(&self, gpu: u32, codes: &[u64]) -> Result<String> {
         let answer = self.node.sim()?.xid(gpu, codes)?;
-        ensure!(answer.delivered == Some(true), "NVML's event was not taken by the daemon: {answer:?}");
+        ensure!(
+            answer.delivered == Some(true),
+            "NVML's event was not taken by the daemon: {answer:?}"
+        );
         narrator::did(&answer.done);
         self.node.uuid(gpu)
     }
@@ -158,22 +205,45 @@ impl Scene {
     }
 
     async fn becomes(&mut self, name: &str, health: Health) -> Result<Gpu> {
-        self.watch().await?.until(name, health.as_str_name(), |gpu| health_of(gpu) == health).await
+        self.watch()
+            .await?
+            .until(name, health.as_str_name(), |gpu| health_of(gpu) == health)
+            .await
     }
 
     async fn becomes_problem(&mut self, name: &str, type_: &str) -> Result<Gpu> {
         let problem = |gpu: &Gpu| condition_of(gpu, type_).is_some_and(is_problem);
-        self.watch().await?.until(name, &format!("{type_}=True"), problem).await
+        self.watch()
+            .await?
+            .until(name, &format!("{type_}=True"), problem)
+            .await
     }
 
     /// Checks a GPU's health, action and the condition that tells of it, and shows them.
     fn expect(&self, gpu: &Gpu, health: Health, action: &str, type_: &str) -> Result<()> {
         let condition = condition_of(gpu, type_).filter(|condition| is_problem(condition));
-        let condition = condition.with_context(|| format!("no condition {type_} that is a problem on {}", gpu.name))?;
-        ensure!(health_of(gpu) == health, "GPU is {:?}, not {health:?}", health_of(gpu));
-        ensure!(narrator::action(gpu) == action, "action is {}, not {action}", narrator::action(gpu));
-        narrator::saw(&format!("GPU {} is {}, action {action}", narrator::index(gpu), narrator::word(gpu)));
-        narrator::quote(&format!("{type_}: {} (by {})", condition.reason, owner(condition)));
+        let condition = condition
+            .with_context(|| format!("no condition {type_} that is a problem on {}", gpu.name))?;
+        ensure!(
+            health_of(gpu) == health,
+            "GPU is {:?}, not {health:?}",
+            health_of(gpu)
+        );
+        ensure!(
+            narrator::action(gpu) == action,
+            "action is {}, not {action}",
+            narrator::action(gpu)
+        );
+        narrator::saw(&format!(
+            "GPU {} is {}, action {action}",
+            narrator::index(gpu),
+            narrator::word(gpu)
+        ));
+        narrator::quote(&format!(
+            "{type_}: {} (by {})",
+            condition.reason,
+            owner(condition)
+        ));
         narrator::quote(&condition.message);
         Ok(())
     }
@@ -185,5 +255,7 @@ pub(crate) fn is_problem(condition: &Condition) -> bool {
 }
 
 fn owner(condition: &Condition) -> String {
-    condition.owner.as_ref().map_or_else(String::new, |owner| format!("{} {}", owner.name, owner.version))
+    condition.owner.as_ref().map_or_else(String::new, |owner| {
+        format!("{} {}", owner.name, owner.version)
+    })
 }

@@ -16,5 +16,7 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         .take(2)
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())
-        .with_context(|| format!("{name} was not built: run `cargo build --workspace` or `cargo xtask test`"))
+        .with_context(|| {
+            format!("{name} was not built: run `cargo build --workspace` or `cargo xtask test`")
+        })
 }

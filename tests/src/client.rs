@@ -21,7 +21,10 @@ async fn channel(socket: &Path) -> Result<Channel> {
     });
     // The address is for HTTP/2's sake; the connector ignores it.
     let endpoint = Endpoint::from_static("http://localhost");
-    endpoint.connect_with_connector(connector).await.with_context(|| format!("connecting to {}", socket.display()))
+    endpoint
+        .connect_with_connector(connector)
+        .await
+        .with_context(|| format!("connecting to {}", socket.display()))
 }
 
 /// The native dialect.
@@ -50,14 +53,26 @@ impl Native {
     /// # Errors
     /// The call's status.
     pub async fn get(&mut self, name: &str) -> Result<native::Gpu> {
-        let request = native::GetGpuRequest { name: name.to_owned(), namespace: String::new() };
-        self.gpus.get_gpu(request).await?.into_inner().gpu.context("an answer without a GPU")
+        let request = native::GetGpuRequest {
+            name: name.to_owned(),
+            namespace: String::new(),
+        };
+        self.gpus
+            .get_gpu(request)
+            .await?
+            .into_inner()
+            .gpu
+            .context("an answer without a GPU")
     }
 
     /// # Errors
     /// The call's status.
     pub async fn list(&mut self) -> Result<native::ListGpusResponse> {
-        Ok(self.gpus.list_gpus(native::ListGpusRequest::default()).await?.into_inner())
+        Ok(self
+            .gpus
+            .list_gpus(native::ListGpusRequest::default())
+            .await?
+            .into_inner())
     }
 
     /// Watches from the current state on (0), or after a version.
@@ -65,8 +80,13 @@ impl Native {
     /// # Errors
     /// The call's status.
     pub async fn watch(&mut self, resource_version: i64) -> Result<Watch> {
-        let request = native::WatchGpusRequest { namespace: String::new(), resource_version };
-        Ok(Watch { stream: self.gpus.watch_gpus(request).await?.into_inner() })
+        let request = native::WatchGpusRequest {
+            namespace: String::new(),
+            resource_version,
+        };
+        Ok(Watch {
+            stream: self.gpus.watch_gpus(request).await?.into_inner(),
+        })
     }
 }
 
@@ -105,7 +125,10 @@ impl Watch {
         mut wanted: impl FnMut(&native::Gpu) -> bool,
     ) -> Result<native::Gpu> {
         loop {
-            let event = self.next().await.with_context(|| format!("waiting for {name} to be {what}"))?;
+            let event = self
+                .next()
+                .await
+                .with_context(|| format!("waiting for {name} to be {what}"))?;
             if let Some(gpu) = event.gpu.filter(|gpu| gpu.name == name && wanted(gpu)) {
                 return Ok(gpu);
             }
@@ -123,16 +146,24 @@ impl Upstream {
     /// # Errors
     /// The socket can't be connected to.
     pub async fn connect(socket: &Path) -> Result<Self> {
-        Ok(Self { gpus: upstream::gpu_service_client::GpuServiceClient::new(channel(socket).await?) })
+        Ok(Self {
+            gpus: upstream::gpu_service_client::GpuServiceClient::new(channel(socket).await?),
+        })
     }
 }
 
 /// The derived health of a GPU.
 pub fn health_of(gpu: &native::Gpu) -> native::Health {
-    gpu.status.as_ref().map_or(native::Health::Unspecified, native::GpuStatus::health)
+    gpu.status
+        .as_ref()
+        .map_or(native::Health::Unspecified, native::GpuStatus::health)
 }
 
 /// One condition of a GPU.
 pub fn condition_of<'a>(gpu: &'a native::Gpu, type_: &str) -> Option<&'a native::Condition> {
-    gpu.status.as_ref()?.conditions.iter().find(|condition| condition.r#type == type_)
+    gpu.status
+        .as_ref()?
+        .conditions
+        .iter()
+        .find(|condition| condition.r#type == type_)
 }

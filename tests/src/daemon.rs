@@ -42,25 +42,35 @@ impl Daemon {
     /// # Errors
     /// It can't be run.
     pub fn spawn(mut command: Command) -> Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("running {command:?}"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("running {command:?}"))?;
         let stderr = child.stderr.take().context("no standard error")?;
         let log = Arc::new(Log::default());
-        std::thread::Builder::new().name("daemon-log".to_owned()).spawn({
-            let log = log.clone();
-            move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    let mut lines = log.lines.lock().unwrap_or_else(PoisonError::into_inner);
-                    if lines.lines.len() == LINES_MAX {
-                        lines.lines.pop_front();
+        std::thread::Builder::new()
+            .name("daemon-log".to_owned())
+            .spawn({
+                let log = log.clone();
+                move || {
+                    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                        let mut lines = log.lines.lock().unwrap_or_else(PoisonError::into_inner);
+                        if lines.lines.len() == LINES_MAX {
+                            lines.lines.pop_front();
+                        }
+                        lines.lines.push_back(line);
+                        log.more.notify_all();
                     }
-                    lines.lines.push_back(line);
+                    log.lines
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .ended = true;
                     log.more.notify_all();
                 }
-                log.lines.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
-                log.more.notify_all();
-            }
-        })?;
+            })?;
         Ok(Self { child, log })
     }
 
@@ -70,23 +80,45 @@ impl Daemon {
     /// The daemon ended without it, or [`PATIENCE`] is over; shows the log.
     pub fn wait_for(&self, words: &[&str]) -> Result<LogLine> {
         let deadline = SystemTime::now() + PATIENCE;
-        let mut lines = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self
+            .log
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(line) = lines.lines.iter().find(|line| words.iter().all(|word| line.contains(word))) {
+            if let Some(line) = lines
+                .lines
+                .iter()
+                .find(|line| words.iter().all(|word| line.contains(word)))
+            {
                 return Ok(line.clone());
             }
-            let left = deadline.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+            let left = deadline
+                .duration_since(SystemTime::now())
+                .unwrap_or(Duration::ZERO);
             if lines.ended || left.is_zero() {
                 let shown = Vec::from(lines.lines.clone()).join("\n");
                 bail!("the daemon never logged {words:?}; it said:\n{shown}");
             }
-            lines = self.log.more.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+            lines = self
+                .log
+                .more
+                .wait_timeout(lines, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
     /// What it has logged so far.
     pub fn log(&self) -> Vec<LogLine> {
-        self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).lines.iter().cloned().collect()
+        self.log
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lines
+            .iter()
+            .cloned()
+            .collect()
     }
 
     pub fn pid(&self) -> u32 {
@@ -106,13 +138,27 @@ impl Daemon {
     /// It does not end within [`PATIENCE`].
     pub fn wait(&mut self) -> Result<ExitStatus> {
         let deadline = SystemTime::now() + PATIENCE;
-        let mut lines = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self
+            .log
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         while !lines.ended {
-            let left = deadline.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+            let left = deadline
+                .duration_since(SystemTime::now())
+                .unwrap_or(Duration::ZERO);
             if left.is_zero() {
-                bail!("the daemon does not end; it said:\n{}", Vec::from(lines.lines.clone()).join("\n"));
+                bail!(
+                    "the daemon does not end; it said:\n{}",
+                    Vec::from(lines.lines.clone()).join("\n")
+                );
             }
-            lines = self.log.more.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+            lines = self
+                .log
+                .more
+                .wait_timeout(lines, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         drop(lines);
         Ok(self.child.wait()?)

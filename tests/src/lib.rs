@@ -10,9 +10,14 @@ mod daemon;
 mod node;
 
 pub use binaries::binary;
-pub use client::{Native, Upstream, Watch, health_of, condition_of};
+pub use client::{Native, Upstream, Watch, condition_of, health_of};
 pub use daemon::{Daemon, LogLine};
 pub use node::{Builder, Node};
+
+/// The guest fixtures, as components.
+pub mod guests {
+    include!(concat!(env!("OUT_DIR"), "/guests.rs"));
+}
 
 /// How long anything may take before a test gives up on it: far beyond what a busy machine with two
 /// cores needs, so that only what never happens fails.

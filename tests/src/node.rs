@@ -75,7 +75,8 @@ impl Builder {
     /// It, or the simulated library, was not built.
     pub fn spawn(self) -> Result<Node> {
         let kmsg = self.dir.path().join("kmsg");
-        mknodat(CWD, &kmsg, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("making the kernel log")?;
+        mknodat(CWD, &kmsg, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .context("making the kernel log")?;
         let mut command = Command::new(binary("device-api-server")?);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEVICE_API_")) {
             command.env_remove(name);
@@ -83,20 +84,42 @@ impl Builder {
         let socket = self.dir.path().join("device.sock");
         command
             .arg(format!("--unix-socket={}", socket.display()))
-            .args(["--grpc-address=127.0.0.1:0", "--admin-address=127.0.0.1", "--health-port=0", "--metrics-port=0"])
+            .args([
+                "--grpc-address=127.0.0.1:0",
+                "--admin-address=127.0.0.1",
+                "--health-port=0",
+                "--metrics-port=0",
+            ])
             .arg(format!("--kmsg-path={}", kmsg.display()))
-            .args(["--kmsg-drill", "--drills=enforce", "--nvml-poll-interval=200ms"]);
+            .args(["--kmsg-drill", "--nvml-poll-interval=200ms"]);
+        if !self.args.iter().any(|arg| arg.starts_with("--drills=")) {
+            command.arg("--drills=enforce");
+        }
         if self.has_nvml {
             command
-                .arg(format!("--nvml-library={}", nvml_sim::find_library()?.display()))
+                .arg(format!(
+                    "--nvml-library={}",
+                    nvml_sim::find_library()?.display()
+                ))
                 .env("NVML_SIM_SOCKET", self.dir.path().join("sim.sock"))
                 .env("NVML_SIM_GPUS", self.gpus.to_string());
         } else {
-            command.arg(format!("--nvml-library={}", self.dir.path().join("no-such-library.so").display()));
+            command.arg(format!(
+                "--nvml-library={}",
+                self.dir.path().join("no-such-library.so").display()
+            ));
         }
-        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         let daemon = Daemon::spawn(command)?;
-        Ok(Node { dir: self.dir, gpus: self.gpus, socket, kmsg, daemon })
+        Ok(Node {
+            dir: self.dir,
+            gpus: self.gpus,
+            socket,
+            kmsg,
+            daemon,
+        })
     }
 }
 
@@ -116,7 +139,13 @@ impl Node {
     pub fn builder() -> Result<Builder> {
         // Short: a socket's path has 107 bytes.
         let dir = tempfile::Builder::new().prefix("dapi").tempdir()?;
-        Ok(Builder { dir, gpus: GPUS_DEFAULT, has_nvml: true, args: Vec::new(), env: Vec::new() })
+        Ok(Builder {
+            dir,
+            gpus: GPUS_DEFAULT,
+            has_nvml: true,
+            args: Vec::new(),
+            env: Vec::new(),
+        })
     }
 
     /// 8 × H100, ready.
@@ -150,7 +179,10 @@ impl Node {
     /// # Errors
     /// The node has fewer.
     pub fn uuid(&self, gpu: u32) -> Result<String> {
-        Ok(Profile::standard().gpu(gpu).with_context(|| format!("no GPU {gpu}"))?.uuid)
+        Ok(Profile::standard()
+            .gpu(gpu)
+            .with_context(|| format!("no GPU {gpu}"))?
+            .uuid)
     }
 
     /// Breaks GPUs.
@@ -189,7 +221,11 @@ impl Node {
         let mut client = self.native().await?;
         for gpu in self.gpus() {
             let healthy = |gpu: &native::Gpu| health_of(gpu) == native::Health::Healthy;
-            client.watch(0).await?.until(&gpu.uuid, "Healthy", healthy).await?;
+            client
+                .watch(0)
+                .await?
+                .until(&gpu.uuid, "Healthy", healthy)
+                .await?;
         }
         Ok(client)
     }
@@ -203,14 +239,19 @@ impl Node {
     }
 
     /// The address that the daemon's log gives for a listener that was started with port 0:
-    /// `health:`, `metrics:` or `API: TCP`.
+    /// `/healthz`, `/metrics` or `API: TCP`.
     ///
     /// # Errors
     /// The log names none.
     pub fn address(&self, listener: &str) -> Result<String> {
         let line = self.daemon.wait_for(&[listener, "address="])?;
-        let at = line.find("127.0.0.1:").with_context(|| format!("no address in {line:?}"))?;
+        let at = line
+            .find("127.0.0.1:")
+            .with_context(|| format!("no address in {line:?}"))?;
         let address: String = line.chars().skip(line[..at].chars().count()).collect();
-        Ok(address.chars().take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':').collect())
+        Ok(address
+            .chars()
+            .take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':')
+            .collect())
     }
 }

@@ -99,11 +99,15 @@ pub(crate) const CRATES: &[Crate] = &[
         &["device-api-core"],
         "siblings never see siblings",
     ),
-    row(
-        "device-api-policy",
-        &["device-api-core", "device-api-wasm"],
-        "the health world on the engine; siblings never see siblings",
-    ),
+    Crate {
+        tests_may_use: &["bundled-policies"],
+        ..row(
+            "device-api-policy",
+            &["device-api-core", "device-api-wasm"],
+            "the health world on the engine; only its tests judge with the bundled policies, \
+             which are data to it",
+        )
+    },
     row(
         "device-api-wasm",
         &[],

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use device_api_proto::native::{Clear, Condition, Gpu, GpuSpec, Owner};
+use device_api_proto::native::{Clear, Condition, Gpu, GpuSpec, Owner, owner};
 
 use super::resolve;
 use crate::args::{Args, Format};
@@ -89,8 +89,10 @@ fn describe_condition(to: &mut dyn Write, condition: &Condition, now: jiff::Time
     if judgement == Judgement::Problem {
         detail(to, "Action", &condition.recommended_action)?;
     }
-    detail(to, "Owner", &condition.owner.as_ref().map(owner).unwrap_or_default())?;
-    detail(to, "Counted", if condition.counted { "" } else { "no: it changes no health" })?;
+    detail(to, "Owner", &condition.owner.as_ref().map(owned_by).unwrap_or_default())?;
+    // The host's own condition is what health is derived *to*.
+    let derived = condition.owner.as_ref().is_some_and(|owner| owner.kind() == owner::Kind::Host);
+    detail(to, "Counted", if condition.counted || derived { "" } else { "no: it changes no health" })?;
     let incident = (condition.incident != 0).then(|| condition.incident.to_string());
     detail(to, "Incident", &incident.unwrap_or_default())?;
     let clears: Vec<String> = condition.clears.iter().map(clear).collect();
@@ -123,7 +125,7 @@ fn since(time: Option<&prost_types::Timestamp>, now: jiff::Timestamp) -> String 
     time.map(|time| format!("{time} ({} ago)", table::age(Some(time), now))).unwrap_or_default()
 }
 
-fn owner(owner: &Owner) -> String {
+fn owned_by(owner: &Owner) -> String {
     let version = if owner.version.is_empty() { String::new() } else { format!("@{}", owner.version) };
     let digest = owner.digest.get(..DIGEST_DIGITS).unwrap_or(&owner.digest);
     let digest = if digest.is_empty() { String::new() } else { format!(" ({digest})") };
@@ -139,7 +141,7 @@ fn clear(clear: &Clear) -> String {
 mod tests {
     use super::*;
     use crate::table::tests::{gpu, problem};
-    use device_api_proto::native::{Evidence, Health, Severity, owner::Kind};
+    use device_api_proto::native::{Evidence, Health, Severity};
 
     fn time(seconds: i64) -> Option<prost_types::Timestamp> {
         Some(prost_types::Timestamp { seconds, nanos: 0 })
@@ -160,7 +162,7 @@ mod tests {
             recommended_action: "RESTART_BM".to_owned(),
             last_transition_time: time(900),
             owner: Some(Owner {
-                kind: Kind::Policy.into(),
+                kind: owner::Kind::Policy.into(),
                 name: "xid-policy".to_owned(),
                 version: "0.1.0".to_owned(),
                 digest: "0123456789abcdef".to_owned(),

@@ -57,12 +57,18 @@ fn known(gpus: &[Gpu]) -> String {
     format!("there are {}{more}", names.join(", "))
 }
 
+/// Digits of a UUID that must be given at least: fewer are more likely a mistyped index.
+const UUID_DIGITS_MIN: usize = 4;
+
 /// Whether `name` begins with `part`, case and a leading `GPU-` or `MIG-` aside.
 fn begins(name: &str, part: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let part = part.to_ascii_lowercase();
-    let bare = name.strip_prefix("gpu-").or_else(|| name.strip_prefix("mig-")).unwrap_or(&name);
-    !part.is_empty() && (name.starts_with(&part) || bare.starts_with(&part))
+    let bare = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        let bare = text.strip_prefix("gpu-").or_else(|| text.strip_prefix("mig-")).map(str::to_owned);
+        bare.unwrap_or(text)
+    };
+    let part = bare(part);
+    part.len() >= UUID_DIGITS_MIN && bare(name).starts_with(&part)
 }
 
 /// Domain, bus, device and function of an address in any of its usual forms.
@@ -94,9 +100,9 @@ mod tests {
     fn check(name: &str, expected: Result<u32, &str>) {
         let gpus = [
             gpu("default", "GPU-aaaa-1", "GPU-aaaa-1", 0, "0000:1b:00.0"),
-            gpu("default", "GPU-aabb-2", "GPU-aabb-2", 1, "0000:43:00.0"),
+            gpu("default", "GPU-aaaa-2", "GPU-aaaa-2", 1, "0000:43:00.0"),
             gpu("default", "1", "GPU-cccc-3", 2, "0001:43:00.0"),
-            gpu("other", "1", "GPU-dddd-4", 3, "0002:43:00.0"),
+            gpu("other", "1", "GPU-9add-4", 3, "0002:43:00.0"),
         ];
         let found = resolve(&gpus, name).map(|gpu| gpu.spec.as_ref().unwrap().index.unwrap());
         match (found, expected) {
@@ -112,12 +118,13 @@ mod tests {
         check("0", Ok(0));
         check("43:00.0", Ok(1));
         check("00000001:43:00", Ok(2));
-        check("gpu-AABB", Ok(1));
-        check("cc", Ok(2));
+        check("gpu-AAAA-2", Ok(1));
+        check("cccc", Ok(2));
+        check("9a", Err("\"9a\" not found"));
         check("other/1", Ok(3));
         check("1", Err("may be any of 1, other/1"));
-        check("GPU-aa", Err("may be any of GPU-aaaa-1, GPU-aabb-2"));
-        check("7", Err("\"7\" not found; there are GPU-aaaa-1, GPU-aabb-2, 1, other/1"));
+        check("GPU-aaaa", Err("may be any of GPU-aaaa-1, GPU-aaaa-2"));
+        check("7", Err("\"7\" not found; there are GPU-aaaa-1, GPU-aaaa-2, 1, other/1"));
         check("", Err("not found"));
         assert!(resolve(&[], "x").unwrap_err().to_string().ends_with("the daemon knows none"));
     }

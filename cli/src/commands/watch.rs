@@ -39,17 +39,19 @@ pub(super) async fn run<W: Write>(args: &Args, out: &mut Output<W>) -> Result<()
     heads(args.output, out)?;
     let mut seen = Seen::default();
     let mut delay = RETRY_MIN;
+    // The first new list is followed at once: meanwhile nobody tells us of changes.
+    let mut delay_after_list = Duration::ZERO;
     loop {
         let resumed_after = seen.version;
         let mut ended = follow(args, &mut client, &mut seen, out).await;
         if seen.version != resumed_after {
-            delay = RETRY_MIN;
+            (delay, delay_after_list) = (RETRY_MIN, Duration::ZERO);
         }
         if ended.as_ref().is_err_and(Failure::is_out_of_range) {
             tell(&format!("version {} is out of the daemon's history; listing again", seen.version));
             ended = relist(args, &mut client, &mut seen, out).await;
             if ended.is_ok() {
-                pause(&mut delay).await;
+                pause(&mut delay_after_list).await;
                 continue;
             }
         }
@@ -76,7 +78,7 @@ async fn reconnect(args: &Args, delay: &mut Duration) -> Result<Client, Failure>
 
 async fn pause(delay: &mut Duration) {
     tokio::time::sleep(*delay).await;
-    *delay = (*delay * 2).min(RETRY_MAX);
+    *delay = (*delay * 2).clamp(RETRY_MIN, RETRY_MAX);
 }
 
 /// Prints changes until the stream ends.

@@ -204,6 +204,11 @@ pub fn upsert(conditions: &mut Vec<Condition>, mut new: Condition) -> bool {
             if old.status() == new.status() {
                 new.transition = old.transition;
             }
+            // The same fault, seen anew or by another source: what was known of it stays.
+            if old.incident.is_some() && old.incident == new.incident {
+                let newer = std::mem::replace(&mut new.evidence, std::mem::take(&mut old.evidence));
+                absorb_evidence(&mut new.evidence, newer);
+            }
             *old = new;
             true
         }
@@ -294,6 +299,34 @@ pub(crate) mod tests {
             (9, 1)
         );
         assert!(conditions.is_sorted_by(|a, b| a.type_ < b.type_));
+    }
+
+    #[test]
+    fn n5_evidence_of_one_incident_gathers_and_each_source_keeps_its_first_word() {
+        let told = |source, text: &str, reason: &str, incident| Condition {
+            reason: reason.to_owned(),
+            incident: Some(IncidentId(incident)),
+            evidence: vec![Evidence {
+                source,
+                observed_at: WallTime::default(),
+                text: text.to_owned(),
+            }],
+            ..condition("A", Judgement::Problem, Severity::Fatal)
+        };
+        let mut conditions = Vec::new();
+        upsert(&mut conditions, told(Source::Nvml, "1", "Because", 1));
+        upsert(&mut conditions, told(Source::Kmsg, "2", "Because", 1));
+        upsert(&mut conditions, told(Source::Kmsg, "3", "Otherwise", 1));
+        let texts = |conditions: &[Condition]| {
+            conditions[0]
+                .evidence
+                .iter()
+                .map(|e| e.text.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&conditions), ["1", "2"]);
+        upsert(&mut conditions, told(Source::Kmsg, "4", "Another", 2));
+        assert_eq!(texts(&conditions), ["4"], "another incident begins anew");
     }
 
     #[test]

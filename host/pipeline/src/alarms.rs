@@ -105,9 +105,9 @@ impl Shared {
 
     fn wake(&self, state: &mut State, uuid: &DeviceUuid, policy: usize, name: &str) -> Vec<Call> {
         let drill = self
-            .cache
-            .device(uuid)
-            .is_some_and(|device| device.simulated);
+            .lane(state, uuid)
+            .drill_wakes
+            .remove(&(policy, name.to_owned()));
         let timer = Observation {
             drill,
             attrs: vec![Attr::text("name", name)],

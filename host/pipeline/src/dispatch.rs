@@ -241,7 +241,8 @@ impl Shared {
             lane.queue.push_front(pending);
         }
         self.write(state, uuid, &decisions, &signals);
-        self.plan(state, uuid, &decisions, now);
+        let drill = signals.iter().all(|signal| signal.drill);
+        self.plan(state, uuid, &decisions, drill, now);
         let lane = self.lane(state, uuid);
         let settled = lane.settle(through);
         self.cache.settle(uuid, settled);
@@ -397,11 +398,19 @@ impl Shared {
         state: &mut State,
         uuid: &DeviceUuid,
         decisions: &[(usize, Decision)],
+        drill: bool,
         now: BootTime,
     ) {
         for (at, decision) in decisions {
             for wake in &decision.wakes {
                 self.set_wake(state, uuid, *at, wake, now);
+                let wakes = &mut self.lane(state, uuid).drill_wakes;
+                let key = (*at, wake.name.clone());
+                if drill && !wake.after.is_zero() {
+                    wakes.insert(key)
+                } else {
+                    wakes.remove(&key)
+                };
             }
             for verdict in &decision.verdicts {
                 let key = Key::Quiet {

@@ -1,6 +1,6 @@
 //! The lane of one GPU: its signals in order, at most one batch of them with the policies.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use device_api_core::clock::BootTime;
@@ -73,6 +73,8 @@ pub(crate) struct Lane {
     decided: SignalSeq,
     pub(crate) samples: Arc<Samples>,
     pub(crate) told: Told,
+    /// Timers that drills have set, by policy and name: what they bring is a drill too.
+    pub(crate) drill_wakes: HashSet<(usize, String)>,
     /// When a 63 or 94 was last seen.
     pub(crate) contained: Option<BootTime>,
     /// The double-bit error that waits for one.
@@ -91,6 +93,7 @@ impl Lane {
             decided: SignalSeq::default(),
             samples: Arc::default(),
             told: Told::default(),
+            drill_wakes: HashSet::new(),
             contained: None,
             double_bit: None,
         }

@@ -27,18 +27,33 @@ pub(crate) fn device(evaluation: &Evaluation) -> wit::Device {
 fn device_attrs(info: &DeviceInfo) -> Vec<wit::Attr> {
     let text = |key: &str, value: &str| {
         let value = wit::Value::Text(value.to_owned());
-        wit::Attr { key: key.to_owned(), value }
+        wit::Attr {
+            key: key.to_owned(),
+            value,
+        }
     };
     let mut attrs = Vec::new();
-    for (key, value) in [("product", &info.product), ("serial", &info.serial), ("cuda", &info.cuda_version)] {
+    for (key, value) in [
+        ("product", &info.product),
+        ("serial", &info.serial),
+        ("cuda", &info.cuda_version),
+    ] {
         if !value.is_empty() {
             attrs.push(text(key, value));
         }
     }
-    let memory = info.memory_bytes.and_then(|bytes| i64::try_from(bytes).ok());
-    for (key, value) in [("index", info.index.map(i64::from)), ("memory-bytes", memory)] {
+    let memory = info
+        .memory_bytes
+        .and_then(|bytes| i64::try_from(bytes).ok());
+    for (key, value) in [
+        ("index", info.index.map(i64::from)),
+        ("memory-bytes", memory),
+    ] {
         if let Some(value) = value {
-            attrs.push(wit::Attr { key: key.to_owned(), value: wit::Value::Int(value) });
+            attrs.push(wit::Attr {
+                key: key.to_owned(),
+                value: wit::Value::Int(value),
+            });
         }
     }
     attrs
@@ -86,7 +101,10 @@ pub(crate) fn signal(signal: &Signal) -> wit::Signal {
 }
 
 fn attr(attr: &Attr) -> wit::Attr {
-    wit::Attr { key: attr.key.clone(), value: value(&attr.value) }
+    wit::Attr {
+        key: attr.key.clone(),
+        value: value(&attr.value),
+    }
 }
 
 pub(crate) fn value(value: &Value) -> wit::Value {

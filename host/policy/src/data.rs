@@ -42,7 +42,10 @@ impl GuestData {
         }
         self.samples = Arc::clone(&evaluation.samples);
         self.draft = Some(Draft::new(std::mem::take(&mut evaluation.state)));
-        self.now_ms = evaluation.signals.last().map_or(0, |newest| newest.observed_at.unix_ms());
+        self.now_ms = evaluation
+            .signals
+            .last()
+            .map_or(0, |newest| newest.observed_at.unix_ms());
         self.last_error = None;
     }
 

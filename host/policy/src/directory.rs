@@ -50,11 +50,21 @@ impl PolicyHost {
         };
         for (at, name) in names.into_iter().enumerate() {
             let loaded = if at < POLICIES_MAX {
-                let Settings { config, limits } = settings(name.strip_suffix(ENDING).unwrap_or(&name));
-                read(&root, &name, limits.component_bytes_max)
-                    .and_then(|bytes| self.load(&PolicySource { origin: origin(&name), bytes: bytes.into(), config, limits }))
+                let Settings { config, limits } =
+                    settings(name.strip_suffix(ENDING).unwrap_or(&name));
+                read(&root, &name, limits.component_bytes_max).and_then(|bytes| {
+                    self.load(&PolicySource {
+                        origin: origin(&name),
+                        bytes: bytes.into(),
+                        config,
+                        limits,
+                    })
+                })
             } else {
-                Err(PolicyError::TooMany { origin: origin(&name), max: POLICIES_MAX })
+                Err(PolicyError::TooMany {
+                    origin: origin(&name),
+                    max: POLICIES_MAX,
+                })
             };
             match loaded {
                 Ok(policy) => load.policies.push(policy),
@@ -69,16 +79,25 @@ const ENDING: &str = ".wasm";
 
 /// The directory without links in its path, and the names in it that may be policies, sorted.
 fn candidates(directory: &Path) -> Result<(PathBuf, Vec<String>), PolicyError> {
-    let unreadable = |source: io::Error| PolicyError::ReadDirectory { path: directory.to_owned(), source };
+    let unreadable = |source: io::Error| PolicyError::ReadDirectory {
+        path: directory.to_owned(),
+        source,
+    };
     let root = fs::canonicalize(directory).map_err(unreadable)?;
     let mut names = Vec::new();
     for (at, entry) in fs::read_dir(&root).map_err(unreadable)?.enumerate() {
         if at >= ENTRIES_MAX {
-            return Err(PolicyError::CrowdedDirectory { path: directory.to_owned(), max: ENTRIES_MAX });
+            return Err(PolicyError::CrowdedDirectory {
+                path: directory.to_owned(),
+                max: ENTRIES_MAX,
+            });
         }
         // A name that is no UTF-8 can't end in a way that we asked for and be shown as well.
         let name = entry.map_err(unreadable)?.file_name().into_string();
-        names.extend(name.ok().filter(|name| name.ends_with(ENDING) && !name.starts_with('.')));
+        names.extend(
+            name.ok()
+                .filter(|name| name.ends_with(ENDING) && !name.starts_with('.')),
+        );
     }
     names.sort_unstable();
     Ok((root, names))
@@ -92,25 +111,44 @@ fn origin(name: &str) -> String {
 /// Reads a regular file beneath `root`, links followed, in one go and not beyond its bound.
 fn read(root: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>, PolicyError> {
     let origin = origin(name);
-    let unreadable = |source: io::Error| PolicyError::ReadFile { origin: origin.clone(), source };
+    let unreadable = |source: io::Error| PolicyError::ReadFile {
+        origin: origin.clone(),
+        source,
+    };
     let path = fs::canonicalize(root.join(name)).map_err(unreadable)?;
     if !path.starts_with(root) {
-        return Err(PolicyError::Outside { origin, target: path });
+        return Err(PolicyError::Outside {
+            origin,
+            target: path,
+        });
     }
-    refuse_special(&origin, fs::metadata(&path).map_err(unreadable)?.file_type())?;
+    refuse_special(
+        &origin,
+        fs::metadata(&path).map_err(unreadable)?.file_type(),
+    )?;
     let file = open(&path).map_err(unreadable)?;
     // Looked at again through the handle: what was opened is what counts.
     let metadata = file.metadata().map_err(unreadable)?;
     refuse_special(&origin, metadata.file_type())?;
     let too_large = |bytes: u64| usize::try_from(bytes).map_or(true, |bytes| bytes > bytes_max);
     if too_large(metadata.len()) {
-        return Err(PolicyError::TooLarge { origin, max: bytes_max });
+        return Err(PolicyError::TooLarge {
+            origin,
+            max: bytes_max,
+        });
     }
     let mut bytes = Vec::new();
-    let bound = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(bound).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bound = u64::try_from(bytes_max)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    file.take(bound)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     if bytes.len() > bytes_max {
-        return Err(PolicyError::TooLarge { origin, max: bytes_max });
+        return Err(PolicyError::TooLarge {
+            origin,
+            max: bytes_max,
+        });
     }
     Ok(bytes)
 }
@@ -118,7 +156,10 @@ fn read(root: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>, PolicyErro
 /// Without waiting for a writer, should the file have become a FIFO since it was looked at.
 fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits());
-    OpenOptions::new().read(true).custom_flags(flags.unwrap_or_default()).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.unwrap_or_default())
+        .open(path)
 }
 
 fn refuse_special(origin: &str, kind: fs::FileType) -> Result<(), PolicyError> {
@@ -133,5 +174,8 @@ fn refuse_special(origin: &str, kind: fs::FileType) -> Result<(), PolicyError> {
     } else {
         "a device"
     };
-    Err(PolicyError::NotAFile { origin: origin.to_owned(), found })
+    Err(PolicyError::NotAFile {
+        origin: origin.to_owned(),
+        found,
+    })
 }

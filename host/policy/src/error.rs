@@ -1,5 +1,6 @@
 //! What can go wrong with a policy before it may judge anything, one variant per failed operation.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 
 use device_api_wasm::{CallError, EngineError, LoadError};
@@ -22,7 +23,9 @@ pub enum PolicyError {
     },
     #[error("policy directory {} has more than {max} entries: is it the right one?", .path.display())]
     CrowdedDirectory { path: PathBuf, max: usize },
-    #[error("policy {origin} is not loaded: there are {max} others before it, which is the most allowed")]
+    #[error(
+        "policy {origin} is not loaded: there are {max} others before it, which is the most allowed"
+    )]
     TooMany { origin: String, max: usize },
     #[error("policy {origin} is {found}, not a regular file: put the component itself there")]
     NotAFile { origin: String, found: &'static str },
@@ -31,22 +34,26 @@ pub enum PolicyError {
         .target.display()
     )]
     Outside { origin: String, target: PathBuf },
-    #[error("policy {origin} can't be read: check that the file, or what it links to, exists and its permissions")]
+    #[error(
+        "policy {origin} can't be read: check that the file, or what it links to, exists and its permissions"
+    )]
     ReadFile {
         origin: String,
         #[source]
         source: std::io::Error,
     },
-    #[error("policy {origin} has more than {max} bytes: strip it, or raise the limit component_bytes_max")]
+    #[error(
+        "policy {origin} has more than {max} bytes: strip it, or raise the limit component_bytes_max"
+    )]
     TooLarge { origin: String, max: usize },
     /// The source says what the file is, and what to do.
-    #[error("policy {origin} can't be loaded: the file")]
+    #[error("policy {origin} can't be loaded")]
     Load {
         origin: String,
         #[source]
         source: LoadError,
     },
-    #[error("policy {origin} can't be configured: it")]
+    #[error("policy {origin} can't be configured")]
     Configure {
         origin: String,
         #[source]
@@ -64,17 +71,39 @@ pub enum PolicyError {
         source: std::io::Error,
     },
     #[error("policy {origin} is named {name:?}, and so is {other}: remove one of the two")]
-    DuplicateName { origin: String, name: String, other: String },
-    #[error("policy {origin} owns the condition type {condition:?}, and so does {other}: remove one of the two")]
-    DuplicateType { origin: String, condition: String, other: String },
+    DuplicateName {
+        origin: String,
+        name: String,
+        other: String,
+    },
+    #[error(
+        "policy {origin} owns the condition type {condition:?}, and so does {other}: remove one of the two"
+    )]
+    DuplicateType {
+        origin: String,
+        condition: String,
+        other: String,
+    },
 }
 
 impl PolicyError {
     /// This error and its sources on one line.
     #[must_use]
     pub fn chain(&self) -> String {
-        let first: &dyn std::error::Error = self;
-        let chain = std::iter::successors(Some(first), |error| error.source());
-        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ").replace("the file: ", "it ").replace("it: ", "it ")
+        // What the engine says of a file or a call begins with its verb.
+        let joint = if matches!(self, Self::Load { .. } | Self::Configure { .. }) {
+            ": it "
+        } else {
+            ": "
+        };
+        let sources = std::iter::successors(self.source(), |error: &&dyn std::error::Error| {
+            (*error).source()
+        });
+        let sources: Vec<String> = sources.map(ToString::to_string).collect();
+        if sources.is_empty() {
+            self.to_string()
+        } else {
+            format!("{self}{joint}{}", sources.join(": "))
+        }
     }
 }

@@ -49,8 +49,13 @@ mod tests {
     #[test]
     fn the_readings_are_those_of_the_docs() {
         let docs = include_str!("../../../docs/readings.md");
-        let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-        let mut keys: Vec<&str> = rows.map(|(key, _)| key).filter(|key| key.contains('.')).collect();
+        let rows = docs
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let mut keys: Vec<&str> = rows
+            .map(|(key, _)| key)
+            .filter(|key| key.contains('.'))
+            .collect();
         keys.sort_unstable();
         assert_eq!(keys, READINGS);
     }
@@ -58,6 +63,8 @@ mod tests {
     #[test]
     fn features_are_kinds_and_readings() {
         assert!(has("kind:sxid") && has("reading:power.draw"));
-        assert!(!has("kind:rumour") && !has("reading:aura.colour") && !has("power.draw") && !has(""));
+        assert!(
+            !has("kind:rumour") && !has("reading:aura.colour") && !has("power.draw") && !has("")
+        );
     }
 }

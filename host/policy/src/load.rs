@@ -36,7 +36,9 @@ impl PolicyHost {
     /// # Errors
     /// The engine can't run on this machine, or gets no thread.
     pub fn new() -> Result<Self, PolicyHostError> {
-        Ok(Self { engine: Engine::new()? })
+        Ok(Self {
+            engine: Engine::new()?,
+        })
     }
 
     /// Compiles, links and configures a policy, then starts its thread. Takes some 50 ms for a small
@@ -48,20 +50,40 @@ impl PolicyHost {
     /// describes itself outside of the contract.
     pub fn load(&self, source: &PolicySource) -> Result<Arc<LoadedPolicy>, PolicyError> {
         let origin = &source.origin;
-        let unusable = |source: LoadError| PolicyError::Load { origin: origin.clone(), source };
-        let loaded = self.engine.load(&source.bytes, source.limits).map_err(unusable)?;
+        let unusable = |source: LoadError| PolicyError::Load {
+            origin: origin.clone(),
+            source,
+        };
+        let loaded = self
+            .engine
+            .load(&source.bytes, source.limits)
+            .map_err(unusable)?;
         let program = Program::link(&loaded).map_err(unusable)?;
         let telemetry = Arc::new(Telemetry::new(origin));
-        let recipe = Recipe { program, config: source.config.clone(), telemetry: Arc::clone(&telemetry) };
+        let recipe = Recipe {
+            program,
+            config: source.config.clone(),
+            telemetry: Arc::clone(&telemetry),
+        };
 
-        let (sandbox, said) =
-            recipe.start().map_err(|source| PolicyError::Configure { origin: origin.clone(), source })?;
+        let (sandbox, said) = recipe.start().map_err(|source| PolicyError::Configure {
+            origin: origin.clone(),
+            source,
+        })?;
         let said = said.map_err(|text| {
             let said = printable(&text, SAID_BYTES_MAX);
-            PolicyError::Refused { origin: origin.clone(), said }
+            PolicyError::Refused {
+                origin: origin.clone(),
+                said,
+            }
         })?;
-        let described = info::describe(&said, recipe.program.digest())
-            .map_err(|Invalid(what)| PolicyError::Invalid { origin: origin.clone(), what })?;
+        let described =
+            info::describe(&said, recipe.program.digest()).map_err(|Invalid(what)| {
+                PolicyError::Invalid {
+                    origin: origin.clone(),
+                    what,
+                }
+            })?;
         telemetry.set_name(&described.info.id.name);
         for kind in &described.unknown_kinds {
             telemetry.unknown_word("kind of signal", kind, "a kind that never comes");
@@ -69,15 +91,25 @@ impl PolicyHost {
 
         let info = Arc::new(described.info);
         log_loaded(&info, origin);
-        let runner = Runner { recipe, info, sandbox: Some(sandbox) };
-        let policy = LoadedPolicy::spawn(runner, origin)
-            .map_err(|source| PolicyError::Thread { origin: origin.clone(), source })?;
+        let runner = Runner {
+            recipe,
+            info,
+            sandbox: Some(sandbox),
+        };
+        let policy = LoadedPolicy::spawn(runner, origin).map_err(|source| PolicyError::Thread {
+            origin: origin.clone(),
+            source,
+        })?;
         Ok(Arc::new(policy))
     }
 }
 
 fn log_loaded(info: &PolicyInfo, origin: &str) {
-    let types: Vec<&str> = info.owns.iter().map(|owned| owned.condition.as_str()).collect();
+    let types: Vec<&str> = info
+        .owns
+        .iter()
+        .map(|owned| owned.condition.as_str())
+        .collect();
     tracing::info!(
         policy = %info.id,
         origin,

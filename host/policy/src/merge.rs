@@ -50,12 +50,26 @@ struct Seat<M> {
 
 fn seat_all<M: Member>(bundled: Vec<M>, from_directory: Vec<M>) -> (Vec<M>, Vec<PolicyError>) {
     let mut seats: Vec<Seat<M>> = Vec::new();
-    let replaces = |member: &M| bundled.iter().any(|own| own.info().id.name == member.info().id.name);
+    let replaces = |member: &M| {
+        bundled
+            .iter()
+            .any(|own| own.info().id.name == member.info().id.name)
+    };
     // Replacements first: what they give up is free for the others, whatever the files are called.
     let (replacements, others): (Vec<M>, Vec<M>) = from_directory.into_iter().partition(replaces);
-    let later = replacements.into_iter().chain(others).map(|member| Seat { member, is_bundled: false });
+    let later = replacements.into_iter().chain(others).map(|member| Seat {
+        member,
+        is_bundled: false,
+    });
     let mut errors = Vec::new();
-    for newcomer in bundled.into_iter().map(|member| Seat { member, is_bundled: true }).chain(later) {
+    for newcomer in bundled
+        .into_iter()
+        .map(|member| Seat {
+            member,
+            is_bundled: true,
+        })
+        .chain(later)
+    {
         errors.extend(seat(&mut seats, newcomer).err());
     }
     (seats.into_iter().map(|seat| seat.member).collect(), errors)
@@ -63,17 +77,27 @@ fn seat_all<M: Member>(bundled: Vec<M>, from_directory: Vec<M>) -> (Vec<M>, Vec<
 
 fn seat<M: Member>(seats: &mut Vec<Seat<M>>, newcomer: Seat<M>) -> Result<(), PolicyError> {
     let (info, origin) = (newcomer.member.info(), newcomer.member.origin().to_owned());
-    let namesake = seats.iter().position(|other| other.member.info().id.name == info.id.name);
+    let namesake = seats
+        .iter()
+        .position(|other| other.member.info().id.name == info.id.name);
     for (at, other) in seats.iter().enumerate() {
         let gives_way = other.is_bundled && !newcomer.is_bundled;
         let other = &other.member;
         if namesake != Some(at) {
             if let Some(condition) = shared_type(info, other.info()) {
-                return Err(PolicyError::DuplicateType { origin, condition, other: other.origin().to_owned() });
+                return Err(PolicyError::DuplicateType {
+                    origin,
+                    condition,
+                    other: other.origin().to_owned(),
+                });
             }
         } else if !gives_way {
             let name = info.id.name.to_string();
-            return Err(PolicyError::DuplicateName { origin, name, other: other.origin().to_owned() });
+            return Err(PolicyError::DuplicateName {
+                origin,
+                name,
+                other: other.origin().to_owned(),
+            });
         }
     }
     if let Some(at) = namesake {
@@ -81,13 +105,19 @@ fn seat<M: Member>(seats: &mut Vec<Seat<M>>, newcomer: Seat<M>) -> Result<(), Po
     } else if seats.len() < POLICIES_MAX {
         seats.push(newcomer);
     } else {
-        return Err(PolicyError::TooMany { origin, max: POLICIES_MAX });
+        return Err(PolicyError::TooMany {
+            origin,
+            max: POLICIES_MAX,
+        });
     }
     Ok(())
 }
 
 fn shared_type(a: &PolicyInfo, b: &PolicyInfo) -> Option<String> {
-    a.owns.iter().find(|owned| b.owned(&owned.condition).is_some()).map(|owned| owned.condition.clone())
+    a.owns
+        .iter()
+        .find(|owned| b.owned(&owned.condition).is_some())
+        .map(|owned| owned.condition.clone())
 }
 
 #[cfg(test)]
@@ -112,22 +142,41 @@ mod tests {
     }
 
     fn member(origin: &str, name: &str, types: &[&str]) -> Fake {
-        let id = PolicyId { name: name.into(), version: "1".into(), digest: "0".into() };
+        let id = PolicyId {
+            name: name.into(),
+            version: "1".into(),
+            digest: "0".into(),
+        };
         let owns = types.iter().map(|condition| OwnedType {
             condition: (*condition).to_owned(),
             true_is_problem: true,
             reasons: vec!["Why".to_owned()],
         });
         let (subscriptions, readings) = (Vec::new(), Vec::new());
-        let info = PolicyInfo { id, state_schema: 1, subscriptions, owns: owns.collect(), readings };
-        Fake { info, origin: origin.to_owned() }
+        let info = PolicyInfo {
+            id,
+            state_schema: 1,
+            subscriptions,
+            owns: owns.collect(),
+            readings,
+        };
+        Fake {
+            info,
+            origin: origin.to_owned(),
+        }
     }
 
     #[track_caller]
     fn check(directory: Vec<Fake>, seated: &[&str], refused: &[&str]) {
-        let bundled = vec![member("bundled/a", "a", &["A1", "A2"]), member("bundled/b", "b", &["B"])];
+        let bundled = vec![
+            member("bundled/a", "a", &["A1", "A2"]),
+            member("bundled/b", "b", &["B"]),
+        ];
         let (members, errors) = seat_all(bundled, directory);
-        assert_eq!(members.iter().map(Member::origin).collect::<Vec<_>>(), seated);
+        assert_eq!(
+            members.iter().map(Member::origin).collect::<Vec<_>>(),
+            seated
+        );
         let errors: Vec<String> = errors.iter().map(PolicyError::chain).collect();
         assert_eq!(errors.len(), refused.len(), "{errors:?}");
         for (error, word) in errors.iter().zip(refused) {
@@ -138,23 +187,35 @@ mod tests {
     #[test]
     fn h14_a_namesake_replaces_the_bundled_one_in_its_place() {
         check(vec![], &["bundled/a", "bundled/b"], &[]);
-        let directory = vec![member("c.wasm", "c", &["C"]), member("x.wasm", "a", &["A1"])];
+        let directory = vec![
+            member("c.wasm", "c", &["C"]),
+            member("x.wasm", "a", &["A1"]),
+        ];
         check(directory, &["x.wasm", "bundled/b", "c.wasm"], &[]);
     }
 
     #[test]
     fn what_a_replacement_gives_up_is_free() {
-        let directory = vec![member("c.wasm", "c", &["A2"]), member("x.wasm", "a", &["A1"])];
+        let directory = vec![
+            member("c.wasm", "c", &["A2"]),
+            member("x.wasm", "a", &["A1"]),
+        ];
         check(directory, &["x.wasm", "bundled/b", "c.wasm"], &[]);
     }
 
     #[test]
     fn names_and_types_that_are_taken_are_refused_to_the_later_naming_both() {
-        let directory = vec![member("x.wasm", "a", &["A1"]), member("y.wasm", "a", &["A1"])];
+        let directory = vec![
+            member("x.wasm", "a", &["A1"]),
+            member("y.wasm", "a", &["A1"]),
+        ];
         let error = r#"y.wasm is named "a", and so is x.wasm"#;
         check(directory, &["x.wasm", "bundled/b"], &[error]);
 
-        let directory = vec![member("c.wasm", "c", &["C"]), member("d.wasm", "d", &["D", "C"])];
+        let directory = vec![
+            member("c.wasm", "c", &["C"]),
+            member("d.wasm", "d", &["D", "C"]),
+        ];
         let error = r#"d.wasm owns the condition type "C", and so does c.wasm"#;
         check(directory, &["bundled/a", "bundled/b", "c.wasm"], &[error]);
     }
@@ -162,14 +223,23 @@ mod tests {
     #[test]
     fn a_bundled_policy_whose_replacement_is_refused_stays() {
         let directory = vec![member("x.wasm", "a", &["B"])];
-        check(directory, &["bundled/a", "bundled/b"], &["x.wasm owns the condition type \"B\", and so does bundled/b"]);
+        check(
+            directory,
+            &["bundled/a", "bundled/b"],
+            &["x.wasm owns the condition type \"B\", and so does bundled/b"],
+        );
     }
 
     #[test]
     fn the_set_is_bounded() {
-        let many = (0..=POLICIES_MAX).map(|at| member(&format!("{at}.wasm"), &format!("p{at}"), &[]));
+        let many =
+            (0..=POLICIES_MAX).map(|at| member(&format!("{at}.wasm"), &format!("p{at}"), &[]));
         let (members, errors) = seat_all(Vec::new(), many.collect());
         assert_eq!((members.len(), errors.len()), (POLICIES_MAX, 1));
-        assert!(errors[0].chain().contains("policy 16.wasm is not loaded: there are 16 others"));
+        assert!(
+            errors[0]
+                .chain()
+                .contains("policy 16.wasm is not loaded: there are 16 others")
+        );
     }
 }

@@ -21,7 +21,10 @@ fn look_up(data: &GuestData, key: &str) -> Result<Reading, Miss> {
         return Err(Miss::NotDeclared);
     }
     match data.samples.get(key) {
-        Some(Ok(reading)) => Ok(Reading { value: convert::value(&reading.value), at_ms: reading.at.unix_ms() }),
+        Some(Ok(reading)) => Ok(Reading {
+            value: convert::value(&reading.value),
+            at_ms: reading.at.unix_ms(),
+        }),
         Some(Err(core::Miss::NotSupported)) => Err(Miss::NotSupported),
         Some(Err(core::Miss::NotYet)) => Err(Miss::NotYet),
         Some(Err(core::Miss::Unreachable)) => Err(Miss::Unreachable),
@@ -43,17 +46,37 @@ mod tests {
     #[test]
     fn every_miss_has_its_word() {
         let mut data = GuestData::new(Arc::new(Telemetry::new("test")));
-        let sample = |value| Ok(core::Reading { value: core::Value::Int(value), at: WallTime::from_ms(9) });
+        let sample = |value| {
+            Ok(core::Reading {
+                value: core::Value::Int(value),
+                at: WallTime::from_ms(9),
+            })
+        };
         data.samples = Arc::new(core::Samples::from([
             ("temperature.gpu".to_owned(), sample(41)),
             ("power.draw".to_owned(), sample(7)),
-            ("ecc.volatile.corrected".to_owned(), Err(core::Miss::NotSupported)),
+            (
+                "ecc.volatile.corrected".to_owned(),
+                Err(core::Miss::NotSupported),
+            ),
             ("memory.used".to_owned(), Err(core::Miss::Unreachable)),
         ]));
-        let declared = ["temperature.gpu", "ecc.volatile.corrected", "memory.used", "pcie.replays", "aura.colour"];
+        let declared = [
+            "temperature.gpu",
+            "ecc.volatile.corrected",
+            "memory.used",
+            "pcie.replays",
+            "aura.colour",
+        ];
         data.declared = declared.map(str::to_owned).into();
         let reading = look_up(&data, "temperature.gpu").unwrap();
-        assert!(matches!(reading, Reading { value: Value::Int(41), at_ms: 9 }));
+        assert!(matches!(
+            reading,
+            Reading {
+                value: Value::Int(41),
+                at_ms: 9
+            }
+        ));
         for (key, miss) in [
             ("power.draw", Miss::NotDeclared),
             ("ecc.volatile.corrected", Miss::NotSupported),

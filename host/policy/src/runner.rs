@@ -18,7 +18,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use device_api_core::limits::GPUS_MAX;
-use device_api_core::policy::{Evaluated, Evaluation, FailureKind, Outcome, PolicyFailure, PolicyInfo};
+use device_api_core::policy::{
+    Evaluated, Evaluation, FailureKind, Outcome, PolicyFailure, PolicyInfo,
+};
 use device_api_core::ports::{Policy, Reply};
 use device_api_core::signal::printable;
 use device_api_wasm::{CallError, Program, Sandbox};
@@ -73,12 +75,22 @@ impl LoadedPolicy {
     pub(crate) fn spawn(runner: Runner, origin: &str) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let closing = Arc::new(AtomicBool::new(false));
-        let (info, telemetry) = (Arc::clone(&runner.info), Arc::clone(&runner.recipe.telemetry));
+        let (info, telemetry) = (
+            Arc::clone(&runner.info),
+            Arc::clone(&runner.recipe.telemetry),
+        );
         let of_thread = Arc::clone(&closing);
         let thread = thread::Builder::new()
             .name(format!("policy-{}", info.id.name))
             .spawn(move || run(runner, &jobs, &of_thread))?;
-        Ok(Self { info, origin: origin.into(), telemetry, closing, queue: Some(queue), thread: Some(thread) })
+        Ok(Self {
+            info,
+            origin: origin.into(),
+            telemetry,
+            closing,
+            queue: Some(queue),
+            thread: Some(thread),
+        })
     }
 
     /// The file it came from, or `bundled`.
@@ -100,11 +112,16 @@ impl Policy for LoadedPolicy {
     }
 
     fn evaluate(&self, evaluation: Evaluation, reply: Reply) {
-        let job = Job { evaluation: Some(evaluation), reply: Some(reply) };
+        let job = Job {
+            evaluation: Some(evaluation),
+            reply: Some(reply),
+        };
         let Some(queue) = &self.queue else { return };
         if let Err(TrySendError::Full(job)) = queue.try_send(job) {
             self.telemetry.failed(FailureKind::Unavailable);
-            job.answer(Err(unavailable(&format!("{QUEUE_MAX} evaluations wait already"))));
+            job.answer(Err(unavailable(&format!(
+                "{QUEUE_MAX} evaluations wait already"
+            ))));
         }
     }
 }
@@ -135,14 +152,20 @@ impl fmt::Debug for LoadedPolicy {
 
 fn run(mut runner: Runner, jobs: &Receiver<Job>, closing: &AtomicBool) {
     while let Ok(mut job) = jobs.recv() {
-        // Dropped unasked once closing: the job answers for itself.
-        if !closing.load(Ordering::SeqCst)
-            && let Some(evaluation) = job.evaluation.take()
-        {
-            let outcome = runner.evaluate(evaluation);
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.answer(outcome))) {
-                tracing::error!(policy = runner.recipe.telemetry.name(), panic = %words(&*panic), "a reply panicked");
-            }
+        let asked = job
+            .evaluation
+            .take()
+            .filter(|_| !closing.load(Ordering::SeqCst));
+        let outcome = asked.map(|evaluation| runner.evaluate(evaluation));
+        let answered = catch_unwind(AssertUnwindSafe(|| match outcome {
+            Some(outcome) => job.answer(outcome),
+            // Closing: the job answers for itself.
+            None => drop(job),
+        }));
+        if let Err(panic) = answered {
+            tracing::error!(policy = runner.recipe.telemetry.name(), panic = %words(&*panic), "a reply panicked");
+        }
+        if !closing.load(Ordering::SeqCst) {
             runner.freshen();
         }
     }
@@ -157,10 +180,14 @@ pub(crate) struct Recipe {
 
 impl Recipe {
     /// A new instance, and what it said when it was configured.
-    pub(crate) fn start(&self) -> Result<(Sandbox<HealthWorld>, Result<wit::Info, String>), CallError> {
+    pub(crate) fn start(
+        &self,
+    ) -> Result<(Sandbox<HealthWorld>, Result<wit::Info, String>), CallError> {
         let data = GuestData::new(Arc::clone(&self.telemetry));
         let started = Sandbox::start(&self.program, data, |store, guest| {
-            guest.gpu_device_policy_policy().call_configure(store, &self.config)
+            guest
+                .gpu_device_policy_policy()
+                .call_configure(store, &self.config)
         });
         if started.is_ok() {
             self.telemetry.started();
@@ -179,10 +206,14 @@ pub(crate) struct Runner {
 impl Runner {
     /// Evaluates; a bug of the host itself costs the instance, not the thread.
     fn evaluate(&mut self, evaluation: Evaluation) -> Outcome {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.call(evaluation))).unwrap_or_else(|panic| {
-            self.sandbox = None;
-            Err(unavailable(&format!("the host panicked: {}", words(&*panic))))
-        });
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| self.call(evaluation))).unwrap_or_else(|panic| {
+                self.sandbox = None;
+                Err(unavailable(&format!(
+                    "the host panicked: {}",
+                    words(&*panic)
+                )))
+            });
         if let Err(failure) = &outcome {
             self.recipe.telemetry.failed(failure.kind);
         }
@@ -196,8 +227,14 @@ impl Runner {
         };
         let device = convert::device(&evaluation);
         let signals: Vec<wit::Signal> = evaluation.signals.iter().map(convert::signal).collect();
-        sandbox.data_mut().begin(&mut evaluation, &self.info.readings);
-        let said = sandbox.call(|store, guest| guest.gpu_device_policy_policy().call_evaluate(store, &device, &signals));
+        sandbox
+            .data_mut()
+            .begin(&mut evaluation, &self.info.readings);
+        let said = sandbox.call(|store, guest| {
+            guest
+                .gpu_device_policy_policy()
+                .call_evaluate(store, &device, &signals)
+        });
         let stats = sandbox.last_stats();
         self.recipe.telemetry.called(stats.wall, stats.memory_bytes);
         let said = said.map_err(|error| failure(&error, sandbox.data().last_error.as_deref()))?;
@@ -205,8 +242,13 @@ impl Runner {
         let state = sandbox.data_mut().end();
         self.sandbox = Some(sandbox);
         let said = said.map_err(|text| failed(FailureKind::Refused, &text))?;
-        let decision = decision::decide(&said, &self.info, &evaluation.signals, &self.recipe.telemetry)
-            .map_err(|Invalid(what)| failed(FailureKind::Invalid, &what))?;
+        let decision = decision::decide(
+            &said,
+            &self.info,
+            &evaluation.signals,
+            &self.recipe.telemetry,
+        )
+        .map_err(|Invalid(what)| failed(FailureKind::Invalid, &what))?;
         Ok(Evaluated { decision, state })
     }
 
@@ -217,23 +259,33 @@ impl Runner {
             return;
         }
         if let Some(Some(wear)) = wear {
-            tracing::debug!(policy = self.recipe.telemetry.name(), wear = wear.as_str(), "instance replaced");
+            tracing::debug!(
+                policy = self.recipe.telemetry.name(),
+                wear = wear.as_str(),
+                "instance replaced"
+            );
         }
         self.sandbox = None;
         // Where this fails the next evaluation tries again, and its failure is told there.
-        self.sandbox = catch_unwind(AssertUnwindSafe(|| self.start().ok())).ok().flatten();
+        self.sandbox = catch_unwind(AssertUnwindSafe(|| self.start().ok()))
+            .ok()
+            .flatten();
     }
 
     /// A new instance, held to what the first one said of itself (design H3).
     fn start(&self) -> Result<Sandbox<HealthWorld>, PolicyFailure> {
-        let no_instance = |why: &dyn fmt::Display| unavailable(&format!("no new instance can be made: {why}"));
+        let no_instance =
+            |why: &dyn fmt::Display| unavailable(&format!("no new instance can be made: {why}"));
         let (sandbox, said) = self.recipe.start().map_err(|error| no_instance(&error))?;
         let said = said.map_err(|text| no_instance(&text))?;
-        let again = info::describe(&said, &self.info.id.digest).map_err(|Invalid(what)| no_instance(&what))?;
+        let again = info::describe(&said, &self.info.id.digest)
+            .map_err(|Invalid(what)| no_instance(&what))?;
         if again.info == *self.info {
             Ok(sandbox)
         } else {
-            Err(no_instance(&"configured with the same text, it describes itself otherwise than before"))
+            Err(no_instance(
+                &"configured with the same text, it describes itself otherwise than before",
+            ))
         }
     }
 }
@@ -250,6 +302,10 @@ fn failure(error: &CallError, last_error: Option<&str>) -> PolicyFailure {
         | CallError::Stack { .. } => FailureKind::Trap,
         // No host function of this world fails by itself: what it was given was malformed.
         CallError::Host { .. } => FailureKind::Invalid,
+        CallError::Instantiate { .. } | CallError::HostPanic { .. } | CallError::Retired => {
+            FailureKind::Unavailable
+        }
+        // The engine room may name more kinds: none of them gave a decision.
         _ => FailureKind::Unavailable,
     };
     match last_error {
@@ -259,7 +315,10 @@ fn failure(error: &CallError, last_error: Option<&str>) -> PolicyFailure {
 }
 
 fn failed(kind: FailureKind, detail: &str) -> PolicyFailure {
-    PolicyFailure { kind, detail: printable(detail, DETAIL_BYTES_MAX) }
+    PolicyFailure {
+        kind,
+        detail: printable(detail, DETAIL_BYTES_MAX),
+    }
 }
 
 fn unavailable(detail: &str) -> PolicyFailure {
@@ -267,6 +326,9 @@ fn unavailable(detail: &str) -> PolicyFailure {
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     printable(text.unwrap_or("no message"), DETAIL_BYTES_MAX)
 }

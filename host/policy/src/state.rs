@@ -21,7 +21,10 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn new(entries: PolicyState) -> Self {
-        let bytes = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let bytes = entries
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
         Self { entries, bytes }
     }
 
@@ -32,15 +35,26 @@ impl Draft {
     /// Writes, or says which quota forbids it and writes nothing.
     fn put(&mut self, key: String, value: Vec<u8>) -> Result<(), String> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
-            return Err(format!("a key has {} bytes; 1 to {KEY_BYTES_MAX} are allowed", key.len()));
+            return Err(format!(
+                "a key has {} bytes; 1 to {KEY_BYTES_MAX} are allowed",
+                key.len()
+            ));
         }
         let old = self.entries.get(&key).map(|old| key.len() + old.len());
-        let bytes = self.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(key.len()).saturating_add(value.len());
+        let bytes = self
+            .bytes
+            .saturating_sub(old.unwrap_or(0))
+            .saturating_add(key.len())
+            .saturating_add(value.len());
         if bytes > STATE_BYTES_MAX {
-            return Err(format!("the state would have {bytes} bytes; at most {STATE_BYTES_MAX} are allowed"));
+            return Err(format!(
+                "the state would have {bytes} bytes; at most {STATE_BYTES_MAX} are allowed"
+            ));
         }
         if old.is_none() && self.entries.len() >= STATE_KEYS_MAX {
-            return Err(format!("the state has {STATE_KEYS_MAX} keys already, which is the most allowed"));
+            return Err(format!(
+                "the state has {STATE_KEYS_MAX} keys already, which is the most allowed"
+            ));
         }
         self.entries.insert(key, value);
         self.bytes = bytes;
@@ -57,14 +71,21 @@ impl Draft {
 impl Host for Ctx<GuestData> {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
         self.charge_host_call()?;
-        Ok(self.data.draft.as_ref().and_then(|draft| draft.entries.get(&key).cloned()))
+        Ok(self
+            .data
+            .draft
+            .as_ref()
+            .and_then(|draft| draft.entries.get(&key).cloned()))
     }
 
     fn put(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
         self.charge_host_call()?;
         Ok(match &mut self.data.draft {
             Some(draft) => draft.put(key, value),
-            None => Err("there is no device to keep state for while the policy is being configured".to_owned()),
+            None => Err(
+                "there is no device to keep state for while the policy is being configured"
+                    .to_owned(),
+            ),
         })
     }
 
@@ -78,7 +99,12 @@ impl Host for Ctx<GuestData> {
 
     fn keys(&mut self) -> wasmtime::Result<Vec<String>> {
         self.charge_host_call()?;
-        Ok(self.data.draft.as_ref().map(|draft| draft.entries.keys().cloned().collect()).unwrap_or_default())
+        Ok(self
+            .data
+            .draft
+            .as_ref()
+            .map(|draft| draft.entries.keys().cloned().collect())
+            .unwrap_or_default())
     }
 }
 
@@ -89,20 +115,34 @@ mod tests {
     use super::*;
 
     fn size(state: &PolicyState) -> usize {
-        state.iter().map(|(key, value)| key.len() + value.len()).sum()
+        state
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum()
     }
 
     #[test]
     fn over_a_quota_nothing_is_written() {
         let mut draft = Draft::new(PolicyState::new());
-        draft.put("a".to_owned(), vec![1; STATE_BYTES_MAX - 1]).unwrap();
-        assert!(draft.put("b".to_owned(), Vec::new()).unwrap_err().contains("65537 bytes"));
+        draft
+            .put("a".to_owned(), vec![1; STATE_BYTES_MAX - 1])
+            .unwrap();
+        assert!(
+            draft
+                .put("b".to_owned(), Vec::new())
+                .unwrap_err()
+                .contains("65537 bytes")
+        );
         assert!(draft.put("a".to_owned(), vec![2; STATE_BYTES_MAX]).is_err());
         assert_eq!(draft.entries["a"], vec![1; STATE_BYTES_MAX - 1]);
         // The same key again is no more bytes.
-        draft.put("a".to_owned(), vec![3; STATE_BYTES_MAX - 1]).unwrap();
+        draft
+            .put("a".to_owned(), vec![3; STATE_BYTES_MAX - 1])
+            .unwrap();
         draft.delete("a");
-        draft.put("b".to_owned(), vec![4; STATE_BYTES_MAX - 1]).unwrap();
+        draft
+            .put("b".to_owned(), vec![4; STATE_BYTES_MAX - 1])
+            .unwrap();
     }
 
     #[test]
@@ -111,10 +151,19 @@ mod tests {
         for key in 0..STATE_KEYS_MAX {
             draft.put(key.to_string(), Vec::new()).unwrap();
         }
-        assert!(draft.put("one more".to_owned(), Vec::new()).unwrap_err().contains("128 keys"));
+        assert!(
+            draft
+                .put("one more".to_owned(), Vec::new())
+                .unwrap_err()
+                .contains("128 keys")
+        );
         draft.put("0".to_owned(), vec![1]).unwrap();
         assert!(draft.put(String::new(), Vec::new()).is_err());
-        assert!(draft.put("k".repeat(KEY_BYTES_MAX + 1), Vec::new()).is_err());
+        assert!(
+            draft
+                .put("k".repeat(KEY_BYTES_MAX + 1), Vec::new())
+                .is_err()
+        );
     }
 
     proptest! {

@@ -46,7 +46,10 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     pub(crate) fn new(origin: &str) -> Self {
-        Self { origin: origin.to_owned(), ..Self::default() }
+        Self {
+            origin: origin.to_owned(),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn set_name(&self, name: &str) {
@@ -66,27 +69,41 @@ impl Telemetry {
         let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.busy_micros.fetch_add(micros, Ordering::Relaxed);
-        self.memory_bytes_peak.fetch_max(u64::try_from(memory_bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.memory_bytes_peak.fetch_max(
+            u64::try_from(memory_bytes).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     pub(crate) fn failed(&self, kind: FailureKind) {
-        let of_kind = FailureKind::ALL.iter().zip(&self.failures).find(|(known, _)| **known == kind);
+        let of_kind = FailureKind::ALL
+            .iter()
+            .zip(&self.failures)
+            .find(|(known, _)| **known == kind);
         if let Some((_, count)) = of_kind {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Counts a word that this host does not know, and says so once in a while.
+    /// Counts a word (quoted already) that this host does not know, and says so within the limit.
     pub(crate) fn unknown_word(&self, what: &str, word: &str, read_as: &str) {
         self.unknown_words.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = self.admit_line() {
-            tracing::warn!(policy = self.name(), suppressed, "unknown {what} {word:?} reads as {read_as}");
+            tracing::warn!(
+                policy = self.name(),
+                suppressed,
+                "unknown {what} {word} reads as {read_as}"
+            );
         }
     }
 
     /// Whether one more line may be written: how many were left out before it, or `None`.
     pub(crate) fn admit_line(&self) -> Option<u64> {
-        let admitted = self.lines.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        let admitted = self
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(Instant::now());
         if admitted.is_none() {
             self.log_lines_suppressed.fetch_add(1, Ordering::Relaxed);
         }
@@ -109,7 +126,10 @@ impl Telemetry {
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Telemetry").field("name", &self.name()).field("counters", &self.snapshot()).finish()
+        f.debug_struct("Telemetry")
+            .field("name", &self.name())
+            .field("counters", &self.snapshot())
+            .finish()
     }
 }
 
@@ -123,14 +143,19 @@ struct LineBudget {
 
 impl Default for LineBudget {
     fn default() -> Self {
-        Self { left: LOG_BURST, filled_at: None, suppressed: 0 }
+        Self {
+            left: LOG_BURST,
+            filled_at: None,
+            suppressed: 0,
+        }
     }
 }
 
 impl LineBudget {
     fn take(&mut self, now: Instant) -> Option<u64> {
         let filled_at = *self.filled_at.get_or_insert(now);
-        let intervals = now.saturating_duration_since(filled_at).as_nanos() / LOG_INTERVAL.as_nanos();
+        let intervals =
+            now.saturating_duration_since(filled_at).as_nanos() / LOG_INTERVAL.as_nanos();
         if intervals > 0 {
             let more = u32::try_from(intervals).unwrap_or(u32::MAX);
             self.left = self.left.saturating_add(more).min(LOG_BURST);
@@ -157,13 +182,20 @@ mod tests {
     fn lines_are_limited_and_what_was_left_out_is_told_with_the_next() {
         let mut budget = LineBudget::default();
         let begun = Instant::now();
-        let admitted = (0..LOG_BURST + 7).filter(|_| budget.take(begun).is_some()).count();
+        let admitted = (0..LOG_BURST + 7)
+            .filter(|_| budget.take(begun).is_some())
+            .count();
         assert_eq!(admitted, LOG_BURST as usize);
         assert_eq!(budget.take(begun + LOG_INTERVAL / 2), None);
         assert_eq!(budget.take(begun + LOG_INTERVAL), Some(8));
         assert_eq!(budget.take(begun + LOG_INTERVAL), None);
         let much_later = begun + Duration::from_secs(3600);
-        assert_eq!((0..1000).filter(|_| budget.take(much_later).is_some()).count(), LOG_BURST as usize);
+        assert_eq!(
+            (0..1000)
+                .filter(|_| budget.take(much_later).is_some())
+                .count(),
+            LOG_BURST as usize
+        );
     }
 
     #[test]

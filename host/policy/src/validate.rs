@@ -29,12 +29,23 @@ impl Invalid {
 
 fn quote(text: &str) -> String {
     let shown = printable(text, QUOTE_BYTES_MAX);
-    let more = if text.len() > QUOTE_BYTES_MAX { "…" } else { "" };
+    let more = if text.len() > QUOTE_BYTES_MAX {
+        "…"
+    } else {
+        ""
+    };
     format!("\"{shown}{more}\"")
 }
 
 fn at_most(place: &str, count: usize, max: usize) -> Valid<()> {
-    if count > max { Err(Invalid::at(place, format!("{count} entries, and at most {max} are allowed"))) } else { Ok(()) }
+    if count > max {
+        Err(Invalid::at(
+            place,
+            format!("{count} entries, and at most {max} are allowed"),
+        ))
+    } else {
+        Ok(())
+    }
 }
 
 /// A name that becomes a label, an owner, a type: bounded, and nothing to escape in it.
@@ -43,11 +54,23 @@ fn name(place: &str, text: &str) -> Valid<()> {
     if text.is_empty() {
         Err(Invalid::at(place, "is empty"))
     } else if text.len() > NAME_BYTES_MAX {
-        Err(Invalid::at(place, format!("has {} bytes, and at most {NAME_BYTES_MAX} are allowed", text.len())))
+        Err(Invalid::at(
+            place,
+            format!(
+                "has {} bytes, and at most {NAME_BYTES_MAX} are allowed",
+                text.len()
+            ),
+        ))
     } else if text.chars().all(is_plain) {
         Ok(())
     } else {
-        Err(Invalid::at(place, format!("{} has characters other than letters, digits and -_./+", quote(text))))
+        Err(Invalid::at(
+            place,
+            format!(
+                "{} has characters other than letters, digits and -_./+",
+                quote(text)
+            ),
+        ))
     }
 }
 
@@ -61,7 +84,10 @@ fn attr(place: &str, given: &wit::Attr) -> Valid<Attr> {
     let place = format!("{place}, attribute {}", quote(&given.key));
     let bounded = |bytes: usize| match bytes {
         0..=ATTR_VALUE_BYTES_MAX => Ok(()),
-        _ => Err(Invalid::at(&place, format!("has {bytes} bytes, and at most {ATTR_VALUE_BYTES_MAX} are allowed"))),
+        _ => Err(Invalid::at(
+            &place,
+            format!("has {bytes} bytes, and at most {ATTR_VALUE_BYTES_MAX} are allowed"),
+        )),
     };
     let value = match &given.value {
         wit::Value::Flag(flag) => Value::Flag(*flag),
@@ -76,9 +102,16 @@ fn attr(place: &str, given: &wit::Attr) -> Valid<Attr> {
             Value::Bytes(bytes.clone())
         }
     };
-    Ok(Attr { key: given.key.clone(), value })
+    Ok(Attr {
+        key: given.key.clone(),
+        value,
+    })
 }
 
 fn finite(place: &str, real: f64) -> Valid<f64> {
-    if real.is_finite() { Ok(real) } else { Err(Invalid::at(place, format!("{real} is not a finite number"))) }
+    if real.is_finite() {
+        Ok(real)
+    } else {
+        Err(Invalid::at(place, format!("{real} is not a finite number")))
+    }
 }

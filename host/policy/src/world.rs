@@ -23,7 +23,11 @@ impl World for HealthWorld {
     type Guest = HealthPolicy;
 
     fn imports() -> &'static [&'static str] {
-        &["gpu:device-policy/state@0.1.0", "gpu:device-policy/nvml@0.1.0", "gpu:device-policy/host@0.1.0"]
+        &[
+            "gpu:device-policy/state@0.1.0",
+            "gpu:device-policy/nvml@0.1.0",
+            "gpu:device-policy/host@0.1.0",
+        ]
     }
 
     fn exports() -> &'static [&'static str] {

@@ -43,7 +43,10 @@ struct Bounds {
 
 /// A kubelet, a few Prometheus replicas, people with curl. A scrape takes milliseconds, and a
 /// kubelet gives up after 1 s.
-const BOUNDS: Bounds = Bounds { connections_max: 64, connection_max: Duration::from_secs(10) };
+const BOUNDS: Bounds = Bounds {
+    connections_max: 64,
+    connection_max: Duration::from_secs(10),
+};
 
 /// Pause after accepting failed (no file descriptors left): what is out will be freed by others.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,10 +57,21 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Why a port can't be listened on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
-    #[error("{flag}: {address} is in use; stop whoever uses it, or give another port (0 takes a free one)")]
-    InUse { flag: &'static str, address: SocketAddr },
-    #[error("{flag}: can't listen on {address}; give another port, or an --admin-address of this machine")]
-    Bind { flag: &'static str, address: SocketAddr, source: io::Error },
+    #[error(
+        "{flag}: {address} is in use; stop whoever uses it, or give another port (0 takes a free one)"
+    )]
+    InUse {
+        flag: &'static str,
+        address: SocketAddr,
+    },
+    #[error(
+        "{flag}: can't listen on {address}; give another port, or an --admin-address of this machine"
+    )]
+    Bind {
+        flag: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
 }
 
 /// Both ports, bound and not yet served.
@@ -81,8 +95,14 @@ impl Admin {
     pub(crate) async fn bind(config: &AdminConfig) -> Result<Self, BindError> {
         let address = |port| SocketAddr::new(config.address, port);
         let (health, health_address) = bind("--health-port", address(config.health_port)).await?;
-        let (metrics, metrics_address) = bind("--metrics-port", address(config.metrics_port)).await?;
-        Ok(Self { health, metrics, health_address, metrics_address })
+        let (metrics, metrics_address) =
+            bind("--metrics-port", address(config.metrics_port)).await?;
+        Ok(Self {
+            health,
+            metrics,
+            health_address,
+            metrics_address,
+        })
     }
 
     pub(crate) fn serve(self, readiness: Readiness, metrics: Arc<Metrics>) -> Serving {
@@ -93,12 +113,19 @@ impl Admin {
     }
 }
 
-async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+async fn bind(
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), BindError> {
     let failed = |source: io::Error| {
         if source.kind() == io::ErrorKind::AddrInUse {
             BindError::InUse { flag, address }
         } else {
-            BindError::Bind { flag, address, source }
+            BindError::Bind {
+                flag,
+                address,
+                source,
+            }
         }
     };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -113,12 +140,17 @@ async fn accept(listener: TcpListener, routes: Router, bounds: Bounds) {
     loop {
         while connections.try_join_next().is_some() {}
         // The semaphore is never closed.
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let routes = routes.clone();
                 connections.spawn(async move {
-                    if tokio::time::timeout(bounds.connection_max, answer(stream, routes)).await.is_err() {
+                    if tokio::time::timeout(bounds.connection_max, answer(stream, routes))
+                        .await
+                        .is_err()
+                    {
                         tracing::debug!("a client of an admin port took too long");
                     }
                     drop(slot);
@@ -137,7 +169,9 @@ async fn answer(stream: TcpStream, routes: Router) {
         let mut routes = routes.clone();
         async move { Ok::<_, Infallible>(infallible(routes.call(request).await)) }
     });
-    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a client of an admin port broke off");
     }
@@ -149,11 +183,16 @@ fn infallible(response: Result<Response, Infallible>) -> Response {
 }
 
 fn health_routes(readiness: Readiness) -> Router {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(readiness)
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(readiness)
 }
 
 fn metrics_routes(metrics: Arc<Metrics>) -> Router {
-    Router::new().route("/metrics", get(render_metrics)).with_state(metrics)
+    Router::new()
+        .route("/metrics", get(render_metrics))
+        .with_state(metrics)
 }
 
 async fn healthz() -> &'static str {
@@ -162,7 +201,11 @@ async fn healthz() -> &'static str {
 
 async fn readyz(State(readiness): State<Readiness>, uri: Uri, headers: HeaderMap) -> Response {
     let report = readiness.report();
-    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     if wants_json(&uri, &headers) {
         let body = as_json(&report).to_string() + "\n";
         (status, [(CONTENT_TYPE, "application/json")], body).into_response()
@@ -172,8 +215,15 @@ async fn readyz(State(readiness): State<Readiness>, uri: Uri, headers: HeaderMap
 }
 
 fn wants_json(uri: &Uri, headers: &HeaderMap) -> bool {
-    let asked = uri.query().unwrap_or_default().split('&').any(|pair| pair == "format=json");
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let asked = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .any(|pair| pair == "format=json");
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     asked || accept.contains("application/json")
 }
 
@@ -191,7 +241,12 @@ fn as_text(report: &Report) -> String {
         text += &format!("waiting for {what}\n");
     }
     for component in &report.components {
-        text += &format!("{}: {}: {}\n", component.name, component.state.as_str(), component.detail);
+        text += &format!(
+            "{}: {}: {}\n",
+            component.name,
+            component.state.as_str(),
+            component.detail
+        );
     }
     text
 }

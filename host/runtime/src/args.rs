@@ -39,13 +39,23 @@ pub(crate) struct Args {
 
     /// TCP address of the gRPC API, read-only and without TLS; port 0 takes a free one, "" turns
     /// it off.
-    #[arg(long, value_name = "IP:PORT", help_heading = "API", default_value = "127.0.0.1:50051")]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        help_heading = "API",
+        default_value = "127.0.0.1:50051"
+    )]
     #[arg(value_parser = parse_tcp_address)]
     pub(crate) grpc_address: TcpAddress,
 
     /// Unix socket of the gRPC API (0660, its directory 0750). May be given more than once; ""
     /// turns it off.
-    #[arg(long, value_name = "PATH", help_heading = "API", default_value = "/var/run/device-api/device.sock")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "API",
+        default_value = "/var/run/device-api/device.sock"
+    )]
     #[arg(action = ArgAction::Append, value_parser = parse_socket_path)]
     pub(crate) unix_socket: Vec<PathBuf>,
 
@@ -62,28 +72,53 @@ pub(crate) struct Args {
 
     /// Address that the health and metrics ports listen on. All interfaces, since a kubelet probes
     /// a pod from outside.
-    #[arg(long, value_name = "IP", help_heading = "Administration", default_value = "0.0.0.0")]
+    #[arg(
+        long,
+        value_name = "IP",
+        help_heading = "Administration",
+        default_value = "0.0.0.0"
+    )]
     #[arg(value_parser = parse_ip)]
     pub(crate) admin_address: IpAddr,
 
     /// Port of /healthz and /readyz; 0 takes a free one and logs it.
-    #[arg(long, value_name = "PORT", help_heading = "Administration", default_value = "8081")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        help_heading = "Administration",
+        default_value = "8081"
+    )]
     #[arg(value_parser = parse_port)]
     pub(crate) health_port: u16,
 
     /// Port of /metrics; 0 takes a free one and logs it.
-    #[arg(long, value_name = "PORT", help_heading = "Administration", default_value = "9090")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        help_heading = "Administration",
+        default_value = "9090"
+    )]
     #[arg(value_parser = parse_port)]
     pub(crate) metrics_port: u16,
 
     /// How long calls under way may take to end after SIGTERM or SIGINT; a second signal does not
     /// wait.
-    #[arg(long, value_name = "DURATION", help_heading = "Administration", default_value = "10s")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "Administration",
+        default_value = "10s"
+    )]
     #[arg(value_parser = parse_duration)]
     pub(crate) shutdown_timeout: Duration,
 
     /// Form of the log, which goes to standard error.
-    #[arg(long, value_name = "FORMAT", help_heading = "Logging", default_value = "text")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        help_heading = "Logging",
+        default_value = "text"
+    )]
     pub(crate) log_format: LogFormat,
 
     /// Log more: -v each step the daemon takes (debug), -vv each signal and call (trace).
@@ -94,17 +129,33 @@ pub(crate) struct Args {
     pub(crate) verbose: u8,
 
     /// Watch this node's GPUs through NVML.
-    #[arg(long, value_name = "BOOL", help_heading = "NVML", default_value_t = true)]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        help_heading = "NVML",
+        default_value_t = true
+    )]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) enable_nvml_provider: bool,
 
     /// Root of the driver's installation, looked through before the host's own library path.
-    #[arg(long, value_name = "PATH", help_heading = "NVML", default_value = "/run/nvidia/driver")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "NVML",
+        default_value = "/run/nvidia/driver"
+    )]
     pub(crate) nvml_driver_root: PathBuf,
 
     /// XIDs that are dropped when NVML reports them, parted by commas. By default none: what an XID
     /// means is the policies' business.
-    #[arg(long, value_name = "XIDS", help_heading = "NVML", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "XIDS",
+        help_heading = "NVML",
+        default_value = "",
+        hide_default_value = true
+    )]
     #[arg(value_parser = parse_xids)]
     pub(crate) nvml_ignored_xids: XidSet,
 
@@ -113,7 +164,12 @@ pub(crate) struct Args {
     pub(crate) nvml_library: Option<PathBuf>,
 
     /// How often readings (temperature, ECC counters …) are taken.
-    #[arg(long, value_name = "DURATION", help_heading = "NVML", default_value = "1s")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "NVML",
+        default_value = "1s"
+    )]
     #[arg(value_parser = parse_duration)]
     pub(crate) nvml_poll_interval: Duration,
 
@@ -123,12 +179,22 @@ pub(crate) struct Args {
     pub(crate) policy_dir: Option<PathBuf>,
 
     /// How long one call of a policy may take.
-    #[arg(long, value_name = "DURATION", help_heading = "Policies", default_value = "5ms")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "Policies",
+        default_value = "5ms"
+    )]
     #[arg(value_parser = parse_duration)]
     pub(crate) policy_deadline: Duration,
 
     /// Linear memory that one instance of a policy may have.
-    #[arg(long, value_name = "SIZE", help_heading = "Policies", default_value = "16MiB")]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        help_heading = "Policies",
+        default_value = "16MiB"
+    )]
     #[arg(value_parser = parse_size)]
     pub(crate) policy_memory: Size,
 
@@ -137,16 +203,31 @@ pub(crate) struct Args {
     pub(crate) kmsg_path: Option<PathBuf>,
 
     /// Everything read from --kmsg-path is a drill, not a real fault.
-    #[arg(long, value_name = "BOOL", help_heading = "Kernel log", default_value_t = false)]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        help_heading = "Kernel log",
+        default_value_t = false
+    )]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) kmsg_drill: bool,
 
     /// Whether injected and simulated faults only show (report) or change health too (enforce).
-    #[arg(long, value_name = "MODE", help_heading = "Health", default_value = "report")]
+    #[arg(
+        long,
+        value_name = "MODE",
+        help_heading = "Health",
+        default_value = "report"
+    )]
     pub(crate) drills: Drills,
 
     /// What the node is: on bare metal, the advice to restart the VM reads RESTART_BM.
-    #[arg(long, value_name = "KIND", help_heading = "Health", default_value = "bare-metal")]
+    #[arg(
+        long,
+        value_name = "KIND",
+        help_heading = "Health",
+        default_value = "bare-metal"
+    )]
     pub(crate) platform: Platform,
 }
 
@@ -187,15 +268,19 @@ pub(crate) enum TcpAddress {
 pub(crate) struct XidSet(pub(crate) BTreeSet<u64>);
 
 fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| "expected a port number, 0 to 65535".to_owned())
+    text.parse()
+        .map_err(|_| "expected a port number, 0 to 65535".to_owned())
 }
 
 fn parse_id(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| "expected a number, as `id` tells it, not a name".to_owned())
+    text.parse()
+        .map_err(|_| "expected a number, as `id` tells it, not a name".to_owned())
 }
 
 fn parse_ip(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| "expected an IP address of this machine, as in 0.0.0.0 or 127.0.0.1".to_owned())
+    text.parse().map_err(|_| {
+        "expected an IP address of this machine, as in 0.0.0.0 or 127.0.0.1".to_owned()
+    })
 }
 
 fn parse_tcp_address(text: &str) -> Result<TcpAddress, String> {
@@ -212,7 +297,9 @@ fn parse_tcp_address(text: &str) -> Result<TcpAddress, String> {
 fn parse_socket_path(text: &str) -> Result<PathBuf, String> {
     if text.len() > SOCKET_PATH_BYTES_MAX {
         let len = text.len();
-        return Err(format!("{len} bytes long, and the system allows {SOCKET_PATH_BYTES_MAX}; give a shorter path"));
+        return Err(format!(
+            "{len} bytes long, and the system allows {SOCKET_PATH_BYTES_MAX}; give a shorter path"
+        ));
     }
     if text.contains('\0') {
         return Err("a path holds no NUL".to_owned());
@@ -222,7 +309,9 @@ fn parse_socket_path(text: &str) -> Result<PathBuf, String> {
 
 fn parse_xids(text: &str) -> Result<XidSet, String> {
     let number = |part: &str| {
-        part.trim().parse().map_err(|_| format!("{:?} is no XID; expected numbers, as in 43,45", part.trim()))
+        part.trim()
+            .parse()
+            .map_err(|_| format!("{:?} is no XID; expected numbers, as in 43,45", part.trim()))
     };
     let parts = text.split(',').filter(|_| !text.trim().is_empty());
     parts.map(number).collect::<Result<_, _>>().map(XidSet)
@@ -243,20 +332,30 @@ mod tests {
     fn every_flag_has_a_heading_and_help() {
         for arg in Args::command().get_arguments() {
             assert!(arg.get_help().is_some(), "{} has no help", arg.get_id());
-            assert!(arg.get_help_heading().is_some(), "{} has no heading", arg.get_id());
+            assert!(
+                arg.get_help_heading().is_some(),
+                "{} has no heading",
+                arg.get_id()
+            );
         }
     }
 
     #[test]
     fn defaults_are_those_that_the_rooms_have() {
         let args = Args::parse_from(["device-api-server"]);
-        assert_eq!(args.nvml_driver_root, PathBuf::from(device_api_nvml::DRIVER_ROOT));
+        assert_eq!(
+            args.nvml_driver_root,
+            PathBuf::from(device_api_nvml::DRIVER_ROOT)
+        );
         assert_eq!(args.nvml_poll_interval, device_api_nvml::POLL_INTERVAL);
     }
 
     #[test]
     fn xids_are_read_as_a_list() {
-        assert_eq!(parse_xids("43, 45,43"), Ok(XidSet(BTreeSet::from([43, 45]))));
+        assert_eq!(
+            parse_xids("43, 45,43"),
+            Ok(XidSet(BTreeSet::from([43, 45])))
+        );
         assert_eq!(parse_xids(""), Ok(XidSet::default()));
         assert!(parse_xids("43,,45").is_err());
         assert!(parse_xids("43,x").unwrap_err().contains("\"x\""));
@@ -266,6 +365,10 @@ mod tests {
     fn a_socket_path_fits_the_systems_bound() {
         let longest = "/".repeat(SOCKET_PATH_BYTES_MAX);
         assert!(parse_socket_path(&longest).is_ok());
-        assert!(parse_socket_path(&format!("{longest}x")).unwrap_err().contains("108"));
+        assert!(
+            parse_socket_path(&format!("{longest}x"))
+                .unwrap_err()
+                .contains("108")
+        );
     }
 }

@@ -19,7 +19,9 @@ impl Clock for SystemClock {
         let now = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
         let ns = u64::try_from(now.tv_nsec).unwrap_or(0);
-        BootTime { ns: seconds.saturating_mul(NS_PER_SECOND).saturating_add(ns) }
+        BootTime {
+            ns: seconds.saturating_mul(NS_PER_SECOND).saturating_add(ns),
+        }
     }
 }
 
@@ -33,11 +35,18 @@ mod tests {
         let first = clock.boot();
         let uptime = std::fs::read_to_string("/proc/uptime").expect("Linux");
         let second = clock.boot();
-        let seconds: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).expect("a number");
+        let seconds: f64 = uptime
+            .split(' ')
+            .next()
+            .and_then(|s| s.parse().ok())
+            .expect("a number");
         // /proc/uptime is cut to hundredths, and a container may be told its own start instead.
         let resolution = 0.011;
         assert!(second >= first);
-        assert!(second.ns as f64 / 1e9 + resolution >= seconds, "{second:?} against {seconds}");
+        assert!(
+            second.ns as f64 / 1e9 + resolution >= seconds,
+            "{second:?} against {seconds}"
+        );
         assert!(clock.wall().unix_ms() > 1_700_000_000_000);
     }
 }

@@ -105,21 +105,42 @@ pub(crate) struct KmsgConfig {
 pub(crate) enum ConfigError {
     #[error(transparent)]
     Layer(#[from] LayerError),
-    #[error("--grpc-address and --unix-socket are both turned off; give one of them, or nobody can ask")]
+    #[error(
+        "--grpc-address and --unix-socket are both turned off; give one of them, or nobody can ask"
+    )]
     NothingToServe,
     #[error("--unix-socket {path:?} is given twice; give each path once")]
     SocketTwice { path: PathBuf },
     #[error("{flag} is given {count} times; at most {max} are allowed")]
-    TooMany { flag: &'static str, count: usize, max: usize },
-    #[error("{first} and {second} both listen on port {port}; give one of them another (0 takes a free one)")]
-    PortTwice { first: &'static str, second: &'static str, port: u16 },
+    TooMany {
+        flag: &'static str,
+        count: usize,
+        max: usize,
+    },
+    #[error(
+        "{first} and {second} both listen on port {port}; give one of them another (0 takes a free one)"
+    )]
+    PortTwice {
+        first: &'static str,
+        second: &'static str,
+        port: u16,
+    },
     #[error("{flag} is {value:?}; it must lie between {min:?} and {max:?}")]
-    Duration { flag: &'static str, value: Duration, min: Duration, max: Duration },
+    Duration {
+        flag: &'static str,
+        value: Duration,
+        min: Duration,
+        max: Duration,
+    },
     #[error("--policy-memory is {} bytes; it must lie between {} and {} bytes (16MiB by default)", .value.bytes, POLICY_MEMORY_MIN.bytes, POLICY_MEMORY_MAX.bytes)]
     Memory { value: Size },
-    #[error("--policy-dir {path:?} can't be read ({why}); create it, or leave the flag out for the bundled policies alone")]
+    #[error(
+        "--policy-dir {path:?} can't be read ({why}); create it, or leave the flag out for the bundled policies alone"
+    )]
     PolicyDir { path: PathBuf, why: io::Error },
-    #[error("--kmsg-drill without --kmsg-path: there is nothing to read; give the path, or leave the flag out")]
+    #[error(
+        "--kmsg-drill without --kmsg-path: there is nothing to read; give the path, or leave the flag out"
+    )]
     DrillOfNothing,
 }
 
@@ -159,7 +180,12 @@ impl Config {
             (None, false) => None,
             (None, true) => return Err(ConfigError::DrillOfNothing),
         };
-        within("--nvml-poll-interval", args.nvml_poll_interval, POLL_INTERVAL_MIN, POLL_INTERVAL_MAX)?;
+        within(
+            "--nvml-poll-interval",
+            args.nvml_poll_interval,
+            POLL_INTERVAL_MIN,
+            POLL_INTERVAL_MAX,
+        )?;
         let nvml = args.enable_nvml_provider.then_some(NvmlConfig {
             driver_root: args.nvml_driver_root,
             ignored_xids: args.nvml_ignored_xids.0,
@@ -169,7 +195,10 @@ impl Config {
         Ok(Self {
             api,
             admin,
-            log: LogConfig { format: args.log_format, verbose: args.verbose },
+            log: LogConfig {
+                format: args.log_format,
+                verbose: args.verbose,
+            },
             nvml,
             policies,
             kmsg,
@@ -188,7 +217,11 @@ fn api(args: &Args) -> Result<ApiConfig, ConfigError> {
         TcpAddress::At(address) => Some(address),
     };
     let mut unix_sockets: Vec<PathBuf> = Vec::new();
-    for path in args.unix_socket.iter().filter(|path| !path.as_os_str().is_empty()) {
+    for path in args
+        .unix_socket
+        .iter()
+        .filter(|path| !path.as_os_str().is_empty())
+    {
         if unix_sockets.contains(path) {
             return Err(ConfigError::SocketTwice { path: path.clone() });
         }
@@ -209,14 +242,25 @@ fn api(args: &Args) -> Result<ApiConfig, ConfigError> {
 }
 
 fn admin(args: &Args, tcp: Option<SocketAddr>) -> Result<AdminConfig, ConfigError> {
-    let health = ("--health-port", SocketAddr::new(args.admin_address, args.health_port));
-    let metrics = ("--metrics-port", SocketAddr::new(args.admin_address, args.metrics_port));
+    let health = (
+        "--health-port",
+        SocketAddr::new(args.admin_address, args.health_port),
+    );
+    let metrics = (
+        "--metrics-port",
+        SocketAddr::new(args.admin_address, args.metrics_port),
+    );
     different_ports(health, metrics)?;
     if let Some(tcp) = tcp {
         different_ports(("--grpc-address", tcp), health)?;
         different_ports(("--grpc-address", tcp), metrics)?;
     }
-    within("--shutdown-timeout", args.shutdown_timeout, Duration::ZERO, SHUTDOWN_TIMEOUT_MAX)?;
+    within(
+        "--shutdown-timeout",
+        args.shutdown_timeout,
+        Duration::ZERO,
+        SHUTDOWN_TIMEOUT_MAX,
+    )?;
     Ok(AdminConfig {
         address: args.admin_address,
         health_port: args.health_port,
@@ -227,7 +271,12 @@ fn admin(args: &Args, tcp: Option<SocketAddr>) -> Result<AdminConfig, ConfigErro
 
 fn policies(args: &Args) -> Result<PolicyConfig, ConfigError> {
     // A call must end, and its fallback be written, before readers stop waiting (design C3).
-    within("--policy-deadline", args.policy_deadline, POLICY_DEADLINE_MIN, BARRIER_WAIT_MAX / 2)?;
+    within(
+        "--policy-deadline",
+        args.policy_deadline,
+        POLICY_DEADLINE_MIN,
+        BARRIER_WAIT_MAX / 2,
+    )?;
     let value = args.policy_memory;
     let memory_bytes_max = (POLICY_MEMORY_MIN..=POLICY_MEMORY_MAX)
         .contains(&value)
@@ -237,17 +286,42 @@ fn policies(args: &Args) -> Result<PolicyConfig, ConfigError> {
     if let Some(path) = &args.policy_dir {
         // Not there is more likely a wrong path than a directory to come, and bundled policies alone
         // would silently judge instead.
-        std::fs::read_dir(path).map_err(|why| ConfigError::PolicyDir { path: path.clone(), why })?;
+        std::fs::read_dir(path).map_err(|why| ConfigError::PolicyDir {
+            path: path.clone(),
+            why,
+        })?;
     }
-    Ok(PolicyConfig { dir: args.policy_dir.clone(), deadline: args.policy_deadline, memory_bytes_max })
+    Ok(PolicyConfig {
+        dir: args.policy_dir.clone(),
+        deadline: args.policy_deadline,
+        memory_bytes_max,
+    })
 }
 
 fn at_most(flag: &'static str, count: usize, max: usize) -> Result<(), ConfigError> {
-    if count > max { Err(ConfigError::TooMany { flag, count, max }) } else { Ok(()) }
+    if count > max {
+        Err(ConfigError::TooMany { flag, count, max })
+    } else {
+        Ok(())
+    }
 }
 
-fn within(flag: &'static str, value: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
-    if (min..=max).contains(&value) { Ok(()) } else { Err(ConfigError::Duration { flag, value, min, max }) }
+fn within(
+    flag: &'static str,
+    value: Duration,
+    min: Duration,
+    max: Duration,
+) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::Duration {
+            flag,
+            value,
+            min,
+            max,
+        })
+    }
 }
 
 type Listen = (&'static str, SocketAddr);
@@ -255,7 +329,11 @@ type Listen = (&'static str, SocketAddr);
 fn different_ports((first, a): Listen, (second, b): Listen) -> Result<(), ConfigError> {
     let overlap = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     if overlap && a.port() == b.port() && a.port() != 0 {
-        return Err(ConfigError::PortTwice { first, second, port: a.port() });
+        return Err(ConfigError::PortTwice {
+            first,
+            second,
+            port: a.port(),
+        });
     }
     Ok(())
 }

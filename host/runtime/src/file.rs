@@ -36,14 +36,25 @@ pub(crate) enum FileError {
 /// # Errors
 /// [`FileError`]; of what is no YAML, or not flat, or has a key twice, it names the line.
 pub(crate) fn read(path: &Path) -> Result<Vec<Entry>, FileError> {
-    let failed = |why| FileError::Read { path: path.to_owned(), why };
+    let failed = |why| FileError::Read {
+        path: path.to_owned(),
+        why,
+    };
     let mut text = String::new();
     let opened = std::fs::File::open(path).map_err(failed)?;
-    opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    opened
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(FileError::TooLarge { path: path.to_owned() });
+        return Err(FileError::TooLarge {
+            path: path.to_owned(),
+        });
     }
-    parse(&text).map_err(|why| FileError::Parse { path: path.to_owned(), why })
+    parse(&text).map_err(|why| FileError::Parse {
+        path: path.to_owned(),
+        why,
+    })
 }
 
 fn parse(text: &str) -> Result<Vec<Entry>, String> {
@@ -70,12 +81,20 @@ impl<'de> Deserialize<'de> for Entries {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
                 let mut entries = Vec::new();
-                while let Some((key, Values(values))) = map.next_entry::<Spanned<String>, Values>()? {
+                while let Some((key, Values(values))) =
+                    map.next_entry::<Spanned<String>, Values>()?
+                {
                     if values.is_empty() {
                         let key = &key.value;
-                        return Err(A::Error::custom(format!("`{key}` is an empty list; leave the key out")));
+                        return Err(A::Error::custom(format!(
+                            "`{key}` is an empty list; leave the key out"
+                        )));
                     }
-                    entries.push(Entry { line: key.referenced.line(), key: key.value, values });
+                    entries.push(Entry {
+                        line: key.referenced.line(),
+                        key: key.value,
+                        values,
+                    });
                 }
                 Ok(Entries(entries))
             }
@@ -163,24 +182,36 @@ mod tests {
                 ("grpc-address", 9, &[""]),
             ],
         );
-        check("nvml-ignored-xids: [43, 45]\n", &[("nvml-ignored-xids", 1, &["43", "45"])]);
+        check(
+            "nvml-ignored-xids: [43, 45]\n",
+            &[("nvml-ignored-xids", 1, &["43", "45"])],
+        );
     }
 
     #[track_caller]
     fn refused(text: &str, words: &[&str]) {
         let why = parse(text).expect_err("refused");
-        assert!(words.iter().all(|word| why.contains(word)), "{why:?} lacks one of {words:?}");
+        assert!(
+            words.iter().all(|word| why.contains(word)),
+            "{why:?} lacks one of {words:?}"
+        );
         assert_eq!(why.lines().count(), 1, "{why:?}");
     }
 
     #[test]
     fn what_is_not_flat_yaml_is_refused_with_its_line() {
-        refused("health-port: 1\nhealth-port: 2\n", &["health-port", "line 2"]);
+        refused(
+            "health-port: 1\nhealth-port: 2\n",
+            &["health-port", "line 2"],
+        );
         refused("health-port: 1\nnvml:\n  library: /x\n", &["line", "value"]);
         refused("- a\n- b\n", &["line 1"]);
         refused("just words\n", &["line 1"]);
         refused("a: [1\n", &["line"]);
-        refused("health-port: 1\nunix-socket: []\n", &["unix-socket", "empty list"]);
+        refused(
+            "health-port: 1\nunix-socket: []\n",
+            &["unix-socket", "empty list"],
+        );
         refused("health-port:\n", &["line 1"]);
     }
 

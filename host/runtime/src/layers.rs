@@ -37,8 +37,14 @@ const VERBOSE_MAX: u8 = 2;
 /// Where a value that is no flag comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
-    Environment { variable: String },
-    File { key: String, path: PathBuf, line: u64 },
+    Environment {
+        variable: String,
+    },
+    File {
+        key: String,
+        path: PathBuf,
+        line: u64,
+    },
 }
 
 impl fmt::Display for Origin {
@@ -69,7 +75,12 @@ pub(crate) enum LayerError {
     #[error("invalid value '{value}' for '{origin}': expected a number from 0 to {VERBOSE_MAX}")]
     Verbosity { value: String, origin: String },
     #[error("unknown key '{key}' in {}, line {line}{}; --help lists the settings", path.display(), did_you_mean(suggestion.as_deref()))]
-    UnknownKey { key: String, path: PathBuf, line: u64, suggestion: Option<String> },
+    UnknownKey {
+        key: String,
+        path: PathBuf,
+        line: u64,
+        suggestion: Option<String>,
+    },
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -92,7 +103,9 @@ pub(crate) struct Resolved {
 /// The table of flags, with the variable named in each one's help.
 fn command() -> Command {
     Args::command().mut_args(|arg| {
-        let Some(flag) = arg.get_long().map(str::to_owned) else { return arg };
+        let Some(flag) = arg.get_long().map(str::to_owned) else {
+            return arg;
+        };
         let variable = variable_of(&flag);
         let mention = |text: String| format!("{text} [env: {variable}]");
         let help = arg.get_help().map(ToString::to_string).map(mention);
@@ -103,7 +116,10 @@ fn command() -> Command {
 }
 
 fn variable_of(flag: &str) -> String {
-    format!("{ENVIRONMENT_PREFIX}{}", flag.replace('-', "_").to_ascii_uppercase())
+    format!(
+        "{ENVIRONMENT_PREFIX}{}",
+        flag.replace('-', "_").to_ascii_uppercase()
+    )
 }
 
 /// Resolves the settings. `argv` begins with the program's name; `environment` looks up a variable.
@@ -115,20 +131,35 @@ pub(crate) fn resolve(
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Resolved, LayerError> {
     let command = command();
-    let flags = command.clone().try_get_matches_from(argv).map_err(from_clap)?;
+    let flags = command
+        .clone()
+        .try_get_matches_from(argv)
+        .map_err(from_clap)?;
     let mut entries = environment_entries(&command, environment)?;
     if let Some(path) = config_path(&flags, &entries) {
         let overridden: BTreeSet<String> = entries.iter().map(|entry| entry.flag.clone()).collect();
         let from_file = file_entries(&command, &path)?;
-        entries.extend(from_file.into_iter().filter(|entry| !overridden.contains(&entry.flag)));
+        entries.extend(
+            from_file
+                .into_iter()
+                .filter(|entry| !overridden.contains(&entry.flag)),
+        );
     }
     entries.retain(|entry| !given(&flags, &entry.flag));
 
     // Lower layers first: no setting is in two of them, and what follows a `--` among the flags stays there.
-    let program = argv.first().cloned().unwrap_or_else(|| command.get_name().into());
+    let program = argv
+        .first()
+        .cloned()
+        .unwrap_or_else(|| command.get_name().into());
     let lower = entries.iter().flat_map(|entry| entry.argv.iter().cloned());
-    let all = std::iter::once(program).chain(lower).chain(argv.iter().skip(1).cloned());
-    let matches = command.clone().try_get_matches_from(all).map_err(from_clap)?;
+    let all = std::iter::once(program)
+        .chain(lower)
+        .chain(argv.iter().skip(1).cloned());
+    let matches = command
+        .clone()
+        .try_get_matches_from(all)
+        .map_err(from_clap)?;
     let args = Args::from_arg_matches(&matches).map_err(from_clap)?;
 
     let effective = settings(&command)
@@ -138,8 +169,14 @@ pub(crate) fn resolve(
         .filter_map(flag_of)
         .filter(|flag| given(&flags, flag))
         .map(|flag| format!("--{flag}"));
-    let origins = from_flags.chain(entries.iter().map(|entry| entry.origin.to_string())).collect();
-    Ok(Resolved { args, effective, origins })
+    let origins = from_flags
+        .chain(entries.iter().map(|entry| entry.origin.to_string()))
+        .collect();
+    Ok(Resolved {
+        args,
+        effective,
+        origins,
+    })
 }
 
 fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
@@ -177,12 +214,24 @@ fn environment_entries(
     for arg in settings(command) {
         let Some(flag) = flag_of(arg) else { continue };
         let variable = variable_of(flag);
-        let Some(value) = environment(&variable) else { continue };
+        let Some(value) = environment(&variable) else {
+            continue;
+        };
         if value.is_empty() && !EMPTY_MEANS_NONE.contains(&flag) {
             continue;
         }
-        let values = if is_list(arg) { split_list(&value) } else { vec![value] };
-        entries.push(entry(command, arg, flag, &values, Origin::Environment { variable })?);
+        let values = if is_list(arg) {
+            split_list(&value)
+        } else {
+            vec![value]
+        };
+        entries.push(entry(
+            command,
+            arg,
+            flag,
+            &values,
+            Origin::Environment { variable },
+        )?);
     }
     Ok(entries)
 }
@@ -201,14 +250,23 @@ fn file_entries(command: &Command, path: &Path) -> Result<Vec<Entry>, LayerError
         let known = |arg: &&Arg| flag_of(arg) == Some(&key) && key != "config";
         let Some(arg) = settings(command).find(known) else {
             let suggestion = suggest(command, &key);
-            return Err(LayerError::UnknownKey { key, path: path.to_owned(), line, suggestion });
+            return Err(LayerError::UnknownKey {
+                key,
+                path: path.to_owned(),
+                line,
+                suggestion,
+            });
         };
         let values: Vec<OsString> = if is_list(arg) {
             values.into_iter().map(OsString::from).collect()
         } else {
             vec![values.join(",").into()]
         };
-        let origin = Origin::File { key: key.clone(), path: path.to_owned(), line };
+        let origin = Origin::File {
+            key: key.clone(),
+            path: path.to_owned(),
+            line,
+        };
         entries.push(entry(command, arg, &key, &values, origin)?);
     }
     Ok(entries)
@@ -216,11 +274,14 @@ fn file_entries(command: &Command, path: &Path) -> Result<Vec<Entry>, LayerError
 
 /// The setting that a misspelt key may have meant, as the parser of flags would suggest it.
 fn suggest(command: &Command, key: &str) -> Option<String> {
-    let error = command.clone().try_get_matches_from([command.get_name(), &format!("--{key}")]).err()?;
-    match error.get(ContextKind::SuggestedArg)? {
-        ContextValue::String(flag) => Some(flag.trim_start_matches('-').to_owned()),
-        _ => None,
-    }
+    let error = command
+        .clone()
+        .try_get_matches_from([command.get_name(), &format!("--{key}")])
+        .err()?;
+    let ContextValue::String(flag) = error.get(ContextKind::SuggestedArg)? else {
+        return None;
+    };
+    Some(flag.trim_start_matches('-').to_owned())
 }
 
 fn is_list(arg: &Arg) -> bool {
@@ -228,18 +289,34 @@ fn is_list(arg: &Arg) -> bool {
 }
 
 /// Turns one setting into flags, and refuses it here, alone, if it is wrong.
-fn entry(command: &Command, arg: &Arg, flag: &str, values: &[OsString], origin: Origin) -> Result<Entry, LayerError> {
+fn entry(
+    command: &Command,
+    arg: &Arg,
+    flag: &str,
+    values: &[OsString],
+    origin: Origin,
+) -> Result<Entry, LayerError> {
     let argv = if matches!(arg.get_action(), ArgAction::Count) {
         repeated(flag, values, &origin)?
     } else {
         values.iter().map(|value| flag_with(flag, value)).collect()
     };
     let alone = std::iter::once(OsString::from(command.get_name())).chain(argv.iter().cloned());
-    command.clone().try_get_matches_from(alone).map_err(|mut error| {
-        error.insert(ContextKind::InvalidArg, ContextValue::String(origin.to_string()));
-        LayerError::Usage(one_line(&error))
-    })?;
-    Ok(Entry { flag: flag.to_owned(), argv, origin })
+    command
+        .clone()
+        .try_get_matches_from(alone)
+        .map_err(|mut error| {
+            error.insert(
+                ContextKind::InvalidArg,
+                ContextValue::String(origin.to_string()),
+            );
+            LayerError::Usage(one_line(&error))
+        })?;
+    Ok(Entry {
+        flag: flag.to_owned(),
+        argv,
+        origin,
+    })
 }
 
 fn flag_with(flag: &str, value: &OsStr) -> OsString {
@@ -249,10 +326,18 @@ fn flag_with(flag: &str, value: &OsStr) -> OsString {
 }
 
 fn repeated(flag: &str, values: &[OsString], origin: &Origin) -> Result<Vec<OsString>, LayerError> {
-    let text = values.first().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+    let text = values
+        .first()
+        .map(|value| value.to_string_lossy().into_owned())
+        .unwrap_or_default();
     match text.parse::<u8>() {
-        Ok(times) if times <= VERBOSE_MAX => Ok(vec![format!("--{flag}").into(); usize::from(times)]),
-        _ => Err(LayerError::Verbosity { value: text, origin: origin.to_string() }),
+        Ok(times) if times <= VERBOSE_MAX => {
+            Ok(vec![format!("--{flag}").into(); usize::from(times)])
+        }
+        _ => Err(LayerError::Verbosity {
+            value: text,
+            origin: origin.to_string(),
+        }),
     }
 }
 
@@ -263,13 +348,21 @@ fn effective_value(matches: &ArgMatches, arg: &Arg) -> Option<serde_json::Value>
     }
     let text = |value: &OsStr| serde_json::Value::from(value.to_string_lossy());
     let mut values: Vec<_> = matches.get_raw(id)?.map(text).collect();
-    if is_list(arg) { Some(values.into()) } else { values.pop() }
+    if is_list(arg) {
+        Some(values.into())
+    } else {
+        values.pop()
+    }
 }
 
 fn from_clap(error: clap::Error) -> LayerError {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => LayerError::Shown(error),
-        _ => LayerError::Usage(one_line(&error)),
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        LayerError::Shown(error)
+    } else {
+        LayerError::Usage(one_line(&error))
     }
 }
 
@@ -277,10 +370,18 @@ fn from_clap(error: clap::Error) -> LayerError {
 fn one_line(error: &clap::Error) -> String {
     let rendered = error.render().to_string();
     let lines = rendered.lines().map(str::trim);
-    let said = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let said = lines.take_while(|line| {
+        !line.starts_with("Usage:") && !line.starts_with("For more information")
+    });
     let mut joined = String::new();
     for line in said.filter(|line| !line.is_empty()) {
-        let gap = if joined.is_empty() { "" } else if line.starts_with("tip:") { "; " } else { " " };
+        let gap = if joined.is_empty() {
+            ""
+        } else if line.starts_with("tip:") {
+            "; "
+        } else {
+            " "
+        };
         joined += gap;
         joined += line;
     }

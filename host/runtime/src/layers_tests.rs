@@ -14,7 +14,10 @@ struct Sources {
 
 impl Sources {
     fn flags(flags: &[&'static str]) -> Self {
-        Self { flags: flags.to_vec(), ..Self::default() }
+        Self {
+            flags: flags.to_vec(),
+            ..Self::default()
+        }
     }
 
     fn env(mut self, variable: &str, value: &str) -> Self {
@@ -49,7 +52,10 @@ impl Sources {
     #[track_caller]
     fn refused(&self, words: &[&str]) {
         let error = self.resolve().expect_err("refused").to_string();
-        assert!(words.iter().all(|word| error.contains(word)), "{error:?} lacks one of {words:?}");
+        assert!(
+            words.iter().all(|word| error.contains(word)),
+            "{error:?} lacks one of {words:?}"
+        );
         assert_eq!(error.lines().count(), 1, "{error:?}");
     }
 }
@@ -61,15 +67,24 @@ fn none() -> Sources {
 #[test]
 fn defaults_are_the_documented_ones() {
     let args = none().args();
-    assert_eq!(args.grpc_address, TcpAddress::At("127.0.0.1:50051".parse().expect("address")));
-    assert_eq!(args.unix_socket, [PathBuf::from("/var/run/device-api/device.sock")]);
+    assert_eq!(
+        args.grpc_address,
+        TcpAddress::At("127.0.0.1:50051".parse().expect("address"))
+    );
+    assert_eq!(
+        args.unix_socket,
+        [PathBuf::from("/var/run/device-api/device.sock")]
+    );
     assert_eq!((args.health_port, args.metrics_port), (8081, 9090));
     assert_eq!(args.shutdown_timeout.as_secs(), 10);
     assert_eq!(args.policy_deadline.as_millis(), 5);
     assert_eq!(args.policy_memory.bytes, 16 << 20);
     assert_eq!((args.log_format, args.verbose), (LogFormat::Text, 0));
     assert!(args.enable_nvml_provider && !args.kmsg_drill);
-    assert_eq!((args.kmsg_path, args.policy_dir, args.nvml_library), (None, None, None));
+    assert_eq!(
+        (args.kmsg_path, args.policy_dir, args.nvml_library),
+        (None, None, None)
+    );
     assert_eq!(args.drills, Drills::Report);
 }
 
@@ -87,7 +102,9 @@ fn precedence<T: PartialEq + std::fmt::Debug>(
         none(),
         none().file(&file_text),
         none().file(&file_text).env(&variable, environment),
-        Sources::flags(flag).file(&file_text).env(&variable, environment),
+        Sources::flags(flag)
+            .file(&file_text)
+            .env(&variable, environment),
     ]
     .map(|sources| read(&sources.args()));
     assert_eq!(got, expected, "{key}");
@@ -95,7 +112,12 @@ fn precedence<T: PartialEq + std::fmt::Debug>(
 
 #[test]
 fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
-    precedence("health-port", ("1", "2", &["--health-port", "3"]), |args| args.health_port, [8081, 1, 2, 3]);
+    precedence(
+        "health-port",
+        ("1", "2", &["--health-port", "3"]),
+        |args| args.health_port,
+        [8081, 1, 2, 3],
+    );
     precedence(
         "shutdown-timeout",
         ("1s", "2s", &["--shutdown-timeout=3s"]),
@@ -114,12 +136,22 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
         |args| args.kmsg_drill,
         [false, true, false, true],
     );
-    precedence("verbose", ("2", "1", &["-vvv"]), |args| args.verbose, [0, 2, 1, 3]);
+    precedence(
+        "verbose",
+        ("2", "1", &["-vvv"]),
+        |args| args.verbose,
+        [0, 2, 1, 3],
+    );
     precedence(
         "log-format",
         ("json", "text", &["--log-format", "json"]),
         |args| args.log_format,
-        [LogFormat::Text, LogFormat::Json, LogFormat::Text, LogFormat::Json],
+        [
+            LogFormat::Text,
+            LogFormat::Json,
+            LogFormat::Text,
+            LogFormat::Json,
+        ],
     );
     precedence(
         "grpc-address",
@@ -137,9 +169,19 @@ fn a_list_is_replaced_by_a_higher_layer_and_never_extended() {
     let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
     precedence(
         "unix-socket",
-        ("[/f1, /f2]", "/e1, /e2", &["--unix-socket", "/a", "--unix-socket", "/b"]),
+        (
+            "[/f1, /f2]",
+            "/e1, /e2",
+            &["--unix-socket", "/a", "--unix-socket", "/b"],
+        ),
         |args| args.unix_socket.clone(),
-        [&["/var/run/device-api/device.sock"][..], &["/f1", "/f2"], &["/e1", "/e2"], &["/a", "/b"]].map(paths),
+        [
+            &["/var/run/device-api/device.sock"][..],
+            &["/f1", "/f2"],
+            &["/e1", "/e2"],
+            &["/a", "/b"],
+        ]
+        .map(paths),
     );
     precedence(
         "nvml-ignored-xids",
@@ -158,10 +200,19 @@ fn a_list_is_replaced_by_a_higher_layer_and_never_extended() {
 #[test]
 fn the_file_may_be_named_by_the_environment_and_a_flag_beats_that() {
     let named = none().file("health-port: 7\n");
-    let path = named.file.as_ref().expect("file").path().to_str().expect("UTF-8").to_owned();
+    let path = named
+        .file
+        .as_ref()
+        .expect("file")
+        .path()
+        .to_str()
+        .expect("UTF-8")
+        .to_owned();
     let by_environment = none().env("DEVICE_API_CONFIG", &path);
     assert_eq!(by_environment.args().health_port, 7);
-    let both = none().file("health-port: 8\n").env("DEVICE_API_CONFIG", &path);
+    let both = none()
+        .file("health-port: 8\n")
+        .env("DEVICE_API_CONFIG", &path);
     assert_eq!(both.args().health_port, 8);
 }
 
@@ -183,16 +234,33 @@ fn a_wrong_value_is_refused_naming_where_it_stands_and_what_is_expected() {
     Sources::flags(&["--health-port", "70000"]).refused(&["--health-port", "'70000'", "65535"]);
     Sources::flags(&["--log-format", "xml"]).refused(&["--log-format", "'xml'", "text, json"]);
     Sources::flags(&["--shutdown-timeout", "10"]).refused(&["--shutdown-timeout", "'10'", "10s"]);
-    Sources::flags(&["--enable-nvml-provider=maybe"]).refused(&["--enable-nvml-provider", "'maybe'", "true, false"]);
-    Sources::flags(&["--grpc-address", "localhost"]).refused(&["--grpc-address", "'localhost'", "127.0.0.1:50051"]);
-    Sources::flags(&["--helth-port", "1"]).refused(&["--helth-port", "--health-port", "see --help"]);
+    Sources::flags(&["--enable-nvml-provider=maybe"]).refused(&[
+        "--enable-nvml-provider",
+        "'maybe'",
+        "true, false",
+    ]);
+    Sources::flags(&["--grpc-address", "localhost"]).refused(&[
+        "--grpc-address",
+        "'localhost'",
+        "127.0.0.1:50051",
+    ]);
+    Sources::flags(&["--helth-port", "1"]).refused(&[
+        "--helth-port",
+        "--health-port",
+        "see --help",
+    ]);
     Sources::flags(&["stray"]).refused(&["stray"]);
-    Sources::flags(&["--health-port", "1", "--health-port", "2"]).refused(&["--health-port", "multiple times"]);
+    Sources::flags(&["--health-port", "1", "--health-port", "2"])
+        .refused(&["--health-port", "multiple times"]);
 
     let env = |variable: &str, value: &str| none().env(variable, value);
     env("DEVICE_API_HEALTH_PORT", "http").refused(&["DEVICE_API_HEALTH_PORT", "'http'"]);
     env("DEVICE_API_DRILLS", "maybe").refused(&["DEVICE_API_DRILLS", "'maybe'", "report, enforce"]);
-    env("DEVICE_API_ALLOW_WRITE_UID", "1,root").refused(&["DEVICE_API_ALLOW_WRITE_UID", "'root'", "not a name"]);
+    env("DEVICE_API_ALLOW_WRITE_UID", "1,root").refused(&[
+        "DEVICE_API_ALLOW_WRITE_UID",
+        "'root'",
+        "not a name",
+    ]);
     env("DEVICE_API_VERBOSE", "yes").refused(&["DEVICE_API_VERBOSE", "'yes'", "0 to 2"]);
 
     let file = |text: &str| none().file(text);
@@ -203,25 +271,53 @@ fn a_wrong_value_is_refused_naming_where_it_stands_and_what_is_expected() {
 
 #[test]
 fn a_wrong_value_is_refused_even_where_it_is_overridden() {
-    Sources::flags(&["--health-port", "1"]).env("DEVICE_API_HEALTH_PORT", "http").refused(&["DEVICE_API_HEALTH_PORT"]);
-    Sources::flags(&["--health-port", "1"]).file("health-port: http\n").refused(&["health-port", "line 1"]);
+    Sources::flags(&["--health-port", "1"])
+        .env("DEVICE_API_HEALTH_PORT", "http")
+        .refused(&["DEVICE_API_HEALTH_PORT"]);
+    Sources::flags(&["--health-port", "1"])
+        .file("health-port: http\n")
+        .refused(&["health-port", "line 1"]);
 }
 
 #[test]
 fn an_unknown_key_is_refused_naming_it_and_its_line() {
-    none().file("drills: report\nhelth-port: 1\n").refused(&["helth-port", "line 2", "did you mean 'health-port'"]);
-    none().file("zzz: 1\n").refused(&["zzz", "line 1", "--help"]);
-    for key in ["config", "help", "version", "health_port", "--health-port", "v"] {
-        none().file(&format!("{key}: x\n")).refused(&["unknown key", key]);
+    none().file("drills: report\nhelth-port: 1\n").refused(&[
+        "helth-port",
+        "line 2",
+        "did you mean 'health-port'",
+    ]);
+    none()
+        .file("zzz: 1\n")
+        .refused(&["zzz", "line 1", "--help"]);
+    for key in [
+        "config",
+        "help",
+        "version",
+        "health_port",
+        "--health-port",
+        "v",
+    ] {
+        none()
+            .file(&format!("{key}: x\n"))
+            .refused(&["unknown key", key]);
     }
     // Other programs' variables, and those that Kubernetes sets for services, begin alike.
-    assert_eq!(none().env("DEVICE_API_SERVER_SERVICE_PORT", "1").args().health_port, 8081);
+    assert_eq!(
+        none()
+            .env("DEVICE_API_SERVER_SERVICE_PORT", "1")
+            .args()
+            .health_port,
+        8081
+    );
 }
 
 #[test]
 fn a_missing_file_is_refused() {
-    Sources::flags(&["--config", "/nonexistent/x.yaml"]).refused(&["/nonexistent/x.yaml", "--config"]);
-    none().env("DEVICE_API_CONFIG", "/nonexistent/y.yaml").refused(&["/nonexistent/y.yaml"]);
+    Sources::flags(&["--config", "/nonexistent/x.yaml"])
+        .refused(&["/nonexistent/x.yaml", "--config"]);
+    none()
+        .env("DEVICE_API_CONFIG", "/nonexistent/y.yaml")
+        .refused(&["/nonexistent/y.yaml"]);
 }
 
 #[test]
@@ -237,7 +333,13 @@ fn the_effective_configuration_tells_every_setting_and_whence_it_comes() {
     assert_eq!(effective("verbose"), 1);
     assert_eq!(effective("drills"), "report");
     let whence = resolved.origins.join("; ");
-    for origin in ["--config", "--metrics-port", "--verbose", "DEVICE_API_HEALTH_PORT", "unix-socket ("] {
+    for origin in [
+        "--config",
+        "--metrics-port",
+        "--verbose",
+        "DEVICE_API_HEALTH_PORT",
+        "unix-socket (",
+    ] {
         assert!(whence.contains(origin), "{whence:?} lacks {origin}");
     }
     assert!(!whence.contains("health-port ("), "overridden: {whence}");
@@ -245,7 +347,12 @@ fn the_effective_configuration_tells_every_setting_and_whence_it_comes() {
 
 #[test]
 fn the_effective_configuration_can_be_given_back_as_a_file() {
-    let sources = Sources::flags(&["--unix-socket=/a", "-vv", "--nvml-ignored-xids=43,45", "--grpc-address="]);
+    let sources = Sources::flags(&[
+        "--unix-socket=/a",
+        "-vv",
+        "--nvml-ignored-xids=43,45",
+        "--grpc-address=",
+    ]);
     let first = sources.resolve().expect("resolved");
     let text = serde_json::Value::Object(first.effective.clone()).to_string();
     let mut second = none().file(&text).resolve().expect("JSON is YAML");

@@ -116,7 +116,12 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         }
     };
     readiness.drain();
-    let drain = shutdown::drain(running.drain(), config.admin.shutdown_timeout, signals.next()).await;
+    let drain = shutdown::drain(
+        running.drain(),
+        config.admin.shutdown_timeout,
+        signals.next(),
+    )
+    .await;
     match failure {
         Some(error) => Err(error),
         None => Ok(end(drain)),
@@ -130,7 +135,9 @@ fn end(drain: Drain) -> ExitCode {
             ExitCode::SUCCESS
         }
         Drain::TimedOut => {
-            tracing::warn!("calls under way did not end in time and were cut off; raise --shutdown-timeout if that matters");
+            tracing::warn!(
+                "calls under way did not end in time and were cut off; raise --shutdown-timeout if that matters"
+            );
             ExitCode::from(EXIT_FAILED)
         }
         Drain::Aborted(asked) => {

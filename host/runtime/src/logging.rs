@@ -25,7 +25,9 @@ const FILTER_VARIABLE: &str = "RUST_LOG";
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    #[error("invalid filter {value:?} in {FILTER_VARIABLE}: {why}; expected as in info,device_api_nvml=debug")]
+    #[error(
+        "invalid filter {value:?} in {FILTER_VARIABLE}: {why}; expected as in info,device_api_nvml=debug"
+    )]
     Filter { value: String, why: String },
     #[error("another log is already set up in this process")]
     Init(#[source] TryInitError),
@@ -35,7 +37,10 @@ pub(crate) enum LogError {
 ///
 /// # Errors
 /// [`LogError::Filter`] is a mistake of the caller's environment.
-pub(crate) fn init(config: LogConfig, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<(), LogError> {
+pub(crate) fn init(
+    config: LogConfig,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<(), LogError> {
     let filter = filter(config.verbose, environment(FILTER_VARIABLE))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -43,7 +48,12 @@ pub(crate) fn init(config: LogConfig, environment: &dyn Fn(&str) -> Option<OsStr
         .with_ansi(std::io::stderr().is_terminal());
     let started = match config.format {
         LogFormat::Text => log.finish().try_init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).finish().try_init(),
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .finish()
+            .try_init(),
     };
     started.map_err(LogError::Init)?;
     log_panics();
@@ -56,7 +66,10 @@ fn filter(verbose: u8, variable: Option<OsString>) -> Result<EnvFilter, LogError
         return Ok(EnvFilter::new(directives(verbose)));
     };
     let value = value.to_string_lossy().into_owned();
-    EnvFilter::try_new(&value).map_err(|error| LogError::Filter { value, why: error.to_string() })
+    EnvFilter::try_new(&value).map_err(|error| LogError::Filter {
+        value,
+        why: error.to_string(),
+    })
 }
 
 /// Our crates' names all begin with `device_api`.
@@ -72,9 +85,15 @@ fn directives(verbose: u8) -> &'static str {
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::capture();
-        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let thread = std::thread::current()
+            .name()
+            .unwrap_or("unnamed")
+            .to_owned();
         let message = panic.payload_as_str().unwrap_or("no message");
-        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        let at = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         tracing::error!(thread, at, %backtrace, "panic: {message}; this is a bug, please report it");
     }));
 }
@@ -85,13 +104,32 @@ mod tests {
 
     #[test]
     fn verbosity_beats_the_variable_and_a_wrong_variable_is_refused() {
-        let text = |verbose, variable: Option<&str>| filter(verbose, variable.map(OsString::from)).map(|f| f.to_string());
-        assert_eq!(text(0, None).expect("valid"), EnvFilter::new("warn,device_api=info").to_string());
-        assert_eq!(text(0, Some("")).expect("valid"), EnvFilter::new("warn,device_api=info").to_string());
+        let text = |verbose, variable: Option<&str>| {
+            filter(verbose, variable.map(OsString::from)).map(|f| f.to_string())
+        };
+        assert_eq!(
+            text(0, None).expect("valid"),
+            EnvFilter::new("warn,device_api=info").to_string()
+        );
+        assert_eq!(
+            text(0, Some("")).expect("valid"),
+            EnvFilter::new("warn,device_api=info").to_string()
+        );
         assert_eq!(text(0, Some("trace")).expect("valid"), "trace");
-        assert_eq!(text(1, Some("error")).expect("valid"), EnvFilter::new("warn,device_api=debug").to_string());
-        assert_eq!(text(9, None).expect("valid"), EnvFilter::new("info,device_api=trace").to_string());
-        let error = text(0, Some("device_api=loud")).expect_err("refused").to_string();
-        assert!(error.contains("RUST_LOG") && error.contains("device_api=loud"), "{error}");
+        assert_eq!(
+            text(1, Some("error")).expect("valid"),
+            EnvFilter::new("warn,device_api=debug").to_string()
+        );
+        assert_eq!(
+            text(9, None).expect("valid"),
+            EnvFilter::new("info,device_api=trace").to_string()
+        );
+        let error = text(0, Some("device_api=loud"))
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains("RUST_LOG") && error.contains("device_api=loud"),
+            "{error}"
+        );
     }
 }

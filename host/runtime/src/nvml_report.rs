@@ -16,20 +16,39 @@ pub(crate) struct NvmlReport {
 
 impl NvmlReport {
     pub(crate) fn new(metrics: Arc<Metrics>, readiness: &Readiness) -> Self {
-        Self { metrics, component: readiness.component("nvml") }
+        Self {
+            metrics,
+            component: readiness.component("nvml"),
+        }
     }
 }
 
 impl NvmlObserver for NvmlReport {
     fn nvml_status(&self, status: NvmlStatus) {
         let (state, detail) = match &status {
-            NvmlStatus::Disabled => (ComponentState::Off, "turned off by --enable-nvml-provider=false".to_owned()),
-            NvmlStatus::Missing { why } => {
-                (ComponentState::Degraded, format!("{why}; serving without it, looking again"))
-            }
-            NvmlStatus::Ready { library, driver, gpus, simulated } => {
-                let simulated = if *simulated { ", simulated: its faults are drills" } else { "" };
-                (ComponentState::Up, format!("{gpus} GPUs, driver {driver}, library {library}{simulated}"))
+            NvmlStatus::Disabled => (
+                ComponentState::Off,
+                "turned off by --enable-nvml-provider=false".to_owned(),
+            ),
+            NvmlStatus::Missing { why } => (
+                ComponentState::Degraded,
+                format!("{why}; serving without it, looking again"),
+            ),
+            NvmlStatus::Ready {
+                library,
+                driver,
+                gpus,
+                simulated,
+            } => {
+                let simulated = if *simulated {
+                    ", simulated: its faults are drills"
+                } else {
+                    ""
+                };
+                (
+                    ComponentState::Up,
+                    format!("{gpus} GPUs, driver {driver}, library {library}{simulated}"),
+                )
             }
         };
         self.component.report(state, detail);
@@ -46,19 +65,36 @@ mod tests {
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let readiness = Readiness::default();
         let report = NvmlReport::new(metrics.clone(), &readiness);
-        report.nvml_status(NvmlStatus::Missing { why: "no NVML library found (searched /x)".to_owned() });
+        report.nvml_status(NvmlStatus::Missing {
+            why: "no NVML library found (searched /x)".to_owned(),
+        });
         let told = readiness.report();
         assert!(told.ready);
         assert_eq!(told.components[0].state, ComponentState::Degraded);
         assert!(told.components[0].detail.contains("/x"), "{told:?}");
         let text = metrics.render().expect("rendered");
-        assert!(text.contains("\ndevice_api_server_nvml_provider_enabled 1\n"), "{text}");
-        assert!(text.contains("\ndevice_api_server_nvml_health_monitor_running 0\n"), "{text}");
+        assert!(
+            text.contains("\ndevice_api_server_nvml_provider_enabled 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\ndevice_api_server_nvml_health_monitor_running 0\n"),
+            "{text}"
+        );
 
-        let ready =
-            NvmlStatus::Ready { library: "libx".to_owned(), driver: "580".to_owned(), gpus: 8, simulated: true };
+        let ready = NvmlStatus::Ready {
+            library: "libx".to_owned(),
+            driver: "580".to_owned(),
+            gpus: 8,
+            simulated: true,
+        };
         report.nvml_status(ready);
         assert_eq!(readiness.report().components[0].state, ComponentState::Up);
-        assert!(metrics.render().expect("rendered").contains("\ndevice_api_server_nvml_gpu_count 8\n"));
+        assert!(
+            metrics
+                .render()
+                .expect("rendered")
+                .contains("\ndevice_api_server_nvml_gpu_count 8\n")
+        );
     }
 }

@@ -97,17 +97,27 @@ impl Readiness {
         let id = state.next_latch;
         state.next_latch += 1;
         state.latches.push((id, what));
-        Latch { id, readiness: self.clone() }
+        Latch {
+            id,
+            readiness: self.clone(),
+        }
     }
 
     /// A component by its name; it is told of once it has reported.
     pub(crate) fn component(&self, name: &'static str) -> Component {
-        Component { name, readiness: self.clone() }
+        Component {
+            name,
+            readiness: self.clone(),
+        }
     }
 
     /// A component that is asked whenever someone wants a report. `ask` must be quick, and must not
     /// ask the readiness itself.
-    pub(crate) fn asked(&self, name: &'static str, ask: impl Fn() -> (ComponentState, String) + Send + 'static) {
+    pub(crate) fn asked(
+        &self,
+        name: &'static str,
+        ask: impl Fn() -> (ComponentState, String) + Send + 'static,
+    ) {
         self.lock().asked.push((name, Box::new(ask)));
     }
 
@@ -120,7 +130,11 @@ impl Readiness {
         let state = self.lock();
         let asked = state.asked.iter().map(|(name, ask)| {
             let (state, detail) = ask();
-            Reported { name, state, detail }
+            Reported {
+                name,
+                state,
+                detail,
+            }
         });
         Report {
             ready: state.latches.is_empty() && !state.draining,
@@ -138,9 +152,16 @@ impl Readiness {
 
 impl Component {
     pub(crate) fn report(&self, state: ComponentState, detail: impl Into<String>) {
-        let reported = Reported { name: self.name, state, detail: detail.into() };
+        let reported = Reported {
+            name: self.name,
+            state,
+            detail: detail.into(),
+        };
         let components = &mut self.readiness.lock().components;
-        match components.iter_mut().find(|component| component.name == self.name) {
+        match components
+            .iter_mut()
+            .find(|component| component.name == self.name)
+        {
             Some(component) => *component = reported,
             None => components.push(reported),
         }
@@ -149,7 +170,10 @@ impl Component {
 
 impl Drop for Latch {
     fn drop(&mut self) {
-        self.readiness.lock().latches.retain(|(id, _)| *id != self.id);
+        self.readiness
+            .lock()
+            .latches
+            .retain(|(id, _)| *id != self.id);
     }
 }
 
@@ -162,7 +186,10 @@ mod tests {
         let readiness = Readiness::default();
         let first = readiness.latch("policies loaded");
         let second = readiness.latch("first look at the GPUs");
-        assert_eq!(readiness.report().waiting, ["policies loaded", "first look at the GPUs"]);
+        assert_eq!(
+            readiness.report().waiting,
+            ["policies loaded", "first look at the GPUs"]
+        );
         drop(first);
         assert!(!readiness.report().ready);
         drop(second);
@@ -191,12 +218,21 @@ mod tests {
         nvml.clone().report(ComponentState::Up, "8 GPUs");
         let report = readiness.report();
         assert!(report.ready);
-        let expected = Reported { name: "nvml", state: ComponentState::Up, detail: "8 GPUs".to_owned() };
+        let expected = Reported {
+            name: "nvml",
+            state: ComponentState::Up,
+            detail: "8 GPUs".to_owned(),
+        };
         assert_eq!(report.components, std::slice::from_ref(&expected));
 
-        readiness.asked("kmsg", || (ComponentState::Degraded, "no such file".to_owned()));
-        let kmsg =
-            Reported { name: "kmsg", state: ComponentState::Degraded, detail: "no such file".to_owned() };
+        readiness.asked("kmsg", || {
+            (ComponentState::Degraded, "no such file".to_owned())
+        });
+        let kmsg = Reported {
+            name: "kmsg",
+            state: ComponentState::Degraded,
+            detail: "no such file".to_owned(),
+        };
         assert_eq!(readiness.report().components, [expected, kmsg]);
     }
 }

@@ -51,7 +51,10 @@ impl Signals {
     /// # Errors
     /// The handlers can't be installed.
     pub(crate) fn install() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next signal.
@@ -90,10 +93,19 @@ mod tests {
 
     #[tokio::test]
     async fn what_ends_first_decides() {
-        assert_eq!(drain(ready(()), Duration::ZERO, pending()).await, Drain::Drained);
-        assert_eq!(drain(pending(), Duration::ZERO, pending()).await, Drain::TimedOut);
+        assert_eq!(
+            drain(ready(()), Duration::ZERO, pending()).await,
+            Drain::Drained
+        );
+        assert_eq!(
+            drain(pending(), Duration::ZERO, pending()).await,
+            Drain::TimedOut
+        );
         let again = ready(Asked::Interrupt);
-        assert_eq!(drain(pending(), LONG, again).await, Drain::Aborted(Asked::Interrupt));
+        assert_eq!(
+            drain(pending(), LONG, again).await,
+            Drain::Aborted(Asked::Interrupt)
+        );
     }
 
     #[tokio::test]

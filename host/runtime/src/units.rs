@@ -58,18 +58,44 @@ mod tests {
 
     #[test]
     fn durations_name_their_unit() {
-        for (text, ms) in [("10s", 10_000), ("500ms", 500), ("0s", 0), ("2m", 120_000), ("1h", 3_600_000)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        for (text, ms) in [
+            ("10s", 10_000),
+            ("500ms", 500),
+            ("0s", 0),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(ms)),
+                "{text}"
+            );
         }
         assert_eq!(parse_duration("250us"), Ok(Duration::from_micros(250)));
-        for text in ["", "10", "s", "-1s", "1.5s", "10 s", "10sec", "99999999999999999999s", "9999999999999999h", "+1s"] {
+        for text in [
+            "",
+            "10",
+            "s",
+            "-1s",
+            "1.5s",
+            "10 s",
+            "10sec",
+            "99999999999999999999s",
+            "9999999999999999h",
+            "+1s",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn sizes_are_binary() {
-        for (text, bytes) in [("16MiB", 16 << 20), ("512KiB", 512 << 10), ("1Gi", 1 << 30), ("4096", 4096)] {
+        for (text, bytes) in [
+            ("16MiB", 16 << 20),
+            ("512KiB", 512 << 10),
+            ("1Gi", 1 << 30),
+            ("4096", 4096),
+        ] {
             assert_eq!(parse_size(text), Ok(Size { bytes }), "{text}");
         }
         for text in ["", "MiB", "16MB", "1.5MiB", "-1", "99999999999GiB"] {

@@ -21,7 +21,9 @@ use device_api_core::ports::{NvmlObserver, NvmlStatus, Policy, SignalSink};
 use device_api_grpc::{Bound, GrpcConfig, ServeError};
 use device_api_kmsg::{KernelLog, LogStatus};
 use device_api_pipeline::{Drills, Pipeline};
-use device_api_policy::{GuestLimits, LoadedPolicy, Merged, PolicyError, PolicyHost, PolicySource, Settings, merge};
+use device_api_policy::{
+    GuestLimits, LoadedPolicy, Merged, PolicyError, PolicyHost, PolicySource, Settings, merge,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -54,7 +56,11 @@ pub(crate) struct Running {
 /// # Errors
 /// What the daemon can't be without can't be had (a socket in use); not what it serves without
 /// (NVML, a policy of the directory).
-pub(crate) async fn start(config: &Config, metrics: Arc<Metrics>, readiness: &Readiness) -> anyhow::Result<Running> {
+pub(crate) async fn start(
+    config: &Config,
+    metrics: Arc<Metrics>,
+    readiness: &Readiness,
+) -> anyhow::Result<Running> {
     let bound = bind(&config.api).await?;
     let policies = load_policies(config.policies.clone(), readiness).await?;
     metrics.policies_loaded(policies.iter().map(|policy| &policy.info().id));
@@ -64,20 +70,43 @@ pub(crate) async fn start(config: &Config, metrics: Arc<Metrics>, readiness: &Re
     store.reserve(types_of(&policies));
     let pipeline = Pipeline::start(
         store.clone(),
-        policies.into_iter().map(|policy| policy as Arc<dyn Policy>).collect(),
+        policies
+            .into_iter()
+            .map(|policy| policy as Arc<dyn Policy>)
+            .collect(),
         clock,
         metrics.clone(),
-        device_api_pipeline::Config { drills: drills(config.drills), platform: config.platform },
+        device_api_pipeline::Config {
+            drills: drills(config.drills),
+            platform: config.platform,
+        },
     )
     .context("cannot start the pipeline; raise the limit of threads")?;
     store.on_overdue(pipeline.overdue());
 
     let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
-    let kmsg = config.kmsg.as_ref().map(|kmsg| start_kmsg(kmsg, pipeline.sink(), &metrics, readiness)).transpose()?;
+    let kmsg = config
+        .kmsg
+        .as_ref()
+        .map(|kmsg| start_kmsg(kmsg, pipeline.sink(), &metrics, readiness))
+        .transpose()?;
     let (shutdown, shut_down) = watch::channel(false);
-    let api = tokio::spawn(device_api_grpc::serve(bound, store.clone(), metrics, shut_down));
+    let api = tokio::spawn(device_api_grpc::serve(
+        bound,
+        store.clone(),
+        metrics,
+        shut_down,
+    ));
     let leases = tokio::spawn(expire_leases(store.clone()));
-    Ok(Running { store, shutdown, api, leases, nvml, kmsg, pipeline })
+    Ok(Running {
+        store,
+        shutdown,
+        api,
+        leases,
+        nvml,
+        kmsg,
+        pipeline,
+    })
 }
 
 impl Running {
@@ -93,7 +122,15 @@ impl Running {
     /// Ends the rooms in order: no new calls, watches end with `Unavailable`, calls under way finish,
     /// sources stop. The caller sets the limit by dropping the future.
     pub(crate) async fn drain(self) {
-        let Self { store, shutdown, api, leases, nvml, kmsg, pipeline } = self;
+        let Self {
+            store,
+            shutdown,
+            api,
+            leases,
+            nvml,
+            kmsg,
+            pipeline,
+        } = self;
         let _nobody_serves = shutdown.send(true);
         store.close();
         if !api.is_finished()
@@ -132,7 +169,10 @@ async fn bind(api: &ApiConfig) -> anyhow::Result<Bound> {
 
 /// Compiles and configures the bundled policies and those of the directory. One that can't be used
 /// is told of, and the others are loaded.
-async fn load_policies(config: PolicyConfig, readiness: &Readiness) -> anyhow::Result<Vec<Arc<LoadedPolicy>>> {
+async fn load_policies(
+    config: PolicyConfig,
+    readiness: &Readiness,
+) -> anyhow::Result<Vec<Arc<LoadedPolicy>>> {
     let loading = move || -> anyhow::Result<Merged> {
         let limits = GuestLimits {
             call_deadline: config.deadline,
@@ -150,7 +190,10 @@ async fn load_policies(config: PolicyConfig, readiness: &Readiness) -> anyhow::R
         }
         let mut from_directory = Vec::new();
         if let Some(directory) = &config.dir {
-            let load = host.load_dir(directory, |_| Settings { limits, ..Settings::default() });
+            let load = host.load_dir(directory, |_| Settings {
+                limits,
+                ..Settings::default()
+            });
             from_directory = load.policies;
             errors.extend(load.errors);
         }
@@ -158,8 +201,9 @@ async fn load_policies(config: PolicyConfig, readiness: &Readiness) -> anyhow::R
         merged.errors.extend(errors);
         Ok(merged)
     };
-    let Merged { policies, errors } =
-        tokio::task::spawn_blocking(loading).await.context("loading policies broke off")??;
+    let Merged { policies, errors } = tokio::task::spawn_blocking(loading)
+        .await
+        .context("loading policies broke off")??;
     report_policies(&policies, &errors, readiness);
     Ok(policies)
 }
@@ -177,14 +221,20 @@ fn report_policies(policies: &[Arc<LoadedPolicy>], errors: &[PolicyError], readi
     for error in errors {
         tracing::error!("{}", error.chain());
     }
-    let loaded: Vec<_> = policies.iter().map(|policy| policy.info().id.to_string()).collect();
+    let loaded: Vec<_> = policies
+        .iter()
+        .map(|policy| policy.info().id.to_string())
+        .collect();
     let loaded = format!("{} loaded: {}", loaded.len(), loaded.join(", "));
     let component = readiness.component("policies");
     if errors.is_empty() {
         component.report(ComponentState::Up, loaded);
     } else {
         let refused: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        component.report(ComponentState::Degraded, format!("{loaded}; not loaded: {}", refused.join("; ")));
+        component.report(
+            ComponentState::Degraded,
+            format!("{loaded}; not loaded: {}", refused.join("; ")),
+        );
     }
 }
 
@@ -192,7 +242,9 @@ fn report_policies(policies: &[Arc<LoadedPolicy>], errors: &[PolicyError], readi
 fn types_of(policies: &[Arc<LoadedPolicy>]) -> Vec<(String, Owner)> {
     let types = policies.iter().flat_map(|policy| {
         let info = policy.info();
-        info.owns.iter().map(|owned| (owned.condition.clone(), Owner::Policy(info.id.clone())))
+        info.owns
+            .iter()
+            .map(|owned| (owned.condition.clone(), Owner::Policy(info.id.clone())))
     });
     types.collect()
 }
@@ -242,11 +294,20 @@ fn start_kmsg(
         }
     });
     let (asked, path) = (Arc::downgrade(&log), config.path.clone());
-    readiness.asked("kernel-log", move || match asked.upgrade().map(|log| log.status()) {
-        None => (ComponentState::Off, "stopped".to_owned()),
-        Some(LogStatus::Waiting { why }) => (ComponentState::Degraded, format!("{}: {why}; tried again", path.display())),
-        Some(LogStatus::Following { caught_up: true }) => (ComponentState::Up, format!("following {}", path.display())),
-        Some(LogStatus::Following { caught_up: false }) => (ComponentState::Up, format!("reading {}", path.display())),
+    readiness.asked("kernel-log", move || {
+        match asked.upgrade().map(|log| log.status()) {
+            None => (ComponentState::Off, "stopped".to_owned()),
+            Some(LogStatus::Waiting { why }) => (
+                ComponentState::Degraded,
+                format!("{}: {why}; tried again", path.display()),
+            ),
+            Some(LogStatus::Following { caught_up: true }) => {
+                (ComponentState::Up, format!("following {}", path.display()))
+            }
+            Some(LogStatus::Following { caught_up: false }) => {
+                (ComponentState::Up, format!("reading {}", path.display()))
+            }
+        }
     });
     Ok(log)
 }

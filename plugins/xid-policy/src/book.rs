@@ -27,7 +27,6 @@ pub(crate) struct Standing {
     pub since_ms: u64,
     /// Order of arrival within the condition: the greatest is the newest.
     pub order: u32,
-    pub count: u32,
     pub severity: Severity,
     pub action: Action,
     pub reason: Reason,
@@ -129,15 +128,12 @@ impl Book {
         let order = shelf.next_order();
         let same =
             |standing: &&mut Standing| standing.code == code && standing.drill == signal.drill;
-        let repeats = signal.repeats.max(1);
         match shelf.codes.iter_mut().find(same) {
             Some(standing) => {
-                standing.count = standing.count.saturating_add(repeats);
                 standing.order = order;
                 if (finding.severity, finding.action) > standing.rank() {
                     let fresh = new_standing(code, subject, finding, signal);
                     *standing = Standing {
-                        count: standing.count,
                         since_ms: standing.since_ms,
                         order,
                         ..fresh
@@ -146,7 +142,6 @@ impl Book {
             }
             None => {
                 shelf.codes.push(Standing {
-                    count: repeats,
                     order,
                     ..new_standing(code, subject, finding, signal)
                 });
@@ -284,9 +279,6 @@ fn merge(condition: &'static str, codes: &[&Standing], signal: &Signal) -> Verdi
         .max()
         .unwrap_or(lead.until);
     let mut message = told.summary.clone();
-    if let Some(times) = coarse(told.count) {
-        message += &format!(" Seen at least {times} times.");
-    }
     let others = codes
         .iter()
         .filter(|standing| !std::ptr::eq(**standing, *told));
@@ -315,7 +307,6 @@ fn new_standing(code: u64, subject: &str, finding: &Finding, signal: &Signal) ->
         drill: signal.drill,
         since_ms: signal.at_ms,
         order: 0,
-        count: 1,
         severity: finding.severity,
         action: finding.action,
         reason: finding.reason,
@@ -336,22 +327,6 @@ fn evict(codes: &mut Vec<Standing>) {
     }
 }
 
-/// A count rounded down to 1, 2 or 5 by powers of ten, so that a storm of one code changes the
-/// message a few times and not a million. `None`: seen once.
-fn coarse(count: u32) -> Option<u32> {
-    let mut step = 1u32;
-    let mut best = None;
-    loop {
-        for factor in [2, 5, 10] {
-            match step.checked_mul(factor) {
-                Some(round) if round <= count => best = Some(round),
-                _ => return best,
-            }
-        }
-        step = best?;
-    }
-}
-
 fn parse_key(key: &str) -> Option<(&'static str, Option<&str>)> {
     let rest = key.strip_prefix("standing/")?;
     let (condition, instance) = match rest.split_once('/') {
@@ -362,26 +337,4 @@ fn parse_key(key: &str) -> Option<(&'static str, Option<&str>)> {
         .into_iter()
         .find(|known| *known == condition)
         .map(|known| (known, instance))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_are_coarse() {
-        for (count, expected) in [
-            (0, None),
-            (1, None),
-            (2, Some(2)),
-            (4, Some(2)),
-            (9, Some(5)),
-            (10, Some(10)),
-            (19, Some(10)),
-            (800_000, Some(500_000)),
-            (u32::MAX, Some(2_000_000_000)),
-        ] {
-            assert_eq!(coarse(count), expected, "{count}");
-        }
-    }
 }

@@ -14,7 +14,6 @@ pub(crate) fn encode(codes: &[Standing]) -> Vec<u8> {
         out.extend_from_slice(&standing.code.to_le_bytes());
         out.extend_from_slice(&standing.since_ms.to_le_bytes());
         out.extend_from_slice(&standing.order.to_le_bytes());
-        out.extend_from_slice(&standing.count.to_le_bytes());
         out.push(u8::from(standing.drill));
         out.push(index(&SEVERITIES, standing.severity));
         out.push(index(&Action::ALL, standing.action));
@@ -40,7 +39,6 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Standing>> {
         let code = u64::from_le_bytes(take(&mut bytes)?);
         let since_ms = u64::from_le_bytes(take(&mut bytes)?);
         let order = u32::from_le_bytes(take(&mut bytes)?);
-        let count = u32::from_le_bytes(take(&mut bytes)?);
         let [drill, severity, action, reason, until] = take(&mut bytes)?;
         let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
         let (text, rest) = bytes.split_at_checked(length)?;
@@ -50,7 +48,6 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Standing>> {
             drill: drill != 0,
             since_ms,
             order,
-            count,
             severity: *SEVERITIES.get(usize::from(severity))?,
             action: *Action::ALL.get(usize::from(action))?,
             reason: *Reason::ALL.get(usize::from(reason))?,
@@ -85,7 +82,6 @@ mod tests {
             drill: true,
             since_ms: 1_700_000_000_000,
             order: 3,
-            count: 800_000,
             severity: Severity::Fatal,
             action: Action::RestartBm,
             reason: Reason::NodeRebootRequired,

@@ -120,7 +120,7 @@ fn n6_the_degraded_codes_of_the_design() {
 }
 
 #[test]
-fn an_applications_fault_says_why_the_gpu_stays_healthy_and_counts() {
+fn an_applications_fault_says_why_the_gpu_stays_healthy() {
     let mut bench = bench();
     let verdict = xid(&mut bench, 31, "pid=1, MMU Fault: ENGINE GRAPHICS");
     check(Some(&verdict), Severity::Info, "NONE", "ApplicationFault");
@@ -136,28 +136,14 @@ fn an_applications_fault_says_why_the_gpu_stays_healthy_and_counts() {
             verdict.message
         );
     }
-    let again = xid(&mut bench, 31, "pid=2, another");
-    assert!(
-        again.message.contains("Seen at least 2 times"),
-        "{}",
-        again.message
-    );
-    let third = xid(&mut bench, 31, "pid=3, another");
-    assert_eq!(
-        third.message, again.message,
-        "a repeat that changes nothing must not change the words"
-    );
     let storm = Signal {
         repeats: 800_000,
-        ..bench.xid(31, "")
+        ..bench.xid(31, "pid=2, another")
     };
     let decision = bench.evaluate(&[storm]).unwrap();
-    assert!(
-        decision.verdicts[0]
-            .message
-            .contains("at least 500000 times"),
-        "{}",
-        decision.verdicts[0].message
+    assert_eq!(
+        decision.verdicts[0].message, verdict.message,
+        "a repeat changes nothing (design C5)"
     );
 }
 

@@ -86,7 +86,7 @@ fn cargo_deny(workspace: &Workspace) -> Result<PathBuf> {
             "cannot install cargo-deny; put version {CARGO_DENY_VERSION} on the path by other means"
         )
     })?;
-    // Some 700 MB that nothing needs any more; if they stay, that is no failure.
+    // Some 300 MB that nothing needs any more; if they stay, that is no failure.
     let _ = std::fs::remove_dir_all(&build);
     Ok(own)
 }

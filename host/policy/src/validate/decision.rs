@@ -5,8 +5,8 @@ use std::time::Duration;
 use device_api_core::action::Action;
 use device_api_core::ids::SignalSeq;
 use device_api_core::limits::{
-    CLEARS_PER_VERDICT_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, VERDICTS_PER_DECISION_MAX, WAKE_MAX, WAKE_MIN,
-    WAKES_PER_POLICY_MAX,
+    CLEARS_PER_VERDICT_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, VERDICTS_PER_DECISION_MAX, WAKE_MAX,
+    WAKE_MIN, WAKES_PER_POLICY_MAX,
 };
 use device_api_core::policy::PolicyInfo;
 use device_api_core::signal::{Signal, printable};
@@ -27,7 +27,9 @@ pub(crate) fn decide(
     at_most("wakes", said.wakes.len(), WAKES_PER_POLICY_MAX)?;
     let verdicts = said.verdicts.iter().enumerate();
     Ok(Decision {
-        verdicts: verdicts.map(|(at, said)| verdict(at, said, info, signals, telemetry)).collect::<Valid<_>>()?,
+        verdicts: verdicts
+            .map(|(at, said)| verdict(at, said, info, signals, telemetry))
+            .collect::<Valid<_>>()?,
         wakes: said.wakes.iter().map(wake).collect::<Valid<_>>()?,
         attrs: attrs("attrs", &said.attrs)?,
     })
@@ -42,22 +44,42 @@ fn verdict(
 ) -> Valid<Verdict> {
     let place = format!("verdicts[{at}] ({})", quote(&said.condition));
     let Some(owned) = info.owned(&said.condition) else {
-        return Err(Invalid::at(&place, "the policy did not declare this condition in info.owns"));
+        return Err(Invalid::at(
+            &place,
+            "the policy did not declare this condition in info.owns",
+        ));
     };
     if !owned.reasons.contains(&said.reason) {
-        let what = format!("reason {} is not one that info.owns declared for it", quote(&said.reason));
+        let what = format!(
+            "reason {} is not one that info.owns declared for it",
+            quote(&said.reason)
+        );
         return Err(Invalid::at(&place, what));
     }
     let cause = SignalSeq(said.cause);
     if !signals.iter().any(|signal| signal.seq == cause) {
-        return Err(Invalid::at(&place, format!("cause {} is no signal of this call", said.cause)));
+        return Err(Invalid::at(
+            &place,
+            format!("cause {} is no signal of this call", said.cause),
+        ));
     }
     let state = judgement(said.state);
-    at_most(&format!("{place}, clears"), said.clears.len(), CLEARS_PER_VERDICT_MAX)?;
+    at_most(
+        &format!("{place}, clears"),
+        said.clears.len(),
+        CLEARS_PER_VERDICT_MAX,
+    )?;
     if state == Judgement::Problem && said.clears.is_empty() {
-        return Err(Invalid::at(&place, "a problem needs at least one event that clears it"));
+        return Err(Invalid::at(
+            &place,
+            "a problem needs at least one event that clears it",
+        ));
     }
-    let clears = said.clears.iter().map(|said| clear(&place, said, telemetry)).collect::<Valid<_>>()?;
+    let clears = said
+        .clears
+        .iter()
+        .map(|said| clear(&place, said, telemetry))
+        .collect::<Valid<_>>()?;
     // Kept by nobody yet; refused all the same where the contract refuses it.
     attrs(&place, &said.attrs)?;
     Ok(Verdict {
@@ -106,15 +128,28 @@ fn clear(place: &str, said: &wit::Clear, telemetry: &Telemetry) -> Valid<Clear> 
         return Ok(Clear::on(on));
     }
     if said.after_ms == 0 {
-        return Err(Invalid::at(place, "clear \"quiet\" needs an after-ms above 0"));
+        return Err(Invalid::at(
+            place,
+            "clear \"quiet\" needs an after-ms above 0",
+        ));
     }
-    Ok(Clear { on, after: Duration::from_millis(said.after_ms).min(WAKE_MAX) })
+    Ok(Clear {
+        on,
+        after: Duration::from_millis(said.after_ms).min(WAKE_MAX),
+    })
 }
 
 fn instance(place: &str, said: Option<&str>) -> Valid<Option<String>> {
     match said {
-        Some(uuid) if uuid.is_empty() || uuid.len() > NAME_BYTES_MAX || uuid.chars().any(char::is_control) => {
-            Err(Invalid::at(place, format!("instance {} is no instance's UUID", quote(uuid))))
+        Some(uuid)
+            if uuid.is_empty()
+                || uuid.len() > NAME_BYTES_MAX
+                || uuid.chars().any(char::is_control) =>
+        {
+            Err(Invalid::at(
+                place,
+                format!("instance {} is no instance's UUID", quote(uuid)),
+            ))
         }
         Some(uuid) => Ok(Some(uuid.to_owned())),
         None => Ok(None),
@@ -126,11 +161,20 @@ fn wake(said: &wit::Wake) -> Valid<Wake> {
     let name = &said.name;
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         let rule = format!("1 to {NAME_BYTES_MAX} bytes without control characters");
-        return Err(Invalid::at("wakes", format!("{} is no name for a timer: {rule}", quote(name))));
+        return Err(Invalid::at(
+            "wakes",
+            format!("{} is no name for a timer: {rule}", quote(name)),
+        ));
     }
     let after = match said.after_ms {
         0 => Duration::ZERO,
         ms => Duration::from_millis(ms).clamp(WAKE_MIN, WAKE_MAX),
     };
-    Ok(Wake { name: name.clone(), after })
+    Ok(Wake {
+        name: name.clone(),
+        after,
+    })
 }
+
+#[cfg(test)]
+mod tests;

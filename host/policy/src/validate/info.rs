@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use device_api_core::condition::HOST_OWNED;
-use device_api_core::limits::{OWNED_TYPES_MAX, REASON_BYTES_MAX, REASONS_PER_TYPE_MAX, SUBSCRIPTIONS_MAX};
+use device_api_core::limits::{
+    OWNED_TYPES_MAX, REASON_BYTES_MAX, REASONS_PER_TYPE_MAX, SUBSCRIPTIONS_MAX,
+};
 use device_api_core::policy::{Filter, OwnedType, PolicyId, PolicyInfo, Subscription};
 use device_api_core::signal::{Attr, SignalKind, Value};
 
@@ -33,16 +35,26 @@ pub(crate) fn describe(said: &wit::Info, digest: &Arc<str>) -> Valid<Described> 
     for owned in &said.owns {
         owns.push(owned_type(owned)?);
         if !types.insert(&owned.condition) {
-            return Err(Invalid(format!("info.owns: condition {} is declared twice", quote(&owned.condition))));
+            return Err(Invalid(format!(
+                "info.owns: condition {} is declared twice",
+                quote(&owned.condition)
+            )));
         }
     }
 
-    at_most("info.subscriptions", said.subscriptions.len(), SUBSCRIPTIONS_MAX)?;
+    at_most(
+        "info.subscriptions",
+        said.subscriptions.len(),
+        SUBSCRIPTIONS_MAX,
+    )?;
     let mut unknown_kinds = Vec::new();
     let mut subscriptions = Vec::with_capacity(said.subscriptions.len());
     for (at, subscription) in said.subscriptions.iter().enumerate() {
         match SignalKind::from_word(&subscription.kind) {
-            Some(kind) => subscriptions.push(Subscription { kind, filter: filter(at, kind, &subscription.where_)? }),
+            Some(kind) => subscriptions.push(Subscription {
+                kind,
+                filter: filter(at, kind, &subscription.where_)?,
+            }),
             None => unknown_kinds.push(quote(&subscription.kind)),
         }
     }
@@ -56,28 +68,54 @@ pub(crate) fn describe(said: &wit::Info, digest: &Arc<str>) -> Valid<Described> 
         version: said.version.as_str().into(),
         digest: Arc::clone(digest),
     };
-    let info = PolicyInfo { id, state_schema: said.state_schema, subscriptions, owns, readings: said.readings.clone() };
-    Ok(Described { info, unknown_kinds })
+    let info = PolicyInfo {
+        id,
+        state_schema: said.state_schema,
+        subscriptions,
+        owns,
+        readings: said.readings.clone(),
+    };
+    Ok(Described {
+        info,
+        unknown_kinds,
+    })
 }
 
 fn owned_type(owned: &wit::Owned) -> Valid<OwnedType> {
     name("info.owns, condition", &owned.condition)?;
     let place = format!("info.owns, condition {}", quote(&owned.condition));
     if HOST_OWNED.contains(&owned.condition.as_str()) {
-        return Err(Invalid::at(&place, "belongs to the host: choose another name"));
+        return Err(Invalid::at(
+            &place,
+            "belongs to the host: choose another name",
+        ));
     }
     if owned.reasons.is_empty() {
-        return Err(Invalid::at(&place, "declares no reason, and needs one at least"));
+        return Err(Invalid::at(
+            &place,
+            "declares no reason, and needs one at least",
+        ));
     }
-    at_most(&format!("{place}, reasons"), owned.reasons.len(), REASONS_PER_TYPE_MAX)?;
+    at_most(
+        &format!("{place}, reasons"),
+        owned.reasons.len(),
+        REASONS_PER_TYPE_MAX,
+    )?;
     let mut reasons = BTreeSet::new();
     for reason in &owned.reasons {
         if !is_camel_case(reason) || reason.len() > REASON_BYTES_MAX {
-            let rule = format!("is not CamelCase (letters and digits, {REASON_BYTES_MAX} bytes at most)");
-            return Err(Invalid::at(&place, format!("reason {} {rule}", quote(reason))));
+            let rule =
+                format!("is not CamelCase (letters and digits, {REASON_BYTES_MAX} bytes at most)");
+            return Err(Invalid::at(
+                &place,
+                format!("reason {} {rule}", quote(reason)),
+            ));
         }
         if !reasons.insert(reason) {
-            return Err(Invalid::at(&place, format!("reason {} is declared twice", quote(reason))));
+            return Err(Invalid::at(
+                &place,
+                format!("reason {} is declared twice", quote(reason)),
+            ));
         }
     }
     Ok(OwnedType {
@@ -88,7 +126,8 @@ fn owned_type(owned: &wit::Owned) -> Valid<OwnedType> {
 }
 
 fn is_camel_case(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(|c| c.is_ascii_alphanumeric())
+    word.starts_with(|c: char| c.is_ascii_uppercase())
+        && word.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 /// An unknown key is refused: to ignore it would send more than was asked for (docs/signals.md).
@@ -109,17 +148,30 @@ fn filter(at: usize, kind: SignalKind, where_: &[wit::Attr]) -> Valid<Filter> {
             "below" if is_reading => filter.below = Some(number_of(&place, attr)?),
             // How often a reading is taken, the host's poll interval bounds already.
             "min-interval-ms" if is_reading => drop(code_of(&place, attr)?),
-            _ => return Err(Invalid::at(&place, format!("{} does not narrow this kind", quote(&attr.key)))),
+            _ => {
+                return Err(Invalid::at(
+                    &place,
+                    format!("{} does not narrow this kind", quote(&attr.key)),
+                ));
+            }
         }
     }
     filter.codes = match (code, from, to) {
         (None, None, None) => None,
         (Some(code), None, None) => Some((code, code)),
         (None, Some(from), Some(to)) if from <= to => Some((from, to)),
-        _ => return Err(Invalid::at(&place, "give code alone, or code-from and a code-to that is not less")),
+        _ => {
+            return Err(Invalid::at(
+                &place,
+                "give code alone, or code-from and a code-to that is not less",
+            ));
+        }
     };
     if filter.deadband < 0.0 {
-        return Err(Invalid::at(&place, format!("deadband {} is negative", filter.deadband)));
+        return Err(Invalid::at(
+            &place,
+            format!("deadband {} is negative", filter.deadband),
+        ));
     }
     Ok(filter)
 }
@@ -129,15 +181,21 @@ fn code_of(place: &str, attr: &Attr) -> Valid<u64> {
         Value::Int(int) => u64::try_from(*int).ok(),
         Value::Flag(_) | Value::Real(_) | Value::Text(_) | Value::Bytes(_) => None,
     };
-    code.ok_or_else(|| Invalid::at(place, format!("{} is not an int of 0 or more", quote(&attr.key))))
+    code.ok_or_else(|| {
+        Invalid::at(
+            place,
+            format!("{} is not an int of 0 or more", quote(&attr.key)),
+        )
+    })
 }
 
 fn text_of(place: &str, attr: &Attr) -> Valid<String> {
     match &attr.value {
         Value::Text(text) => name(place, text).map(|()| text.clone()),
-        Value::Flag(_) | Value::Int(_) | Value::Real(_) | Value::Bytes(_) => {
-            Err(Invalid::at(place, format!("{} is not a text", quote(&attr.key))))
-        }
+        Value::Flag(_) | Value::Int(_) | Value::Real(_) | Value::Bytes(_) => Err(Invalid::at(
+            place,
+            format!("{} is not a text", quote(&attr.key)),
+        )),
     }
 }
 
@@ -146,121 +204,12 @@ fn number_of(place: &str, attr: &Attr) -> Valid<f64> {
         Value::Real(real) => Ok(*real),
         // Readings are far below 2^53, from where on this would round.
         Value::Int(int) => Ok(*int as f64),
-        Value::Flag(_) | Value::Text(_) | Value::Bytes(_) => {
-            Err(Invalid::at(place, format!("{} is not a number", quote(&attr.key))))
-        }
+        Value::Flag(_) | Value::Text(_) | Value::Bytes(_) => Err(Invalid::at(
+            place,
+            format!("{} is not a number", quote(&attr.key)),
+        )),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said() -> wit::Info {
-        wit::Info {
-            name: "test-policy".to_owned(),
-            version: "1.2.3".to_owned(),
-            state_schema: 1,
-            subscriptions: Vec::new(),
-            owns: vec![owned("TestFault", &["Broken", "Fine"])],
-            readings: vec!["temperature.gpu".to_owned()],
-            attrs: Vec::new(),
-        }
-    }
-
-    fn owned(condition: &str, reasons: &[&str]) -> wit::Owned {
-        let reasons = reasons.iter().map(|&reason| reason.to_owned()).collect();
-        wit::Owned { condition: condition.to_owned(), true_is_problem: true, reasons }
-    }
-
-    fn subscribed(kind: &str, where_: &[(&str, wit::Value)]) -> wit::Info {
-        let attr = |(key, value): &(&str, wit::Value)| wit::Attr { key: (*key).to_owned(), value: value.clone() };
-        let where_ = where_.iter().map(attr).collect();
-        wit::Info { subscriptions: vec![wit::Subscription { kind: kind.to_owned(), where_ }], ..said() }
-    }
-
-    fn describe(said: &wit::Info) -> Valid<Described> {
-        super::describe(said, &"digest".into())
-    }
-
-    #[track_caller]
-    fn refused(said: wit::Info, word: &str) {
-        let Invalid(what) = describe(&said).unwrap_err();
-        assert!(what.contains(word), "{what}");
-    }
-
-    #[test]
-    fn a_good_description_is_taken_as_it_is() {
-        let info = describe(&said()).unwrap().info;
-        assert_eq!((&*info.id.name, &*info.id.version, &*info.id.digest), ("test-policy", "1.2.3", "digest"));
-        assert_eq!(info.owned("TestFault").unwrap().reasons, ["Broken", "Fine"]);
-    }
-
-    #[test]
-    fn names_are_bounded_and_plain() {
-        refused(wit::Info { name: String::new(), ..said() }, "info.name: is empty");
-        refused(wit::Info { version: String::new(), ..said() }, "info.version: is empty");
-        refused(wit::Info { name: "a".repeat(254), ..said() }, "has 254 bytes");
-        refused(wit::Info { name: "a\x1b[31m".to_owned(), ..said() }, r"a\u{1b}[31m");
-        refused(wit::Info { readings: vec![String::new()], ..said() }, "info.readings: is empty");
-        refused(wit::Info { readings: vec!["k".to_owned(); READINGS_MAX + 1], ..said() }, "at most 128");
-    }
-
-    #[test]
-    fn types_and_reasons_are_held_to_the_contract() {
-        let owns = |owns: Vec<wit::Owned>| wit::Info { owns, ..said() };
-        for host_owned in HOST_OWNED {
-            refused(owns(vec![owned(host_owned, &["Why"])]), "belongs to the host");
-        }
-        refused(owns(vec![owned("A", &["Why"]), owned("A", &["Why"])]), "declared twice");
-        refused(owns(vec![owned("A", &[])]), "declares no reason");
-        refused(owns(vec![owned("A", &["Why", "Why"])]), "declared twice");
-        for reason in ["", "lower", "With Space", "Dash-ed", "Größe"] {
-            refused(owns(vec![owned("A", &[reason])]), "not CamelCase");
-        }
-        refused(owns(vec![owned("A", &["Aa".repeat(65).as_str()])]), "not CamelCase");
-        let many = (0..=OWNED_TYPES_MAX).map(|at| owned(&format!("T{at}"), &["Why"])).collect();
-        refused(owns(many), "33 entries");
-    }
-
-    #[test]
-    fn an_unknown_kind_is_skipped_and_told() {
-        let described = describe(&subscribed("rumour", &[("whatever", wit::Value::Int(1))])).unwrap();
-        assert_eq!(described.unknown_kinds, ["\"rumour\""]);
-        assert!(described.info.subscriptions.is_empty());
-    }
-
-    #[test]
-    fn subscriptions_are_narrowed_by_the_keys_of_their_kind() {
-        use wit::Value::{Int, Real, Text};
-        let filter = |kind, where_: &[(&str, wit::Value)]| {
-            describe(&subscribed(kind, where_)).map(|described| described.info.subscriptions[0].filter.clone())
-        };
-        assert_eq!(filter("xid", &[]).unwrap(), Filter::default());
-        assert_eq!(filter("xid", &[("code", Int(79))]).unwrap().codes, Some((79, 79)));
-        let range = [("code-from", Int(144)), ("code-to", Int(150))];
-        assert_eq!(filter("sxid", &range).unwrap().codes, Some((144, 150)));
-        let text = Text("temperature.gpu".to_owned());
-        let reading = [("key", text.clone()), ("above", Int(90)), ("deadband", Real(0.5)), ("min-interval-ms", Int(9))];
-        let expected =
-            Filter { key: Some("temperature.gpu".to_owned()), above: Some(90.0), deadband: 0.5, ..Filter::default() };
-        assert_eq!(filter("reading", &reading).unwrap(), expected);
-
-        for (kind, where_, word) in [
-            ("xid", vec![("code", Int(-1))], "int of 0 or more"),
-            ("xid", vec![("code", Text("79".to_owned()))], "int of 0 or more"),
-            ("xid", vec![("code-from", Int(5))], "give code alone"),
-            ("xid", vec![("code-from", Int(5)), ("code-to", Int(4))], "give code alone"),
-            ("xid", vec![("code", Int(5)), ("code-to", Int(5))], "give code alone"),
-            ("xid", vec![("above", Int(5))], "does not narrow"),
-            ("timer", vec![("code", Int(5))], "does not narrow"),
-            ("reading", vec![("colour", Int(5))], "\"colour\" does not narrow"),
-            ("reading", vec![("key", Int(5))], "not a text"),
-            ("reading", vec![("above", text)], "not a number"),
-            ("reading", vec![("above", Real(f64::NAN))], "not a finite number"),
-            ("reading", vec![("deadband", Real(-1.0))], "negative"),
-        ] {
-            refused(subscribed(kind, &where_), word);
-        }
-    }
-}
+mod tests;

@@ -21,10 +21,16 @@ pub(crate) struct Spec {
 }
 
 /// 50 µs (a read of the cache) to 2.5 s; half a second, which the alert on slow calls asks for, is one.
-const CALL: &[f64] = &[50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 0.5, 1.0, 2.5];
+const CALL: &[f64] = &[
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 0.5,
+    1.0, 2.5,
+];
 
 /// 1 µs (a call of a policy) to 100 ms (twice the bound of a barrier wait).
-const WAIT: &[f64] = &[1e-6, 2.5e-6, 5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3];
+const WAIT: &[f64] = &[
+    1e-6, 2.5e-6, 5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3,
+    25e-3, 50e-3, 100e-3,
+];
 
 macro_rules! catalog {
     ($($id:ident $kind:expr, $name:literal, $labels:expr, $help:literal;)*) => {

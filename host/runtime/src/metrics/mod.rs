@@ -15,8 +15,8 @@ use device_api_core::signal::{SignalKind, Source};
 use device_api_core::watch::EventType;
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use catalog::{Kind, Spec};
@@ -126,23 +126,35 @@ impl Maker<'_> {
     }
 
     fn counter(&self, spec: &Spec) -> prometheus::Result<IntCounter> {
-        debug_assert!(spec.kind == Kind::Counter && spec.labels.is_empty(), "{spec:?}");
+        debug_assert!(
+            spec.kind == Kind::Counter && spec.labels.is_empty(),
+            "{spec:?}"
+        );
         self.register(IntCounter::new(spec.name, spec.help)?)
     }
 
     fn counters(&self, spec: &Spec) -> prometheus::Result<IntCounterVec> {
         debug_assert!(spec.kind == Kind::Counter, "{spec:?}");
-        self.register(IntCounterVec::new(Opts::new(spec.name, spec.help), spec.labels)?)
+        self.register(IntCounterVec::new(
+            Opts::new(spec.name, spec.help),
+            spec.labels,
+        )?)
     }
 
     fn gauge(&self, spec: &Spec) -> prometheus::Result<IntGauge> {
-        debug_assert!(spec.kind == Kind::Gauge && spec.labels.is_empty(), "{spec:?}");
+        debug_assert!(
+            spec.kind == Kind::Gauge && spec.labels.is_empty(),
+            "{spec:?}"
+        );
         self.register(IntGauge::new(spec.name, spec.help)?)
     }
 
     fn gauges(&self, spec: &Spec) -> prometheus::Result<IntGaugeVec> {
         debug_assert!(spec.kind == Kind::Gauge, "{spec:?}");
-        self.register(IntGaugeVec::new(Opts::new(spec.name, spec.help), spec.labels)?)
+        self.register(IntGaugeVec::new(
+            Opts::new(spec.name, spec.help),
+            spec.labels,
+        )?)
     }
 
     fn histogram(&self, spec: &Spec) -> prometheus::Result<Histogram> {
@@ -171,7 +183,9 @@ impl Metrics {
         let registry = Registry::new();
         let make = Maker(&registry);
         make.gauge(&catalog::UP)?.set(1);
-        make.gauges(&catalog::INFO)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        make.gauges(&catalog::INFO)?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         let metrics = Self {
             rpc: Rpc::new(&make)?,
             cache: Cache::new(&make)?,
@@ -194,7 +208,13 @@ impl Metrics {
             self.cache.contention.with_label_values(&[mode]);
             self.cache.lock_wait.with_label_values(&[mode]);
         }
-        for source in [Source::Nvml, Source::Kmsg, Source::Field230, Source::Host, Source::Provider("".into())] {
+        for source in [
+            Source::Nvml,
+            Source::Kmsg,
+            Source::Field230,
+            Source::Host,
+            Source::Provider("".into()),
+        ] {
             for kind in SignalKind::ALL {
                 let labels = [source_label(&source), kind.as_str()];
                 self.signals.observed.with_label_values(&labels);
@@ -205,7 +225,11 @@ impl Metrics {
 
     /// Registers what is to be run before each scrape, for a room that counts by itself.
     pub(crate) fn before_scrape(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
-        self.refresh.lock().unwrap_or_else(PoisonError::into_inner).0.push(Box::new(refresh));
+        self.refresh
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .push(Box::new(refresh));
     }
 
     /// All metrics in the Prometheus text format.
@@ -227,23 +251,37 @@ impl Metrics {
     pub(crate) fn policies_loaded<'a>(&self, loaded: impl IntoIterator<Item = &'a PolicyId>) {
         self.policies.info.reset();
         for id in loaded {
-            self.policies.info.with_label_values(&[&*id.name, &*id.version, &*id.digest]).set(1);
+            self.policies
+                .info
+                .with_label_values(&[&*id.name, &*id.version, &*id.digest])
+                .set(1);
             // From the start at zero, like the closed sets.
             for outcome in outcomes() {
-                self.policies.evaluations.with_label_values(&[&*id.name, outcome]);
+                self.policies
+                    .evaluations
+                    .with_label_values(&[&*id.name, outcome]);
             }
             self.policies.seconds.with_label_values(&[&*id.name]);
         }
     }
 
     fn store(&self, version: ResourceVersion, gpus: &[(Health, usize)]) {
-        let count = |health| gpus.iter().filter(|(of, _)| *of == health).map(|(_, count)| count).sum();
-        self.cache.gpus.set(gauge(gpus.iter().map(|(_, count)| count).sum()));
+        let count = |health| {
+            gpus.iter()
+                .filter(|(of, _)| *of == health)
+                .map(|(_, count)| count)
+                .sum()
+        };
+        self.cache
+            .gpus
+            .set(gauge(gpus.iter().map(|(_, count)| count).sum()));
         self.cache.healthy.set(gauge(count(Health::Healthy)));
         self.cache.degraded.set(gauge(count(Health::Degraded)));
         self.cache.unhealthy.set(gauge(count(Health::Unhealthy)));
         self.cache.unknown.set(gauge(count(Health::Unknown)));
-        self.cache.version.set(i64::try_from(version.0).unwrap_or(i64::MAX));
+        self.cache
+            .version
+            .set(i64::try_from(version.0).unwrap_or(i64::MAX));
     }
 }
 
@@ -346,7 +384,9 @@ fn outcome_label(failure: Option<FailureKind>) -> &'static str {
 }
 
 fn outcomes() -> impl Iterator<Item = &'static str> {
-    std::iter::once(None).chain(FailureKind::ALL.map(Some)).map(outcome_label)
+    std::iter::once(None)
+        .chain(FailureKind::ALL.map(Some))
+        .map(outcome_label)
 }
 
 fn gauge(count: usize) -> i64 {

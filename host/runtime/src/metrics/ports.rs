@@ -17,13 +17,28 @@ impl RpcObserver for Metrics {
         self.rpc.started.with_label_values(&[service, method]).inc();
     }
 
-    fn handled(&self, service: &'static str, method: &'static str, code: &'static str, elapsed: Duration) {
-        self.rpc.handled.with_label_values(&[service, method, code]).inc();
-        self.rpc.handling.with_label_values(&[service, method]).observe(seconds(elapsed));
+    fn handled(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        code: &'static str,
+        elapsed: Duration,
+    ) {
+        self.rpc
+            .handled
+            .with_label_values(&[service, method, code])
+            .inc();
+        self.rpc
+            .handling
+            .with_label_values(&[service, method])
+            .observe(seconds(elapsed));
         self.rpc.requests.with_label_values(&[method, code]).inc();
         // A stream lives as long as its client likes; it would drown the calls' quantiles.
         if !method.starts_with("Watch") {
-            self.rpc.duration.with_label_values(&[method]).observe(seconds(elapsed));
+            self.rpc
+                .duration
+                .with_label_values(&[method])
+                .observe(seconds(elapsed));
         }
     }
 
@@ -40,7 +55,10 @@ impl CacheObserver for Metrics {
     fn gate_wait(&self, write: bool, waited: Duration) {
         let mode = if write { "write" } else { "read" };
         self.cache.contention.with_label_values(&[mode]).inc();
-        self.cache.lock_wait.with_label_values(&[mode]).observe(seconds(waited));
+        self.cache
+            .lock_wait
+            .with_label_values(&[mode])
+            .observe(seconds(waited));
     }
 
     fn barrier_wait(&self, waited: Duration, timed_out: bool) {
@@ -86,8 +104,14 @@ impl device_api_pipeline::Observer for Metrics {
     }
 
     fn evaluated(&self, policy: &str, failure: Option<FailureKind>, elapsed: Duration) {
-        self.policies.evaluations.with_label_values(&[policy, outcome_label(failure)]).inc();
-        self.policies.seconds.with_label_values(&[policy]).observe(seconds(elapsed));
+        self.policies
+            .evaluations
+            .with_label_values(&[policy, outcome_label(failure)])
+            .inc();
+        self.policies
+            .seconds
+            .with_label_values(&[policy])
+            .observe(seconds(elapsed));
     }
 
     fn incidents(&self, open: usize) {

@@ -16,7 +16,11 @@ fn rendered(metrics: &Metrics) -> String {
 }
 
 fn policy(version: &str) -> PolicyId {
-    PolicyId { name: "xid-policy".into(), version: version.into(), digest: "abc".into() }
+    PolicyId {
+        name: "xid-policy".into(),
+        version: version.into(),
+        digest: "abc".into(),
+    }
 }
 
 /// One of everything that can happen.
@@ -32,7 +36,14 @@ fn exercised() -> Metrics {
     metrics.barrier_wait(MS, false);
     metrics.barrier_wait(50 * MS, true);
     metrics.watch_merged(3);
-    metrics.written(ResourceVersion(42), &[(Health::Healthy, 5), (Health::Unhealthy, 2), (Health::Unknown, 1)]);
+    metrics.written(
+        ResourceVersion(42),
+        &[
+            (Health::Healthy, 5),
+            (Health::Unhealthy, 2),
+            (Health::Unknown, 1),
+        ],
+    );
     metrics.signal(&Source::Nvml, SignalKind::Xid, true);
     metrics.signal(&Source::Provider("anybody".into()), SignalKind::Xid, false);
     metrics.folded();
@@ -43,7 +54,12 @@ fn exercised() -> Metrics {
     metrics.evaluated("xid-policy", None, MS);
     metrics.evaluated("xid-policy", Some(FailureKind::Trap), MS);
     metrics.incidents(1);
-    let ready = NvmlStatus::Ready { library: "l".into(), driver: "d".into(), gpus: 8, simulated: false };
+    let ready = NvmlStatus::Ready {
+        library: "l".into(),
+        driver: "d".into(),
+        gpus: 8,
+        simulated: false,
+    };
     metrics.nvml_status(ready);
     metrics.nvml_counts(device_api_nvml::Counts {
         events: 1,
@@ -54,14 +70,22 @@ fn exercised() -> Metrics {
         polls: 1,
         sessions: 1,
     });
-    metrics.kmsg_counts(device_api_kmsg::Counts { lines: 7, unparsed: 1, overruns: 1, ..Default::default() });
+    metrics.kmsg_counts(device_api_kmsg::Counts {
+        lines: 7,
+        unparsed: 1,
+        overruns: 1,
+        ..Default::default()
+    });
     metrics
 }
 
 #[test]
 fn every_metric_of_the_catalogue_is_exported_and_fed_and_no_other() {
     let text = rendered(&exercised());
-    let exported: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let exported: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .collect();
     let listed: BTreeSet<String> = catalog::ALL
         .iter()
         .map(|spec| {
@@ -77,25 +101,40 @@ fn every_metric_of_the_catalogue_is_exported_and_fed_and_no_other() {
 
     for spec in catalog::ALL {
         let count = format!("{}_count", spec.name);
-        let name = if matches!(spec.kind, Kind::Histogram(_)) { &count } else { spec.name };
+        let name = if matches!(spec.kind, Kind::Histogram(_)) {
+            &count
+        } else {
+            spec.name
+        };
         let fed = text.lines().any(|line| {
             let series = line.split(['{', ' ']).next().unwrap_or_default();
             series == name && line.rsplit(' ').next() != Some("0")
         });
         // Nothing is Degraded above.
-        assert!(fed || spec.name.ends_with("_gpus_degraded"), "{} is not fed", spec.name);
+        assert!(
+            fed || spec.name.ends_with("_gpus_degraded"),
+            "{} is not fed",
+            spec.name
+        );
     }
 }
 
 #[test]
 fn names_and_labels_follow_the_conventions() {
     for spec in catalog::ALL {
-        let ours = spec.name.starts_with("device_api_server_") || spec.name.starts_with("grpc_server_");
+        let ours =
+            spec.name.starts_with("device_api_server_") || spec.name.starts_with("grpc_server_");
         assert!(ours, "{}", spec.name);
         // The `total` of the GPUs is the name of the system that ours follows.
-        let counts = spec.name.ends_with("_total") && spec.name != "device_api_server_cache_gpus_total";
+        let counts =
+            spec.name.ends_with("_total") && spec.name != "device_api_server_cache_gpus_total";
         assert_eq!(counts, spec.kind == Kind::Counter, "{}", spec.name);
-        assert_eq!(spec.name.ends_with("_seconds"), matches!(spec.kind, Kind::Histogram(_)), "{}", spec.name);
+        assert_eq!(
+            spec.name.ends_with("_seconds"),
+            matches!(spec.kind, Kind::Histogram(_)),
+            "{}",
+            spec.name
+        );
         assert!(spec.help.ends_with('.'), "{}", spec.name);
         if let Kind::Histogram(bounds) = spec.kind {
             assert!(bounds.is_sorted_by(|a, b| a < b), "{}", spec.name);
@@ -105,7 +144,10 @@ fn names_and_labels_follow_the_conventions() {
 
 #[track_caller]
 fn check(text: &str, line: &str) {
-    assert!(text.lines().any(|is| is == line), "no line {line:?} in\n{text}");
+    assert!(
+        text.lines().any(|is| is == line),
+        "no line {line:?} in\n{text}"
+    );
 }
 
 #[test]
@@ -120,21 +162,51 @@ fn values_are_those_observed() {
     check(&text, "device_api_server_barrier_waits_total 2");
     check(&text, "device_api_server_barrier_timeouts_total 1");
     check(&text, "device_api_server_watch_merged_total 3");
-    check(&text, "device_api_server_signals_total{kind=\"xid\",source=\"provider\"} 1");
-    check(&text, "device_api_server_signal_drills_total{kind=\"xid\",source=\"nvml\"} 1");
-    check(&text, "device_api_server_signal_drills_total{kind=\"xid\",source=\"provider\"} 0");
-    check(&text, "device_api_server_policy_evaluations_total{outcome=\"decided\",policy=\"xid-policy\"} 1");
-    check(&text, "device_api_server_policy_evaluations_total{outcome=\"trap\",policy=\"xid-policy\"} 1");
-    check(&text, "device_api_server_policy_evaluations_total{outcome=\"deadline\",policy=\"xid-policy\"} 0");
-    check(&text, "device_api_server_watch_events_total{type=\"DELETED\"} 0");
+    check(
+        &text,
+        "device_api_server_signals_total{kind=\"xid\",source=\"provider\"} 1",
+    );
+    check(
+        &text,
+        "device_api_server_signal_drills_total{kind=\"xid\",source=\"nvml\"} 1",
+    );
+    check(
+        &text,
+        "device_api_server_signal_drills_total{kind=\"xid\",source=\"provider\"} 0",
+    );
+    check(
+        &text,
+        "device_api_server_policy_evaluations_total{outcome=\"decided\",policy=\"xid-policy\"} 1",
+    );
+    check(
+        &text,
+        "device_api_server_policy_evaluations_total{outcome=\"trap\",policy=\"xid-policy\"} 1",
+    );
+    check(
+        &text,
+        "device_api_server_policy_evaluations_total{outcome=\"deadline\",policy=\"xid-policy\"} 0",
+    );
+    check(
+        &text,
+        "device_api_server_watch_events_total{type=\"DELETED\"} 0",
+    );
 }
 
 #[test]
 fn a_stream_does_not_count_among_the_calls_durations() {
     let text = rendered(&exercised());
-    check(&text, "device_api_server_grpc_request_duration_seconds_count{method=\"GetGpu\"} 1");
-    assert!(!text.contains("grpc_request_duration_seconds_count{method=\"WatchGpus\"}"), "{text}");
-    check(&text, "grpc_server_handling_seconds_count{grpc_method=\"WatchGpus\",grpc_service=\"s.GpuService\"} 1");
+    check(
+        &text,
+        "device_api_server_grpc_request_duration_seconds_count{method=\"GetGpu\"} 1",
+    );
+    assert!(
+        !text.contains("grpc_request_duration_seconds_count{method=\"WatchGpus\"}"),
+        "{text}"
+    );
+    check(
+        &text,
+        "grpc_server_handling_seconds_count{grpc_method=\"WatchGpus\",grpc_service=\"s.GpuService\"} 1",
+    );
     check(
         &text,
         "grpc_server_handled_total{grpc_code=\"Cancelled\",grpc_method=\"WatchGpus\",grpc_service=\"s.GpuService\"} 1",
@@ -147,7 +219,10 @@ fn a_replaced_policy_is_no_longer_told_of() {
     metrics.policies_loaded([&policy("1.0")]);
     metrics.policies_loaded([&policy("1.1")]);
     let text = rendered(&metrics);
-    assert!(text.contains("version=\"1.1\"") && !text.contains("version=\"1.0\""), "{text}");
+    assert!(
+        text.contains("version=\"1.1\"") && !text.contains("version=\"1.0\""),
+        "{text}"
+    );
 }
 
 #[test]
@@ -157,7 +232,10 @@ fn counts_of_a_room_are_read_at_each_scrape_and_only_rise() {
     let counted = lines.clone();
     metrics.before_scrape(move |metrics| {
         let lines = counted.load(std::sync::atomic::Ordering::SeqCst);
-        metrics.kmsg_counts(device_api_kmsg::Counts { lines, ..Default::default() });
+        metrics.kmsg_counts(device_api_kmsg::Counts {
+            lines,
+            ..Default::default()
+        });
     });
     check(&rendered(&metrics), "device_api_server_kmsg_lines_total 5");
     check(&rendered(&metrics), "device_api_server_kmsg_lines_total 5");

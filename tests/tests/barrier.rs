@@ -1,0 +1,137 @@
+//! The promise of the system (design C2): nobody reads "healthy" while the next state is already
+//! "unhealthy". Over a real socket, with a policy that takes its time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use device_api_proto::native::Health;
+use device_api_tests::{Native, Node, condition_of, guests, health_of};
+
+/// One answered read: when it began, on the daemon's own clock (this machine's), and what it said.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    began: Duration,
+    health: Health,
+}
+
+fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// Reads one GPU again and again until told to stop, by Get or by List.
+async fn read_on(
+    mut client: Native,
+    name: String,
+    by_list: bool,
+    stop: Arc<AtomicBool>,
+) -> Result<Vec<Read>> {
+    let mut reads = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        let began = now();
+        let gpu = if by_list {
+            let list = client.list().await?;
+            list.gpus
+                .into_iter()
+                .find(|gpu| gpu.name == name)
+                .context("gone from the list")?
+        } else {
+            client.get(&name).await?
+        };
+        reads.push(Read {
+            began,
+            health: health_of(&gpu),
+        });
+    }
+    Ok(reads)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c2_no_read_that_began_after_a_fault_was_observed_says_healthy() -> Result<()> {
+    let builder = Node::builder()?;
+    let policies = builder.dir().join("policies");
+    std::fs::create_dir(&policies)?;
+    std::fs::write(policies.join("slow.wasm"), guests::SLOW_GUEST)?;
+    let node = builder
+        .flag("policy-dir", policies.display().to_string())
+        .flag("policy-deadline", "25ms")
+        .start()?;
+    node.healthy().await?;
+
+    let mut held = 0;
+    for gpu in 0..8 {
+        let name = node.uuid(gpu)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut readers = Vec::new();
+        for by_list in [false, false, true] {
+            // A connection each: calls of one are queued behind each other.
+            readers.push(tokio::spawn(read_on(
+                node.native().await?,
+                name.clone(),
+                by_list,
+                stop.clone(),
+            )));
+        }
+        let mut watch = node.native().await?.watch(0).await?;
+        let mut sim = node.sim()?;
+        let answer = tokio::task::spawn_blocking(move || sim.xid(gpu, &[79])).await??;
+        ensure!(answer.delivered == Some(true), "{answer:?}");
+        let told = watch
+            .until(&name, "Unhealthy", |gpu| {
+                health_of(gpu) == Health::Unhealthy
+            })
+            .await?;
+        stop.store(true, Ordering::SeqCst);
+
+        let condition =
+            condition_of(&told, "XidCriticalError").context("the policy said nothing")?;
+        let time = condition
+            .evidence
+            .first()
+            .and_then(|piece| piece.observed_time)
+            .context("no evidence")?;
+        let observed = Duration::new(time.seconds.unsigned_abs(), time.nanos.unsigned_abs());
+        let decided = now();
+        for reader in readers {
+            let reads = reader.await??;
+            ensure!(
+                reads
+                    .iter()
+                    .any(|read| read.began < observed && read.health == Health::Healthy),
+                "read too late"
+            );
+            for read in reads.iter().filter(|read| read.began > observed) {
+                ensure!(
+                    read.health == Health::Unhealthy,
+                    "GPU {gpu}: a read that began {:?} after the fault was observed said {:?}",
+                    read.began - observed,
+                    read.health
+                );
+            }
+            held += reads
+                .iter()
+                .filter(|read| read.began > observed && read.began < decided)
+                .count();
+        }
+    }
+    ensure!(
+        held > 0,
+        "no read began between observation and decision: the test saw nothing"
+    );
+    Ok(())
+}
+
+/// Another GPU's readers never wait, and a watch that runs is not held up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_decision_of_one_gpu_holds_no_reader_of_another() -> Result<()> {
+    let node = Node::start()?;
+    let mut client = node.healthy().await?;
+    let (broken, fine) = (node.uuid(0)?, node.uuid(1)?);
+    node.sim()?.xid(0, &[79])?;
+    assert_eq!(health_of(&client.get(&fine).await?), Health::Healthy);
+    assert_eq!(health_of(&client.get(&broken).await?), Health::Unhealthy);
+    Ok(())
+}
