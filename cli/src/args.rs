@@ -82,10 +82,19 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Args::command().debug_assert();
-        let args = Args::try_parse_from(["devicectl", "watch", "-o", "json", "--socket", "/tmp/s"]).unwrap();
-        assert_eq!((args.output, args.socket), (Format::Json, PathBuf::from("/tmp/s")));
+        let args = Args::try_parse_from(["devicectl", "watch", "-o", "json", "--socket", "/tmp/s"])
+            .unwrap();
+        assert_eq!(
+            (args.output, args.socket),
+            (Format::Json, PathBuf::from("/tmp/s"))
+        );
         let args = Args::try_parse_from(["devicectl", "describe", "gpu", "0"]).unwrap();
         assert!(matches!(args.command, Command::Describe { name, .. } if name == "0"));
-        assert_eq!(Args::try_parse_from(["devicectl", "get", "cpus"]).unwrap_err().exit_code(), 2);
+        assert_eq!(
+            Args::try_parse_from(["devicectl", "get", "cpus"])
+                .unwrap_err()
+                .exit_code(),
+            2
+        );
     }
 }

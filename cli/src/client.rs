@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use device_api_proto::native::gpu_service_client::GpuServiceClient;
-use device_api_proto::native::{Gpu, ListGpusRequest, ListGpusResponse, WatchGpusRequest, WatchGpusResponse};
+use device_api_proto::native::{
+    Gpu, ListGpusRequest, ListGpusResponse, WatchGpusRequest, WatchGpusResponse,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -41,20 +43,33 @@ impl Client {
             .await?
             .map_err(|error| connect_failure(socket.to_owned(), &error))?;
         let service = GpuServiceClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
-        Ok(Self { service, socket: socket.to_owned() })
+        Ok(Self {
+            service,
+            socket: socket.to_owned(),
+        })
     }
 
     /// All GPUs of all namespaces, as they existed together.
     pub(crate) async fn list(&mut self) -> Result<ListGpusResponse, Failure> {
         let answer = in_time(self.service.list_gpus(ListGpusRequest::default())).await;
-        answer.map(Response::into_inner).map_err(|failure| self.explain(failure))
+        answer
+            .map(Response::into_inner)
+            .map_err(|failure| self.explain(failure))
     }
 
     /// Changes after `version`; 0: the current state first.
-    pub(crate) async fn watch(&mut self, version: i64) -> Result<Streaming<WatchGpusResponse>, Failure> {
-        let request = WatchGpusRequest { namespace: String::new(), resource_version: version };
+    pub(crate) async fn watch(
+        &mut self,
+        version: i64,
+    ) -> Result<Streaming<WatchGpusResponse>, Failure> {
+        let request = WatchGpusRequest {
+            namespace: String::new(),
+            resource_version: version,
+        };
         let answer = in_time(self.service.watch_gpus(request)).await;
-        answer.map(Response::into_inner).map_err(|failure| self.explain(failure))
+        answer
+            .map(Response::into_inner)
+            .map_err(|failure| self.explain(failure))
     }
 
     /// Whoever listens on the socket may be no gRPC server, which shows with the first call only.
@@ -70,13 +85,18 @@ impl Client {
             | Failure::Encode { .. }
             | Failure::Runtime(_) => None,
         };
-        why.map_or(failure, |why| Failure::NotGrpc { socket: self.socket.clone(), why })
+        why.map_or(failure, |why| Failure::NotGrpc {
+            socket: self.socket.clone(),
+            why,
+        })
     }
 }
 
 async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Failure> {
     let answer = tokio::time::timeout(ANSWER_WAIT_MAX, call).await;
-    Ok(answer.map_err(|_| Failure::NoAnswer { after: ANSWER_WAIT_MAX })??)
+    Ok(answer.map_err(|_| Failure::NoAnswer {
+        after: ANSWER_WAIT_MAX,
+    })??)
 }
 
 fn connect_failure(socket: PathBuf, error: &tonic::transport::Error) -> Failure {
@@ -91,7 +111,10 @@ fn connect_failure(socket: PathBuf, error: &tonic::transport::Error) -> Failure 
         }
         cause = error.source();
     }
-    Failure::NotGrpc { socket, why: error.to_string() }
+    Failure::NotGrpc {
+        socket,
+        why: error.to_string(),
+    }
 }
 
 /// What HTTP/2 found wrong with the peer's bytes, where that is why the call failed.

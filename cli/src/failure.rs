@@ -19,7 +19,10 @@ pub(crate) enum Failure {
     #[error("GPU {name:?} not found; {known}")]
     NotFound { name: String, known: String },
     #[error("{name:?} may be any of {}; use more of the name", candidates.join(", "))]
-    Ambiguous { name: String, candidates: Vec<String> },
+    Ambiguous {
+        name: String,
+        candidates: Vec<String>,
+    },
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
     #[error("cannot write the output as {format}: {why}")]
@@ -56,7 +59,10 @@ impl Failure {
         match self {
             Self::Refused(status) => matches!(
                 status.code(),
-                Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
+                Code::InvalidArgument
+                    | Code::PermissionDenied
+                    | Code::Unauthenticated
+                    | Code::Unimplemented
             ),
             Self::Connect { .. } | Self::NoAnswer { .. } => false,
             Self::NotGrpc { .. }
@@ -80,7 +86,8 @@ fn connect_help(error: &io::Error) -> String {
     if kind == io::ErrorKind::NotFound {
         "no such file; is device-api-server running? name its socket with --socket".to_owned()
     } else if kind == io::ErrorKind::ConnectionRefused {
-        "nobody listens there; is device-api-server running? name its socket with --socket".to_owned()
+        "nobody listens there; is device-api-server running? name its socket with --socket"
+            .to_owned()
     } else if kind == io::ErrorKind::PermissionDenied {
         "permission denied; become root or a member of the socket's group".to_owned()
     } else {
@@ -95,7 +102,10 @@ mod tests {
     #[test]
     fn a_missing_daemon_is_said_in_one_line() {
         let source = io::Error::from(io::ErrorKind::NotFound);
-        let failure = Failure::Connect { socket: "/run/x.sock".into(), source };
+        let failure = Failure::Connect {
+            socket: "/run/x.sock".into(),
+            source,
+        };
         assert_eq!(
             failure.to_string(),
             "cannot connect to /run/x.sock: no such file; is device-api-server running? name its socket with --socket"
@@ -106,7 +116,10 @@ mod tests {
     #[test]
     fn the_daemons_own_words_are_kept() {
         let failure = Failure::from(tonic::Status::permission_denied("who may: root"));
-        assert!(failure.to_string().ends_with(": who may: root"), "{failure}");
+        assert!(
+            failure.to_string().ends_with(": who may: root"),
+            "{failure}"
+        );
         assert_eq!((failure.exit_code(), failure.is_final()), (1, true));
         assert!(!Failure::from(tonic::Status::unavailable("going down")).is_final());
     }

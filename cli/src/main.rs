@@ -25,13 +25,20 @@ fn main() -> ExitCode {
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             // Where even stderr is gone there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "devicectl: {}", text::escape(&failure.to_string()));
+            let _ = writeln!(
+                std::io::stderr(),
+                "devicectl: {}",
+                text::escape(&failure.to_string())
+            );
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
     runtime.block_on(commands::run(args))
 }

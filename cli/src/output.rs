@@ -22,14 +22,22 @@ impl Output<io::BufWriter<io::Stdout>> {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colour = stdout.is_terminal() && !refused;
-        Self { to: io::BufWriter::new(stdout), colour }
+        Self {
+            to: io::BufWriter::new(stdout),
+            colour,
+        }
     }
 }
 
 impl<W: Write> Output<W> {
     /// Runs `write` and flushes.
-    pub(crate) fn print(&mut self, write: impl FnOnce(&mut W, bool) -> io::Result<()>) -> Result<(), Failure> {
-        write(&mut self.to, self.colour).and_then(|()| self.to.flush()).map_err(Failure::Output)
+    pub(crate) fn print(
+        &mut self,
+        write: impl FnOnce(&mut W, bool) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        write(&mut self.to, self.colour)
+            .and_then(|()| self.to.flush())
+            .map_err(Failure::Output)
     }
 
     /// JSON over several lines.
@@ -53,7 +61,10 @@ impl<W: Write> Output<W> {
 }
 
 fn encode(format: &'static str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::Encode { format, why: error.to_string() }
+    Failure::Encode {
+        format,
+        why: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -65,26 +76,42 @@ mod tests {
     /// Everything that an attacker could want to send to a terminal.
     const NASTY: &str = "a\x1b[2J\u{9b}31m\u{7f}\u{202e}\n\tb\u{85}\u{2028}: '\"\\ #";
 
-    fn printed(print: impl FnOnce(&mut Output<Vec<u8>>, &GpuView) -> Result<(), Failure>) -> String {
+    fn printed(
+        print: impl FnOnce(&mut Output<Vec<u8>>, &GpuView) -> Result<(), Failure>,
+    ) -> String {
         let mut gpu = gpu(NASTY);
         gpu.status.as_mut().unwrap().conditions = vec![problem("A", NASTY)];
-        let mut out = Output { to: Vec::new(), colour: true };
+        let mut out = Output {
+            to: Vec::new(),
+            colour: true,
+        };
         print(&mut out, &GpuView::from(&gpu)).unwrap();
         let text = String::from_utf8(out.to).unwrap();
-        assert!(!text.chars().any(|c| c != '\n' && c.is_control() || c == '\u{202e}'), "{text:?}");
+        assert!(
+            !text
+                .chars()
+                .any(|c| c != '\n' && c.is_control() || c == '\u{202e}'),
+            "{text:?}"
+        );
         text
     }
 
     #[test]
     fn json_is_safe_on_a_terminal_and_means_the_same() {
-        for text in [printed(|out, view| out.json(view)), printed(|out, view| out.json_line(view))] {
+        for text in [
+            printed(|out, view| out.json(view)),
+            printed(|out, view| out.json_line(view)),
+        ] {
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert_eq!(value["name"], NASTY);
             assert_eq!(value["status"]["conditions"][0]["reason"], NASTY);
             assert_eq!(value["status"]["conditions"][0]["judgement"], "problem");
             assert_eq!(value["resourceVersion"], "7");
             assert_eq!(value["spec"]["memoryBytes"], 85_520_809_984_u64);
-            assert!(value["spec"].get("serial").is_none(), "what is not known is left out");
+            assert!(
+                value["spec"].get("serial").is_none(),
+                "what is not known is left out"
+            );
         }
         assert_eq!(printed(|out, view| out.json_line(view)).lines().count(), 1);
     }

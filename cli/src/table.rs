@@ -38,12 +38,19 @@ impl Paint {
 impl Cell {
     /// Text from anywhere; what is empty shows as `-`.
     pub(crate) fn new(text: &str) -> Self {
-        let text = if text.is_empty() { "-".to_owned() } else { escape(text).into_owned() };
+        let text = if text.is_empty() {
+            "-".to_owned()
+        } else {
+            escape(text).into_owned()
+        };
         Self { text, paint: None }
     }
 
     pub(crate) fn painted(text: &str, paint: Option<Paint>) -> Self {
-        Self { paint, ..Self::new(text) }
+        Self {
+            paint,
+            ..Self::new(text)
+        }
     }
 
     /// The text between the escape sequences of its colour, if `colour`.
@@ -56,7 +63,12 @@ impl Cell {
 }
 
 /// Writes rows under their heads, each column as wide as its widest cell.
-pub(crate) fn write(out: &mut dyn Write, heads: &[&str], rows: &[Vec<Cell>], colour: bool) -> io::Result<()> {
+pub(crate) fn write(
+    out: &mut dyn Write,
+    heads: &[&str],
+    rows: &[Vec<Cell>],
+    colour: bool,
+) -> io::Result<()> {
     let mut widths: Vec<usize> = heads.iter().map(|head| width(head)).collect();
     for row in rows {
         for (column, cell) in widths.iter_mut().zip(row) {
@@ -71,10 +83,19 @@ pub(crate) fn write(out: &mut dyn Write, heads: &[&str], rows: &[Vec<Cell>], col
 }
 
 /// Writes one row in columns of at least `widths`; the last one is not padded.
-pub(crate) fn write_row(out: &mut dyn Write, row: &[Cell], widths: &[usize], colour: bool) -> io::Result<()> {
+pub(crate) fn write_row(
+    out: &mut dyn Write,
+    row: &[Cell],
+    widths: &[usize],
+    colour: bool,
+) -> io::Result<()> {
     let last = row.len().saturating_sub(1);
     for (at, (cell, column)) in row.iter().zip(widths).enumerate() {
-        let pad = if at == last { 0 } else { column.saturating_sub(width(&cell.text)) + 3 };
+        let pad = if at == last {
+            0
+        } else {
+            column.saturating_sub(width(&cell.text)) + 3
+        };
         write!(out, "{}{:pad$}", cell.show(colour), "")?;
     }
     writeln!(out)
@@ -84,7 +105,9 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-pub(crate) const HEADS: [&str; 7] = ["NAME", "INDEX", "PRODUCT", "HEALTH", "ACTION", "REASON", "AGE"];
+pub(crate) const HEADS: [&str; 7] = [
+    "NAME", "INDEX", "PRODUCT", "HEALTH", "ACTION", "REASON", "AGE",
+];
 pub(crate) const HEADS_WIDE: [&str; 13] = [
     "NAME",
     "INDEX",
@@ -115,7 +138,10 @@ pub(crate) fn gpu_row(gpu: &Gpu, now: jiff::Timestamp, wide: bool) -> Vec<Cell> 
         Cell::new(&age(view::timestamp(gpu.creation_timestamp.as_ref()), now)),
     ];
     if wide {
-        let decider = gpu.status.as_ref().map_or("", |status| status.health_condition.as_str());
+        let decider = gpu
+            .status
+            .as_ref()
+            .map_or("", |status| status.health_condition.as_str());
         row.extend([
             Cell::new(&spec.pci_address),
             Cell::new(&spec.driver_version),
@@ -153,25 +179,41 @@ pub(crate) fn action(gpu: &Gpu) -> Cell {
 /// that recommends the action; else of a problem that changes neither, so that an application's
 /// fault shows as well.
 pub(crate) fn reason(gpu: &Gpu) -> String {
-    telling(gpu).map(|condition| mark(&condition.reason, condition.drill)).unwrap_or_default()
+    telling(gpu)
+        .map(|condition| mark(&condition.reason, condition.drill))
+        .unwrap_or_default()
 }
 
 fn telling(gpu: &Gpu) -> Option<&Condition> {
     let status = gpu.status.as_ref()?;
-    let by_type =
-        |wanted: &str| status.conditions.iter().find(|condition| !wanted.is_empty() && condition.r#type == wanted);
+    let by_type = |wanted: &str| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| !wanted.is_empty() && condition.r#type == wanted)
+    };
     by_type(&status.health_condition)
         .or_else(|| by_type(&status.recommended_action_condition))
-        .or_else(|| status.conditions.iter().find(|condition| view::judgement(condition) == Judgement::Problem))
+        .or_else(|| {
+            status
+                .conditions
+                .iter()
+                .find(|condition| view::judgement(condition) == Judgement::Problem)
+        })
 }
 
 fn mark(reason: &str, drill: bool) -> String {
-    if drill { format!("{reason} (drill)") } else { reason.to_owned() }
+    if drill {
+        format!("{reason} (drill)")
+    } else {
+        reason.to_owned()
+    }
 }
 
 /// Time since `then`, in its largest unit, as `kubectl` has it.
 pub(crate) fn age(then: Option<jiff::Timestamp>, now: jiff::Timestamp) -> String {
-    then.map(|then| span(now.as_second().saturating_sub(then.as_second()))).unwrap_or_default()
+    then.map(|then| span(now.as_second().saturating_sub(then.as_second())))
+        .unwrap_or_default()
 }
 
 /// Seconds in the largest unit of which there are two, or the only one there is.
@@ -207,7 +249,10 @@ pub(crate) mod tests {
             pci_address: "0000:a1:00.0".to_owned(),
             ..GpuSpec::default()
         };
-        let status = GpuStatus { health: Health::Healthy.into(), ..GpuStatus::default() };
+        let status = GpuStatus {
+            health: Health::Healthy.into(),
+            ..GpuStatus::default()
+        };
         Gpu {
             name: name.to_owned(),
             namespace: "default".to_owned(),
@@ -232,20 +277,46 @@ pub(crate) mod tests {
     #[track_caller]
     fn check_row(gpu: &Gpu, wide: bool, expected: &[&str]) {
         let row = gpu_row(gpu, jiff::Timestamp::from_second(1_000).unwrap(), wide);
-        assert_eq!(row.iter().map(|cell| cell.text.as_str()).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            row.iter()
+                .map(|cell| cell.text.as_str())
+                .collect::<Vec<_>>(),
+            expected
+        );
     }
 
     #[test]
     fn a_row_says_what_the_daemon_says_and_dashes_for_the_rest() {
         let mut gpu = gpu("GPU-1");
-        check_row(&gpu, false, &["GPU-1", "3", "NVIDIA H100 80GB HBM3", "Healthy", "NONE", "-", "-"]);
-        gpu.creation_timestamp = Some(prost_types::Timestamp { seconds: 400, nanos: 0 });
+        check_row(
+            &gpu,
+            false,
+            &[
+                "GPU-1",
+                "3",
+                "NVIDIA H100 80GB HBM3",
+                "Healthy",
+                "NONE",
+                "-",
+                "-",
+            ],
+        );
+        gpu.creation_timestamp = Some(prost_types::Timestamp {
+            seconds: 400,
+            nanos: 0,
+        });
         gpu.namespace = "other".to_owned();
         let status = gpu.status.as_mut().unwrap();
         status.health = Health::Unhealthy.into();
         status.health_condition = "B".to_owned();
         status.recommended_action = "RESTART_BM".to_owned();
-        status.conditions = vec![problem("A", "First"), Condition { drill: true, ..problem("B", "Off\x1b[Bus") }];
+        status.conditions = vec![
+            problem("A", "First"),
+            Condition {
+                drill: true,
+                ..problem("B", "Off\x1b[Bus")
+            },
+        ];
         let row = [
             "other/GPU-1",
             "3",
@@ -262,34 +333,49 @@ pub(crate) mod tests {
             "7",
         ];
         check_row(&gpu, true, &row);
-        check_row(&Gpu::default(), false, &["-", "-", "-", "Unknown", "NONE", "-", "-"]);
+        check_row(
+            &Gpu::default(),
+            false,
+            &["-", "-", "-", "Unknown", "NONE", "-", "-"],
+        );
     }
 
     #[test]
     fn an_applications_fault_shows_though_the_gpu_is_healthy() {
         let mut gpu = gpu("GPU-1");
-        let fine = Condition { status: ConditionStatus::False.into(), ..problem("A", "NoXid") };
+        let fine = Condition {
+            status: ConditionStatus::False.into(),
+            ..problem("A", "NoXid")
+        };
         gpu.status.as_mut().unwrap().conditions = vec![fine, problem("B", "ApplicationFault")];
         assert_eq!(reason(&gpu), "ApplicationFault");
     }
 
     #[test]
     fn columns_are_as_wide_as_their_cells_and_colour_does_not_count() {
-        let rows =
-            [vec![Cell::painted("é", Some(Paint::Good)), Cell::new("x")], vec![Cell::new("long"), Cell::new("")]];
+        let rows = [
+            vec![Cell::painted("é", Some(Paint::Good)), Cell::new("x")],
+            vec![Cell::new("long"), Cell::new("")],
+        ];
         let render = |colour| {
             let mut out = Vec::new();
             write(&mut out, &["A", "B"], &rows, colour).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(render(false), "A      B\né      x\nlong   -\n");
-        assert_eq!(render(true), "A      B\n\x1b[32mé\x1b[0m      x\nlong   -\n");
+        assert_eq!(
+            render(true),
+            "A      B\n\x1b[32mé\x1b[0m      x\nlong   -\n"
+        );
     }
 
     #[test]
     fn ages_and_sizes_read_well() {
         let ages = [-5, 0, 119, 120, 7_199, 7_200, 172_799, 172_800].map(span);
         assert_eq!(ages, ["0s", "0s", "119s", "2m", "119m", "2h", "47h", "2d"]);
-        assert_eq!([0, 1 << 30, u64::MAX].map(memory), ["0.0Gi", "1.0Gi", "17179869183.9Gi"]);
+        assert_eq!(
+            [0, 1 << 30, u64::MAX].map(memory),
+            ["0.0Gi", "1.0Gi", "17179869183.9Gi"]
+        );
     }
 }

@@ -34,7 +34,8 @@ pub(crate) fn escape_quoted(text: &str) -> String {
 }
 
 fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -51,6 +52,9 @@ mod tests {
         check("plain é 日本", "plain é 日本");
         check("a\x1b[2J\r\n\tb", "a\\u{1b}[2J\\r\\n\\tb");
         check("\u{9b}31m\u{7f}\u{202e}x", "\\u{9b}31m\\u{7f}\\u{202e}x");
-        assert_eq!(escape_quoted("{\n\"a\": \"\u{9b}\u{202e}\"}"), "{\n\"a\": \"\\u009b\\u202e\"}");
+        assert_eq!(
+            escape_quoted("{\n\"a\": \"\u{9b}\u{202e}\"}"),
+            "{\n\"a\": \"\\u009b\\u202e\"}"
+        );
     }
 }

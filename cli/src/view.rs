@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use device_api_proto::native::{self as wire, ConditionStatus, EventType, Gpu, Health, Polarity, Severity, owner};
+use device_api_proto::native::{
+    self as wire, ConditionStatus, EventType, Gpu, Health, Polarity, Severity, owner,
+};
 use serde::Serialize;
 
 #[derive(Debug, Serialize)]
@@ -154,7 +156,9 @@ impl From<&Gpu> for GpuView {
             spec: gpu.spec.as_ref().map(SpecView::from).unwrap_or_default(),
             status: StatusView {
                 health: health(gpu),
-                health_condition: status.map(|status| status.health_condition.clone()).unwrap_or_default(),
+                health_condition: status
+                    .map(|status| status.health_condition.clone())
+                    .unwrap_or_default(),
                 recommended_action: action(gpu).to_owned(),
                 recommended_action_condition: status
                     .map(|status| status.recommended_action_condition.clone())
@@ -180,7 +184,11 @@ impl From<&wire::GpuSpec> for SpecView {
             serial: spec.serial.clone(),
             mig_parent: spec.mig_parent.clone(),
             mig_profile: spec.mig_profile.clone(),
-            labels: spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            labels: spec
+                .labels
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
             simulated: spec.simulated,
         }
     }
@@ -220,8 +228,12 @@ impl From<&wire::Condition> for ConditionView {
 
 impl From<&wire::Clear> for ClearView {
     fn from(clear: &wire::Clear) -> Self {
-        let seconds = |after: &prost_types::Duration| after.seconds as f64 + f64::from(after.nanos) / 1e9;
-        Self { on: clear.on.clone(), after_seconds: clear.after.as_ref().map(seconds) }
+        let seconds =
+            |after: &prost_types::Duration| after.seconds as f64 + f64::from(after.nanos) / 1e9;
+        Self {
+            on: clear.on.clone(),
+            after_seconds: clear.after.as_ref().map(seconds),
+        }
     }
 }
 
@@ -255,13 +267,12 @@ impl Judgement {
 
 pub(crate) fn judgement(condition: &wire::Condition) -> Judgement {
     match (condition.polarity(), condition.status()) {
-        (Polarity::TrueIsHealthy, ConditionStatus::True) | (Polarity::TrueIsProblem, ConditionStatus::False) => {
-            Judgement::Ok
-        }
-        (Polarity::TrueIsHealthy, ConditionStatus::False) | (Polarity::TrueIsProblem, ConditionStatus::True) => {
-            Judgement::Problem
-        }
-        (Polarity::Unspecified, _) | (_, ConditionStatus::Unknown | ConditionStatus::Unspecified) => Judgement::Unknown,
+        (Polarity::TrueIsHealthy, ConditionStatus::True)
+        | (Polarity::TrueIsProblem, ConditionStatus::False) => Judgement::Ok,
+        (Polarity::TrueIsHealthy, ConditionStatus::False)
+        | (Polarity::TrueIsProblem, ConditionStatus::True) => Judgement::Problem,
+        (Polarity::Unspecified, _)
+        | (_, ConditionStatus::Unknown | ConditionStatus::Unspecified) => Judgement::Unknown,
     }
 }
 
@@ -271,7 +282,11 @@ pub(crate) fn conditions(gpu: &Gpu) -> &[wire::Condition] {
 
 /// What is not said is not known: neither healthy nor unhealthy.
 pub(crate) fn health(gpu: &Gpu) -> &'static str {
-    match gpu.status.as_ref().map_or(Health::Unknown, wire::GpuStatus::health) {
+    match gpu
+        .status
+        .as_ref()
+        .map_or(Health::Unknown, wire::GpuStatus::health)
+    {
         Health::Healthy => "Healthy",
         Health::Degraded => "Degraded",
         Health::Unhealthy => "Unhealthy",

@@ -1,5 +1,6 @@
 //! A simulated node: the daemon, the simulated NVML in it, a kernel log, and where they all are.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ pub struct Builder {
     dir: TempDir,
     gpus: u32,
     has_nvml: bool,
-    args: Vec<String>,
+    flags: BTreeMap<String, String>,
     env: Vec<(String, String)>,
 }
 
@@ -41,10 +42,11 @@ impl Builder {
         self
     }
 
-    /// A flag of the daemon, and its value.
+    /// A flag of the daemon, and its value; in place of the node's own, where it sets that flag.
     #[must_use]
     pub fn flag(mut self, flag: &str, value: impl AsRef<str>) -> Self {
-        self.args.push(format!("--{flag}={}", value.as_ref()));
+        self.flags
+            .insert(flag.to_owned(), value.as_ref().to_owned());
         self
     }
 
@@ -82,35 +84,35 @@ impl Builder {
             command.env_remove(name);
         }
         let socket = self.dir.path().join("device.sock");
-        command
-            .arg(format!("--unix-socket={}", socket.display()))
-            .args([
-                "--grpc-address=127.0.0.1:0",
-                "--admin-address=127.0.0.1",
-                "--health-port=0",
-                "--metrics-port=0",
-            ])
-            .arg(format!("--kmsg-path={}", kmsg.display()))
-            .args(["--kmsg-drill", "--nvml-poll-interval=200ms"]);
-        if !self.args.iter().any(|arg| arg.starts_with("--drills=")) {
-            command.arg("--drills=enforce");
-        }
-        if self.has_nvml {
+        let library = if self.has_nvml {
             command
-                .arg(format!(
-                    "--nvml-library={}",
-                    nvml_sim::find_library()?.display()
-                ))
                 .env("NVML_SIM_SOCKET", self.dir.path().join("sim.sock"))
                 .env("NVML_SIM_GPUS", self.gpus.to_string());
+            nvml_sim::find_library()?
         } else {
-            command.arg(format!(
-                "--nvml-library={}",
-                self.dir.path().join("no-such-library.so").display()
-            ));
-        }
+            self.dir.path().join("no-such-library.so")
+        };
+        let mut flags = BTreeMap::from(
+            [
+                ("unix-socket", &*socket.to_string_lossy()),
+                ("grpc-address", "127.0.0.1:0"),
+                ("admin-address", "127.0.0.1"),
+                ("health-port", "0"),
+                ("metrics-port", "0"),
+                ("kmsg-path", &*kmsg.to_string_lossy()),
+                ("drills", "enforce"),
+                ("nvml-poll-interval", "200ms"),
+                ("nvml-library", &*library.to_string_lossy()),
+            ]
+            .map(|(flag, value)| (flag.to_owned(), value.to_owned())),
+        );
+        flags.extend(self.flags);
         command
-            .args(&self.args)
+            .args(
+                flags
+                    .iter()
+                    .map(|(flag, value)| format!("--{flag}={value}")),
+            )
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         let daemon = Daemon::spawn(command)?;
         Ok(Node {
@@ -143,7 +145,7 @@ impl Node {
             dir,
             gpus: GPUS_DEFAULT,
             has_nvml: true,
-            args: Vec::new(),
+            flags: BTreeMap::new(),
             env: Vec::new(),
         })
     }

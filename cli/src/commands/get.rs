@@ -12,13 +12,20 @@ use crate::output::Output;
 use crate::table::{self, HEADS, HEADS_WIDE};
 use crate::view::{GpuList, GpuView};
 
-pub(super) async fn run<W: Write>(args: &Args, names: &[String], out: &mut Output<W>) -> Result<(), Failure> {
+pub(super) async fn run<W: Write>(
+    args: &Args,
+    names: &[String],
+    out: &mut Output<W>,
+) -> Result<(), Failure> {
     let mut client = Client::connect(&args.socket).await?;
     let listed = client.list().await?;
     let gpus: Vec<&Gpu> = if names.is_empty() {
         listed.gpus.iter().collect()
     } else {
-        names.iter().map(|name| resolve(&listed.gpus, name)).collect::<Result<_, _>>()?
+        names
+            .iter()
+            .map(|name| resolve(&listed.gpus, name))
+            .collect::<Result<_, _>>()?
     };
     match (args.output, gpus.as_slice()) {
         (Format::Table, _) => print_table(&gpus, false, out),
@@ -32,19 +39,33 @@ pub(super) async fn run<W: Write>(args: &Args, names: &[String], out: &mut Outpu
 }
 
 fn list(gpus: &[&Gpu], version: i64) -> GpuList {
-    GpuList { resource_version: version.to_string(), gpus: gpus.iter().map(|gpu| GpuView::from(*gpu)).collect() }
+    GpuList {
+        resource_version: version.to_string(),
+        gpus: gpus.iter().map(|gpu| GpuView::from(*gpu)).collect(),
+    }
 }
 
 fn print_table<W: Write>(gpus: &[&Gpu], wide: bool, out: &mut Output<W>) -> Result<(), Failure> {
     let now = jiff::Timestamp::now();
     let mut gpus = gpus.to_vec();
     // As people count them; the daemon lists by name.
-    gpus.sort_by_key(|gpu| gpu.spec.as_ref().and_then(|spec| spec.index).unwrap_or(u32::MAX));
-    let rows: Vec<_> = gpus.iter().map(|gpu| table::gpu_row(gpu, now, wide)).collect();
+    gpus.sort_by_key(|gpu| {
+        gpu.spec
+            .as_ref()
+            .and_then(|spec| spec.index)
+            .unwrap_or(u32::MAX)
+    });
+    let rows: Vec<_> = gpus
+        .iter()
+        .map(|gpu| table::gpu_row(gpu, now, wide))
+        .collect();
     let heads: &[&str] = if wide { &HEADS_WIDE } else { &HEADS };
     out.print(|to, colour| {
         if rows.is_empty() {
-            return writeln!(to, "No GPUs: the daemon has found none yet (its /readyz says why).");
+            return writeln!(
+                to,
+                "No GPUs: the daemon has found none yet (its /readyz says why)."
+            );
         }
         table::write(to, heads, &rows, colour)
     })

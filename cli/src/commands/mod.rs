@@ -39,11 +39,17 @@ fn resolve<'a>(gpus: &'a [Gpu], name: &str) -> Result<&'a Gpu, Failure> {
             (Some(gpu), None) => return Ok(gpu),
             (Some(_), Some(_)) => {
                 let candidates = gpus.iter().filter(way).map(qualified).collect();
-                return Err(Failure::Ambiguous { name: name.to_owned(), candidates });
+                return Err(Failure::Ambiguous {
+                    name: name.to_owned(),
+                    candidates,
+                });
             }
         }
     }
-    Err(Failure::NotFound { name: name.to_owned(), known: known(gpus) })
+    Err(Failure::NotFound {
+        name: name.to_owned(),
+        known: known(gpus),
+    })
 }
 
 fn known(gpus: &[Gpu]) -> String {
@@ -64,7 +70,10 @@ const UUID_DIGITS_MIN: usize = 4;
 fn begins(name: &str, part: &str) -> bool {
     let bare = |text: &str| {
         let text = text.to_ascii_lowercase();
-        let bare = text.strip_prefix("gpu-").or_else(|| text.strip_prefix("mig-")).map(str::to_owned);
+        let bare = text
+            .strip_prefix("gpu-")
+            .or_else(|| text.strip_prefix("mig-"))
+            .map(str::to_owned);
         bare.unwrap_or(text)
     };
     let part = bare(part);
@@ -78,7 +87,12 @@ fn pci_address(text: &str) -> Option<[u32; 4]> {
     let (device, bus) = (parts.next()?, parts.next()?);
     let domain = parts.next().unwrap_or("0");
     let number = |text: &str| u32::from_str_radix(text, 16).ok();
-    let address = [number(domain)?, number(bus)?, number(device)?, number(function)?];
+    let address = [
+        number(domain)?,
+        number(bus)?,
+        number(device)?,
+        number(function)?,
+    ];
     parts.next().is_none().then_some(address)
 }
 
@@ -124,8 +138,16 @@ mod tests {
         check("other/1", Ok(3));
         check("1", Err("may be any of 1, other/1"));
         check("GPU-aaaa", Err("may be any of GPU-aaaa-1, GPU-aaaa-2"));
-        check("7", Err("\"7\" not found; there are GPU-aaaa-1, GPU-aaaa-2, 1, other/1"));
+        check(
+            "7",
+            Err("\"7\" not found; there are GPU-aaaa-1, GPU-aaaa-2, 1, other/1"),
+        );
         check("", Err("not found"));
-        assert!(resolve(&[], "x").unwrap_err().to_string().ends_with("the daemon knows none"));
+        assert!(
+            resolve(&[], "x")
+                .unwrap_err()
+                .to_string()
+                .ends_with("the daemon knows none")
+        );
     }
 }

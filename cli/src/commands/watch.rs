@@ -26,9 +26,21 @@ use crate::view::{self, EventView, GpuView};
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-const HEADS: [&str; 7] = ["TIME", "TYPE", "INDEX", "NAME", "HEALTH", "ACTION", "REASON"];
-const HEADS_WIDE: [&str; 10] =
-    ["TIME", "TYPE", "INDEX", "NAME", "HEALTH", "ACTION", "PCI", "CONDITION", "VERSION", "REASON"];
+const HEADS: [&str; 7] = [
+    "TIME", "TYPE", "INDEX", "NAME", "HEALTH", "ACTION", "REASON",
+];
+const HEADS_WIDE: [&str; 10] = [
+    "TIME",
+    "TYPE",
+    "INDEX",
+    "NAME",
+    "HEALTH",
+    "ACTION",
+    "PCI",
+    "CONDITION",
+    "VERSION",
+    "REASON",
+];
 /// A stream can't be measured first: widths of a UUID and of the longest words.
 const WIDTHS: [usize; 7] = [24, 8, 5, 40, 9, 15, 0];
 const WIDTHS_WIDE: [usize; 10] = [24, 8, 5, 40, 9, 15, 12, 20, 16, 0];
@@ -48,7 +60,10 @@ pub(super) async fn run<W: Write>(args: &Args, out: &mut Output<W>) -> Result<()
             (delay, delay_after_list) = (RETRY_MIN, Duration::ZERO);
         }
         if ended.as_ref().is_err_and(Failure::is_out_of_range) {
-            tell(&format!("version {} is out of the daemon's history; listing again", seen.version));
+            tell(&format!(
+                "version {} is out of the daemon's history; listing again",
+                seen.version
+            ));
             ended = relist(args, &mut client, &mut seen, out).await;
             if ended.is_ok() {
                 pause(&mut delay_after_list).await;
@@ -62,7 +77,10 @@ pub(super) async fn run<W: Write>(args: &Args, out: &mut Output<W>) -> Result<()
         };
         tell(&format!("watch interrupted ({why}); reconnecting"));
         client = reconnect(args, &mut delay).await?;
-        tell(&format!("connected again, resuming after version {}", seen.version));
+        tell(&format!(
+            "connected again, resuming after version {}",
+            seen.version
+        ));
     }
 }
 
@@ -105,7 +123,9 @@ async fn relist<W: Write>(
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
     let listed = client.list().await?;
-    seen.relist(listed).iter().try_for_each(|change| print(args.output, change, out))
+    seen.relist(listed)
+        .iter()
+        .try_for_each(|change| print(args.output, change, out))
 }
 
 /// A change as it is shown.
@@ -151,11 +171,17 @@ impl Seen {
                 }
                 Some(_) => None,
             };
-            changes.extend(kind.map(|kind| Change { kind, gpu: gpu.clone() }));
+            changes.extend(kind.map(|kind| Change {
+                kind,
+                gpu: gpu.clone(),
+            }));
             self.gpus.insert(key, gpu);
         }
         self.version = listed.resource_version;
-        let deleted = before.into_values().map(|gpu| Change { kind: EventType::Deleted, gpu });
+        let deleted = before.into_values().map(|gpu| Change {
+            kind: EventType::Deleted,
+            gpu,
+        });
         deleted.chain(changes).collect()
     }
 }
@@ -172,11 +198,17 @@ fn heads<W: Write>(format: Format, out: &mut Output<W>) -> Result<(), Failure> {
 
 fn print<W: Write>(format: Format, change: &Change, out: &mut Output<W>) -> Result<(), Failure> {
     let time = now_ms();
-    let event =
-        || EventView { time: time.clone(), r#type: view::event_type(change.kind), gpu: GpuView::from(&change.gpu) };
+    let event = || EventView {
+        time: time.clone(),
+        r#type: view::event_type(change.kind),
+        gpu: GpuView::from(&change.gpu),
+    };
     match format {
-        Format::Table => out.print(|to, colour| table::write_row(to, &row(change, &time, false), &WIDTHS, colour)),
-        Format::Wide => out.print(|to, colour| table::write_row(to, &row(change, &time, true), &WIDTHS_WIDE, colour)),
+        Format::Table => out
+            .print(|to, colour| table::write_row(to, &row(change, &time, false), &WIDTHS, colour)),
+        Format::Wide => out.print(|to, colour| {
+            table::write_row(to, &row(change, &time, true), &WIDTHS_WIDE, colour)
+        }),
         Format::Json => out.json_line(&event()),
         Format::Yaml => out.yaml(&event(), true),
     }
@@ -193,9 +225,16 @@ fn row(change: &Change, time: &str, wide: bool) -> Vec<Cell> {
         table::action(gpu),
     ];
     if wide {
-        let decider = gpu.status.as_ref().map_or("", |status| status.health_condition.as_str());
+        let decider = gpu
+            .status
+            .as_ref()
+            .map_or("", |status| status.health_condition.as_str());
         row.extend([
-            Cell::new(gpu.spec.as_ref().map_or("", |spec| spec.pci_address.as_str())),
+            Cell::new(
+                gpu.spec
+                    .as_ref()
+                    .map_or("", |spec| spec.pci_address.as_str()),
+            ),
             Cell::new(decider),
             Cell::new(&gpu.resource_version.to_string()),
         ]);
@@ -219,11 +258,17 @@ mod tests {
     use super::*;
 
     fn gpu(name: &str, version: i64) -> Gpu {
-        Gpu { resource_version: version, ..crate::table::tests::gpu(name) }
+        Gpu {
+            resource_version: version,
+            ..crate::table::tests::gpu(name)
+        }
     }
 
     fn event(kind: EventType, name: &str, version: i64) -> WatchGpusResponse {
-        WatchGpusResponse { r#type: kind.into(), gpu: Some(gpu(name, version)) }
+        WatchGpusResponse {
+            r#type: kind.into(),
+            gpu: Some(gpu(name, version)),
+        }
     }
 
     #[test]
@@ -240,24 +285,55 @@ mod tests {
         }
         assert_eq!(seen.version, 5);
         let gpus = vec![gpu("a", 1), gpu("b", 101), gpu("d", 102)];
-        let changes = seen.relist(ListGpusResponse { gpus, resource_version: 110 });
-        let shown: Vec<_> = changes.iter().map(|change| (change.kind, change.gpu.name.as_str())).collect();
-        assert_eq!(shown, [(EventType::Deleted, "c"), (EventType::Modified, "b"), (EventType::Added, "d")]);
+        let changes = seen.relist(ListGpusResponse {
+            gpus,
+            resource_version: 110,
+        });
+        let shown: Vec<_> = changes
+            .iter()
+            .map(|change| (change.kind, change.gpu.name.as_str()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (EventType::Deleted, "c"),
+                (EventType::Modified, "b"),
+                (EventType::Added, "d")
+            ]
+        );
         assert_eq!(seen.version, 110);
         let gpus = vec![gpu("a", 1), gpu("b", 101), gpu("d", 102)];
-        assert_eq!(seen.relist(ListGpusResponse { gpus, resource_version: 110 }), []);
+        assert_eq!(
+            seen.relist(ListGpusResponse {
+                gpus,
+                resource_version: 110
+            }),
+            []
+        );
     }
 
     #[test]
     fn lines_of_a_stream_stand_under_their_heads() {
-        let mut out = Output { to: Vec::new(), colour: false };
+        let mut out = Output {
+            to: Vec::new(),
+            colour: false,
+        };
         heads(Format::Table, &mut out).unwrap();
-        let change = Change { kind: EventType::Modified, gpu: gpu("GPU-6f185d59-caa4-e21b-7e96-c6aba97f1ac9", 9) };
+        let change = Change {
+            kind: EventType::Modified,
+            gpu: gpu("GPU-6f185d59-caa4-e21b-7e96-c6aba97f1ac9", 9),
+        };
         print(Format::Table, &change, &mut out).unwrap();
         let text = String::from_utf8(out.to).unwrap();
-        let [heads, line] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
-        for (head, cell) in [("TYPE", "MODIFIED"), ("INDEX", "3       GPU"), ("NAME", "GPU-6f"), ("HEALTH", "Healthy")]
-        {
+        let [heads, line] = text.lines().collect::<Vec<_>>()[..] else {
+            panic!("{text}")
+        };
+        for (head, cell) in [
+            ("TYPE", "MODIFIED"),
+            ("INDEX", "3       GPU"),
+            ("NAME", "GPU-6f"),
+            ("HEALTH", "Healthy"),
+        ] {
             assert_eq!(heads.find(head), line.find(cell), "{text}");
         }
     }

@@ -58,7 +58,10 @@ impl Assembler {
     }
 
     fn pass(&mut self) {
-        self.begun = self.begun.take().and_then(|(lost, left)| Some((lost, left.checked_sub(1)?)));
+        self.begun = self
+            .begun
+            .take()
+            .and_then(|(lost, left)| Some((lost, left.checked_sub(1)?)));
     }
 }
 
@@ -74,8 +77,16 @@ fn xid(xid: Xid) -> Observation {
         attrs.push(Attr::text("unit", nvlink.unit));
         attrs.push(severity(nvlink.fatal));
         attrs.push(Attr::int("link", nvlink.link));
-        attrs.extend(nvlink.intr_info.map(|word| Attr::int("intr-info", i64::from(word))));
-        attrs.extend(nvlink.error_status.map(|word| Attr::int("error-status", i64::from(word))));
+        attrs.extend(
+            nvlink
+                .intr_info
+                .map(|word| Attr::int("intr-info", i64::from(word))),
+        );
+        attrs.extend(
+            nvlink
+                .error_status
+                .map(|word| Attr::int("error-status", i64::from(word))),
+        );
     }
     Observation {
         code: Some(xid.code),
@@ -123,14 +134,23 @@ mod tests {
 
     fn take(lines: &[&str]) -> Vec<Outcome> {
         let mut assembler = Assembler::default();
-        lines.iter().filter_map(|line| parse_line(line)).map(|parsed| assembler.take(parsed)).collect()
+        lines
+            .iter()
+            .filter_map(|line| parse_line(line))
+            .map(|parsed| assembler.take(parsed))
+            .collect()
     }
 
     #[test]
     fn n4_three_lines_make_one_lost_gpu() {
         let outcomes = take(&[BEGIN, MIDDLE, END, END]);
         match outcomes.as_slice() {
-            [Outcome::Nothing, Outcome::Nothing, Outcome::Observed(seen), Outcome::Orphan] => {
+            [
+                Outcome::Nothing,
+                Outcome::Nothing,
+                Outcome::Observed(seen),
+                Outcome::Orphan,
+            ] => {
                 assert_eq!(seen.kind, SignalKind::GpuLost);
                 assert_eq!(seen.target.to_string(), "0000:b3:00.0");
                 assert_eq!(
@@ -163,17 +183,28 @@ mod tests {
             "NVRM: Xid (PCI:0008:01:00): 154, GPU recovery action changed from 0x4 (Drain and Reset) to 0x1 (GPU Reset Required)",
         );
         assert_eq!(seen.code, Some(154));
-        assert_eq!(seen.attrs, [Attr::int("action", 1), Attr::int("previous", 4)]);
-        let seen = observation("nvidia-nvswitch0: SXid (PCI:0000:c3:00.0): 24007, Fatal, Link 28 sourcetrack");
+        assert_eq!(
+            seen.attrs,
+            [Attr::int("action", 1), Attr::int("previous", 4)]
+        );
+        let seen = observation(
+            "nvidia-nvswitch0: SXid (PCI:0000:c3:00.0): 24007, Fatal, Link 28 sourcetrack",
+        );
         assert_eq!((seen.kind, seen.code), (SignalKind::Sxid, Some(24007)));
-        let expected =
-            [Attr::text("switch", "nvidia-nvswitch0"), Attr::text("severity", "fatal"), Attr::int("link", 28)];
+        let expected = [
+            Attr::text("switch", "nvidia-nvswitch0"),
+            Attr::text("severity", "fatal"),
+            Attr::int("link", 28),
+        ];
         assert_eq!(seen.attrs, expected);
         let seen = observation(
             "kernel: NVRM: Xid (PCI:0000:dc:00): 45, pid=18, name=python3, Ch 1 caused by previous Xid 149",
         );
         assert_eq!(seen.caused_by, Some(149));
-        assert_eq!(seen.attrs, [Attr::int("pid", 18), Attr::text("process", "python3")]);
+        assert_eq!(
+            seen.attrs,
+            [Attr::int("pid", 18), Attr::text("process", "python3")]
+        );
         assert_eq!(
             seen.evidence,
             "NVRM: Xid (PCI:0000:dc:00): 45, pid=18, name=python3, Ch 1 caused by previous Xid 149"

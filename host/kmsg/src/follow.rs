@@ -62,7 +62,9 @@ pub enum LogStatus {
 /// The reader could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot make an event descriptor for the kernel log reader; raise the limit of open files")]
+    #[error(
+        "cannot make an event descriptor for the kernel log reader; raise the limit of open files"
+    )]
     Event(#[source] std::io::Error),
     #[error("cannot start the kernel log thread; raise the limit of threads")]
     Thread(#[source] std::io::Error),
@@ -91,12 +93,18 @@ impl KernelLog {
     ///
     /// # Errors
     /// Where the process has no descriptor or thread left.
-    pub fn start(path: impl Into<PathBuf>, sink: Arc<dyn SignalSink>, drill: bool) -> Result<Self, StartError> {
+    pub fn start(
+        path: impl Into<PathBuf>,
+        sink: Arc<dyn SignalSink>,
+        drill: bool,
+    ) -> Result<Self, StartError> {
         let stop = Stop::new().map_err(|errno| StartError::Event(errno.into()))?;
         let shared = Arc::new(Shared {
             stop,
             counters: Counters::default(),
-            status: Mutex::new(LogStatus::Waiting { why: "not opened yet".to_owned() }),
+            status: Mutex::new(LogStatus::Waiting {
+                why: "not opened yet".to_owned(),
+            }),
             identities: Mutex::new(BTreeMap::new()),
         });
         let reader = Reader {
@@ -111,7 +119,10 @@ impl KernelLog {
             .name("kmsg".to_owned())
             .spawn(move || reader.run())
             .map_err(StartError::Thread)?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Stops the reader and waits until its thread has ended; nothing is observed after it.
@@ -134,7 +145,11 @@ impl KernelLog {
 
     fn join(&mut self) {
         self.shared.stop.set();
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
             tracing::error!("the kernel log thread had panicked");
         }
     }
@@ -224,9 +239,15 @@ impl Reader {
         }
         let path = self.path.display();
         match &status {
-            LogStatus::Waiting { why } => tracing::warn!(%path, %why, "kernel log: not readable, waiting"),
-            LogStatus::Following { caught_up: false } => tracing::info!(%path, "kernel log: reading"),
-            LogStatus::Following { caught_up: true } => tracing::debug!(%path, "kernel log: caught up"),
+            LogStatus::Waiting { why } => {
+                tracing::warn!(%path, %why, "kernel log: not readable, waiting")
+            }
+            LogStatus::Following { caught_up: false } => {
+                tracing::info!(%path, "kernel log: reading")
+            }
+            LogStatus::Following { caught_up: true } => {
+                tracing::debug!(%path, "kernel log: caught up")
+            }
         }
         *current = status;
     }
@@ -267,8 +288,14 @@ impl Reader {
 
     fn record(&mut self, bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
-        if self.newest_record.is_new(raw_record(&text).map(|record| record.sequence)) {
-            self.line(&Line { text: text.into_owned(), cut: false });
+        if self
+            .newest_record
+            .is_new(raw_record(&text).map(|record| record.sequence))
+        {
+            self.line(&Line {
+                text: text.into_owned(),
+                cut: false,
+            });
         }
     }
 
@@ -279,7 +306,9 @@ impl Reader {
             match self.shared.stop.wait(Some(log), Some(FIFO_CHECK))? {
                 Wake::Stopped => return Ok(End::Stopped),
                 Wake::Readable => match read(&log.fd, &mut chunk) {
-                    Ok(bytes) => lines.push(chunk.get(..bytes).unwrap_or_default(), &mut |line| self.line(&line)),
+                    Ok(bytes) => lines.push(chunk.get(..bytes).unwrap_or_default(), &mut |line| {
+                        self.line(&line)
+                    }),
                     Err(Errno::AGAIN | Errno::INTR) => {}
                     Err(errno) => return Err(errno),
                 },
@@ -302,7 +331,9 @@ impl Reader {
             match read(&log.fd, &mut chunk) {
                 Ok(0) => {}
                 Ok(bytes) => {
-                    lines.push(chunk.get(..bytes).unwrap_or_default(), &mut |line| self.line(&line));
+                    lines.push(chunk.get(..bytes).unwrap_or_default(), &mut |line| {
+                        self.line(&line)
+                    });
                     offset = offset.saturating_add(bytes as u64);
                     quiet = 0;
                     continue;
@@ -335,7 +366,9 @@ impl Reader {
         if line.cut {
             count(&counters.cut);
         }
-        let Some(parsed) = parse_line(&line.text) else { return };
+        let Some(parsed) = parse_line(&line.text) else {
+            return;
+        };
         if let Parsed::Identity(identity) = &parsed {
             let mut identities = lock(&self.shared.identities);
             if identities.len() < GPUS_MAX || identities.contains_key(&identity.pci) {
@@ -378,7 +411,8 @@ mod tests {
     #[test]
     fn a_record_that_was_read_before_is_not_new() {
         let mut newest = Newest::default();
-        let is_new = [Some(0), Some(1), Some(0), Some(1), None, Some(1), Some(7)].map(|number| newest.is_new(number));
+        let is_new = [Some(0), Some(1), Some(0), Some(1), None, Some(1), Some(7)]
+            .map(|number| newest.is_new(number));
         assert_eq!(is_new, [true, true, false, false, true, false, true]);
     }
 }

@@ -78,13 +78,19 @@ mod tests {
         let mut lines = Lines::default();
         assert_eq!(push(&mut lines, b"one\ntw"), [("one".to_owned(), false)]);
         assert_eq!(push(&mut lines, b""), []);
-        assert_eq!(push(&mut lines, b"o\r\n\nth"), [("two".to_owned(), false), (String::new(), false)]);
+        assert_eq!(
+            push(&mut lines, b"o\r\n\nth"),
+            [("two".to_owned(), false), (String::new(), false)]
+        );
         assert!(lines.is_partial());
         let mut rest = Vec::new();
         lines.flush(&mut |line| rest.push(line.text));
         assert_eq!(rest, ["th"]);
         lines.flush(&mut |line| panic!("{line:?}"));
-        assert_eq!(push(&mut lines, b"\0\0\xff!\n"), [("\u{fffd}!".to_owned(), false)]);
+        assert_eq!(
+            push(&mut lines, b"\0\0\xff!\n"),
+            [("\u{fffd}!".to_owned(), false)]
+        );
     }
 
     #[test]
@@ -92,10 +98,19 @@ mod tests {
         let mut lines = Lines::default();
         let at_bound = vec![b'a'; LINE_BYTES_MAX];
         assert_eq!(push(&mut lines, &at_bound), []);
-        assert_eq!(push(&mut lines, b"\n"), [("a".repeat(LINE_BYTES_MAX), false)]);
+        assert_eq!(
+            push(&mut lines, b"\n"),
+            [("a".repeat(LINE_BYTES_MAX), false)]
+        );
         push(&mut lines, &at_bound);
         push(&mut lines, &at_bound);
         assert_eq!(lines.partial.len(), LINE_BYTES_MAX);
-        assert_eq!(push(&mut lines, b"b\nnext\n"), [("a".repeat(LINE_BYTES_MAX), true), ("next".to_owned(), false)]);
+        assert_eq!(
+            push(&mut lines, b"b\nnext\n"),
+            [
+                ("a".repeat(LINE_BYTES_MAX), true),
+                ("next".to_owned(), false)
+            ]
+        );
     }
 }

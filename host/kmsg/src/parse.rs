@@ -117,7 +117,9 @@ pub fn parse_line(line: &str) -> Option<Parsed> {
     } else if let Some(rest) = text.strip_prefix("The NVIDIA GPU ") {
         lost_begin(rest, message, injected)
     } else if text.starts_with("fallen off the bus") {
-        Parsed::LostEnd { evidence: message.to_owned() }
+        Parsed::LostEnd {
+            evidence: message.to_owned(),
+        }
     } else if text.starts_with("Xid") {
         Parsed::Unparsed
     } else {
@@ -130,12 +132,18 @@ fn xid(text: &str, message: &str, injected: bool) -> Option<Xid> {
     let (place, rest) = text.split_once("): ")?;
     let mut words = place.split_ascii_whitespace();
     let pci = address(words.next()?)?;
-    let instance: Vec<&str> = words.filter(|word| word.starts_with("GPU-I:") || word.starts_with("GPU-CI:")).collect();
+    let instance: Vec<&str> = words
+        .filter(|word| word.starts_with("GPU-I:") || word.starts_with("GPU-CI:"))
+        .collect();
     // The comma belongs to it: a number at the end of the line may have been cut.
     let (code, rest) = rest.split_once(',')?;
     let code = number(code)?;
     let (pid, process, text) = process(rest.trim_start());
-    let nvlink = if (144..=150).contains(&code) { nvlink(text) } else { None };
+    let nvlink = if (144..=150).contains(&code) {
+        nvlink(text)
+    } else {
+        None
+    };
     Some(Xid {
         pci,
         code,
@@ -152,9 +160,13 @@ fn xid(text: &str, message: &str, injected: bool) -> Option<Xid> {
 
 /// `pid=P, name=NAME, ` where they are; the driver writes `<unknown>` for what it does not know.
 fn process(text: &str) -> (Option<u32>, Option<String>, &str) {
-    let Some((pid, rest)) = field(text, "pid=") else { return (None, None, text) };
+    let Some((pid, rest)) = field(text, "pid=") else {
+        return (None, None, text);
+    };
     let pid = pid.parse().ok();
-    let Some((name, rest)) = field(rest, "name=") else { return (pid, None, rest) };
+    let Some((name, rest)) = field(rest, "name=") else {
+        return (pid, None, rest);
+    };
     let known = !name.is_empty() && name != "<unknown>";
     (pid, known.then(|| name.to_owned()), rest)
 }
@@ -172,12 +184,18 @@ fn caused_by(text: &str) -> Option<u64> {
 fn recovery(text: &str) -> Option<Recovery> {
     let (_, change) = text.rsplit_once("recovery action changed from ")?;
     let (from, to) = change.split_once(" to ")?;
-    Some(Recovery { previous: hex(from)?, action: hex(to)? })
+    Some(Recovery {
+        previous: hex(from)?,
+        action: hex(to)?,
+    })
 }
 
 /// The first word of `text` as `0x…`.
 fn hex(text: &str) -> Option<u32> {
-    let digits = text.split(|c: char| !c.is_ascii_alphanumeric()).next()?.strip_prefix("0x")?;
+    let digits = text
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .next()?
+        .strip_prefix("0x")?;
     u32::from_str_radix(digits, 16).ok()
 }
 
@@ -193,22 +211,46 @@ fn nvlink(text: &str) -> Option<(NvLink, bool)> {
     let mut words = words.trim_start_matches('(').split_ascii_whitespace();
     let link = link.parse().ok()?;
     let (intr_info, error_status) = (words.next().and_then(hex), words.next().and_then(hex));
-    Some((NvLink { unit, fatal, link, intr_info, error_status }, mark != "0"))
+    Some((
+        NvLink {
+            unit,
+            fatal,
+            link,
+            intr_info,
+            error_status,
+        },
+        mark != "0",
+    ))
 }
 
 /// From behind `GPU `: `at PCI:0000:a1:00: GPU-…`, or `[at ]0000:a1:00.0[:] GPU has fallen off the bus.`
 fn gpu(text: &str, message: &str, injected: bool) -> Parsed {
     let place = text.strip_prefix("at ").unwrap_or(text);
-    let Some((place, rest)) = place.split_once(' ') else { return Parsed::Other };
-    let Some(pci) = address(place.trim_end_matches(':')) else { return Parsed::Other };
+    let Some((place, rest)) = place.split_once(' ') else {
+        return Parsed::Other;
+    };
+    let Some(pci) = address(place.trim_end_matches(':')) else {
+        return Parsed::Other;
+    };
     if rest.contains("fallen off the bus") {
-        return Parsed::Lost(Lost { pci, injected, evidence: message.to_owned() });
+        return Parsed::Lost(Lost {
+            pci,
+            injected,
+            evidence: message.to_owned(),
+        });
     }
     let uuid = rest.trim_end();
     let well_formed = uuid.starts_with("GPU-")
         && uuid.len() <= UUID_BYTES_MAX
         && uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if well_formed { Parsed::Identity(Identity { pci, uuid: DeviceUuid::new(uuid) }) } else { Parsed::Other }
+    if well_formed {
+        Parsed::Identity(Identity {
+            pci,
+            uuid: DeviceUuid::new(uuid),
+        })
+    } else {
+        Parsed::Other
+    }
 }
 
 /// NVML's own bound for a UUID (`NVML_DEVICE_UUID_V2_BUFFER_SIZE`).
@@ -217,14 +259,26 @@ const UUID_BYTES_MAX: usize = 96;
 /// From behind `The NVIDIA GPU `. A raw record holds all three lines at once.
 fn lost_begin(text: &str, message: &str, injected: bool) -> Parsed {
     let place = text.split(' ').next().unwrap_or_default();
-    let Some(pci) = address(place) else { return Parsed::Other };
-    let lost = Lost { pci, injected, evidence: message.to_owned() };
-    if text.contains("fallen off the bus") { Parsed::Lost(lost) } else { Parsed::LostBegin(lost) }
+    let Some(pci) = address(place) else {
+        return Parsed::Other;
+    };
+    let lost = Lost {
+        pci,
+        injected,
+        evidence: message.to_owned(),
+    };
+    if text.contains("fallen off the bus") {
+        Parsed::Lost(lost)
+    } else {
+        Parsed::LostBegin(lost)
+    }
 }
 
 /// From `nvidia-nvswitch` on: `nvidia-nvswitch3: SXid (PCI:0000:04:00.0): 22013, Non-fatal, …`.
 fn sxid(message: &str, injected: bool) -> Parsed {
-    let Some((switch, text)) = message.split_once(": ") else { return Parsed::Other };
+    let Some((switch, text)) = message.split_once(": ") else {
+        return Parsed::Other;
+    };
     if !text.starts_with("SXid") {
         return Parsed::Other;
     }
@@ -240,9 +294,19 @@ fn sxid(message: &str, injected: bool) -> Parsed {
             "Severity" | "Data" => return Some(Parsed::SxidDetail),
             _ => return None,
         };
-        let link = rest.split_once(", Link ").and_then(|(_, link)| link.split(' ').next()?.parse().ok());
+        let link = rest
+            .split_once(", Link ")
+            .and_then(|(_, link)| link.split(' ').next()?.parse().ok());
         let (switch, evidence) = (switch.to_owned(), message.to_owned());
-        Some(Parsed::Sxid(Sxid { pci, code, switch, fatal, link, injected, evidence }))
+        Some(Parsed::Sxid(Sxid {
+            pci,
+            code,
+            switch,
+            fatal,
+            link,
+            injected,
+            evidence,
+        }))
     };
     parse().unwrap_or(Parsed::Unparsed)
 }
@@ -319,24 +383,44 @@ mod tests {
         check("NVRM: Xid (PCI:0000:01:00): 7", &Parsed::Unparsed);
         check("NVRM: Xid (PCI:0000:01:00): 79x, text", &Parsed::Unparsed);
         check("NVRM: Xid (PCI:0000:01:00): , text", &Parsed::Unparsed);
-        check("NVRM: Xid (PCI:0000:01:00): 9999999999, text", &Parsed::Unparsed);
+        check(
+            "NVRM: Xid (PCI:0000:01:00): 9999999999, text",
+            &Parsed::Unparsed,
+        );
         check("NVRM: Xid (PCI:0000:zz:00): 79, text", &Parsed::Unparsed);
         check("NVRM: Xid: 79", &Parsed::Unparsed);
-        check("nvidia-nvswitch3: SXid (PCI:0000:04:00.0): 22013", &Parsed::Unparsed);
-        check("nvidia-nvswitch3: SXid (PCI:0000:04:00.0): 22013, Strange, text", &Parsed::Unparsed);
+        check(
+            "nvidia-nvswitch3: SXid (PCI:0000:04:00.0): 22013",
+            &Parsed::Unparsed,
+        );
+        check(
+            "nvidia-nvswitch3: SXid (PCI:0000:04:00.0): 22013, Strange, text",
+            &Parsed::Unparsed,
+        );
         assert_eq!(xid_of("NVRM: Xid (PCI:0000:01:00): 79, ").code, 79);
     }
 
     #[test]
     fn n4_mig_instances_and_recovery_actions_are_read() {
-        let xid = xid_of("NVRM: Xid (PCI:0000:01:00 GPU-I:05 GPU-CI:02): 94, pid=7194, Contained: CE");
+        let xid =
+            xid_of("NVRM: Xid (PCI:0000:01:00 GPU-I:05 GPU-CI:02): 94, pid=7194, Contained: CE");
         assert_eq!(xid.instance.as_deref(), Some("GPU-I:05 GPU-CI:02"));
         assert_eq!(xid.pid, Some(7194));
         let xid = xid_of(
             "NVRM: Xid (PCI:0000:01:00): 154, pid=1, name=x, GPU recovery action changed from 0x4 (Drain and Reset) to 0x12 (New)",
         );
-        assert_eq!(xid.recovery, Some(Recovery { previous: 4, action: 0x12 }));
-        assert_eq!(xid_of("NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x4").recovery, None);
+        assert_eq!(
+            xid.recovery,
+            Some(Recovery {
+                previous: 4,
+                action: 0x12
+            })
+        );
+        assert_eq!(
+            xid_of("NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x4")
+                .recovery,
+            None
+        );
     }
 
     #[test]
@@ -358,8 +442,14 @@ mod tests {
 
     #[test]
     fn old_addresses_are_bus_and_device() {
-        assert_eq!(xid_of("NVRM: Xid (0003:00): 8, Channel").pci.to_string(), "0000:03:00.0");
-        assert_eq!(xid_of("NVRM: Xid (0000:00:05): 9, Channel").pci.to_string(), "0000:00:05.0");
+        assert_eq!(
+            xid_of("NVRM: Xid (0003:00): 8, Channel").pci.to_string(),
+            "0000:03:00.0"
+        );
+        assert_eq!(
+            xid_of("NVRM: Xid (0000:00:05): 9, Channel").pci.to_string(),
+            "0000:00:05.0"
+        );
         check("NVRM: Xid (0103:00): 8, Channel", &Parsed::Unparsed);
     }
 }

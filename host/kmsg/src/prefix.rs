@@ -30,11 +30,17 @@ pub(crate) fn strip(line: &str) -> Option<Stripped<'_>> {
     let line = line.trim_start();
     let stripped = if let Some(record) = raw_record(line) {
         let message = unescape(record.message);
-        Stripped { message, from_process: record.facility != FACILITY_KERNEL }
+        Stripped {
+            message,
+            from_process: record.facility != FACILITY_KERNEL,
+        }
     } else {
         let (facility, rest) = level(line);
         let message = tag(timestamps(rest))?;
-        Stripped { message: Cow::Borrowed(message.trim_end()), from_process: facility != FACILITY_KERNEL }
+        Stripped {
+            message: Cow::Borrowed(message.trim_end()),
+            from_process: facility != FACILITY_KERNEL,
+        }
     };
     is_driver(&stripped.message).then_some(stripped)
 }
@@ -54,8 +60,14 @@ pub(crate) fn raw_record(line: &str) -> Option<RawRecord<'_>> {
     let sequence: u64 = fields.next()?.parse().ok()?;
     let _boot_us: u64 = fields.next()?.parse().ok()?;
     fields.next()?;
-    let message = rest.split_once('\n').map_or(rest, |(message, _dictionary)| message);
-    Some(RawRecord { facility: priority >> 3, sequence, message })
+    let message = rest
+        .split_once('\n')
+        .map_or(rest, |(message, _dictionary)| message);
+    Some(RawRecord {
+        facility: priority >> 3,
+        sequence,
+        message,
+    })
 }
 
 /// Undoes the `\xNN` of raw records. Line breaks become spaces: a message is one line here.
@@ -67,7 +79,9 @@ fn unescape(text: &str) -> Cow<'_, str> {
     let mut parts = text.split("\\x");
     bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
     for part in parts {
-        let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits = part
+            .get(..2)
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) => {
                 bytes.push(if byte == b'\n' { b' ' } else { byte });
@@ -92,9 +106,19 @@ fn level(line: &str) -> (u32, &str) {
         let (facility, rest) = line.split_once(':')?;
         let (severity, rest) = rest.split_once(':')?;
         let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
-        let known = plain(facility.trim_end()) && plain(severity.trim_end()) && rest.starts_with(' ');
+        let known =
+            plain(facility.trim_end()) && plain(severity.trim_end()) && rest.starts_with(' ');
         // Any other facility's number would do: only the kernel's is asked for.
-        known.then(|| (if facility.trim_end() == "kern" { FACILITY_KERNEL } else { 1 }, rest.trim_start()))
+        known.then(|| {
+            (
+                if facility.trim_end() == "kern" {
+                    FACILITY_KERNEL
+                } else {
+                    1
+                },
+                rest.trim_start(),
+            )
+        })
     };
     numeric().or_else(words).unwrap_or((FACILITY_KERNEL, line))
 }
@@ -108,7 +132,9 @@ fn tag(text: &str) -> Option<&str> {
         Some(after) => after,
         None => {
             let (host, rest) = word(text)?;
-            (!host.ends_with(':')).then(|| rest.strip_prefix("kernel:")).flatten()?
+            (!host.ends_with(':'))
+                .then(|| rest.strip_prefix("kernel:"))
+                .flatten()?
         }
     };
     Some(brackets(after.trim_start()))
@@ -124,13 +150,19 @@ fn timestamps(text: &str) -> &str {
     if bracketed.len() != text.len() {
         return bracketed;
     }
-    iso(text).or_else(|| classic(text)).or_else(|| full(text)).unwrap_or(text)
+    iso(text)
+        .or_else(|| classic(text))
+        .or_else(|| full(text))
+        .unwrap_or(text)
 }
 
 /// `[  179.437927] `, `[Fri Apr  5 21:29:39 2024] `, and the `[ T1234]` of the printing thread.
 fn brackets(mut text: &str) -> &str {
     while let Some((inside, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        if !inside.chars().all(|c| c.is_alphanumeric() || matches!(c, ' ' | '.' | ',' | ':' | '+' | '-')) {
+        if !inside
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, ' ' | '.' | ',' | ':' | '+' | '-'))
+        {
             break;
         }
         text = rest.trim_start();
@@ -142,7 +174,9 @@ fn brackets(mut text: &str) -> &str {
 fn iso(text: &str) -> Option<&str> {
     let (first, rest) = word(text)?;
     let digits = first.starts_with(|c: char| c.is_ascii_digit());
-    let plain = first.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ':' | '.' | ',' | '+' | 'T' | 'Z'));
+    let plain = first
+        .chars()
+        .all(|c| c.is_ascii_digit() || matches!(c, '-' | ':' | '.' | ',' | '+' | 'T' | 'Z'));
     (digits && plain).then_some(rest)
 }
 
@@ -166,12 +200,16 @@ fn full(text: &str) -> Option<&str> {
 }
 
 fn is_clock(word: &str) -> bool {
-    word.contains(':') && word.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.'))
+    word.contains(':')
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.'))
 }
 
 /// The first word and what follows the blanks behind it.
 fn word(text: &str) -> Option<(&str, &str)> {
-    text.split_once(' ').map(|(first, rest)| (first, rest.trim_start()))
+    text.split_once(' ')
+        .map(|(first, rest)| (first, rest.trim_start()))
 }
 
 #[cfg(test)]
@@ -181,7 +219,11 @@ mod tests {
     #[track_caller]
     fn check(line: &str, expected: Option<(&str, bool)>) {
         let stripped = strip(line);
-        assert_eq!(stripped.as_ref().map(|s| (&*s.message, s.from_process)), expected, "{line}");
+        assert_eq!(
+            stripped.as_ref().map(|s| (&*s.message, s.from_process)),
+            expected,
+            "{line}"
+        );
     }
 
     #[test]
@@ -212,14 +254,23 @@ mod tests {
             "4,1234,430954509105,-,caller=T12;",
         ] {
             check(&format!("{prefix}NVRM: text"), Some(("NVRM: text", false)));
-            check(&format!("{prefix}nvidia-nvswitch3: text"), Some(("nvidia-nvswitch3: text", false)));
+            check(
+                &format!("{prefix}nvidia-nvswitch3: text"),
+                Some(("nvidia-nvswitch3: text", false)),
+            );
         }
     }
 
     #[test]
     fn n8_what_a_process_wrote_is_told_apart() {
-        check("12,1234,430954509105,-;NVRM: text", Some(("NVRM: text", true)));
-        check("user  :warn  : [  179.437927] NVRM: text", Some(("NVRM: text", true)));
+        check(
+            "12,1234,430954509105,-;NVRM: text",
+            Some(("NVRM: text", true)),
+        );
+        check(
+            "user  :warn  : [  179.437927] NVRM: text",
+            Some(("NVRM: text", true)),
+        );
         check("<12>[  179.437927] NVRM: text", Some(("NVRM: text", true)));
     }
 
@@ -229,7 +280,10 @@ mod tests {
         check("Apr 19 13:16:41 node-a myapp[12]: NVRM: text", None);
         check("Apr 19 13:16:41 node-a myapp: kernel: NVRM: text", None);
         check("myapp: kernel: NVRM: text", None);
-        check("Apr 19 13:16:41 node-a kernel: audit: comm=\"NVRM: text", None);
+        check(
+            "Apr 19 13:16:41 node-a kernel: audit: comm=\"NVRM: text",
+            None,
+        );
         check("[ 12.5] usb 1-1: NVRM: text", None);
         check("text NVRM: text", None);
         check("NVRM", None);

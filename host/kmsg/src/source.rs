@@ -44,18 +44,32 @@ pub(crate) enum OpenError {
 impl Log {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let fd = open(path, flags, Mode::empty()).map_err(|errno| OpenError::Open(path.to_owned(), errno))?;
+        let fd = open(path, flags, Mode::empty())
+            .map_err(|errno| OpenError::Open(path.to_owned(), errno))?;
         let stat = fstat(&fd).map_err(|errno| OpenError::Stat(path.to_owned(), errno))?;
-        let no_log = |what| Err(OpenError::NotALog { path: path.to_owned(), what });
+        let no_log = |what| {
+            Err(OpenError::NotALog {
+                path: path.to_owned(),
+                what,
+            })
+        };
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File,
             FileType::Fifo => Kind::Fifo,
-            FileType::CharacterDevice if (major(stat.st_rdev), minor(stat.st_rdev)) == KMSG_DEVICE => Kind::Kmsg,
+            FileType::CharacterDevice
+                if (major(stat.st_rdev), minor(stat.st_rdev)) == KMSG_DEVICE =>
+            {
+                Kind::Kmsg
+            }
             FileType::CharacterDevice | FileType::BlockDevice => return no_log("another device"),
             FileType::Directory => return no_log("a directory"),
             FileType::Symlink | FileType::Socket | FileType::Unknown => return no_log("neither"),
         };
-        Ok(Self { fd, kind, id: id(&stat) })
+        Ok(Self {
+            fd,
+            kind,
+            id: id(&stat),
+        })
     }
 
     /// The path means another file by now. One that is just away does not count: it may come back.
@@ -100,7 +114,10 @@ pub(crate) enum Wake {
 impl Stop {
     pub(crate) fn new() -> Result<Self, Errno> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { set: AtomicBool::new(false), event })
+        Ok(Self {
+            set: AtomicBool::new(false),
+            event,
+        })
     }
 
     pub(crate) fn set(&self) {
@@ -120,7 +137,10 @@ impl Stop {
             tv_nsec: i64::from(time.subsec_nanos()),
         });
         let fd = log.map_or_else(|| self.event.as_fd(), |log| log.fd.as_fd());
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
+        let mut fds = [
+            PollFd::from_borrowed_fd(fd, PollFlags::IN),
+            PollFd::new(&self.event, PollFlags::IN),
+        ];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),

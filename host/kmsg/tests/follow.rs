@@ -1,7 +1,11 @@
 //! The reader over real FIFOs and files. Each wait is for an observation, with a bound that only a
 //! failing test reaches.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests: a panic is a failed test"
+)]
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -54,7 +58,12 @@ fn follow(drill: bool, prepare: impl FnOnce(&Path)) -> Following {
     prepare(&path);
     let (sender, seen) = channel();
     let log = KernelLog::start(&path, Arc::new(Sink(sender)), drill).unwrap();
-    Following { log, seen, path, _dir: dir }
+    Following {
+        log,
+        seen,
+        path,
+        _dir: dir,
+    }
 }
 
 fn fifo(path: &Path) {
@@ -67,7 +76,11 @@ fn writer(path: &Path) -> File {
 }
 
 fn append(path: &Path) -> File {
-    OpenOptions::new().append(true).create(true).open(path).unwrap()
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap()
 }
 
 fn xid(code: u64) -> String {
@@ -82,14 +95,21 @@ impl Following {
 
     #[track_caller]
     fn next(&self) -> Observation {
-        self.seen.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{:?} {:?}", self.log.status(), self.log.counts()))
+        self.seen
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|_| panic!("{:?} {:?}", self.log.status(), self.log.counts()))
     }
 
     #[track_caller]
     fn until(&self, what: impl Fn(&KernelLog) -> bool) {
         let end = Instant::now() + DEADLINE;
         while !what(&self.log) {
-            assert!(Instant::now() < end, "{:?} {:?}", self.log.status(), self.log.counts());
+            assert!(
+                Instant::now() < end,
+                "{:?} {:?}",
+                self.log.status(),
+                self.log.counts()
+            );
             std::thread::yield_now();
         }
     }
@@ -113,7 +133,10 @@ fn a_fifo_is_read_promptly_and_its_writers_may_come_and_go() {
     let seen = following.log.counts();
     assert_eq!((seen.lines, seen.xids, seen.unparsed), (20, 20, 0));
     following.log.stop();
-    assert!(following.seen.recv().is_err(), "nothing is observed after the stop");
+    assert!(
+        following.seen.recv().is_err(),
+        "nothing is observed after the stop"
+    );
 }
 
 #[test]
@@ -124,13 +147,17 @@ fn a_replaced_fifo_is_opened_anew() {
     assert_eq!(following.code(), 1);
     std::fs::remove_file(&following.path).unwrap();
     fifo(&following.path);
-    writer(&following.path).write_all(xid(2).as_bytes()).unwrap();
+    writer(&following.path)
+        .write_all(xid(2).as_bytes())
+        .unwrap();
     assert_eq!(following.code(), 2);
 }
 
 #[test]
 fn a_file_is_read_from_its_start_and_then_followed() {
-    let following = follow(false, |path| std::fs::write(path, xid(1) + "noise\n" + &xid(2)).unwrap());
+    let following = follow(false, |path| {
+        std::fs::write(path, xid(1) + "noise\n" + &xid(2)).unwrap()
+    });
     assert_eq!([following.code(), following.code()], [1, 2]);
     let (first, second) = (xid(3), xid(4));
     let (head, tail) = first.split_at(20);
@@ -148,7 +175,9 @@ fn a_file_is_read_from_its_start_and_then_followed() {
 #[test]
 fn a_file_that_is_missing_is_waited_for_and_one_rotated_or_truncated_read_on() {
     let following = follow(false, |_| ());
-    following.until(|log| matches!(log.status(), LogStatus::Waiting { why } if why.contains("No such file")));
+    following.until(
+        |log| matches!(log.status(), LogStatus::Waiting { why } if why.contains("No such file")),
+    );
     std::fs::write(&following.path, xid(1) + &xid(2)).unwrap();
     assert_eq!([following.code(), following.code()], [1, 2]);
     // Truncated in place, and shorter than before.
@@ -166,7 +195,9 @@ fn a_file_that_is_missing_is_waited_for_and_one_rotated_or_truncated_read_on() {
 #[test]
 fn what_is_no_log_is_said() {
     let following = follow(false, |path| std::fs::create_dir(path).unwrap());
-    following.until(|log| matches!(log.status(), LogStatus::Waiting { why } if why.contains("is a directory")));
+    following.until(
+        |log| matches!(log.status(), LogStatus::Waiting { why } if why.contains("is a directory")),
+    );
     following.log.stop();
 }
 
@@ -174,8 +205,13 @@ fn what_is_no_log_is_said() {
 fn n8_all_of_a_drill_log_is_a_drill() {
     let following = follow(true, |path| std::fs::write(path, xid(79)).unwrap());
     assert!(following.next().drill);
-    let following =
-        follow(false, |path| std::fs::write(path, format!("12,1,2,-;{}", xid(79).split_off(8)) + &xid(79)).unwrap());
+    let following = follow(false, |path| {
+        std::fs::write(
+            path,
+            format!("12,1,2,-;{}", xid(79).split_off(8)) + &xid(79),
+        )
+        .unwrap()
+    });
     assert!(following.next().drill, "a process wrote it");
     assert!(!following.next().drill);
 }
@@ -188,13 +224,23 @@ fn n4_a_gpu_off_the_bus_and_the_identities_are_told() {
                  NVRM: Xid (PCI:0000:a1:00): what\n";
     let following = follow(false, |path| std::fs::write(path, lines).unwrap());
     let seen = following.next();
-    assert_eq!((seen.kind, seen.target.to_string()), (SignalKind::GpuLost, "0000:b3:00.0".to_owned()));
+    assert_eq!(
+        (seen.kind, seen.target.to_string()),
+        (SignalKind::GpuLost, "0000:b3:00.0".to_owned())
+    );
     following.until(|log| log.counts().lines == 5);
     let counts = following.log.counts();
     assert_eq!((counts.lost, counts.unparsed, counts.xids), (1, 1, 0));
-    let identities: Vec<String> =
-        following.log.identities().iter().map(|(pci, uuid)| format!("{pci} {uuid}")).collect();
-    assert_eq!(identities, ["0000:a1:00.0 GPU-6f185d59-caa4-e21b-7e96-c6aba97f1ac9"]);
+    let identities: Vec<String> = following
+        .log
+        .identities()
+        .iter()
+        .map(|(pci, uuid)| format!("{pci} {uuid}"))
+        .collect();
+    assert_eq!(
+        identities,
+        ["0000:a1:00.0 GPU-6f185d59-caa4-e21b-7e96-c6aba97f1ac9"]
+    );
 }
 
 #[test]
@@ -222,7 +268,12 @@ fn the_kernels_own_log_is_read_where_we_may() {
     let log = KernelLog::start("/dev/kmsg", Arc::new(Sink(sender)), true).unwrap();
     let end = Instant::now() + DEADLINE;
     while log.status() != (LogStatus::Following { caught_up: true }) {
-        assert!(Instant::now() < end, "{:?} {:?}", log.status(), log.counts());
+        assert!(
+            Instant::now() < end,
+            "{:?} {:?}",
+            log.status(),
+            log.counts()
+        );
         std::thread::yield_now();
     }
     let counts = log.counts();

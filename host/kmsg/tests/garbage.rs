@@ -6,7 +6,11 @@ use proptest::prelude::*;
 const SAMPLES: &str = include_str!("../../../data/xid-kmsg-samples.tsv");
 
 fn sample() -> impl Strategy<Value = &'static str> {
-    let lines: Vec<&str> = SAMPLES.lines().filter_map(|line| line.split_once('\t')).map(|(_, line)| line).collect();
+    let lines: Vec<&str> = SAMPLES
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(_, line)| line)
+        .collect();
     prop::sample::select(lines)
 }
 

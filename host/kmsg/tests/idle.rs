@@ -1,6 +1,9 @@
 //! A log that nobody writes to costs no CPU time. Alone in its process, whose only `kmsg` thread it measures.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -31,14 +34,21 @@ impl SignalSink for Sink {
 
 /// CPU time of the reader's thread so far. `None` where there is none.
 fn reader_cpu_time() -> Option<Duration> {
-    std::fs::read_dir("/proc/self/task").ok()?.flatten().find_map(|task| {
-        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
-        let (name, rest) = stat.rsplit_once(')')?;
-        let mut ticks = rest.split_ascii_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
-        let (user, system) = (ticks.next()??, ticks.next()??);
-        // Linux counts these in hundredths of a second on every architecture.
-        name.ends_with("(kmsg").then(|| Duration::from_millis((user + system) * 10))
-    })
+    std::fs::read_dir("/proc/self/task")
+        .ok()?
+        .flatten()
+        .find_map(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+            let (name, rest) = stat.rsplit_once(')')?;
+            let mut ticks = rest
+                .split_ascii_whitespace()
+                .skip(11)
+                .map(|field| field.parse::<u64>().ok());
+            let (user, system) = (ticks.next()??, ticks.next()??);
+            // Linux counts these in hundredths of a second on every architecture.
+            name.ends_with("(kmsg")
+                .then(|| Duration::from_millis((user + system) * 10))
+        })
 }
 
 #[test]
@@ -61,15 +71,24 @@ fn check(path: &Path, writable: bool) {
     if writable {
         // A writer that came and went: what a reader that watches for the wrong event spins on.
         let mut writer = OpenOptions::new().append(true).open(path).unwrap();
-        writer.write_all(b"NVRM: Xid (PCI:0000:a1:00): 31, text\n").unwrap();
+        writer
+            .write_all(b"NVRM: Xid (PCI:0000:a1:00): 31, text\n")
+            .unwrap();
         drop(writer);
         seen.recv_timeout(Duration::from_secs(20)).unwrap();
     }
     // The thread takes its name when it first runs.
-    let before = std::iter::repeat_with(reader_cpu_time).flatten().next().unwrap();
+    let before = std::iter::repeat_with(reader_cpu_time)
+        .flatten()
+        .next()
+        .unwrap();
     // No synchronisation: the time in which spinning would show.
     std::thread::sleep(Duration::from_millis(500));
     let spent = reader_cpu_time().unwrap() - before;
-    assert!(spent <= Duration::from_millis(50), "{spent:?} of CPU time in 500 idle ms: {}", path.display());
+    assert!(
+        spent <= Duration::from_millis(50),
+        "{spent:?} of CPU time in 500 idle ms: {}",
+        path.display()
+    );
     log.stop();
 }

@@ -174,8 +174,6 @@ impl Shared {
 
     /// Numbers an observation, raises the barrier if it is a fault, and queues it.
     fn take_in(&self, state: &mut State, uuid: &DeviceUuid, observation: Observation) -> Vec<Call> {
-        self.observer
-            .signal(&observation.source, observation.kind, observation.drill);
         let signal = self.number(state, uuid, observation);
         let recipients = self.recipients(&signal);
         self.admit(state, uuid, signal, recipients)
@@ -242,14 +240,23 @@ impl Shared {
         }
     }
 
+    /// Makes a signal of an observation. Whatever concerns a simulated device is a drill.
     pub(crate) fn number(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
         observation: Observation,
     ) -> Signal {
-        state.newest += 1;
         let observed_boot = self.clock.boot();
+        let observed_at = self.clock.wall();
+        let drill = observation.drill
+            || self
+                .cache
+                .device(uuid)
+                .is_some_and(|device| device.simulated);
+        self.observer
+            .signal(&observation.source, observation.kind, drill);
+        state.newest += 1;
         let (incident, root) = state.incidents.of(uuid, &observation, observed_boot);
         self.observer.incidents(state.incidents.len());
         let mut attrs = observation.attrs;
@@ -259,12 +266,12 @@ impl Shared {
             device: uuid.clone(),
             kind: observation.kind,
             code: observation.code,
-            observed_at: self.clock.wall(),
+            observed_at,
             observed_boot,
             repeats: 1,
             incident,
             root,
-            drill: observation.drill,
+            drill,
             instance: observation.instance,
             sources: vec![observation.source],
             evidence: printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX),
@@ -322,7 +329,7 @@ impl SignalSink for Shared {
     }
 
     fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
-        let (uuid, drill) = (device.uuid.clone(), device.simulated);
+        let uuid = device.uuid.clone();
         if let Err(refused) = self.cache.upsert_device(device) {
             tracing::error!(gpu = %uuid, error = %refused, "GPU not registered");
             return;
@@ -339,7 +346,6 @@ impl SignalSink for Shared {
                     .retain(|signal| signal.kind != SignalKind::GpuLost);
             }
             let found = Observation {
-                drill,
                 evidence: "the device answers".to_owned(),
                 samples: Some(samples),
                 ..Observation::new(
@@ -359,10 +365,6 @@ impl SignalSink for Shared {
     }
 
     fn sampled(&self, uuid: &DeviceUuid, samples: Arc<Samples>) {
-        let drill = self
-            .cache
-            .device(uuid)
-            .is_some_and(|device| device.simulated);
         let calls = {
             let mut state = self.lock();
             let infos = self.infos();
@@ -372,7 +374,6 @@ impl SignalSink for Shared {
             let mut calls = Vec::new();
             for crossing in crossings {
                 let reading = Observation {
-                    drill,
                     attrs: crossing.attrs,
                     samples: Some(samples.clone()),
                     ..Observation::new(
@@ -381,7 +382,6 @@ impl SignalSink for Shared {
                         Source::Nvml,
                     )
                 };
-                self.observer.signal(&reading.source, reading.kind, drill);
                 let signal = self.number(&mut state, uuid, reading);
                 calls.extend(self.admit(&mut state, uuid, signal, crossing.recipients));
             }

@@ -820,3 +820,60 @@ fn more_different_signals_than_a_lane_holds_are_decided_at_once() {
     policy.answer_all();
     assert!(!rig.cache.is_up(&gpu()));
 }
+
+#[test]
+fn n8_whatever_concerns_a_simulated_gpu_is_a_drill_and_so_is_what_a_drill_sets_off() {
+    let wakes = |evaluation: &Evaluation| {
+        let last = evaluation
+            .signals
+            .last()
+            .expect("never called without a signal");
+        let later = Wake {
+            name: "later".to_owned(),
+            after: Duration::from_secs(1),
+        };
+        let decision = Decision {
+            verdicts: vec![verdict(
+                "a",
+                Judgement::Problem,
+                Severity::Fatal,
+                Action::RestartBm,
+                last,
+            )],
+            wakes: if last.kind == SignalKind::Timer {
+                vec![]
+            } else {
+                vec![later]
+            },
+            ..Decision::default()
+        };
+        Ok(Evaluated {
+            decision,
+            state: evaluation.state.clone(),
+        })
+    };
+    for (simulated, told) in [
+        (true, xid(31)),
+        (
+            false,
+            Observation {
+                drill: true,
+                ..xid(31)
+            },
+        ),
+    ] {
+        let policy = Scripted::new("a", vec![every(SignalKind::Xid)], wakes);
+        let rig = Rig::new(&[policy.clone()]);
+        rig.cache
+            .upsert_device(DeviceInfo {
+                simulated,
+                ..DeviceInfo::bare(gpu())
+            })
+            .unwrap();
+        rig.sink.observe(told);
+        assert!(policy.answer()[0].drill);
+        rig.later(Duration::from_secs(1));
+        assert!(policy.answer()[0].drill, "the timer that a drill has set");
+        assert_eq!(rig.cache.health(&gpu()).0, Health::Unknown);
+    }
+}

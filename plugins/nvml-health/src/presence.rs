@@ -1,4 +1,4 @@
-//! Whether the GPU answers at all: `GpuLost`, and `NVMLReady`, its counterpart that other node
+//! Whether the GPU answers at all: `GpuLost`, and `NvmlReachable`, its counterpart that other node
 //! agents know (True is healthy).
 
 use device_policy_sdk::types::Severity;
@@ -8,7 +8,7 @@ use device_policy_sdk::{Info, action, clear, kind};
 use crate::news::News;
 
 pub(crate) const LOST: &str = "GpuLost";
-pub(crate) const READY: &str = "NVMLReady";
+pub(crate) const READY: &str = "NvmlReachable";
 
 pub(crate) fn declare(info: Info) -> Info {
     info.owns(LOST, true, &["NoAnswer", "Answers"])

@@ -10,7 +10,7 @@ type Bench = SdkBench<NvmlHealth>;
 
 const CONDITIONS: [&str; 6] = [
     "GpuLost",
-    "NVMLReady",
+    "NvmlReachable",
     "Temperature",
     "EccErrors",
     "RowRemap",
@@ -110,7 +110,7 @@ fn what_the_device_does_not_tell_is_not_judged() {
         .keys()
         .map(|(condition, _)| condition.as_str())
         .collect();
-    assert_eq!(judged, ["GpuLost", "NVMLReady"]);
+    assert_eq!(judged, ["GpuLost", "NvmlReachable"]);
 }
 
 #[test]
@@ -172,12 +172,12 @@ fn a_lost_gpu_is_fatal_and_comes_back() {
             .message
             .contains("GPU_IS_LOST")
     );
-    check(&bench, "NVMLReady", Severity::Warning, "NONE", "NoAnswer");
+    check(&bench, "NvmlReachable", Severity::Warning, "NONE", "NoAnswer");
     temperature(&mut bench, 50);
     check(&bench, "GpuLost", Severity::Fatal, "RESTART_BM", "NoAnswer");
     tell(&mut bench, kind::GPU_FOUND, vec![]);
     check_ok(&bench, "GpuLost");
-    check_ok(&bench, "NVMLReady");
+    check_ok(&bench, "NvmlReachable");
 }
 
 #[test]
