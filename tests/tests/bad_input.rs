@@ -1,5 +1,10 @@
 //! Bad input: a clear one-line error that says what to do, and a daemon that stays up wherever it can.
 
+#![expect(
+    clippy::expect_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;

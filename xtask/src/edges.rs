@@ -141,9 +141,19 @@ pub(crate) const CRATES: &[Crate] = &[
         "a guest sees the contract only",
     ),
     row(
-        "bundled-policies",
+        "guest-build",
         &[],
-        "its build script builds the guests for wasm; a dependency would build them for the host",
+        "for build scripts: builds the guests for wasm; a dependency would build them for the host",
+    ),
+    row(
+        "bundled-policies",
+        &["guest-build"],
+        "carries components; its build script makes them",
+    ),
+    row(
+        "slow-guest",
+        &["device-policy-sdk"],
+        "a fixture is written as a policy author would",
     ),
     row(
         "devicectl",
@@ -152,8 +162,8 @@ pub(crate) const CRATES: &[Crate] = &[
     ),
     row(
         "device-api-tests",
-        &["device-api-proto", "nvml-sim"],
-        "black box: no short cut into the host",
+        &["device-api-proto", "guest-build", "nvml-sim"],
+        "black box: no short cut into the host; its build script makes the guest fixtures",
     ),
     row(
         "nvml-sim",

@@ -36,7 +36,6 @@ pub(super) async fn run<W: Write>(
 
 fn describe(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) -> io::Result<()> {
     let none = GpuSpec::default();
-    let spec = gpu.spec.as_ref().unwrap_or(&none);
     fact(to, "Name", &gpu.name)?;
     fact(to, "Namespace", &gpu.namespace)?;
     let (decider, adviser) = gpu.status.as_ref().map_or(("", ""), |status| {
@@ -47,6 +46,26 @@ fn describe(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) -
     });
     cell(to, "Health", &table::health(gpu), decider, colour)?;
     cell(to, "Action", &table::action(gpu), adviser, colour)?;
+    describe_spec(to, gpu.spec.as_ref().unwrap_or(&none))?;
+    fact(to, "Created", &since(gpu.creation_timestamp.as_ref(), now))?;
+    fact(
+        to,
+        "Version",
+        &format!("{} (generation {})", gpu.resource_version, gpu.generation),
+    )?;
+    fact(to, "UID", &gpu.uid)?;
+    let conditions = view::conditions(gpu);
+    if conditions.is_empty() {
+        return writeln!(to, "Conditions:    none: nothing has been observed yet");
+    }
+    writeln!(to, "Conditions:")?;
+    conditions
+        .iter()
+        .try_for_each(|condition| describe_condition(to, condition, now, colour))
+}
+
+/// What the GPU is: its facts, those that are known.
+fn describe_spec(to: &mut dyn Write, spec: &GpuSpec) -> io::Result<()> {
     fact(to, "UUID", &spec.uuid)?;
     fact(
         to,
@@ -91,22 +110,7 @@ fn describe(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) -
         } else {
             ""
         },
-    )?;
-    fact(to, "Created", &since(gpu.creation_timestamp.as_ref(), now))?;
-    fact(
-        to,
-        "Version",
-        &format!("{} (generation {})", gpu.resource_version, gpu.generation),
-    )?;
-    fact(to, "UID", &gpu.uid)?;
-    let conditions = view::conditions(gpu);
-    if conditions.is_empty() {
-        return writeln!(to, "Conditions:    none: nothing has been observed yet");
-    }
-    writeln!(to, "Conditions:")?;
-    conditions
-        .iter()
-        .try_for_each(|condition| describe_condition(to, condition, now, colour))
+    )
 }
 
 fn describe_condition(
@@ -260,8 +264,7 @@ mod tests {
         Some(prost_types::Timestamp { seconds, nanos: 0 })
     }
 
-    #[test]
-    fn a_sick_gpu_is_described_in_full() {
+    fn sick_gpu() -> Gpu {
         let mut gpu = gpu("GPU-1");
         gpu.creation_timestamp = time(0);
         let status = gpu.status.as_mut().unwrap();
@@ -302,6 +305,12 @@ mod tests {
             drill: true,
             ..problem("XidFatal", "FallenOffTheBus")
         }];
+        gpu
+    }
+
+    #[test]
+    fn a_sick_gpu_is_described_in_full() {
+        let gpu = sick_gpu();
         let mut out = Vec::new();
         describe(
             &mut out,

@@ -10,10 +10,12 @@
 //!
 //! **Invariant:** a reader waits at the barrier before it takes the gate, never while it holds it.
 
+mod api;
 mod barrier;
 mod gate;
 mod hub;
 mod leases;
+mod providers;
 mod state;
 mod store;
 mod watcher;

@@ -1,5 +1,10 @@
 //! The store through its ports, as the pipeline and the API use it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -553,5 +558,52 @@ async fn w4_closing_ends_watches_now_and_later() {
             .next()
             .await,
         None
+    );
+}
+
+#[tokio::test]
+async fn p3_a_providers_ready_is_a_vote_and_an_echo_of_the_derived_one_is_none() {
+    let rig = rig();
+    rig.register(0);
+    rig.judge(0, Judgement::Problem);
+    let ready = rig.store.get(&key(0)).await.unwrap().ready();
+    let echo = ProviderCondition {
+        polarity: Some(Polarity::TrueIsHealthy),
+        reason: ready.reason.clone(),
+        message: ready.message.clone(),
+        ..said(condition::READY, ready.status())
+    };
+    let update = |condition| StatusUpdate {
+        key: key(0),
+        expected: None,
+        conditions: vec![condition],
+        merge: Merge::Lenient,
+    };
+    rig.store
+        .update_status(&caller("agent"), update(echo))
+        .await
+        .unwrap();
+    rig.judge(0, Judgement::Ok);
+    assert_eq!(
+        rig.health(0).await,
+        Health::Healthy,
+        "what it read while the GPU was bad does not stand"
+    );
+    let vote = ProviderCondition {
+        polarity: Some(Polarity::TrueIsHealthy),
+        ..said(condition::READY, Status::False)
+    };
+    let gpu = rig
+        .store
+        .update_status(&caller("agent"), update(vote))
+        .await
+        .unwrap();
+    assert_eq!(gpu.derived.health, Health::Unhealthy, "its own word counts");
+    assert_eq!(
+        gpu.published()
+            .filter(|c| &*c.type_ == condition::READY)
+            .count(),
+        1,
+        "and only the derived one is shown"
     );
 }

@@ -14,7 +14,7 @@ use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
 use device_api_core::xid::{self, Class};
 
-use crate::commit::{Drills, evidence_of};
+use crate::verdicts::{Drills, evidence_of};
 
 /// A floor that stands: what it demands, and the signal that demanded it.
 #[derive(Debug)]
@@ -44,12 +44,11 @@ pub(crate) struct Floors {
 impl Floors {
     /// Takes a signal's floor into account, and what the signal itself takes away.
     pub(crate) fn observe(&mut self, signal: &Signal) {
-        match signal.kind {
-            SignalKind::GpuFound => self.clear(ClearOn::Policy),
-            SignalKind::RecoveryAction if floor::of(signal).is_none() => {
-                self.clear(ClearOn::RecoveryNone)
-            }
-            _ => {}
+        if signal.kind == SignalKind::GpuFound {
+            self.clear(ClearOn::Policy);
+        }
+        if floor::recovery_action(&signal.attrs) == Some(0) {
+            self.clear(ClearOn::RecoveryNone);
         }
         if let Some(floor) = floor::of(signal) {
             self.stand(floor, signal);

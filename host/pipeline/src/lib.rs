@@ -26,6 +26,8 @@ mod lane;
 mod pipeline;
 mod readings;
 mod timers;
+mod undecided;
+mod verdicts;
 
-pub use commit::Drills;
 pub use pipeline::{Config, Observer, Pipeline, Unobserved};
+pub use verdicts::Drills;

@@ -20,12 +20,12 @@ use device_api_core::signal::{
 };
 use device_api_core::verdict::{Judgement, Severity};
 
-use crate::commit::Drills;
 use crate::dispatch::Call;
 use crate::floors::host_condition;
 use crate::incidents::Incidents;
 use crate::lane::{Enqueued, Lane, Pending};
 use crate::timers::{Key, Timers};
+use crate::verdicts::Drills;
 
 /// Is told what passes. Called with the pipeline's lock held: be quick.
 pub trait Observer: Debug + Send + Sync {

@@ -1,5 +1,11 @@
 //! The pipeline against a cache and policies that are small second implementations of their ports.
 
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -312,7 +318,7 @@ fn c2_the_barrier_is_up_from_observation_to_commit() {
         vec![every(SignalKind::Xid)],
         says("a", Judgement::Problem, Severity::Fatal, Action::RestartBm),
     );
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     rig.xid(79);
     assert!(
         rig.cache.is_up(&gpu()),
@@ -373,7 +379,7 @@ fn repeats_fold_while_they_wait_and_a_storm_stays_small() {
         vec![every(SignalKind::Xid)],
         says("a", Judgement::Problem, Severity::Info, Action::None),
     );
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     rig.xid(31);
     for _ in 0..1000 {
         rig.xid(31);
@@ -402,7 +408,7 @@ fn c3_when_the_bound_passes_the_fallback_is_written_and_readers_go() {
             Action::ComponentReset,
         ),
     );
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     rig.xid(119);
     rig.later(limits::BARRIER_WAIT_MAX - Duration::from_millis(1));
     assert!(rig.cache.is_up(&gpu()));
@@ -459,7 +465,7 @@ fn h8_no_policy_talks_a_floor_away_and_a_returned_gpu_ends_its_own() {
         every(SignalKind::GpuFound),
     ];
     let policy = Scripted::new("a", all, ok);
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     rig.sink.observe(Observation::new(
         SignalKind::GpuLost,
         Target::Uuid(gpu()),
@@ -497,7 +503,7 @@ fn h8_no_policy_talks_a_floor_away_and_a_returned_gpu_ends_its_own() {
 fn h8_48_alone_becomes_unhealthy_after_the_window_and_94_prevents_it() {
     let info = says("a", Judgement::Problem, Severity::Info, Action::None);
     let policy = Scripted::new("a", vec![every(SignalKind::Xid)], info);
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     rig.xid(48);
     policy.answer();
     rig.later(limits::CONTAINMENT_WINDOW - Duration::from_millis(1));
@@ -566,7 +572,7 @@ fn h4_a_failed_batch_is_tried_again_one_by_one() {
         )(evaluation)
     };
     let policy = Scripted::new("a", vec![every(SignalKind::Xid)], picky);
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     rig.xid(8);
     for code in [31, 43, 13] {
         rig.xid(code);
@@ -617,7 +623,7 @@ fn h3_state_is_handed_on_and_a_failure_leaves_no_trace() {
         })
     };
     let policy = Scripted::new("a", vec![every(SignalKind::Xid)], counting);
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     for code in [8, 9, 11] {
         rig.xid(code);
         policy.answer_all();
@@ -634,13 +640,12 @@ fn h3_state_is_handed_on_and_a_failure_leaves_no_trace() {
 #[test]
 fn timers_come_back_to_the_policy_that_set_them() {
     let sets = |evaluation: &Evaluation| {
-        let wakes = match evaluation.signals[0].kind {
-            SignalKind::Timer => vec![],
-            _ => vec![Wake {
-                name: "later".to_owned(),
-                after: Duration::from_millis(1),
-            }],
+        let later = Wake {
+            name: "later".to_owned(),
+            after: Duration::from_millis(1),
         };
+        let is_timer = evaluation.signals[0].kind == SignalKind::Timer;
+        let wakes = if is_timer { vec![] } else { vec![later] };
         Ok(Evaluated {
             decision: Decision {
                 wakes,
@@ -688,7 +693,7 @@ fn a_quiet_time_clears_what_names_it() {
         })
     };
     let policy = Scripted::new("a", vec![every(SignalKind::Xid)], quiet);
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     rig.xid(31);
     policy.answer();
     rig.later(Duration::from_secs(59));
@@ -712,7 +717,7 @@ fn n8_a_reported_drill_is_shown_and_changes_no_health() {
         (Drills::Enforce, Health::Unhealthy),
     ] {
         let policy = Scripted::new("a", vec![every(SignalKind::Xid)], fatal());
-        let rig = Rig::with(&[policy.clone()], drills);
+        let rig = Rig::with(std::slice::from_ref(&policy), drills);
         rig.sink.observe(Observation {
             drill: true,
             ..xid(79)
@@ -730,7 +735,7 @@ fn what_nobody_can_attribute_waits_for_its_device() {
         vec![every(SignalKind::Xid)],
         says("a", Judgement::Problem, Severity::Fatal, Action::RestartBm),
     );
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     let (late, pci) = (DeviceUuid::new("GPU-late"), "0000:ff:00.0".parse().unwrap());
     rig.sink.observe(Observation {
         target: Target::Pci(pci),
@@ -765,7 +770,7 @@ fn readings_become_signals_when_they_cross_and_hold_no_reader() {
         vec![hot],
         says("a", Judgement::Problem, Severity::Warning, Action::None),
     );
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     let celsius = |value| {
         let reading = Reading {
             value: Value::Int(value),
@@ -806,7 +811,7 @@ fn more_different_signals_than_a_lane_holds_are_decided_at_once() {
         vec![every(SignalKind::Xid)],
         says("a", Judgement::Problem, Severity::Info, Action::None),
     );
-    let rig = Rig::new(&[policy.clone()]);
+    let rig = Rig::new(std::slice::from_ref(&policy));
     for code in 0..=limits::SIGNALS_PENDING_PER_GPU_MAX as u64 {
         rig.xid(1000 + code);
     }
@@ -863,7 +868,7 @@ fn n8_whatever_concerns_a_simulated_gpu_is_a_drill_and_so_is_what_a_drill_sets_o
         ),
     ] {
         let policy = Scripted::new("a", vec![every(SignalKind::Xid)], wakes);
-        let rig = Rig::new(&[policy.clone()]);
+        let rig = Rig::new(std::slice::from_ref(&policy));
         rig.cache
             .upsert_device(DeviceInfo {
                 simulated,

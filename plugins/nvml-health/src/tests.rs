@@ -172,7 +172,13 @@ fn a_lost_gpu_is_fatal_and_comes_back() {
             .message
             .contains("GPU_IS_LOST")
     );
-    check(&bench, "NvmlReachable", Severity::Warning, "NONE", "NoAnswer");
+    check(
+        &bench,
+        "NvmlReachable",
+        Severity::Warning,
+        "NONE",
+        "NoAnswer",
+    );
     temperature(&mut bench, 50);
     check(&bench, "GpuLost", Severity::Fatal, "RESTART_BM", "NoAnswer");
     tell(&mut bench, kind::GPU_FOUND, vec![]);

@@ -7,6 +7,7 @@ use crate::harness::{Native, Provider, Server, Upstream, created, refused, soon}
 
 const SAYS: &str = "write over the Unix socket";
 
+#[expect(clippy::too_many_lines, reason = "one row for each write method")]
 #[tokio::test]
 async fn p4_every_write_over_tcp_is_refused_before_the_request_is_looked_at() {
     const DENIED: Code = Code::PermissionDenied;

@@ -1,5 +1,11 @@
 //! The services over real sockets, with the generated clients, on a small second store.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 mod access;
 mod harness;
 mod introspection;

@@ -39,6 +39,7 @@ fn condition_of(lease_id: &str) -> proto::UpdateGpuConditionRequest {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 #[tokio::test]
 async fn p1_a_type_belongs_to_the_provider_of_the_lease() {
     let server = Server::start().await;

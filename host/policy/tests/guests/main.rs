@@ -1,5 +1,13 @@
 //! The policy host with real components: the bundled ones, and small ones that misbehave on purpose.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 mod bundled;
 mod component;
 mod directory;

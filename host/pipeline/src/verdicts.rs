@@ -1,0 +1,115 @@
+//! What a verdict becomes in the cache.
+
+use device_api_core::action::Platform;
+use device_api_core::clock::WallTime;
+use device_api_core::condition::{self, Condition, Evidence, Owner, Polarity};
+use device_api_core::limits;
+use device_api_core::policy::PolicyInfo;
+use device_api_core::signal::Signal;
+use device_api_core::verdict::{Decision, Judgement, Verdict};
+
+/// Whether what is injected or simulated may change health (design N8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drills {
+    /// A drill's problems are shown, marked, and do not count.
+    #[default]
+    Report,
+    /// A drill's problems count like real ones.
+    Enforce,
+}
+
+impl Drills {
+    /// Whether a problem counts towards health.
+    pub(crate) fn count(self, drill: bool) -> bool {
+        !drill || self == Self::Enforce
+    }
+}
+
+/// What a commit needs to know besides the decision.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) info: &'a PolicyInfo,
+    pub(crate) signals: &'a [Signal],
+    pub(crate) drills: Drills,
+    pub(crate) platform: Platform,
+    pub(crate) now: WallTime,
+}
+
+/// Writes a policy's verdicts into the conditions of the GPU.
+pub(crate) fn apply(conditions: &mut Vec<Condition>, decision: &Decision, context: Context<'_>) {
+    for verdict in &decision.verdicts {
+        let Some(new) = condition_of(verdict, context) else {
+            continue;
+        };
+        // A drill that is only reported hides no real problem.
+        let hides = |old: &Condition| old.is_problem() && !old.drill && new.drill;
+        if context.drills == Drills::Report
+            && condition::find(conditions, &new.type_).is_some_and(hides)
+        {
+            continue;
+        }
+        condition::upsert(conditions, new);
+    }
+}
+
+fn condition_of(verdict: &Verdict, context: Context<'_>) -> Option<Condition> {
+    let Context {
+        info,
+        signals,
+        drills,
+        platform,
+        now,
+    } = context;
+    let owned = info.owned(&verdict.condition)?;
+    let cause = signals.iter().find(|signal| signal.seq == verdict.cause);
+    let drill = cause.map_or_else(
+        || signals.iter().any(|signal| signal.drill),
+        |signal| signal.drill,
+    );
+    let is_problem = verdict.state == Judgement::Problem;
+    let evidence = cause.filter(|_| is_problem).map(|cause| {
+        let same_fault = signals
+            .iter()
+            .filter(|signal| signal.incident == cause.incident);
+        same_fault
+            .flat_map(evidence_of)
+            .take(limits::EVIDENCE_PER_CONDITION_MAX)
+            .collect()
+    });
+    Some(Condition {
+        type_: owned.condition.as_str().into(),
+        state: verdict.state,
+        polarity: if owned.true_is_problem {
+            Polarity::TrueIsProblem
+        } else {
+            Polarity::TrueIsHealthy
+        },
+        severity: verdict.severity,
+        reason: verdict.reason.clone(),
+        message: verdict.message.clone(),
+        action: verdict.action.on(platform),
+        clears: if is_problem {
+            verdict.clears.clone()
+        } else {
+            Vec::new()
+        },
+        owner: Owner::Policy(info.id.clone()),
+        transition: now,
+        heartbeat: now,
+        incident: cause.map(|signal| signal.incident),
+        cause: Some(verdict.cause),
+        drill,
+        counted: !is_problem || drills.count(drill),
+        evidence: evidence.unwrap_or_default(),
+    })
+}
+
+/// A signal as evidence: one piece for each source that told of it.
+pub(crate) fn evidence_of(signal: &Signal) -> Vec<Evidence> {
+    let piece = |source: &_| Evidence {
+        source: Clone::clone(source),
+        observed_at: signal.observed_at,
+        text: signal.evidence.clone(),
+    };
+    signal.sources.iter().map(piece).collect()
+}
