@@ -172,7 +172,7 @@ impl Shared {
             .or_insert_with(|| Lane::new(self.policies.len()))
     }
 
-    /// Numbers an observation, raises the barrier if it is a fault, and queues it.
+    /// Numbers an observation, and queues it for those who subscribed.
     fn take_in(&self, state: &mut State, uuid: &DeviceUuid, observation: Observation) -> Vec<Call> {
         let signal = self.number(state, uuid, observation);
         let recipients = self.recipients(&signal);
@@ -196,9 +196,6 @@ impl Shared {
     ) -> Vec<Call> {
         let holds_readers = signal.kind.raises_barrier();
         let deadline = holds_readers.then(|| signal.observed_boot.after(limits::BARRIER_WAIT_MAX));
-        if holds_readers {
-            self.cache.raise(uuid, signal.seq);
-        }
         self.watch_containment(state, uuid, &signal);
         let pending = Pending {
             through: signal.seq,
@@ -240,13 +237,19 @@ impl Shared {
         }
     }
 
-    /// Makes a signal of an observation. Whatever concerns a simulated device is a drill.
+    /// Makes a signal of an observation, the barrier up first if it is a fault: its time is one
+    /// from which on readers wait. Whatever concerns a simulated device is a drill.
     pub(crate) fn number(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
         observation: Observation,
     ) -> Signal {
+        state.newest += 1;
+        let seq = SignalSeq(state.newest);
+        if observation.kind.raises_barrier() {
+            self.cache.raise(uuid, seq);
+        }
         let observed_boot = self.clock.boot();
         let observed_at = self.clock.wall();
         let drill = observation.drill
@@ -256,13 +259,12 @@ impl Shared {
                 .is_some_and(|device| device.simulated);
         self.observer
             .signal(&observation.source, observation.kind, drill);
-        state.newest += 1;
         let (incident, root) = state.incidents.of(uuid, &observation, observed_boot);
         self.observer.incidents(state.incidents.len());
         let mut attrs = observation.attrs;
         attrs.truncate(limits::ATTRS_PER_SIGNAL_MAX);
         Signal {
-            seq: SignalSeq(state.newest),
+            seq,
             device: uuid.clone(),
             kind: observation.kind,
             code: observation.code,
@@ -280,9 +282,15 @@ impl Shared {
         }
     }
 
-    /// Keeps what can't be attributed until its device is known; the oldest makes room.
+    /// Keeps what can't be attributed until its device is known; the oldest makes room. An NVSwitch's
+    /// address never becomes a GPU's: that is for the log alone.
     fn shelve(&self, state: &mut State, observation: Observation) {
         self.observer.unattributed(&observation.target);
+        if observation.kind == SignalKind::Sxid {
+            let evidence = printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX);
+            tracing::warn!(switch = %observation.target, evidence, "NVSwitch error, of no GPU");
+            return;
+        }
         if state.unattributed.len() == limits::UNATTRIBUTED_MAX {
             state.unattributed.pop_front();
         }

@@ -8,7 +8,7 @@
 //! | `policy-…` threads | one for each policy | with the last use of the policy |
 //! | `nvml`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind |
 //! | `kmsg` thread | the kernel log | when dropped |
-//! | `epoch` thread | the Wasm engine | with the last policy |
+//! | `wasm-epoch` thread | the Wasm engine | with the last policy |
 
 use std::sync::Arc;
 use std::time::Duration;
