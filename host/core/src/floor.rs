@@ -38,6 +38,9 @@ const XIDS: [u64; 4] = [64, 79, 95, 140];
 /// The double-bit error: becomes part of the floor unless 63 or 94 tells that it was contained.
 pub const XID_DOUBLE_BIT: u64 = 48;
 
+/// The XID whose text carries the driver's recovery action.
+pub const XID_RECOVERY_ACTION: u64 = 154;
+
 /// XIDs that say that a double-bit error was contained or its row remapped.
 pub const XIDS_CONTAINED: [u64; 2] = [63, 94];
 
@@ -60,7 +63,7 @@ pub fn of(signal: &Signal) -> Option<Floor> {
                 reason: "GpuResetRequired",
                 clears: RESET,
             }),
-            154 => recovery_action(&signal.attrs).and_then(recovery_floor),
+            XID_RECOVERY_ACTION => recovery_action(&signal.attrs).and_then(recovery_floor),
             _ => None,
         },
         SignalKind::RecoveryAction => recovery_floor(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::action::Action;
-use crate::condition::{Condition, READY, Status};
+use crate::condition::{Condition, Status};
 use crate::verdict::{Judgement, Severity};
 
 /// What a consumer asks first. `Unknown` is the start state: neither healthy nor unhealthy.
@@ -65,11 +65,8 @@ pub struct Derived {
 /// else a warning makes Degraded; else one that is ok, or a problem of severity info, makes
 /// Healthy. No condition at all is Unknown.
 pub fn derive(conditions: &[Condition]) -> Derived {
-    let counted = || {
-        conditions
-            .iter()
-            .filter(|c| c.counted && &*c.type_ != READY || is_vote(c))
-    };
+    // A provider's own `Ready` is a vote like any other (design P3).
+    let counted = || conditions.iter().filter(|c| c.counted);
     let problem = |severity| counted().find(move |c| c.is_problem() && c.severity == severity);
     let unknown = || counted().find(|c| c.state == Judgement::Unknown);
 
@@ -99,11 +96,6 @@ pub fn derive(conditions: &[Condition]) -> Derived {
         action: advice.map_or(Action::None, |c| c.action),
         action_from: advice.map(|c| c.type_.clone()),
     }
-}
-
-/// A provider's own `Ready` is a vote (design P3); the published one is derived.
-fn is_vote(condition: &Condition) -> bool {
-    condition.counted && &*condition.type_ == READY
 }
 
 #[cfg(test)]

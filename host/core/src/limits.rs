@@ -43,6 +43,14 @@ pub const SIGNALS_PENDING_PER_GPU_MAX: usize = 256;
 /// Signals handed to a policy in one call. Bounds one call's share of the deadline.
 pub const SIGNALS_PER_CALL_MAX: usize = 64;
 
+/// Faults of one GPU that stand without a verdict, each with what is assumed of it. The worst counts, so
+/// past this the mildest makes room.
+pub const FALLBACKS_PER_GPU_MAX: usize = 64;
+
+/// Signals of one GPU that one policy failed on and is asked about again. A policy that fails on more
+/// different ones fails on all; past this what it is not asked again keeps its fallback.
+pub const FAILED_PER_POLICY_MAX: usize = 64;
+
 /// Observations kept while nobody knows their device yet (kernel log read before NVML is up).
 pub const UNATTRIBUTED_MAX: usize = 1024;
 

@@ -3,8 +3,9 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use device_api_core::action::Action;
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{Owner, find};
+use device_api_core::condition::{self, Owner, find};
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::ports::Overdue;
@@ -18,6 +19,9 @@ use crate::timers::Key;
 
 /// How long the timer thread sleeps at most: a bound on what a missed wake-up could cost.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Until a full lane is tried again.
+const RETRY_FULL: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Sets a timer, and wakes the timer thread if it is the next.
@@ -86,9 +90,9 @@ impl Shared {
                 });
                 Vec::new()
             }
-            Key::Containment(uuid) => {
+            Key::Containment { uuid, drill } => {
                 let lane = self.lane(state, &uuid);
-                if let Some(signal) = lane.double_bit.take() {
+                if let Some(signal) = lane.containment(drill).double_bit.take() {
                     lane.floors.stand(floor::UNCONTAINED_DOUBLE_BIT, &signal);
                     self.write(state, &uuid, &[], &[]);
                 }
@@ -97,7 +101,7 @@ impl Shared {
             Key::Wake { uuid, policy, name } => self.wake(state, &uuid, policy, &name),
             Key::Retry { uuid, policy } => self.retry(state, &uuid, policy),
             Key::Quiet { uuid, condition } => {
-                self.clear_quiet(&uuid, &condition);
+                self.clear_quiet(state, &uuid, &condition);
                 Vec::new()
             }
         }
@@ -125,6 +129,7 @@ impl Shared {
             .get_mut(policy)
             .map(|slot| std::mem::take(&mut slot.failed))
             .unwrap_or_default();
+        let mut is_full = false;
         for signal in failed {
             let pending = Pending {
                 through: SignalSeq::default(),
@@ -132,19 +137,28 @@ impl Shared {
                 recipients: 1 << policy,
                 deadline: None,
                 alone: true,
+                is_floored: true,
             };
-            if let Enqueued::Full(pending) = lane.enqueue(pending)
-                && let Some(slot) = lane.slots.get_mut(policy)
-            {
-                slot.failed.push(pending.signal);
+            if let Enqueued::Full(pending) = lane.enqueue(pending) {
+                lane.keep_failed(policy, &pending.signal);
+                is_full = true;
             }
+        }
+        if is_full {
+            let key = Key::Retry {
+                uuid: uuid.clone(),
+                policy,
+            };
+            self.set_timer(state, key, self.clock.boot().after(RETRY_FULL));
         }
         self.dispatch(state, uuid)
     }
 
     /// A quiet time has passed: the problem is over, unless it has become the host's own.
-    fn clear_quiet(&self, uuid: &DeviceUuid, type_: &str) {
+    fn clear_quiet(&self, state: &mut State, uuid: &DeviceUuid, type_: &str) {
         let now = self.clock.wall();
+        let (drills, platform) = (self.config.drills, self.config.platform);
+        let floors = &self.lane(state, uuid).floors;
         self.cache.change(uuid, &mut |conditions| {
             let Some(old) = find(conditions, type_)
                 .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
@@ -158,10 +172,12 @@ impl Shared {
             cleared.transition = now;
             cleared.heartbeat = now;
             cleared.clears.clear();
-            cleared.action = device_api_core::action::Action::None;
+            cleared.action = Action::None;
             cleared.counted = true;
             cleared.incident = None::<IncidentId>;
-            device_api_core::condition::upsert(conditions, cleared);
+            condition::upsert(conditions, cleared);
+            // The policy's word may have been what met a floor.
+            floors.publish(conditions, drills, platform, now);
         });
     }
 }

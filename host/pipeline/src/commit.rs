@@ -6,7 +6,7 @@ use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
 use device_api_core::policy::{Evaluated, PolicyFailure};
 use device_api_core::signal::{Signal, SignalKind};
-use device_api_core::verdict::{ClearOn, Decision, Judgement, Wake};
+use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
 use crate::floors::{Fallback, host_condition};
 use crate::lane::{Flight, Pending};
@@ -45,27 +45,30 @@ impl Shared {
             .unwrap_or_default();
         let lane = self.lane(state, uuid);
         for pending in &flight.batch {
-            lane.floors.observe(&pending.signal);
-            if pending.deadline.is_some() && pending.recipients == 0 {
+            let signal = &pending.signal;
+            if !pending.is_floored {
+                lane.floors.observe(signal);
+            }
+            let is_open = again.iter().any(|open| open.signal.seq == signal.seq);
+            if pending.recipients != 0 && !is_open {
+                lane.floors.resolve(None, signal);
+            } else if pending.recipients == 0 && signal.kind.raises_barrier() {
                 let why = "no policy judges it".to_owned();
                 lane.floors.fall_back(Fallback {
                     policy: None,
                     why,
-                    signal: pending.signal.clone(),
+                    signal: signal.clone(),
                 });
-            } else {
-                lane.floors.resolve(None, pending.signal.seq);
             }
         }
         // Tried again alone, in their order, before anything newer.
         for pending in again.into_iter().rev() {
             lane.queue.push_front(pending);
         }
-        self.write(state, uuid, &decisions, &signals);
-        let drill = signals.iter().all(|signal| signal.drill);
-        self.plan(state, uuid, &decisions, drill, now);
-        let lane = self.lane(state, uuid);
-        let settled = lane.settle(through);
+        let written = self.write(state, uuid, &decisions, &signals);
+        self.plan(state, uuid, &decisions, &signals, now);
+        self.plan_quiet(state, uuid, &written, now);
+        let settled = self.lane(state, uuid).settled_through(through);
         self.cache.settle(uuid, settled);
         self.arm_overdue(state, uuid);
         self.observer.decided(now.since(flight.started));
@@ -88,14 +91,15 @@ impl Shared {
         if let Some(slot) = lane.slots.get_mut(at) {
             slot.state = evaluated.state;
             slot.failures = 0;
-            slot.failed
-                .retain(|failed| !batch.iter().any(|pending| pending.signal.seq == failed.seq));
         }
         if let Some(name) = name {
             lane.floors.policy_works(&name);
         }
-        for pending in batch {
-            lane.floors.resolve(Some(at), pending.signal.seq);
+        for pending in batch
+            .iter()
+            .filter(|pending| pending.recipients & (1 << at) != 0)
+        {
+            lane.floors.resolve(Some(at), &pending.signal);
         }
         evaluated.decision
     }
@@ -119,6 +123,7 @@ impl Shared {
             let alone = |pending: &&Pending| Pending {
                 recipients: 1 << at,
                 alone: true,
+                is_floored: true,
                 ..Pending::clone(pending)
             };
             return asked.iter().map(alone).collect();
@@ -133,72 +138,76 @@ impl Shared {
         tracing::warn!(policy = %name, gpu = %uuid, %failure, "policy gave no decision; the vendor's class is assumed");
         let lane = self.lane(state, uuid);
         lane.floors.policy_failed(&name, failure.to_string());
-        let mut retry_after = None;
-        for pending in asked {
-            let why = format!("{name} failed ({failure})");
-            self.observer.fallback(failure.kind.as_str());
-            if pending.signal.kind.raises_barrier() {
-                lane.floors.fall_back(Fallback {
-                    policy: Some(at),
-                    why,
-                    signal: pending.signal.clone(),
-                });
-            }
-            let Some(slot) = lane.slots.get_mut(at) else {
-                continue;
-            };
+        if let Some(slot) = lane.slots.get_mut(at) {
             slot.failures = slot.failures.saturating_add(1);
-            retry_after = Some(backoff(slot.failures));
-            let known = slot
-                .failed
-                .iter()
-                .any(|failed| failed.seq == pending.signal.seq);
-            if !known && slot.failed.len() < limits::SIGNALS_PER_CALL_MAX {
-                slot.failed.push(pending.signal.clone());
-            }
         }
-        if let Some(after) = retry_after {
-            self.set_timer(
-                state,
-                Key::Retry {
-                    uuid: uuid.clone(),
-                    policy: at,
-                },
-                now.after(after),
-            );
+        for pending in asked {
+            self.observer.fallback(failure.kind.as_str());
+            let why = format!("{name} failed ({failure})");
+            self.give_up(state, uuid, at, &pending.signal, why, now);
         }
         Vec::new()
     }
 
-    /// Writes decisions, floors and fallbacks of a GPU into the cache, as one write.
+    /// A policy does not judge a signal for now: the fallback stands in, and it is asked again later.
+    pub(crate) fn give_up(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        policy: usize,
+        signal: &Signal,
+        why: String,
+        now: BootTime,
+    ) {
+        let lane = self.lane(state, uuid);
+        if signal.kind.raises_barrier() {
+            lane.floors.fall_back(Fallback {
+                policy: Some(policy),
+                why,
+                signal: signal.clone(),
+            });
+        }
+        lane.keep_failed(policy, signal);
+        let failures = lane.slots.get(policy).map_or(0, |slot| slot.failures);
+        let key = Key::Retry {
+            uuid: uuid.clone(),
+            policy,
+        };
+        self.set_timer(state, key, now.after(backoff(failures)));
+    }
+
+    /// Writes decisions, floors and fallbacks of a GPU into the cache, as one write; says which
+    /// verdicts were written.
     pub(crate) fn write(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
         decisions: &[(usize, Decision)],
         signals: &[Signal],
-    ) {
+    ) -> Vec<Verdict> {
         let now = self.clock.wall();
         let (drills, platform) = (self.config.drills, self.config.platform);
         let floors = &self.lane(state, uuid).floors;
         let is_lost = signals
             .iter()
             .any(|signal| signal.kind == SignalKind::GpuLost);
+        let mut written = Vec::new();
         self.cache.change(uuid, &mut |conditions| {
             for (at, decision) in decisions {
                 let Some(policy) = self.policies.get(*at) else {
                     continue;
                 };
-                verdicts::apply(
-                    conditions,
-                    decision,
-                    Context {
-                        info: policy.info(),
-                        signals,
-                        drills,
-                        platform,
-                        now,
-                    },
+                let context = Context {
+                    info: policy.info(),
+                    signals,
+                    drills,
+                    platform,
+                    now,
+                };
+                written.extend(
+                    verdicts::apply(conditions, decision, context)
+                        .into_iter()
+                        .cloned(),
                 );
             }
             if is_lost
@@ -211,45 +220,52 @@ impl Shared {
             }
             floors.publish(conditions, drills, platform, now);
         });
+        written
     }
 
-    /// Sets the timers that decisions ask for: the policies' own, and those that clear after a quiet time.
+    /// Sets the timers that policies ask for. What drills alone have set off is a drill.
     fn plan(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
         decisions: &[(usize, Decision)],
-        drill: bool,
+        signals: &[Signal],
         now: BootTime,
     ) {
+        let drill = signals.iter().all(|signal| signal.drill);
         for (at, decision) in decisions {
             for wake in &decision.wakes {
-                self.set_wake(state, uuid, *at, wake, now);
+                let is_set = self.set_wake(state, uuid, *at, wake, now);
                 let wakes = &mut self.lane(state, uuid).drill_wakes;
                 let key = (*at, wake.name.clone());
-                if drill && !wake.after.is_zero() {
+                if drill && is_set {
                     wakes.insert(key)
                 } else {
                     wakes.remove(&key)
                 };
             }
-            for verdict in &decision.verdicts {
-                let key = Key::Quiet {
-                    uuid: uuid.clone(),
-                    condition: verdict.condition.clone(),
-                };
-                let quiet = verdict
-                    .clears
-                    .iter()
-                    .find(|clear| clear.on == ClearOn::Quiet);
-                match quiet.filter(|_| verdict.state == Judgement::Problem) {
-                    Some(quiet) => self.set_timer(state, key, now.after(quiet.after)),
-                    None => state.timers.cancel(&key),
-                }
+        }
+    }
+
+    /// Sets the timers of the conditions that a quiet time clears.
+    fn plan_quiet(&self, state: &mut State, uuid: &DeviceUuid, written: &[Verdict], now: BootTime) {
+        for verdict in written {
+            let key = Key::Quiet {
+                uuid: uuid.clone(),
+                condition: verdict.condition.clone(),
+            };
+            let quiet = verdict
+                .clears
+                .iter()
+                .find(|clear| clear.on == ClearOn::Quiet);
+            match quiet.filter(|_| verdict.state == Judgement::Problem) {
+                Some(quiet) => self.set_timer(state, key, now.after(quiet.after)),
+                None => state.timers.cancel(&key),
             }
         }
     }
 
+    /// Says whether the timer runs now.
     fn set_wake(
         &self,
         state: &mut State,
@@ -257,7 +273,7 @@ impl Shared {
         policy: usize,
         wake: &Wake,
         now: BootTime,
-    ) {
+    ) -> bool {
         let key = Key::Wake {
             uuid: uuid.clone(),
             policy,
@@ -265,6 +281,7 @@ impl Shared {
         };
         if wake.after.is_zero() {
             state.timers.cancel(&key);
+            false
         } else if state.timers.is_set(&key)
             || state.timers.wakes(uuid, policy) < limits::WAKES_PER_POLICY_MAX
         {
@@ -273,8 +290,10 @@ impl Shared {
                 key,
                 now.after(wake.after.clamp(limits::WAKE_MIN, limits::WAKE_MAX)),
             );
+            true
         } else {
             tracing::warn!(gpu = %uuid, timer = %wake.name, max = limits::WAKES_PER_POLICY_MAX, "timer refused: too many");
+            false
         }
     }
 }

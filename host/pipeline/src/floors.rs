@@ -8,7 +8,6 @@ use device_api_core::condition::{
     self, Condition, Evidence, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
 };
 use device_api_core::floor::{self, Floor};
-use device_api_core::ids::SignalSeq;
 use device_api_core::limits;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
@@ -32,6 +31,25 @@ pub(crate) struct Fallback {
     pub(crate) signal: Signal,
 }
 
+impl Fallback {
+    fn class(&self) -> Class {
+        floor::fallback(&self.signal)
+    }
+
+    fn rank(&self) -> (bool, Severity, Action) {
+        let class = self.class();
+        (!self.signal.drill, class.severity, class.action)
+    }
+
+    fn is_of(&self, other: &Signal) -> bool {
+        let own = &self.signal;
+        own.kind == other.kind
+            && own.code == other.code
+            && own.instance == other.instance
+            && own.drill == other.drill
+    }
+}
+
 /// Floors, fallbacks and failed policies of one GPU.
 #[derive(Debug, Default)]
 pub(crate) struct Floors {
@@ -46,9 +64,13 @@ impl Floors {
     pub(crate) fn observe(&mut self, signal: &Signal) {
         if signal.kind == SignalKind::GpuFound {
             self.clear(ClearOn::Policy);
+            self.fallbacks
+                .retain(|fallback| fallback.signal.kind != SignalKind::GpuLost);
         }
         if floor::recovery_action(&signal.attrs) == Some(0) {
             self.clear(ClearOn::RecoveryNone);
+            self.fallbacks
+                .retain(|fallback| floor::recovery_action(&fallback.signal.attrs).is_none());
         }
         if let Some(floor) = floor::of(signal) {
             self.stand(floor, signal);
@@ -56,7 +78,10 @@ impl Floors {
     }
 
     pub(crate) fn stand(&mut self, floor: Floor, signal: &Signal) {
-        if !self.standing.iter().any(|standing| standing.floor == floor) {
+        // A drill's stands beside the real one: only reported, it would hide it.
+        let stands =
+            |standing: &Standing| standing.floor == floor && standing.signal.drill == signal.drill;
+        if !self.standing.iter().any(stands) {
             self.standing.push(Standing {
                 floor,
                 signal: signal.clone(),
@@ -70,17 +95,23 @@ impl Floors {
             .retain(|standing| !standing.floor.clears.contains(&event));
     }
 
+    /// Assumes the vendor's class of a fault: once for each, whatever its repeats.
     pub(crate) fn fall_back(&mut self, fallback: Fallback) {
-        self.resolve(fallback.policy, fallback.signal.seq);
-        if self.fallbacks.len() < limits::SIGNALS_PENDING_PER_GPU_MAX {
+        self.resolve(fallback.policy, &fallback.signal);
+        if self.fallbacks.len() < limits::FALLBACKS_PER_GPU_MAX {
             self.fallbacks.push(fallback);
+            return;
+        }
+        let mildest = self.fallbacks.iter_mut().min_by_key(|known| known.rank());
+        if let Some(mildest) = mildest.filter(|mildest| mildest.rank() < fallback.rank()) {
+            *mildest = fallback;
         }
     }
 
-    /// The policy (or, with `None`, everybody who was asked) has judged the signal after all.
-    pub(crate) fn resolve(&mut self, policy: Option<usize>, seq: SignalSeq) {
+    /// The policy (or, with `None`, everybody who was asked) has judged this fault after all.
+    pub(crate) fn resolve(&mut self, policy: Option<usize>, signal: &Signal) {
         self.fallbacks
-            .retain(|fallback| fallback.policy != policy || fallback.signal.seq != seq);
+            .retain(|fallback| fallback.policy != policy || !fallback.is_of(signal));
     }
 
     pub(crate) fn policy_failed(&mut self, name: &Arc<str>, detail: String) {
@@ -108,26 +139,27 @@ impl Floors {
         host.write(
             conditions,
             FAULT_FLOOR,
-            self.unmet(conditions, platform).map(|standing| Said {
-                class: standing.floor.class,
-                reason: standing.floor.reason,
-                message: format!(
-                    "{}: no policy may report less, and none does.",
-                    what(&standing.signal)
-                ),
-                clears: standing
-                    .floor
-                    .clears
-                    .iter()
-                    .map(|on| Clear::on(*on))
-                    .collect(),
-                signal: &standing.signal,
-            }),
+            self.unmet(conditions, drills, platform)
+                .map(|standing| Said {
+                    class: standing.floor.class,
+                    reason: standing.floor.reason,
+                    message: format!(
+                        "{}: no policy may report less, and none does.",
+                        what(&standing.signal)
+                    ),
+                    clears: standing
+                        .floor
+                        .clears
+                        .iter()
+                        .map(|on| Clear::on(*on))
+                        .collect(),
+                    signal: &standing.signal,
+                }),
         );
         host.write(
             conditions,
             FALLBACK,
-            self.worst_fallback().map(|(class, fallback)| Said {
+            self.worst_fallback(drills).map(|(class, fallback)| Said {
                 class,
                 reason: if fallback.policy.is_some() {
                     "PolicyFailed"
@@ -181,8 +213,13 @@ impl Floors {
         );
     }
 
-    /// The worst floor that no policy's condition reaches.
-    fn unmet(&self, conditions: &[Condition], platform: Platform) -> Option<&Standing> {
+    /// The worst floor that no policy's condition reaches; one that counts before one that does not.
+    fn unmet(
+        &self,
+        conditions: &[Condition],
+        drills: Drills,
+        platform: Platform,
+    ) -> Option<&Standing> {
         let met = |standing: &Standing| {
             let class = standing.floor.class;
             conditions.iter().any(|c| {
@@ -194,15 +231,26 @@ impl Floors {
             })
         };
         let unmet = self.standing.iter().filter(|standing| !met(standing));
-        unmet.max_by_key(|standing| (standing.floor.class.severity, standing.floor.class.action))
+        unmet.max_by_key(|standing| {
+            let class = standing.floor.class;
+            (
+                drills.count(standing.signal.drill),
+                class.severity,
+                class.action,
+            )
+        })
     }
 
-    fn worst_fallback(&self) -> Option<(Class, &Fallback)> {
-        let classes = self
-            .fallbacks
-            .iter()
-            .map(|fallback| (floor::fallback(&fallback.signal), fallback));
-        classes.max_by_key(|(class, _)| (class.severity, class.action))
+    fn worst_fallback(&self, drills: Drills) -> Option<(Class, &Fallback)> {
+        let worst = self.fallbacks.iter().max_by_key(|fallback| {
+            let class = fallback.class();
+            (
+                drills.count(fallback.signal.drill),
+                class.severity,
+                class.action,
+            )
+        });
+        worst.map(|fallback| (fallback.class(), fallback))
     }
 }
 

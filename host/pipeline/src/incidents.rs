@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use device_api_core::clock::BootTime;
+use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, IncidentId};
 use device_api_core::limits;
 use device_api_core::signal::{Observation, SignalKind};
@@ -32,13 +33,12 @@ pub(crate) struct Incidents {
 
 /// XID 79 and a GPU that does not answer are one fault: it has fallen off the bus.
 const OFF_THE_BUS: u64 = 79;
-/// XID 154 and field 230 are one fault: the driver asks for a recovery action.
-const RECOVERY_ACTION: u64 = 154;
 
 fn fault(kind: SignalKind, code: Option<u64>) -> Fault {
     match (kind, code) {
         (SignalKind::GpuLost, _) => Fault::Xid(OFF_THE_BUS),
-        (SignalKind::RecoveryAction, _) | (SignalKind::Xid, Some(RECOVERY_ACTION)) => {
+        // Field 230 and XID 154 tell of the same: the driver asks for a recovery action.
+        (SignalKind::RecoveryAction, _) | (SignalKind::Xid, Some(floor::XID_RECOVERY_ACTION)) => {
             Fault::Recovery
         }
         (SignalKind::Xid, code) => Fault::Xid(code.unwrap_or_default()),

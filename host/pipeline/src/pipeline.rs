@@ -197,19 +197,24 @@ impl Shared {
         let holds_readers = signal.kind.raises_barrier();
         let deadline = holds_readers.then(|| signal.observed_boot.after(limits::BARRIER_WAIT_MAX));
         self.watch_containment(state, uuid, &signal);
+        let lane = self.lane(state, uuid);
+        lane.overtake(&signal);
         let pending = Pending {
             through: signal.seq,
             signal,
             recipients,
             deadline,
             alone: false,
+            is_floored: false,
         };
-        match self.lane(state, uuid).enqueue(pending) {
+        match lane.enqueue(pending) {
             Enqueued::Queued => {}
             Enqueued::Folded => self.observer.folded(),
             Enqueued::Full(pending) => self.decide_without_policies(state, uuid, *pending),
         }
-        self.dispatch(state, uuid)
+        let calls = self.dispatch(state, uuid);
+        self.arm_overdue(state, uuid);
+        calls
     }
 
     /// A double-bit error waits for the XIDs that say that it was contained (design H8).
@@ -217,23 +222,23 @@ impl Shared {
         let (SignalKind::Xid, Some(code)) = (signal.kind, signal.code) else {
             return;
         };
-        let now = signal.observed_boot;
-        let lane = self.lane(state, uuid);
+        let (now, drill) = (signal.observed_boot, signal.drill);
+        let key = Key::Containment {
+            uuid: uuid.clone(),
+            drill,
+        };
+        let containment = self.lane(state, uuid).containment(drill);
         if floor::XIDS_CONTAINED.contains(&code) {
-            lane.contained = Some(now);
-            lane.double_bit = None;
-            state.timers.cancel(&Key::Containment(uuid.clone()));
+            containment.contained = Some(now);
+            containment.double_bit = None;
+            state.timers.cancel(&key);
         } else if code == floor::XID_DOUBLE_BIT
-            && lane
+            && containment
                 .contained
                 .is_none_or(|seen| now.since(seen) > limits::CONTAINMENT_WINDOW)
         {
-            lane.double_bit = Some(signal.clone());
-            self.set_timer(
-                state,
-                Key::Containment(uuid.clone()),
-                now.after(limits::CONTAINMENT_WINDOW),
-            );
+            containment.double_bit = Some(signal.clone());
+            self.set_timer(state, key, now.after(limits::CONTAINMENT_WINDOW));
         }
     }
 
@@ -348,11 +353,6 @@ impl SignalSink for Shared {
             let lane = self.lane(&mut state, &uuid);
             lane.samples = samples.clone();
             lane.told.prime(&infos, &samples);
-            // A GPU that answers is not lost: what was to be tried again of that is void.
-            for slot in &mut lane.slots {
-                slot.failed
-                    .retain(|signal| signal.kind != SignalKind::GpuLost);
-            }
             let found = Observation {
                 evidence: "the device answers".to_owned(),
                 samples: Some(samples),
@@ -404,7 +404,7 @@ impl SignalSink for Shared {
             self.cache.change(uuid, &mut |conditions| {
                 let mut probing = host_condition(PROBING, Judgement::Unknown, "Probing", now);
                 probing.severity = Severity::Warning;
-                "NVML lost a GPU and does not say which; this one is being asked."
+                "NVML does not tell of this GPU just now; it is being asked."
                     .clone_into(&mut probing.message);
                 condition::upsert(conditions, probing);
             });

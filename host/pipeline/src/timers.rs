@@ -11,7 +11,7 @@ pub(crate) enum Key {
     /// The oldest undecided fault signal reaches its bound (design C3).
     Overdue(DeviceUuid),
     /// A double-bit error that nothing contained yet (design H8).
-    Containment(DeviceUuid),
+    Containment { uuid: DeviceUuid, drill: bool },
     /// A policy's own timer.
     Wake {
         uuid: DeviceUuid,
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_later_setting_replaces_the_earlier_and_timers_fire_in_order() {
         let mut timers = Timers::default();
-        let key = |n: u32| Key::Containment(DeviceUuid::new(&format!("GPU-{n}")));
+        let key = |n: u32| Key::Overdue(DeviceUuid::new(&format!("GPU-{n}")));
         timers.set(key(0), BootTime { ns: 5 });
         timers.set(key(1), BootTime { ns: 3 });
         timers.set(key(0), BootTime { ns: 9 });

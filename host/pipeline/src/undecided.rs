@@ -8,7 +8,7 @@ use crate::lane::Pending;
 use crate::pipeline::{Shared, State};
 
 impl Shared {
-    /// The lane is full: the floor and the fallback decide, the policies are not asked.
+    /// The lane is full: the floor and the fallback decide, and the policies are asked later.
     pub(crate) fn decide_without_policies(
         &self,
         state: &mut State,
@@ -16,16 +16,24 @@ impl Shared {
         pending: Pending,
     ) {
         self.observer.fallback("queue-full");
-        let lane = self.lane(state, uuid);
-        lane.floors.observe(&pending.signal);
-        let why = "too many different signals wait to be judged".to_owned();
-        lane.floors.fall_back(Fallback {
-            policy: None,
-            why,
-            signal: pending.signal.clone(),
-        });
-        self.write(state, uuid, &[], std::slice::from_ref(&pending.signal));
-        let settled = self.lane(state, uuid).settle(pending.through);
+        let now = self.clock.boot();
+        let signal = &pending.signal;
+        self.lane(state, uuid).floors.observe(signal);
+        let why = "too many different signals wait to be judged";
+        for policy in 0..self.policies.len() {
+            if pending.recipients & (1 << policy) != 0 {
+                self.give_up(state, uuid, policy, signal, why.to_owned(), now);
+            }
+        }
+        if pending.recipients == 0 && signal.kind.raises_barrier() {
+            self.lane(state, uuid).floors.fall_back(Fallback {
+                policy: None,
+                why: why.to_owned(),
+                signal: signal.clone(),
+            });
+        }
+        self.write(state, uuid, &[], std::slice::from_ref(signal));
+        let settled = self.lane(state, uuid).settled_through(pending.through);
         self.cache.settle(uuid, settled);
     }
 
@@ -37,17 +45,20 @@ impl Shared {
         overdue: impl Fn(&Pending) -> bool,
     ) {
         let lane = self.lane(state, uuid);
-        let mut late: Vec<(Signal, SignalSeq)> = Vec::new();
+        let mut late: Vec<(Signal, SignalSeq, bool)> = Vec::new();
         for pending in lane.undecided().filter(|pending| overdue(pending)) {
             pending.deadline = None;
-            late.push((pending.signal.clone(), pending.through));
+            late.push((pending.signal.clone(), pending.through, pending.is_floored));
+            pending.is_floored = true;
         }
-        let Some(through) = late.iter().map(|(_, through)| *through).max() else {
+        let Some(through) = late.iter().map(|(_, through, _)| *through).max() else {
             return;
         };
-        for (signal, _) in late {
+        for (signal, _, is_floored) in late {
             self.observer.fallback("overdue");
-            lane.floors.observe(&signal);
+            if !is_floored {
+                lane.floors.observe(&signal);
+            }
             let why = "no decision in time".to_owned();
             lane.floors.fall_back(Fallback {
                 policy: None,
@@ -56,7 +67,7 @@ impl Shared {
             });
         }
         self.write(state, uuid, &[], &[]);
-        let settled = self.lane(state, uuid).settle(through);
+        let settled = self.lane(state, uuid).settled_through(through);
         self.cache.settle(uuid, settled);
         self.arm_overdue(state, uuid);
     }

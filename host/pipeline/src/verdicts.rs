@@ -35,13 +35,18 @@ pub(crate) struct Context<'a> {
     pub(crate) now: WallTime,
 }
 
-/// Writes a policy's verdicts into the conditions of the GPU.
-pub(crate) fn apply(conditions: &mut Vec<Condition>, decision: &Decision, context: Context<'_>) {
+/// Writes a policy's verdicts into the conditions of the GPU, and says which of them count: not one
+/// of a drill that is only reported, where something real stands.
+pub(crate) fn apply<'a>(
+    conditions: &mut Vec<Condition>,
+    decision: &'a Decision,
+    context: Context<'_>,
+) -> Vec<&'a Verdict> {
+    let mut written = Vec::new();
     for verdict in &decision.verdicts {
         let Some(new) = condition_of(verdict, context) else {
             continue;
         };
-        // A drill that is only reported hides no real problem.
         let hides = |old: &Condition| old.is_problem() && !old.drill && new.drill;
         if context.drills == Drills::Report
             && condition::find(conditions, &new.type_).is_some_and(hides)
@@ -49,7 +54,9 @@ pub(crate) fn apply(conditions: &mut Vec<Condition>, decision: &Decision, contex
             continue;
         }
         condition::upsert(conditions, new);
+        written.push(verdict);
     }
+    written
 }
 
 fn condition_of(verdict: &Verdict, context: Context<'_>) -> Option<Condition> {
