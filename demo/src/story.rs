@@ -109,6 +109,7 @@ impl Scene {
             "The GPU has fallen off the bus. Reads that begin now wait until that is decided: nobody reads Healthy.",
         );
         let name = self.xid(5, &[79])?;
+        self.becomes(&name, Health::Unhealthy).await?;
         let gpu = self.client.get(&name).await?;
         ensure!(
             health_of(&gpu) == Health::Unhealthy,

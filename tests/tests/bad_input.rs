@@ -11,8 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
-use device_api_proto::native::Health;
-use device_api_proto::upstream;
+use device_api_proto::{native, upstream};
 use device_api_tests::{Node, binary, guests, health_of};
 use tonic::Code;
 
@@ -174,9 +173,10 @@ async fn bad_policies_are_named_and_the_others_judge() -> Result<()> {
     }
     let mut client = node.healthy().await?;
     let name = node.uuid(5)?;
+    let mut watch = client.watch(0).await?;
     node.sim()?.xid(5, &[79])?;
-    let gpu = client.get(&name).await?;
-    assert_eq!(health_of(&gpu), Health::Unhealthy);
+    let unhealthy = |gpu: &native::Gpu| health_of(gpu) == native::Health::Unhealthy;
+    let gpu = watch.until(&name, "Unhealthy", unhealthy).await?;
     let types: Vec<_> = gpu
         .status
         .context("no status")?

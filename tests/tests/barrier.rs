@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use device_api_proto::native::Health;
+use device_api_proto::native::{Gpu, Health};
 use device_api_tests::{Native, Node, condition_of, guests, health_of};
 
 /// One answered read: when it began, on the daemon's own clock (this machine's), and what it said.
 #[derive(Clone, Copy, Debug)]
 struct Read {
     began: Duration,
+    ended: Duration,
     health: Health,
 }
 
@@ -43,22 +44,28 @@ async fn read_on(
         };
         reads.push(Read {
             began,
+            ended: now(),
             health: health_of(&gpu),
         });
     }
     Ok(reads)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c2_no_read_that_began_after_a_fault_was_observed_says_healthy() -> Result<()> {
+/// A node with a policy beside the bundled ones that thinks for some milliseconds.
+fn slow_node() -> Result<Node> {
     let builder = Node::builder()?;
     let policies = builder.dir().join("policies");
     std::fs::create_dir(&policies)?;
     std::fs::write(policies.join("slow.wasm"), guests::SLOW_GUEST)?;
-    let node = builder
+    builder
         .flag("policy-dir", policies.display().to_string())
         .flag("policy-deadline", "25ms")
-        .start()?;
+        .start()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c2_no_read_that_began_after_a_fault_was_observed_says_healthy() -> Result<()> {
+    let node = slow_node()?;
     node.healthy().await?;
 
     let mut held = 0;
@@ -124,14 +131,49 @@ async fn c2_no_read_that_began_after_a_fault_was_observed_says_healthy() -> Resu
     Ok(())
 }
 
-/// Another GPU's readers never wait, and a watch that runs is not held up.
+/// Another GPU's readers never wait: reads of one begin and end while a read of the other is held.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_decision_of_one_gpu_holds_no_reader_of_another() -> Result<()> {
-    let node = Node::start()?;
-    let mut client = node.healthy().await?;
-    let (broken, fine) = (node.uuid(0)?, node.uuid(1)?);
-    node.sim()?.xid(0, &[79])?;
-    assert_eq!(health_of(&client.get(&fine).await?), Health::Healthy);
-    assert_eq!(health_of(&client.get(&broken).await?), Health::Unhealthy);
+    let node = slow_node()?;
+    node.healthy().await?;
+    let fine = node.uuid(7)?;
+    let mut passed = 0;
+    for gpu in 0..4 {
+        let broken = node.uuid(gpu)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let held = tokio::spawn(read_on(
+            node.native().await?,
+            broken.clone(),
+            false,
+            stop.clone(),
+        ));
+        let free = tokio::spawn(read_on(
+            node.native().await?,
+            fine.clone(),
+            false,
+            stop.clone(),
+        ));
+        let mut watch = node.native().await?.watch(0).await?;
+        let mut sim = node.sim()?;
+        tokio::task::spawn_blocking(move || sim.xid(gpu, &[79])).await??;
+        let unhealthy = |gpu: &Gpu| health_of(gpu) == Health::Unhealthy;
+        watch.until(&broken, "Unhealthy", unhealthy).await?;
+        stop.store(true, Ordering::SeqCst);
+        let (held, free) = (held.await??, free.await??);
+        let longest = held
+            .iter()
+            .max_by_key(|read| read.ended - read.began)
+            .context("no read")?;
+        let beside = |read: &&Read| read.began > longest.began && read.ended < longest.ended;
+        passed += free.iter().filter(beside).count();
+        ensure!(
+            free.iter().all(|read| read.health == Health::Healthy),
+            "GPU 7 is fine"
+        );
+    }
+    ensure!(
+        passed > 0,
+        "every read of GPU 7 was held up by another GPU's decision"
+    );
     Ok(())
 }

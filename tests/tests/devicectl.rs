@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use device_api_proto::native::Health;
+use anyhow::{Context as _, Result};
+use device_api_proto::native::{Gpu, Health};
 use device_api_tests::{Node, binary, health_of};
 
 /// Runs it to its end: exit code, standard output, standard error.
@@ -27,8 +27,10 @@ async fn get_and_describe_show_what_an_operator_needs() -> Result<()> {
     let node = Node::start()?;
     let mut client = node.healthy().await?;
     let name = node.uuid(5)?;
+    let mut watch = client.watch(0).await?;
     node.sim()?.xid(5, &[79])?;
-    ensure!(health_of(&client.get(&name).await?) == Health::Unhealthy);
+    let unhealthy = |gpu: &Gpu| health_of(gpu) == Health::Unhealthy;
+    watch.until(&name, "Unhealthy", unhealthy).await?;
 
     let (code, table, _) = devicectl(node.socket(), &["get", "gpus"])?;
     assert_eq!(code, Some(0));

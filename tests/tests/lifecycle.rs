@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use anyhow::{Context as _, Result, ensure};
-use device_api_proto::native::{GetGpuRequest, ListGpusRequest, WatchGpusRequest};
-use device_api_tests::{Node, PATIENCE};
+use device_api_proto::native::{GetGpuRequest, Gpu, Health, ListGpusRequest, WatchGpusRequest};
+use device_api_tests::{Node, PATIENCE, health_of};
 use rustix::process::Signal;
 use tonic::Code;
 
@@ -54,8 +54,11 @@ async fn without_nvml_it_serves_says_so_and_keeps_looking() -> Result<()> {
 async fn metrics_tell_of_gpus_signals_policies_and_calls() -> Result<()> {
     let node = Node::start()?;
     let mut client = node.healthy().await?;
+    let (name, mut watch) = (node.uuid(5)?, client.watch(0).await?);
     node.sim()?.xid(5, &[79])?;
-    client.get(&node.uuid(5)?).await?;
+    let unhealthy = |gpu: &Gpu| health_of(gpu) == Health::Unhealthy;
+    watch.until(&name, "Unhealthy", unhealthy).await?;
+    client.get(&name).await?;
     let (_, metrics) = http(&node.address("/metrics")?, "/metrics")?;
     for line in [
         "device_api_server_up 1",

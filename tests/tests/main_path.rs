@@ -89,8 +89,10 @@ async fn xid_119_is_the_policys_own_word() -> Result<()> {
     let node = Node::start()?;
     let mut client = node.healthy().await?;
     let name = node.uuid(0)?;
+    let mut watch = client.watch(0).await?;
     node.sim()?.xid(0, &[119])?;
-    let gpu = client.get(&name).await?;
+    let told = |gpu: &Gpu| problem(gpu, "XidCriticalError").is_some();
+    let gpu = watch.until(&name, "told of XID 119", told).await?;
     assert_eq!(
         (health_of(&gpu), action(&gpu)),
         (Health::Unhealthy, "COMPONENT_RESET")
@@ -99,10 +101,8 @@ async fn xid_119_is_the_policys_own_word() -> Result<()> {
         .and_then(|condition| condition.owner.clone())
         .context("no owner")?;
     assert_eq!(owner.name, "xid-policy");
-    assert!(
-        condition_of(&gpu, "PolicyFallback").is_none(),
-        "nothing was assumed in its place"
-    );
+    let fallback = condition_of(&gpu, "PolicyFallback");
+    assert!(fallback.is_none(), "nothing was assumed in its place");
     Ok(())
 }
 
@@ -292,13 +292,45 @@ async fn the_same_fault_again_is_no_new_version() -> Result<()> {
     let node = Node::start()?;
     let mut client = node.healthy().await?;
     let name = node.uuid(5)?;
+    let mut watch = client.watch(0).await?;
     node.sim()?.xid(5, &[119])?;
-    let before = client.get(&name).await?;
+    let critical = |gpu: &Gpu| problem(gpu, "XidCriticalError").is_some();
+    let before = watch.until(&name, "told of XID 119", critical).await?;
     node.sim()?.xid(5, &[119])?;
-    let after = client.get(&name).await?;
+    // Another fault, behind it: once that is told, the repeat was judged.
+    node.sim()?.xid(5, &[31])?;
+    let application = |gpu: &Gpu| problem(gpu, "XidApplicationError").is_some();
+    let after = watch.until(&name, "told of XID 31", application).await?;
     assert_eq!(
-        after.resource_version, before.resource_version,
+        after.resource_version,
+        before.resource_version + 1,
         "C5: a write that changes nothing bumps nothing"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_the_driver_goes_nobody_is_called_healthy_and_faults_outlive_it() -> Result<()> {
+    let node = Node::start()?;
+    let mut client = node.healthy().await?;
+    let (fine, broken) = (node.uuid(0)?, node.uuid(5)?);
+    let mut watch = client.watch(0).await?;
+    node.sim()?.xid(5, &[79])?;
+    let unhealthy = |gpu: &Gpu| health_of(gpu) == Health::Unhealthy;
+    watch.until(&broken, "Unhealthy", unhealthy).await?;
+    node.sim()?.unload()?;
+    watch
+        .until(&fine, "Unknown", |gpu| health_of(gpu) == Health::Unknown)
+        .await?;
+    node.sim()?.load()?;
+    watch
+        .until(&fine, "Healthy again", |gpu| {
+            health_of(gpu) == Health::Healthy
+        })
+        .await?;
+    assert!(
+        unhealthy(&client.get(&broken).await?),
+        "a reloaded driver heals nothing"
     );
     Ok(())
 }

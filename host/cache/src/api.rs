@@ -59,11 +59,18 @@ impl Devices for Store {
         creation: Creation,
         exclusive: bool,
     ) -> Result<(Arc<Gpu>, bool), ApiError> {
+        // What is answered may be another's object: that one's barrier counts too.
+        if let Ok(existing) = self.uuid_of(&creation.key) {
+            self.pass_barrier(Some(&existing)).await;
+        }
         self.pass_barrier(Some(&creation.uuid)).await;
         self.write(
             |transaction| match transaction.state.object(&creation.key) {
                 Some(_) if exclusive => Err(ApiError::AlreadyExists { key: creation.key }),
-                Some(existing) => Ok((existing.clone(), false)),
+                Some(existing) => {
+                    check_uuid(existing, &creation.uuid)?;
+                    Ok((existing.clone(), false))
+                }
                 None => Ok((
                     transaction.create(creation.key, &creation.uuid, creation.device)?,
                     true,
@@ -81,16 +88,7 @@ impl Devices for Store {
     ) -> Result<Arc<Gpu>, ApiError> {
         self.pass_barrier(Some(&self.uuid_of(key)?)).await;
         let current = self.read(|state| check_version(state, key, expected))?;
-        if current.uuid != *uuid {
-            let why = format!(
-                "is {} and can't become {uuid}; delete the GPU and create it again",
-                current.uuid
-            );
-            return Err(ApiError::Invalid {
-                field: "spec.uuid",
-                why,
-            });
-        }
+        check_uuid(&current, uuid)?;
         Ok(current)
     }
 
@@ -143,4 +141,19 @@ impl Devices for Store {
     fn provider_of(&self, lease_id: &str) -> Result<Caller, ApiError> {
         self.leases.with(|leases| leases.caller(lease_id))
     }
+}
+
+/// The spec is immutable: which device an object is can't change.
+fn check_uuid(gpu: &Gpu, uuid: &DeviceUuid) -> Result<(), ApiError> {
+    if gpu.uuid == *uuid {
+        return Ok(());
+    }
+    let why = format!(
+        "is {} and can't become {uuid}; delete the GPU and create it again",
+        gpu.uuid
+    );
+    Err(ApiError::Invalid {
+        field: "spec.uuid",
+        why,
+    })
 }

@@ -84,6 +84,10 @@ impl Hub {
         if self.closed {
             cell.close();
         } else {
+            // Those that are gone make room before the list grows, also where nobody writes.
+            if self.watchers.len() == self.watchers.capacity() {
+                self.watchers.retain(|watcher| watcher.strong_count() > 0);
+            }
             self.watchers.push(Arc::downgrade(cell));
         }
     }

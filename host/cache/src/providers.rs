@@ -10,8 +10,8 @@ use device_api_core::limits;
 use device_api_core::ports::DeviceCache as _;
 use device_api_core::provider::{self, Caller, Merge, ProviderCondition, StatusUpdate};
 use device_api_core::verdict::{Clear, ClearOn, Judgement};
-use device_api_core::watch::Scope;
 
+use crate::state::State;
 use crate::store::{Store, check_version};
 
 /// Reason of a condition whose provider is gone.
@@ -31,14 +31,8 @@ impl Store {
 
     fn mark_lost(&self, provider: &Arc<str>) {
         let owner = Owner::Provider(provider.clone());
-        let devices: Vec<_> = self.read(|state| {
-            state
-                .objects(&Scope::All)
-                .iter()
-                .map(|gpu| gpu.uuid.clone())
-                .collect()
-        });
-        for uuid in devices {
+        // Of deleted GPUs too: their conditions come back with them.
+        for uuid in self.read(State::uuids) {
             self.change(&uuid, &mut |conditions| {
                 for condition in conditions
                     .iter_mut()

@@ -20,6 +20,8 @@ use device_api_core::watch::{Event, EventType, Scope};
 pub(crate) struct Record {
     pub(crate) info: Arc<DeviceInfo>,
     pub(crate) conditions: Vec<Condition>,
+    /// A client deleted its last object: it stays deleted until somebody creates it again.
+    is_deleted: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,10 @@ impl State {
 
     pub(crate) fn record(&self, uuid: &DeviceUuid) -> Option<&Record> {
         self.records.get(uuid)
+    }
+
+    pub(crate) fn uuids(&self) -> Vec<DeviceUuid> {
+        self.records.keys().cloned().collect()
     }
 
     pub(crate) fn uuid_at(&self, pci: PciAddress) -> Option<DeviceUuid> {
@@ -106,7 +112,13 @@ impl Transaction<'_> {
                 max: limits::GPUS_MAX,
             });
         }
+        // An address that another device has is that one's, until NVML says otherwise.
+        let info = info.map(|info| DeviceInfo {
+            pci: info.pci.filter(|pci| self.state.uuid_at(*pci).is_none()),
+            ..info
+        });
         let record = self.record_mut(uuid, info)?;
+        record.is_deleted = false;
         let (device, conditions) = (record.info.clone(), record.conditions.clone());
         let mut gpu = Gpu {
             key,
@@ -128,6 +140,10 @@ impl Transaction<'_> {
         let Some(gpu) = self.state.objects.remove(key) else {
             return Err(ApiError::NotFound { key: key.clone() });
         };
+        let is_last = !self.has_object(&gpu.uuid);
+        if let Some(record) = self.state.records.get_mut(&gpu.uuid) {
+            record.is_deleted = is_last;
+        }
         let mut gone = Gpu::clone(&gpu);
         gone.version = self.next_version();
         self.events.push(Event {
@@ -137,8 +153,33 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Refreshes what is known of a device, in all its objects.
-    pub(crate) fn set_info(&mut self, info: DeviceInfo) -> Result<(), ApiError> {
+    /// Registers a device that NVML sees, or refreshes what is known of it. Its PCI address is its
+    /// own: whoever had it before is not there any more.
+    pub(crate) fn register(&mut self, info: DeviceInfo) -> Result<(), ApiError> {
+        let uuid = info.uuid.clone();
+        let before = info.pci.and_then(|pci| self.state.uuid_at(pci));
+        if let Some(before) = before.filter(|before| *before != uuid)
+            && let Some(record) = self.state.records.get(&before)
+        {
+            let moved = DeviceInfo {
+                pci: None,
+                ..DeviceInfo::clone(&record.info)
+            };
+            self.set_info(moved)?;
+        }
+        self.set_info(info)?;
+        let is_deleted = self
+            .state
+            .record(&uuid)
+            .is_some_and(|record| record.is_deleted);
+        if !is_deleted && !self.has_object(&uuid) {
+            self.create(ObjectKey::new("", uuid.as_str()), &uuid, None)?;
+        }
+        Ok(())
+    }
+
+    /// Changes what is known of a device, in all its objects.
+    fn set_info(&mut self, info: DeviceInfo) -> Result<(), ApiError> {
         let uuid = info.uuid.clone();
         let info = Arc::new(info);
         let record = self.record_mut(&uuid, None)?;
@@ -151,6 +192,10 @@ impl Transaction<'_> {
             changed
         });
         Ok(())
+    }
+
+    fn has_object(&self, uuid: &DeviceUuid) -> bool {
+        self.state.objects.values().any(|gpu| gpu.uuid == *uuid)
     }
 
     /// Changes the conditions of a device, in all its objects.
@@ -232,6 +277,7 @@ impl Transaction<'_> {
             .or_insert_with(|| Record {
                 info: Arc::new(info.unwrap_or_else(|| DeviceInfo::bare(uuid.clone()))),
                 conditions: Vec::new(),
+                is_deleted: false,
             }))
     }
 }

@@ -204,18 +204,7 @@ impl DeviceCache for Store {
     }
 
     fn upsert_device(&self, device: DeviceInfo) -> Result<(), ApiError> {
-        self.write(|transaction| {
-            let key = ObjectKey::new("", device.uuid.as_str());
-            let known = transaction.state.record(&device.uuid).is_some();
-            let uuid = device.uuid.clone();
-            transaction.set_info(device)?;
-            // A device that a client deleted stays deleted until it is registered again or the
-            // daemon starts anew: its record alone is refreshed.
-            if !known {
-                transaction.create(key, &uuid, None)?;
-            }
-            Ok(())
-        })
+        self.write(|transaction| transaction.register(device))
     }
 
     fn change(&self, uuid: &DeviceUuid, change: &mut dyn FnMut(&mut Vec<Condition>)) {

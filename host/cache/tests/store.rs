@@ -607,3 +607,113 @@ async fn p3_a_providers_ready_is_a_vote_and_an_echo_of_the_derived_one_is_none()
         "and only the derived one is shown"
     );
 }
+
+#[tokio::test]
+async fn a_device_is_registered_whatever_was_known_of_it_before_unless_a_client_deleted_it() {
+    let rig = rig();
+    rig.judge(0, Judgement::Unknown);
+    rig.register(0);
+    assert_eq!(
+        rig.health(0).await,
+        Health::Unknown,
+        "registered though it had a record"
+    );
+    rig.store.delete(&caller("x"), &key(0), None).await.unwrap();
+    rig.register(0);
+    assert!(
+        rig.store.get(&key(0)).await.is_err(),
+        "what a client deleted stays deleted"
+    );
+    let creation = Creation {
+        key: key(0),
+        uuid: uuid(0),
+        device: None,
+    };
+    rig.store
+        .create(&caller("x"), creation, true)
+        .await
+        .unwrap();
+    rig.store.delete(&caller("x"), &key(0), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pci_address_is_of_the_device_that_nvml_saw_there_last() {
+    let rig = rig();
+    let pci = "0000:1b:00.0".parse().unwrap();
+    let at = |n| DeviceInfo {
+        pci: Some(pci),
+        ..DeviceInfo::bare(uuid(n))
+    };
+    let target = device_api_core::signal::Target::Pci(pci);
+    rig.store.upsert_device(at(0)).unwrap();
+    let creation = Creation {
+        key: key(7),
+        uuid: uuid(7),
+        device: Some(at(7)),
+    };
+    rig.store
+        .create(&caller("x"), creation, true)
+        .await
+        .unwrap();
+    assert_eq!(
+        rig.store.resolve(&target),
+        Some(uuid(0)),
+        "a provider takes nobody's address"
+    );
+    rig.store.upsert_device(at(1)).unwrap();
+    assert_eq!(
+        rig.store.resolve(&target),
+        Some(uuid(1)),
+        "a replaced GPU has none any more"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_create_answers_an_existing_gpu_behind_its_own_barrier() {
+    let rig = rig();
+    rig.register(0);
+    rig.judge(0, Judgement::Ok);
+    let other = Creation {
+        key: key(0),
+        uuid: uuid(9),
+        device: None,
+    };
+    let refused = rig
+        .store
+        .create(&caller("x"), other, false)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            ApiError::Invalid {
+                field: "spec.uuid",
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    rig.store.raise(&uuid(0), SignalSeq(1));
+    let create = tokio::spawn({
+        let store = rig.store.clone();
+        let creation = Creation {
+            key: key(0),
+            uuid: uuid(0),
+            device: None,
+        };
+        async move {
+            store
+                .create(&caller("x"), creation, false)
+                .await
+                .unwrap()
+                .0
+                .derived
+                .health
+        }
+    });
+    tokio::task::yield_now().await;
+    assert!(!create.is_finished());
+    rig.judge(0, Judgement::Problem);
+    rig.store.settle(&uuid(0), SignalSeq(1));
+    assert_eq!(create.await.unwrap(), Health::Unhealthy);
+}

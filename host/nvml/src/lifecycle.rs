@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::{NvmlObserver, NvmlStatus, SignalSink};
 
 use crate::call::CallFailed;
@@ -188,6 +189,12 @@ impl Lifecycle {
             Err(why) => Some(why),
         };
         self.context.control.end_session(id, "over");
+        if why.is_some() {
+            // Nobody can say how they are until the library answers again.
+            let live = self.context.devices.live();
+            let uuids: Vec<DeviceUuid> = live.into_iter().map(|(uuid, ..)| uuid).collect();
+            self.context.sink.probing(&uuids);
+        }
         if !self.context.control.wait_for_workers(WORKERS_END_MAX) {
             tracing::error!(library = %session.library.path, "an NVML call hangs; the library stays loaded");
         }

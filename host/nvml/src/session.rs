@@ -69,6 +69,8 @@ impl Session {
     /// A GPU that does not answer; told once, until it is found again.
     pub(crate) fn lost(&self, uuid: &DeviceUuid, evidence: String, samples: Option<Arc<Samples>>) {
         if !self.context.devices.lost(uuid) {
+            // Told already; if somebody probes it, that is over.
+            self.context.sink.probed(uuid);
             return;
         }
         let target = Target::Uuid(uuid.clone());

@@ -55,9 +55,10 @@ pub(crate) fn judge(news: &mut News<'_>) -> Result<(), String> {
     let Some(count) = news.int(reading::ECC_VOLATILE_UNCORRECTED) else {
         return Ok(());
     };
-    let told: i64 = news.host.get_parsed(COUNT).unwrap_or_default();
+    let key = of(news, COUNT);
+    let told: i64 = news.host.get_parsed(&key).unwrap_or_default();
     if told != count {
-        news.host.put_display(COUNT, count)?;
+        news.host.put_display(&key, count)?;
     }
     if count > told && !is_near(news, CONTAINED_AT) {
         return raise(news, Some(count));
@@ -74,7 +75,8 @@ pub(crate) fn judge(news: &mut News<'_>) -> Result<(), String> {
 }
 
 fn contained(news: &mut News<'_>) -> Result<(), String> {
-    news.host.put_display(CONTAINED_AT, news.signal.at_ms)?;
+    let key = of(news, CONTAINED_AT);
+    news.host.put_display(&key, news.signal.at_ms)?;
     if news.stands(CONDITION) && is_near(news, RAISED_AT) {
         news.ok(
             CONDITION,
@@ -88,7 +90,8 @@ fn contained(news: &mut News<'_>) -> Result<(), String> {
 /// `count`: as the counter has it, where the counter told.
 fn raise(news: &mut News<'_>, count: Option<i64>) -> Result<(), String> {
     if !news.stands(CONDITION) {
-        news.host.put_display(RAISED_AT, news.signal.at_ms)?;
+        let key = of(news, RAISED_AT);
+        news.host.put_display(&key, news.signal.at_ms)?;
     }
     let what = match count {
         Some(count) => plural(count, "uncorrectable ECC error", "uncorrectable ECC errors"),
@@ -112,6 +115,15 @@ fn raise(news: &mut News<'_>, count: Option<i64>) -> Result<(), String> {
 
 fn is_near(news: &News<'_>, key: &str) -> bool {
     news.host
-        .get_parsed::<u64>(key)
+        .get_parsed::<u64>(&of(news, key))
         .is_some_and(|at_ms| news.signal.at_ms.abs_diff(at_ms) <= WINDOW_MS)
+}
+
+/// What drills have told is kept apart: an injected 94 contains no real error.
+fn of(news: &News<'_>, key: &str) -> String {
+    if news.signal.drill {
+        format!("drill/{key}")
+    } else {
+        key.to_owned()
+    }
 }
