@@ -36,7 +36,8 @@ pub trait Observer: Debug + Send + Sync {
     fn unattributed(&self, target: &Target);
     /// A batch was decided and committed.
     fn decided(&self, elapsed: Duration);
-    /// The fallback was written for a signal.
+    /// The fallback was written for a signal: `overdue`, `queue-full`, or how a policy failed
+    /// ([`FailureKind::as_str`]).
     fn fallback(&self, why: &str);
     fn evaluated(&self, policy: &str, failure: Option<FailureKind>, elapsed: Duration);
     fn incidents(&self, open: usize);

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use device_api_core::policy::{Filter, PolicyInfo};
-use device_api_core::signal::{Attr, Samples, SignalKind, Value};
+use device_api_core::signal::{Attr, Reading, Samples, SignalKind, Value};
 
 /// The last value that was told, by policy, subscription and key.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
-    values: HashMap<(usize, usize), f64>,
+    values: HashMap<(usize, usize), HashMap<String, f64>>,
 }
 
 /// A reading that goes out as a signal.
@@ -39,48 +39,55 @@ impl Told {
                 .enumerate()
                 .filter(|(_, s)| s.kind == SignalKind::Reading);
             for (at, subscription) in readings {
-                let Some(key) = &subscription.filter.key else {
-                    continue;
-                };
-                let Some(Ok(reading)) = samples.get(key) else {
-                    continue;
-                };
-                let Some(value) = number(&reading.value) else {
-                    continue;
-                };
-                let previous = self.values.get(&(policy, at)).copied();
-                if previous
-                    .is_some_and(|previous| !is_crossed(&subscription.filter, previous, value))
+                // Without a key it is about every reading.
+                let wanted = subscription.filter.key.as_deref();
+                for (key, sample) in samples
+                    .iter()
+                    .filter(|(key, _)| wanted.is_none_or(|w| w == *key))
                 {
-                    continue;
+                    let Ok(reading) = sample else { continue };
+                    let Some(attrs) = self.tell((policy, at), key, &subscription.filter, reading)
+                    else {
+                        continue;
+                    };
+                    let recipients = 1_u32 << policy;
+                    match crossings.iter_mut().find(|(known, _)| known == key) {
+                        Some((_, crossing)) => crossing.recipients |= recipients,
+                        None => crossings.push((key.clone(), Crossing { attrs, recipients })),
+                    }
                 }
-                self.values.insert((policy, at), value);
-                let bit = 1_u32 << policy;
-                if let Some((_, crossing)) = crossings.iter_mut().find(|(known, _)| known == key) {
-                    crossing.recipients |= bit;
-                    continue;
-                }
-                let mut attrs = vec![
-                    Attr::text("key", key),
-                    Attr {
-                        key: "value".to_owned(),
-                        value: reading.value.clone(),
-                    },
-                ];
-                attrs.extend(previous.map(|previous| Attr::real("previous", previous)));
-                crossings.push((
-                    key.clone(),
-                    Crossing {
-                        attrs,
-                        recipients: bit,
-                    },
-                ));
             }
         }
         crossings
             .into_iter()
             .map(|(_, crossing)| crossing)
             .collect()
+    }
+
+    /// The attributes of the signal, where the reading is worth one to that subscription.
+    fn tell(
+        &mut self,
+        subscription: (usize, usize),
+        key: &str,
+        filter: &Filter,
+        reading: &Reading,
+    ) -> Option<Vec<Attr>> {
+        let value = number(&reading.value)?;
+        let told = self.values.entry(subscription).or_default();
+        let previous = told.get(key).copied();
+        if previous.is_some_and(|previous| !is_crossed(filter, previous, value)) {
+            return None;
+        }
+        told.insert(key.to_owned(), value);
+        let mut attrs = vec![
+            Attr::text("key", key),
+            Attr {
+                key: "value".to_owned(),
+                value: reading.value.clone(),
+            },
+        ];
+        attrs.extend(previous.map(|previous| Attr::real("previous", previous)));
+        Some(attrs)
     }
 }
 
@@ -118,6 +125,44 @@ mod tests {
             .map(|pair| is_crossed(filter, pair[0], pair[1]))
             .collect();
         assert_eq!(crossed, expected);
+    }
+
+    #[test]
+    fn without_a_key_a_subscription_is_about_every_reading() {
+        use device_api_core::policy::{PolicyId, Subscription};
+        let every = Subscription {
+            kind: SignalKind::Reading,
+            filter: Filter::default(),
+        };
+        let id = PolicyId {
+            name: "a".into(),
+            version: "1".into(),
+            digest: "d".into(),
+        };
+        let info = PolicyInfo {
+            id,
+            state_schema: 1,
+            subscriptions: vec![every],
+            owns: vec![],
+            readings: vec![],
+        };
+        let sample = |celsius, watts| {
+            let reading = |value| {
+                Ok(Reading {
+                    value: Value::Int(value),
+                    at: Default::default(),
+                })
+            };
+            Samples::from([
+                ("power.draw".to_owned(), reading(watts)),
+                ("temperature.gpu".to_owned(), reading(celsius)),
+            ])
+        };
+        let mut told = Told::default();
+        told.prime(&[&info], &sample(40, 70));
+        assert_eq!(told.crossings(&[&info], &sample(40, 70)), []);
+        assert_eq!(told.crossings(&[&info], &sample(41, 70)).len(), 1);
+        assert_eq!(told.crossings(&[&info], &sample(42, 71)).len(), 2);
     }
 
     #[test]

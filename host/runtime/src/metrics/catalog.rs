@@ -85,7 +85,7 @@ catalog! {
     SIGNALS_UNATTRIBUTED Counter, "device_api_server_signals_unattributed_total", [], "Signals whose GPU was not known when they came.";
     SIGNALS_FOLDED Counter, "device_api_server_signals_folded_total", [], "Repeats folded into a signal that was waiting to be judged.";
     DECISION_SECONDS Histogram(WAIT), "device_api_server_decision_seconds", [], "From a signal observed to its decision in the cache.";
-    FALLBACKS Counter, "device_api_server_fallbacks_total", [], "Signals for which the vendor's class was assumed because a policy gave no answer in time.";
+    FALLBACKS Counter, "device_api_server_fallbacks_total", ["reason"], "Signals for which the vendor's class was assumed: a policy failed (how), its answer is overdue, or the GPU's queue is full.";
     INCIDENTS Gauge, "device_api_server_incidents_open", [], "Incidents that are open.";
 
     BARRIER_WAITS Counter, "device_api_server_barrier_waits_total", [], "Reads that waited for a decision.";

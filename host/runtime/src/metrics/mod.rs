@@ -96,7 +96,7 @@ struct Signals {
     unattributed: IntCounter,
     folded: IntCounter,
     decision: Histogram,
-    fallbacks: IntCounter,
+    fallbacks: IntCounterVec,
     incidents: IntGauge,
 }
 
@@ -201,6 +201,10 @@ impl Metrics {
     }
 
     fn begin_closed_sets(&self) {
+        let failures = FailureKind::ALL.map(FailureKind::as_str);
+        for reason in failures.into_iter().chain(["overdue", "queue-full"]) {
+            self.signals.fallbacks.with_label_values(&[reason]);
+        }
         for type_ in EventType::ALL {
             self.rpc.watch_events.with_label_values(&[type_.as_str()]);
         }
@@ -351,7 +355,7 @@ impl Signals {
             unattributed: make.counter(&catalog::SIGNALS_UNATTRIBUTED)?,
             folded: make.counter(&catalog::SIGNALS_FOLDED)?,
             decision: make.histogram(&catalog::DECISION_SECONDS)?,
-            fallbacks: make.counter(&catalog::FALLBACKS)?,
+            fallbacks: make.counters(&catalog::FALLBACKS)?,
             incidents: make.gauge(&catalog::INCIDENTS)?,
         })
     }

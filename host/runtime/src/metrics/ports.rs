@@ -99,8 +99,8 @@ impl device_api_pipeline::Observer for Metrics {
         self.signals.decision.observe(seconds(elapsed));
     }
 
-    fn fallback(&self, _why: &str) {
-        self.signals.fallbacks.inc();
+    fn fallback(&self, why: &str) {
+        self.signals.fallbacks.with_label_values(&[why]).inc();
     }
 
     fn evaluated(&self, policy: &str, failure: Option<FailureKind>, elapsed: Duration) {
