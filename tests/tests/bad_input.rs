@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 use device_api_proto::{native, upstream};
-use device_api_tests::{Node, binary, guests, health_of};
+use device_api_tests::{Node, binary, condition_of, guests, health_of};
 use tonic::Code;
 
 /// Runs a daemon that must refuse to start, and returns its exit code and its last line.
@@ -175,19 +175,14 @@ async fn bad_policies_are_named_and_the_others_judge() -> Result<()> {
     let name = node.uuid(5)?;
     let mut watch = client.watch(0).await?;
     node.sim()?.xid(5, &[79])?;
-    let unhealthy = |gpu: &native::Gpu| health_of(gpu) == native::Health::Unhealthy;
-    let gpu = watch.until(&name, "Unhealthy", unhealthy).await?;
-    let types: Vec<_> = gpu
-        .status
-        .context("no status")?
-        .conditions
-        .into_iter()
-        .map(|condition| condition.r#type)
-        .collect();
-    assert!(
-        types.contains(&"SlowFault".to_owned()) && types.contains(&"XidCriticalError".to_owned()),
-        "{types:?}"
-    );
+    // Both judge in the end, also where a starved machine makes the slow one miss its first deadline.
+    let both = |gpu: &native::Gpu| {
+        ["SlowFault", "XidCriticalError"]
+            .iter()
+            .all(|type_| condition_of(gpu, type_).is_some())
+    };
+    let gpu = watch.until(&name, "judged by both", both).await?;
+    assert_eq!(health_of(&gpu), native::Health::Unhealthy);
     Ok(())
 }
 
