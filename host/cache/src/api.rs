@@ -1,4 +1,4 @@
-//! The store as the API sees it: every method one linearizable operation.
+//! The cache as the API sees it: every method one linearizable operation.
 
 use std::sync::Arc;
 
@@ -6,14 +6,16 @@ use device_api_core::error::ApiError;
 use device_api_core::gpu::Gpu;
 use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
 use device_api_core::ports::Devices;
-use device_api_core::provider::{Caller, Creation, Lease, Merge, ProviderCondition, StatusUpdate};
-use device_api_core::watch::{Event, EventType, Listing, Scope, WatchFrom};
+use device_api_core::provider::{
+    Caller, Creation, Lease, Merge, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
+};
+use device_api_core::selector::Selection;
+use device_api_core::watch::{Event, EventType, Listing, WatchFrom, WatchRequest};
 
-use crate::state::State;
-use crate::store::{Store, check_version};
-use crate::watcher::{Cell, Watcher};
+use crate::cache::{Cache, check_version};
+use crate::watcher::{Bookmarks, Cell, Watcher};
 
-impl Devices for Store {
+impl Devices for Cache {
     type Watch = Watcher;
 
     async fn get(&self, key: &ObjectKey) -> Result<Arc<Gpu>, ApiError> {
@@ -23,39 +25,42 @@ impl Devices for Store {
             .ok_or_else(|| ApiError::NotFound { key: key.clone() })
     }
 
-    async fn list(&self, scope: &Scope) -> Listing {
+    async fn list(&self, selection: &Selection) -> Listing {
         self.pass_barrier(None).await;
         self.read(|state| Listing {
             version: state.version(),
-            gpus: state.objects(scope),
+            gpus: state.objects(selection),
         })
     }
 
-    async fn watch(&self, scope: Scope, from: WatchFrom) -> Result<Watcher, ApiError> {
+    async fn watch(&self, request: WatchRequest) -> Result<Watcher, ApiError> {
         self.pass_barrier(None).await;
+        let WatchRequest {
+            selection,
+            from,
+            exact,
+            bookmarks,
+        } = request;
+        let bounds = &self.config.bounds;
         self.hub.with(|hub| {
-            let events = match from {
-                WatchFrom::Now => self.read(|state| {
-                    let mut gpus = state.objects(&scope);
-                    gpus.sort_by_key(|gpu| gpu.version);
-                    gpus.into_iter()
-                        .map(|gpu| Event {
-                            type_: EventType::Added,
-                            gpu,
-                        })
-                        .collect()
-                }),
-                WatchFrom::After(version) => hub.since(version, self.read(State::version))?,
+            let (events, at) = match from {
+                WatchFrom::Now => (self.initial_state(&selection), hub.newest()),
+                WatchFrom::After(version) => (hub.since(version)?, version),
             };
-            let cell = Arc::new(Cell::new(scope, events));
+            let bookmarks = bookmarks.then(|| {
+                let initial = from == WatchFrom::Now;
+                Bookmarks::new(self.hub.clone(), bounds.bookmark_interval, at, initial)
+            });
+            let exact = exact.then_some(bounds.exact_events);
+            let cell = Arc::new(Cell::new(selection, exact, events));
             hub.register(&cell);
-            Ok(Watcher::new(cell))
+            Ok(Watcher::new(cell, bookmarks))
         })
     }
 
     async fn create(
         &self,
-        _: &Caller,
+        caller: &Caller,
         creation: Creation,
         exclusive: bool,
     ) -> Result<(Arc<Gpu>, bool), ApiError> {
@@ -64,8 +69,9 @@ impl Devices for Store {
             self.pass_barrier(Some(&existing)).await;
         }
         self.pass_barrier(Some(&creation.uuid)).await;
-        self.write(
-            |transaction| match transaction.state.object(&creation.key) {
+        self.client_write(|transaction| {
+            self.check_lease(caller)?;
+            match transaction.state.object(&creation.key) {
                 Some(_) if exclusive => Err(ApiError::AlreadyExists { key: creation.key }),
                 Some(existing) => {
                     check_uuid(existing, &creation.uuid)?;
@@ -75,8 +81,9 @@ impl Devices for Store {
                     transaction.create(creation.key, &creation.uuid, creation.device)?,
                     true,
                 )),
-            },
-        )
+            }
+        })
+        .await
     }
 
     async fn update_spec(
@@ -98,7 +105,11 @@ impl Devices for Store {
         update: StatusUpdate,
     ) -> Result<Arc<Gpu>, ApiError> {
         self.pass_barrier(Some(&self.uuid_of(&update.key)?)).await;
-        self.write_status(caller, &update)
+        self.client_write(|transaction| {
+            self.check_lease(caller)?;
+            self.write_status(transaction, caller, &update)
+        })
+        .await
     }
 
     async fn update_condition(
@@ -118,28 +129,72 @@ impl Devices for Store {
 
     async fn delete(
         &self,
-        _: &Caller,
+        caller: &Caller,
         key: &ObjectKey,
         expected: Option<ResourceVersion>,
     ) -> Result<(), ApiError> {
-        self.write(|transaction| {
+        self.client_write(|transaction| {
+            self.check_lease(caller)?;
             check_version(transaction.state, key, expected)?;
             transaction.delete(key)
         })
+        .await
     }
 
-    async fn register_provider(&self, lease: Lease) -> Result<Lease, ApiError> {
-        self.leases
-            .with(|leases| leases.register(lease, self.clock.boot()))
+    async fn register_provider(&self, registration: Registration) -> Result<Lease, ApiError> {
+        self.register(registration).await
     }
 
     async fn heartbeat(&self, lease_id: &str) -> Result<Lease, ApiError> {
-        self.leases
-            .with(|leases| leases.renew(lease_id, self.clock.boot()))
+        self.renew(lease_id)
     }
 
-    fn provider_of(&self, lease_id: &str) -> Result<Caller, ApiError> {
-        self.leases.with(|leases| leases.caller(lease_id))
+    fn provider_of(&self, lease_id: &str) -> Result<Arc<str>, ApiError> {
+        self.leases.with(|leases| leases.provider_of(lease_id))
+    }
+
+    fn providers(&self) -> Vec<ProviderInfo> {
+        self.known_providers()
+    }
+
+    async fn forget_provider(&self, provider: &str) -> Result<Vec<Arc<str>>, ApiError> {
+        self.forget(provider).await
+    }
+
+    fn connected(&self, identity: &Arc<str>) {
+        self.leases.with(|leases| leases.connected(identity));
+    }
+
+    fn disconnected(&self, identity: &Arc<str>) {
+        let now = self.clock.boot();
+        self.leases
+            .with(|leases| leases.disconnected(identity, now));
+    }
+}
+
+impl Cache {
+    /// What is there, as `Added` in ascending version.
+    fn initial_state(&self, selection: &Selection) -> Vec<Event> {
+        let mut gpus = self.read(|state| state.objects(selection));
+        gpus.sort_by_key(|gpu| gpu.version);
+        gpus.into_iter()
+            .map(|gpu| Event {
+                type_: EventType::Added,
+                gpu,
+                before: None,
+            })
+            .collect()
+    }
+
+    /// A write that waited may find that its provider has been lost meanwhile: then it is none.
+    fn check_lease(&self, caller: &Caller) -> Result<(), ApiError> {
+        match &caller.lease {
+            Some(lease) => self
+                .leases
+                .with(|leases| leases.provider_of(lease))
+                .map(drop),
+            None => Ok(()),
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Weak};
 
 use device_api_core::error::ApiError;
 use device_api_core::ids::ResourceVersion;
-use device_api_core::limits;
 use device_api_core::watch::Event;
 
 use crate::watcher::Cell;
@@ -16,24 +15,42 @@ use crate::watcher::Cell;
 pub(crate) struct Hub {
     watchers: Vec<Weak<Cell>>,
     history: VecDeque<Event>,
+    history_max: usize,
     /// Changes after this version are all in the history.
     oldest: ResourceVersion,
+    /// The first version of this run. Between it and `oldest`, where that is of the run before, lie
+    /// versions that may have been seen and did not survive.
+    first: ResourceVersion,
+    newest: ResourceVersion,
     closed: bool,
 }
 
 impl Hub {
-    pub(crate) fn new(start: ResourceVersion) -> Self {
+    /// `oldest` is the version that the run before left durable, where there is one.
+    pub(crate) fn new(
+        first: ResourceVersion,
+        oldest: Option<ResourceVersion>,
+        history_max: usize,
+    ) -> Self {
         Self {
             watchers: Vec::new(),
             history: VecDeque::new(),
-            oldest: start,
+            history_max,
+            oldest: oldest.unwrap_or(first),
+            first,
+            newest: first,
             closed: false,
         }
     }
 
+    pub(crate) fn newest(&self) -> ResourceVersion {
+        self.newest
+    }
+
     /// Tells the watchers, in the order of versions. Returns how many changes merged into one that
     /// a slow watcher had not been sent yet.
-    pub(crate) fn publish(&mut self, events: Vec<Event>) -> usize {
+    pub(crate) fn publish(&mut self, events: Vec<Event>, newest: ResourceVersion) -> usize {
+        self.newest = newest;
         if events.is_empty() {
             return 0;
         }
@@ -45,39 +62,41 @@ impl Hub {
             merges += events.iter().filter(|event| cell.push(event)).count();
             true
         });
+        self.keep(events);
+        merges
+    }
+
+    /// Adds to the history; the oldest makes room.
+    pub(crate) fn keep(&mut self, events: Vec<Event>) {
         for event in events {
-            if self.history.len() == limits::HISTORY_EVENTS_MAX
+            self.newest = self.newest.max(event.gpu.version);
+            self.history.push_back(event);
+            if self.history.len() > self.history_max
                 && let Some(oldest) = self.history.pop_front()
             {
                 self.oldest = oldest.gpu.version;
             }
-            self.history.push_back(event);
         }
-        merges
     }
 
     /// The changes after `version`.
     ///
     /// # Errors
-    /// [`ApiError::OutOfRange`] where the history does not reach, or nobody was ever given it.
-    pub(crate) fn since(
-        &self,
-        version: ResourceVersion,
-        newest: ResourceVersion,
-    ) -> Result<Vec<Event>, ApiError> {
-        if version < self.oldest || version > newest {
+    /// [`ApiError::OutOfRange`] where the history does not reach, or the version is not known to
+    /// have survived.
+    pub(crate) fn since(&self, version: ResourceVersion) -> Result<Vec<Event>, ApiError> {
+        let lost = self.oldest < version && version < self.first;
+        if version < self.oldest || version > self.newest || lost {
             return Err(ApiError::OutOfRange {
                 asked: version,
                 oldest: self.oldest,
-                newest,
+                newest: self.newest,
             });
         }
-        Ok(self
+        let from = self
             .history
-            .iter()
-            .filter(|event| event.gpu.version > version)
-            .cloned()
-            .collect())
+            .partition_point(|event| event.gpu.version <= version);
+        Ok(self.history.range(from..).cloned().collect())
     }
 
     pub(crate) fn register(&mut self, cell: &Arc<Cell>) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  readers ──▶ barrier (waits for decisions under way) ──▶ gate (read) ──▶ a GPU at one version
-//!  writers ──▶ hub (one at a time) ──▶ gate (write) ──▶ versions ──▶ history, watchers
+//!  writers ──▶ hub (one at a time) ──▶ gate (write) ──▶ versions ──▶ disk, history, watchers
 //! ```
 //!
 //! **Invariant:** no lock guard leaves a function: the gate and the hub take closures. So none lives
@@ -12,13 +12,19 @@
 
 mod api;
 mod barrier;
+#[cfg(test)]
+mod barrier_tests;
+mod cache;
 mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod hub;
 mod leases;
 mod providers;
+mod restore;
 mod state;
-mod store;
+mod transaction;
 mod watcher;
 
-pub use store::{CacheObserver, Store, Unobserved};
+pub use cache::{Cache, CacheObserver, Config, Unobserved};
 pub use watcher::Watcher;

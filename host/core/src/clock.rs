@@ -1,6 +1,7 @@
 //! Time. Wall time is for display; durations run on boot time, which no clock jump moves (C8).
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,6 +40,16 @@ impl BootTime {
     /// Time from `earlier` to `self`; zero where `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.ns.saturating_sub(earlier.ns))
+    }
+}
+
+/// Which boot of the machine it is: boot time of another can't be compared (design C8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootId(pub Arc<str>);
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

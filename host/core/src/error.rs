@@ -25,7 +25,7 @@ pub enum ApiError {
         field: &'static str,
         why: String,
     },
-    /// A bound was hit; the name is that of `core::limits`.
+    /// A bound was hit; the name is that of the setting (docs/limits.md).
     Exhausted {
         limit: &'static str,
         max: usize,
@@ -73,7 +73,7 @@ impl fmt::Display for ApiError {
                 key.name
             ),
             Self::Invalid { field, why } => write!(f, "{field}: {why}"),
-            Self::Exhausted { limit, max } => write!(f, "limit {limit} reached: at most {max}"),
+            Self::Exhausted { limit, max } => write!(f, "limit {limit} reached: at most {max}; see --limit"),
             Self::OutOfRange {
                 asked,
                 oldest,

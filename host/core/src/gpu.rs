@@ -1,6 +1,6 @@
 //! The object the API serves.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::clock::WallTime;
 use crate::condition::{Condition, Evidence, Owner, Polarity, READY};
@@ -23,10 +23,42 @@ pub struct Gpu {
     pub uuid: DeviceUuid,
     pub device: Arc<DeviceInfo>,
     /// In the order of their types; the derived `Ready` is not among them.
-    pub conditions: Vec<Condition>,
+    pub conditions: Arc<[Condition]>,
     pub derived: Derived,
     /// When `Ready` last changed its status.
     pub ready_since: WallTime,
+    pub encoded: Encodings,
+}
+
+/// Room for the bytes that protocols make of a GPU, so that they are made once and not once a reader.
+/// No part of what the GPU is: equal to any other's, and a clone's, which is about to be changed, is
+/// empty.
+#[derive(Debug, Default)]
+pub struct Encodings([OnceLock<Arc<[u8]>>; Self::SLOTS]);
+
+impl Encodings {
+    /// Forms that are kept: one for each dialect of the API.
+    pub const SLOTS: usize = 2;
+
+    /// The bytes in a slot; `make` makes them, once. Past [`Self::SLOTS`], each time.
+    pub fn get_or_make(&self, slot: usize, make: impl FnOnce() -> Arc<[u8]>) -> Arc<[u8]> {
+        match self.0.get(slot) {
+            Some(slot) => slot.get_or_init(make).clone(),
+            None => make(),
+        }
+    }
+}
+
+impl Clone for Encodings {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Encodings {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
 }
 
 impl Gpu {
@@ -89,5 +121,25 @@ impl Gpu {
             counted: false,
             evidence: decider.map_or_else(Vec::<Evidence>::new, |c| c.evidence.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_made_once_a_slot_and_a_clone_starts_empty() {
+        let encodings = Encodings::default();
+        let get = |encodings: &Encodings, slot, byte: u8| {
+            encodings.get_or_make(slot, || vec![byte].into()).to_vec()
+        };
+        assert_eq!(get(&encodings, 0, 1), [1]);
+        assert_eq!(get(&encodings, 0, 2), [1]);
+        assert_eq!(get(&encodings, 1, 3), [3]);
+        assert_eq!(get(&encodings.clone(), 0, 4), [4]);
+        assert_eq!(get(&encodings, Encodings::SLOTS, 5), [5]);
+        assert_eq!(get(&encodings, Encodings::SLOTS, 6), [6]);
+        assert_eq!(encodings, Encodings::default());
     }
 }

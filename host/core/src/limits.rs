@@ -3,15 +3,65 @@
 
 use std::time::Duration;
 
-/// GPUs in the store. The largest NVLink domain a node sees has 72; MIG makes 7 of each; the rest
-/// is room for names that nobody cleans up.
-pub const GPUS_MAX: usize = 1024;
+/// The bounds that a site may set (`--limit NAME=VALUE`, docs/limits.md). All others below are part of
+/// the contract and the same everywhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// GPUs in the store. The largest NVLink domain a node sees has 72; MIG makes 7 of each; the rest
+    /// is room for names that nobody cleans up.
+    pub gpus: usize,
+    /// Conditions of one GPU. Two policies own about a dozen; a node has a handful of providers.
+    pub conditions_per_gpu: usize,
+    /// Providers known at once. One per agent on a node.
+    pub providers: usize,
+    /// Condition types that providers own in all: each provider's dozen, and room for what was
+    /// renamed and not forgotten.
+    pub condition_types: usize,
+    /// How long a read waits for decisions at most, queueing included (design C3).
+    pub barrier_wait: Duration,
+    /// How long any call but a watch may take. Writes that wait for a slow disk are the longest.
+    pub request_time: Duration,
+    /// Changes kept for watches that resume. Each is a pointer to a GPU that the state shares until
+    /// it changes again.
+    pub history_events: usize,
+    /// Changes that an exact watch may be behind before it is ended (design W2).
+    pub exact_events: usize,
+    /// How often an idle watch is told the newest version (design W3).
+    pub bookmark_interval: Duration,
+    /// Watch streams in all, and on one connection: below HTTP/2's streams of a connection, so that
+    /// unary calls get through (design W4).
+    pub watches: usize,
+    pub watches_per_connection: usize,
+    pub streams_per_connection: u32,
+    /// Connections on all listeners: as many as there may be watches, since a client that watches
+    /// needs but one. Fewer where the process may not open as many files.
+    pub connections: usize,
+    /// gRPC message sizes: wire.md's, which deployed clients assume.
+    pub receive_bytes: usize,
+    pub send_bytes: usize,
+}
 
-/// Conditions of one GPU. Two policies own about a dozen; a node has a handful of providers.
-pub const CONDITIONS_PER_GPU_MAX: usize = 64;
-
-/// Providers known at once. One per agent on a node.
-pub const PROVIDERS_MAX: usize = 64;
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            gpus: 1024,
+            conditions_per_gpu: 64,
+            providers: 64,
+            condition_types: 1024,
+            barrier_wait: Duration::from_millis(50),
+            request_time: Duration::from_secs(30),
+            history_events: 4096,
+            exact_events: 1024,
+            bookmark_interval: Duration::from_secs(30),
+            watches: 4096,
+            watches_per_connection: 200,
+            streams_per_connection: 250,
+            connections: 4096,
+            receive_bytes: 4 * 1024 * 1024,
+            send_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
 
 /// Length of an object name, namespace or condition type: what Kubernetes allows for a DNS name.
 pub const NAME_BYTES_MAX: usize = 253;
@@ -54,9 +104,6 @@ pub const FAILED_PER_POLICY_MAX: usize = 64;
 /// Observations kept while nobody knows their device yet (kernel log read before NVML is up).
 pub const UNATTRIBUTED_MAX: usize = 1024;
 
-/// How long a read waits for decisions at most, queueing included (design C3).
-pub const BARRIER_WAIT_MAX: Duration = Duration::from_millis(50);
-
 /// How long after 48 a 63 or 94 may come for it to be a contained error (design H8).
 pub const CONTAINMENT_WINDOW: Duration = Duration::from_millis(100);
 
@@ -86,27 +133,29 @@ pub const CLEARS_PER_VERDICT_MAX: usize = 8;
 pub const OWNED_TYPES_MAX: usize = 32;
 pub const REASONS_PER_TYPE_MAX: usize = 64;
 pub const SUBSCRIPTIONS_MAX: usize = 256;
+/// Evaluations that wait for a policy. The pipeline has one in flight for each GPU, so that of 1,024
+/// GPUs each may have a fault at once; past it, the fallback and a later try.
+pub const EVALUATIONS_WAITING_MAX: usize = 1024;
+/// Devices that NVML is asked about: what a library of a later day, or a broken one, may claim.
+pub const NVML_DEVICES_MAX: usize = 1024;
 /// Policies loaded at once; each has a thread and an instance.
 pub const POLICIES_MAX: usize = 16;
-
-/// Changes kept for watches that resume. Each is a pointer to a GPU that the state shares until it
-/// changes again.
-pub const HISTORY_EVENTS_MAX: usize = 4096;
-
-/// Watch streams in all, and on one connection: below HTTP/2's 250 streams of a connection, so that
-/// unary calls get through (design W4).
-pub const WATCHES_MAX: usize = 4096;
-pub const WATCHES_PER_CONNECTION_MAX: usize = 200;
-pub const STREAMS_PER_CONNECTION_MAX: u32 = 250;
-
-/// gRPC message sizes: wire.md's, which deployed clients assume.
-pub const GRPC_RECEIVE_BYTES_MAX: usize = 4 * 1024 * 1024;
-pub const GRPC_SEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Leases a provider may ask for.
 pub const LEASE_MIN: Duration = Duration::from_secs(1);
 pub const LEASE_MAX: Duration = Duration::from_hours(24);
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Requirements in one selector: more than anyone writes by hand.
+pub const SELECTOR_TERMS_MAX: usize = 32;
+/// Values in one `in (…)` of a selector.
+pub const SELECTOR_VALUES_MAX: usize = 64;
+/// Length of a selector as text.
+pub const SELECTOR_BYTES_MAX: usize = 4096;
+
+/// Versions reserved at once (design C5): what a run may give out before the store must be asked
+/// again. At a million writes a second a quarter of a minute; twice that is lost at a restart at most.
+pub const VERSIONS_RESERVED: u64 = 1 << 24;
 
 /// `sun_path` of a Unix socket address on Linux, its terminating NUL left out.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;

@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use crate::condition::Condition;
 use crate::device::DeviceInfo;
+use crate::durable::{Batch, DeviceMemory, LogPosition, NotDurable};
 use crate::error::ApiError;
 use crate::gpu::Gpu;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
 use crate::policy::{Evaluation, Outcome, PolicyInfo};
-use crate::provider::{Caller, Creation, Lease, ProviderCondition, StatusUpdate};
+use crate::provider::{
+    Caller, Creation, Lease, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
+};
+use crate::selector::Selection;
 use crate::signal::{Observation, Samples, Target};
-use crate::watch::{Event, Listing, Scope, WatchFrom};
+use crate::watch::{Listing, Told, WatchEnd, WatchRequest};
 
 /// Where sources (NVML, the kernel log) put what they see. Called from the sources' own threads;
 /// never blocks on a policy or a reader.
@@ -33,6 +37,9 @@ pub trait SignalSink: Debug + Send + Sync {
 
     /// A candidate answered.
     fn probed(&self, uuid: &DeviceUuid);
+
+    /// The kernel log was read up to here, and whatever it told was observed.
+    fn log_read(&self, position: LogPosition);
 }
 
 /// What NVML is to this node just now.
@@ -72,15 +79,35 @@ pub trait DeviceCache: Debug + Send + Sync {
     /// [`ApiError::Exhausted`] past `GPUS_MAX`.
     fn upsert_device(&self, device: DeviceInfo) -> Result<(), ApiError>;
 
-    /// Changes the conditions of a device as one write; `change` runs under the gate, so it is
-    /// short. Where it changes no content, no version is given out and no watcher hears of it.
-    fn change(&self, uuid: &DeviceUuid, change: &mut dyn FnMut(&mut Vec<Condition>));
+    /// Changes the conditions of a device, and what is remembered of it, as one write. Where that
+    /// changes no content, no version is given out and no watcher hears of it.
+    fn change(&self, uuid: &DeviceUuid, commit: &mut dyn Commit);
+
+    /// How far the kernel log is decided, made durable after all that was changed before.
+    fn log_decided(&self, position: LogPosition);
 
     /// Raises the barrier of a device: reads that begin from now on wait for `seq` to settle.
     fn raise(&self, uuid: &DeviceUuid, seq: SignalSeq);
 
     /// All signals of the device up to `seq` are decided, and the decisions are in the cache.
     fn settle(&self, uuid: &DeviceUuid, seq: SignalSeq);
+}
+
+/// One write of the pipeline: conditions, and what must survive with them.
+pub trait Commit {
+    /// Changes the conditions; they stay in the order of their types. Runs under the gate: be short.
+    fn change(&mut self, conditions: &mut Vec<Condition>);
+
+    /// What to remember of the device; asked after `change`, no reader waits. `None`: as before.
+    fn remember(&mut self) -> Option<DeviceMemory> {
+        None
+    }
+}
+
+impl<F: FnMut(&mut Vec<Condition>)> Commit for F {
+    fn change(&mut self, conditions: &mut Vec<Condition>) {
+        self(conditions);
+    }
 }
 
 /// Writes what is assumed of signals that were not decided in time, and settles them (design C3, H8).
@@ -100,19 +127,36 @@ pub trait Policy: Debug + Send + Sync {
 /// Takes what came of an evaluation.
 pub type Reply = Box<dyn FnOnce(Outcome) + Send>;
 
+/// Makes what is written survive (design C6). Behind it is a disk: nothing here waits for it.
+pub trait StateLog: Debug + Send + Sync {
+    /// Takes what a write changed. Batches become durable in the order in which they were given.
+    fn append(&self, batch: Batch);
+
+    /// Calls `done`, once, when all that was appended before is durable, or can't be made so.
+    fn synced(&self, done: Synced);
+
+    /// Whether the last write to the disk went well; else why not.
+    ///
+    /// # Errors
+    /// Why nothing becomes durable just now.
+    fn writable(&self) -> Result<(), NotDurable>;
+}
+
+/// Is told whether what was appended is durable.
+pub type Synced = Box<dyn FnOnce(Result<(), NotDurable>) + Send>;
+
 /// The store as the API sees it. Reads wait at the barrier (design C2); every method is one
-/// linearizable operation.
+/// linearizable operation. A write is answered when it would survive a kill (design C6).
 pub trait Devices: Debug + Send + Sync + 'static {
     type Watch: WatchStream;
 
     fn get(&self, key: &ObjectKey) -> impl Future<Output = Result<Arc<Gpu>, ApiError>> + Send;
 
-    fn list(&self, scope: &Scope) -> impl Future<Output = Listing> + Send;
+    fn list(&self, selection: &Selection) -> impl Future<Output = Listing> + Send;
 
     fn watch(
         &self,
-        scope: Scope,
-        from: WatchFrom,
+        request: WatchRequest,
     ) -> impl Future<Output = Result<Self::Watch, ApiError>> + Send;
 
     /// Creates a GPU. An existing one is `Err(AlreadyExists)` if `exclusive`, else `(it, false)`.
@@ -157,7 +201,7 @@ pub trait Devices: Debug + Send + Sync + 'static {
     /// Registers a provider, or renews its registration.
     fn register_provider(
         &self,
-        lease: Lease,
+        registration: Registration,
     ) -> impl Future<Output = Result<Lease, ApiError>> + Send;
 
     fn heartbeat(&self, lease_id: &str) -> impl Future<Output = Result<Lease, ApiError>> + Send;
@@ -166,11 +210,25 @@ pub trait Devices: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ApiError::Forbidden`] where it is unknown or has run out.
-    fn provider_of(&self, lease_id: &str) -> Result<Caller, ApiError>;
+    fn provider_of(&self, lease_id: &str) -> Result<Arc<str>, ApiError>;
+
+    /// The providers that own a type or hold a lease, by name.
+    fn providers(&self) -> Vec<ProviderInfo>;
+
+    /// Releases the condition types of a provider and removes its conditions from every GPU; its
+    /// lease ends. Returns the types.
+    fn forget_provider(
+        &self,
+        provider: &str,
+    ) -> impl Future<Output = Result<Vec<Arc<str>>, ApiError>> + Send;
+
+    /// A connection was made, or has ended, of someone who may write (design P2).
+    fn connected(&self, identity: &Arc<str>);
+    fn disconnected(&self, identity: &Arc<str>);
 }
 
 /// Changes as they come.
 pub trait WatchStream: Debug + Send + 'static {
-    /// Waits for changes and takes them all, in ascending version. `None`: the daemon is going down.
-    fn next(&mut self) -> impl Future<Output = Option<Vec<Event>>> + Send;
+    /// Waits for changes and takes them all, in ascending version.
+    fn next(&mut self) -> impl Future<Output = Result<Told, WatchEnd>> + Send;
 }

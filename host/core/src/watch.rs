@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::gpu::Gpu;
 use crate::ids::ResourceVersion;
+use crate::selector::Selection;
 
 /// How an object changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +31,8 @@ impl EventType {
 pub struct Event {
     pub type_: EventType,
     pub gpu: Arc<Gpu>,
+    /// What it was before; `None` where it is new.
+    pub before: Option<Arc<Gpu>>,
 }
 
 /// Where a watch starts.
@@ -64,6 +67,38 @@ impl Scope {
             Self::Namespace(namespace) => gpu.key.namespace == *namespace,
         }
     }
+}
+
+/// What a watch is to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchRequest {
+    pub selection: Selection,
+    pub from: WatchFrom,
+    /// Every change for itself: one that falls behind is ended instead of merged (design W2).
+    pub exact: bool,
+    /// Also tells versions up to which there was nothing (more) to tell (design W3).
+    pub bookmarks: bool,
+}
+
+/// What a watch tells at once.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// In ascending version; never empty.
+    Changes(Vec<Event>),
+    /// All changes up to this version were told. `initial`: the state at the start was, too.
+    Bookmark {
+        version: ResourceVersion,
+        initial: bool,
+    },
+}
+
+/// Why a watch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchEnd {
+    /// The daemon is going down.
+    Closed,
+    /// An exact watch fell behind by more than `max` changes.
+    Behind { max: usize },
 }
 
 /// A list: GPUs that existed together at one version, in the order of their names.

@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use device_api_core::clock::BootId;
+use device_api_core::durable::LogPosition;
 use device_api_core::ids::{DeviceUuid, PciAddress};
-use device_api_core::limits::GPUS_MAX;
 use device_api_core::ports::SignalSink;
 use device_api_core::signal::SignalKind;
 use rustix::fs::{SeekFrom, seek};
@@ -49,6 +50,9 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes read at once from a FIFO or file: a FIFO's default capacity.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Identities kept: the largest NVLink domain that a node sees has 72 GPUs.
+const IDENTITIES_MAX: usize = 1024;
 
 /// How the log is just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,14 +86,15 @@ struct Shared {
     stop: Stop,
     counters: Counters,
     status: Mutex<LogStatus>,
-    /// Which GPU the driver said sits where; at most [`GPUS_MAX`].
+    /// Which GPU the driver said sits where; at most [`IDENTITIES_MAX`].
     identities: Mutex<BTreeMap<PciAddress, DeviceUuid>>,
 }
 
 impl KernelLog {
-    /// Starts to read `path` (`/dev/kmsg`, a FIFO, or a regular file), from its beginning, and hands
-    /// what it tells to `sink`, on a thread of its own. Where `path` can't be opened it is tried
-    /// again for ever. `drill`: whatever it tells is a drill (design N8).
+    /// Starts to read `path` (`/dev/kmsg`, a FIFO, or a regular file) and hands what it tells to `sink`,
+    /// on a thread of its own. Where `path` can't be opened it is tried again for ever. `drill`:
+    /// whatever it tells is a drill (design N8). `from`: reads on from there if it is still the same
+    /// log, else from the beginning (design C7).
     ///
     /// # Errors
     /// Where the process has no descriptor or thread left.
@@ -97,6 +102,8 @@ impl KernelLog {
         path: impl Into<PathBuf>,
         sink: Arc<dyn SignalSink>,
         drill: bool,
+        boot: BootId,
+        from: Option<LogPosition>,
     ) -> Result<Self, StartError> {
         let stop = Stop::new().map_err(|errno| StartError::Event(errno.into()))?;
         let shared = Arc::new(Shared {
@@ -114,6 +121,9 @@ impl KernelLog {
             shared: Arc::clone(&shared),
             assembler: Assembler::default(),
             newest_record: Newest::default(),
+            boot,
+            from,
+            told: None,
         };
         let thread = std::thread::Builder::new()
             .name("kmsg".to_owned())
@@ -196,6 +206,11 @@ struct Reader {
     shared: Arc<Shared>,
     assembler: Assembler,
     newest_record: Newest,
+    boot: BootId,
+    /// Where an earlier run left off; taken when a log is first opened.
+    from: Option<LogPosition>,
+    /// The position that was told last.
+    told: Option<LogPosition>,
 }
 
 impl Reader {
@@ -253,12 +268,28 @@ impl Reader {
     }
 
     fn follow(&mut self, log: &Log) -> End {
+        let from = self.from.take();
         let ended = match log.kind {
-            Kind::Kmsg => self.follow_kmsg(log),
+            Kind::Kmsg => {
+                if let Some(LogPosition::Record { boot, sequence }) = from
+                    && boot == self.boot
+                {
+                    self.newest_record = Newest(Some(sequence));
+                }
+                self.follow_kmsg(log)
+            }
             Kind::Fifo => self.follow_fifo(log),
-            Kind::File => self.follow_file(log),
+            Kind::File => begin(log, from).and_then(|offset| self.follow_file(log, offset)),
         };
         ended.unwrap_or_else(End::Failed)
+    }
+
+    /// Tells how far the log was read, once.
+    fn tell(&mut self, position: LogPosition) {
+        if self.told.as_ref() != Some(&position) {
+            self.sink.log_read(position.clone());
+            self.told = Some(position);
+        }
     }
 
     fn follow_kmsg(&mut self, log: &Log) -> Result<End, Errno> {
@@ -269,6 +300,10 @@ impl Reader {
                 Ok(bytes) => self.record(record.get(..bytes).unwrap_or_default()),
                 Err(Errno::AGAIN) => {
                     self.set_status(LogStatus::Following { caught_up: true });
+                    if let Newest(Some(sequence)) = self.newest_record {
+                        let boot = self.boot.clone();
+                        self.tell(LogPosition::Record { boot, sequence });
+                    }
                     if self.shared.stop.wait(Some(log), None)? == Wake::Stopped {
                         break;
                     }
@@ -322,10 +357,9 @@ impl Reader {
         }
     }
 
-    fn follow_file(&mut self, log: &Log) -> Result<End, Errno> {
+    fn follow_file(&mut self, log: &Log, mut offset: u64) -> Result<End, Errno> {
         let mut lines = Lines::default();
         let mut chunk = vec![0; CHUNK_BYTES];
-        let mut offset: u64 = 0;
         let mut quiet: u32 = 0;
         while !self.shared.stop.is_set() {
             match read(&log.fd, &mut chunk) {
@@ -352,6 +386,9 @@ impl Reader {
             if quiet == QUIET_LOOKS_BEFORE_FLUSH {
                 lines.flush(&mut |line| self.line(&line));
             }
+            if !lines.is_partial() {
+                self.tell(LogPosition::File { id: log.id, offset });
+            }
             if quiet.is_multiple_of(QUIET_LOOKS_PER_CHECK) && log.is_replaced(&self.path) {
                 return Ok(End::Reopen);
             }
@@ -371,7 +408,7 @@ impl Reader {
         };
         if let Parsed::Identity(identity) = &parsed {
             let mut identities = lock(&self.shared.identities);
-            if identities.len() < GPUS_MAX || identities.contains_key(&identity.pci) {
+            if identities.len() < IDENTITIES_MAX || identities.contains_key(&identity.pci) {
                 identities.insert(identity.pci, identity.uuid.clone());
             }
         }
@@ -401,6 +438,16 @@ impl Reader {
                 }
             }
         }
+    }
+}
+
+/// Goes to where an earlier run left off, if this is the file it read and it has not been truncated.
+fn begin(log: &Log, from: Option<LogPosition>) -> Result<u64, Errno> {
+    match from {
+        Some(LogPosition::File { id, offset }) if id == log.id && log.size()? >= offset => {
+            seek(&log.fd, SeekFrom::Start(offset))
+        }
+        Some(_) | None => Ok(0),
     }
 }
 

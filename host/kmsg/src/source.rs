@@ -28,7 +28,7 @@ pub(crate) struct Log {
     pub(crate) fd: OwnedFd,
     pub(crate) kind: Kind,
     /// Device and inode: tells whether the path still means this one.
-    id: (u64, u64),
+    pub(crate) id: (u64, u64),
 }
 
 #[derive(Debug, thiserror::Error)]

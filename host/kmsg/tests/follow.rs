@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use device_api_core::clock::BootId;
 use device_api_core::device::DeviceInfo;
+use device_api_core::durable::LogPosition;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::SignalSink;
 use device_api_core::signal::{Observation, Samples, SignalKind};
@@ -24,7 +26,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
-struct Sink(Sender<Observation>);
+struct Sink(Sender<Observation>, Sender<LogPosition>);
 
 impl SignalSink for Sink {
     fn observe(&self, observation: Observation) {
@@ -42,13 +44,28 @@ impl SignalSink for Sink {
     fn probed(&self, uuid: &DeviceUuid) {
         panic!("the kernel log probes nothing: {uuid}");
     }
+    fn log_read(&self, position: LogPosition) {
+        let _ = self.1.send(position);
+    }
 }
 
 struct Following {
     log: KernelLog,
     seen: Receiver<Observation>,
+    positions: Receiver<LogPosition>,
     path: PathBuf,
     _dir: tempfile::TempDir,
+}
+
+fn start(
+    path: &Path,
+    drill: bool,
+    from: Option<LogPosition>,
+) -> (KernelLog, Receiver<Observation>, Receiver<LogPosition>) {
+    let ((sender, seen), (told, positions)) = (channel(), channel());
+    let sink = Arc::new(Sink(sender, told));
+    let log = KernelLog::start(path, sink, drill, BootId::default(), from).unwrap();
+    (log, seen, positions)
 }
 
 /// Follows `kmsg` in a fresh directory, once `prepare` has made it.
@@ -56,11 +73,11 @@ fn follow(drill: bool, prepare: impl FnOnce(&Path)) -> Following {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kmsg");
     prepare(&path);
-    let (sender, seen) = channel();
-    let log = KernelLog::start(&path, Arc::new(Sink(sender)), drill).unwrap();
+    let (log, seen, positions) = start(&path, drill, None);
     Following {
         log,
         seen,
+        positions,
         path,
         _dir: dir,
     }
@@ -264,19 +281,52 @@ fn the_kernels_own_log_is_read_where_we_may() {
         return;
     };
     drop(device);
-    let (sender, _seen) = channel();
-    let log = KernelLog::start("/dev/kmsg", Arc::new(Sink(sender)), true).unwrap();
-    let end = Instant::now() + DEADLINE;
-    while log.status() != (LogStatus::Following { caught_up: true }) {
-        assert!(
-            Instant::now() < end,
-            "{:?} {:?}",
-            log.status(),
-            log.counts()
-        );
-        std::thread::yield_now();
-    }
+    let (log, _seen, positions) = start(Path::new("/dev/kmsg"), true, None);
+    let position = positions.recv_timeout(DEADLINE).unwrap();
     let counts = log.counts();
     assert!(counts.lines > 0 && counts.cut == 0, "{counts:?}");
     log.stop();
+
+    // C7: the next run reads on, and of another boot from the beginning.
+    let (log, _seen, positions) = start(Path::new("/dev/kmsg"), true, Some(position.clone()));
+    assert!(positions.recv_timeout(DEADLINE).is_ok());
+    let new = log.counts().lines;
+    assert!(new < counts.lines, "{new} of {}", counts.lines);
+    log.stop();
+    let LogPosition::Record { sequence, .. } = position else {
+        panic!("/dev/kmsg has sequence numbers")
+    };
+    let boot = BootId("another".into());
+    let other = LogPosition::Record { boot, sequence };
+    let (log, _seen, positions) = start(Path::new("/dev/kmsg"), true, Some(other));
+    assert!(positions.recv_timeout(DEADLINE).is_ok());
+    assert!(log.counts().lines >= counts.lines);
+}
+
+#[test]
+fn c7_a_file_is_read_on_from_where_an_earlier_run_left_off() {
+    let following = follow(false, |path| {
+        std::fs::write(path, xid(79)).unwrap();
+    });
+    assert_eq!(following.next().code, Some(79));
+    let position = following.positions.recv_timeout(DEADLINE).unwrap();
+    let Following {
+        log, path, _dir, ..
+    } = following;
+    log.stop();
+    append(&path).write_all(xid(48).as_bytes()).unwrap();
+
+    let (log, seen, _positions) = start(&path, false, Some(position.clone()));
+    assert_eq!(seen.recv_timeout(DEADLINE).unwrap().code, Some(48), "79 was told before");
+    log.stop();
+
+    // Another file under that name: all of it is new.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, format!("{}{}\n", xid(13), "x".repeat(500))).unwrap();
+    let LogPosition::File { id, offset } = position else {
+        panic!("a file has a file's position")
+    };
+    let elsewhere = LogPosition::File { id: (id.0, id.1 ^ 1), offset };
+    let (_log, seen, _positions) = start(&path, false, Some(elsewhere));
+    assert_eq!(seen.recv_timeout(DEADLINE).unwrap().code, Some(13));
 }

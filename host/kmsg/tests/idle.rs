@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use device_api_core::clock::BootId;
 use device_api_core::device::DeviceInfo;
+use device_api_core::durable::LogPosition;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::SignalSink;
 use device_api_core::signal::{Observation, Samples};
@@ -30,6 +32,7 @@ impl SignalSink for Sink {
     fn sampled(&self, _: &DeviceUuid, _: Arc<Samples>) {}
     fn probing(&self, _: &[DeviceUuid]) {}
     fn probed(&self, _: &DeviceUuid) {}
+    fn log_read(&self, _: LogPosition) {}
 }
 
 /// CPU time of the reader's thread so far. `None` where there is none.
@@ -67,7 +70,7 @@ fn a_log_without_a_writer_costs_nothing() {
 #[track_caller]
 fn check(path: &Path, writable: bool) {
     let (sender, seen) = channel();
-    let log = KernelLog::start(path, Arc::new(Sink(sender)), false).unwrap();
+    let log = KernelLog::start(path, Arc::new(Sink(sender)), false, BootId::default(), None).unwrap();
     if writable {
         // A writer that came and went: what a reader that watches for the wrong event spins on.
         let mut writer = OpenOptions::new().append(true).open(path).unwrap();

@@ -2,7 +2,7 @@
 
 use device_api_core::device::{DeviceInfo, MigInstance};
 use device_api_core::ids::{DeviceUuid, PciAddress};
-use device_api_core::limits::GPUS_MAX;
+use device_api_core::limits::NVML_DEVICES_MAX;
 use nvml_wrapper::enums::device::DeviceArchitecture;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor};
@@ -34,7 +34,7 @@ pub(crate) struct Inventory {
 pub(crate) fn take(library: &Library) -> Result<Inventory, CallFailed> {
     let count = called("nvmlDeviceGetCount_v2", library.nvml().device_count())?;
     let mut inventory = Inventory::default();
-    let gpus_max = u32::try_from(GPUS_MAX).unwrap_or(u32::MAX);
+    let gpus_max = u32::try_from(NVML_DEVICES_MAX).unwrap_or(u32::MAX);
     for index in 0..count.min(gpus_max) {
         match at_index(library, index) {
             Ok(found) => inventory.found.push(found),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use device_api_core::action::Action;
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{self, Owner, find};
+use device_api_core::condition::{self, Condition, Owner, find};
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::ports::Overdue;
@@ -159,7 +159,7 @@ impl Shared {
         let now = self.clock.wall();
         let (drills, platform) = (self.config.drills, self.config.platform);
         let floors = &self.lane(state, uuid).floors;
-        self.cache.change(uuid, &mut |conditions| {
+        self.cache.change(uuid, &mut |conditions: &mut Vec<Condition>| {
             let Some(old) = find(conditions, type_)
                 .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
             else {
@@ -179,6 +179,8 @@ impl Shared {
             // The policy's word may have been what met a floor.
             floors.publish(conditions, drills, platform, now);
         });
+        // Its timer is no more to be remembered.
+        self.write(state, uuid, &[], &[]);
     }
 }
 

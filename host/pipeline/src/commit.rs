@@ -1,10 +1,12 @@
 //! The commit of a batch (design H4): verdicts, state, timers, floor and fallback as one write.
 
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{self, PROBING, find};
+use device_api_core::condition::{self, Condition, PROBING, find};
+use device_api_core::durable::DeviceMemory;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
 use device_api_core::policy::{Evaluated, PolicyFailure};
+use device_api_core::ports::Commit;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
@@ -65,12 +67,11 @@ impl Shared {
         for pending in again.into_iter().rev() {
             lane.queue.push_front(pending);
         }
-        let written = self.write(state, uuid, &decisions, &signals);
-        self.plan(state, uuid, &decisions, &signals, now);
-        self.plan_quiet(state, uuid, &written, now);
+        self.write(state, uuid, &decisions, &signals);
         let settled = self.lane(state, uuid).settled_through(through);
         self.cache.settle(uuid, settled);
         self.arm_overdue(state, uuid);
+        self.log_decided(state);
         self.observer.decided(now.since(flight.started));
     }
 
@@ -176,51 +177,23 @@ impl Shared {
         self.set_timer(state, key, now.after(backoff(failures)));
     }
 
-    /// Writes decisions, floors and fallbacks of a GPU into the cache, as one write; says which
-    /// verdicts were written.
+    /// Writes decisions, floors and fallbacks of a GPU into the cache, sets the timers that follow, and
+    /// has all of it remembered: one write.
     pub(crate) fn write(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
         decisions: &[(usize, Decision)],
         signals: &[Signal],
-    ) -> Vec<Verdict> {
-        let now = self.clock.wall();
-        let (drills, platform) = (self.config.drills, self.config.platform);
-        let floors = &self.lane(state, uuid).floors;
-        let is_lost = signals
-            .iter()
-            .any(|signal| signal.kind == SignalKind::GpuLost);
-        let mut written = Vec::new();
-        self.cache.change(uuid, &mut |conditions| {
-            for (at, decision) in decisions {
-                let Some(policy) = self.policies.get(*at) else {
-                    continue;
-                };
-                let context = Context {
-                    info: policy.info(),
-                    signals,
-                    drills,
-                    platform,
-                    now,
-                };
-                written.extend(
-                    verdicts::apply(conditions, decision, context)
-                        .into_iter()
-                        .cloned(),
-                );
-            }
-            if is_lost
-                && find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok)
-            {
-                condition::upsert(
-                    conditions,
-                    host_condition(PROBING, Judgement::Ok, "Probed", now),
-                );
-            }
-            floors.publish(conditions, drills, platform, now);
-        });
-        written
+    ) {
+        let mut write = Write {
+            shared: self,
+            state,
+            uuid,
+            decisions,
+            signals,
+        };
+        self.cache.change(uuid, &mut write);
     }
 
     /// Sets the timers that policies ask for. What drills alone have set off is a drill.
@@ -248,7 +221,7 @@ impl Shared {
     }
 
     /// Sets the timers of the conditions that a quiet time clears.
-    fn plan_quiet(&self, state: &mut State, uuid: &DeviceUuid, written: &[Verdict], now: BootTime) {
+    fn plan_quiet(&self, state: &mut State, uuid: &DeviceUuid, written: &[&Verdict], now: BootTime) {
         for verdict in written {
             let key = Key::Quiet {
                 uuid: uuid.clone(),
@@ -295,6 +268,61 @@ impl Shared {
             tracing::warn!(gpu = %uuid, timer = %wake.name, max = limits::WAKES_PER_POLICY_MAX, "timer refused: too many");
             false
         }
+    }
+}
+
+/// One write of a GPU, as the cache asks for it.
+struct Write<'a> {
+    shared: &'a Shared,
+    state: &'a mut State,
+    uuid: &'a DeviceUuid,
+    decisions: &'a [(usize, Decision)],
+    signals: &'a [Signal],
+}
+
+impl Commit for Write<'_> {
+    fn change(&mut self, conditions: &mut Vec<Condition>) {
+        let Self {
+            shared,
+            uuid,
+            decisions,
+            signals,
+            ..
+        } = *self;
+        let now = shared.clock.wall();
+        let (drills, platform) = (shared.config.drills, shared.config.platform);
+        let mut written = Vec::new();
+        for (at, decision) in decisions {
+            let Some(policy) = shared.policies.get(*at) else {
+                continue;
+            };
+            let context = Context {
+                info: policy.info(),
+                signals,
+                drills,
+                platform,
+                now,
+            };
+            written.extend(verdicts::apply(conditions, decision, context));
+        }
+        let is_lost = signals
+            .iter()
+            .any(|signal| signal.kind == SignalKind::GpuLost);
+        if is_lost
+            && find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok)
+        {
+            let probed = host_condition(PROBING, Judgement::Ok, "Probed", now);
+            condition::upsert(conditions, probed);
+        }
+        let floors = &shared.lane(self.state, uuid).floors;
+        floors.publish(conditions, drills, platform, now);
+        let now = shared.clock.boot();
+        shared.plan(self.state, uuid, decisions, signals, now);
+        shared.plan_quiet(self.state, uuid, &written, now);
+    }
+
+    fn remember(&mut self) -> Option<DeviceMemory> {
+        Some(self.shared.memory_of(self.state, self.uuid))
     }
 }
 

@@ -7,6 +7,7 @@ use device_api_core::clock::WallTime;
 use device_api_core::condition::{
     self, Condition, Evidence, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
 };
+use device_api_core::durable::AssumedFault;
 use device_api_core::floor::{self, Floor};
 use device_api_core::limits;
 use device_api_core::signal::{Signal, SignalKind};
@@ -86,6 +87,28 @@ impl Floors {
                 floor,
                 signal: signal.clone(),
             });
+        }
+    }
+
+    /// What is to be remembered: the signals whose floor stands, and what is assumed of others.
+    pub(crate) fn memory(&self, name: impl Fn(usize) -> Option<Arc<str>>) -> (Vec<Signal>, Vec<AssumedFault>) {
+        let standing = self.standing.iter().map(|standing| standing.signal.clone());
+        let assumed = self.fallbacks.iter().map(|fallback| AssumedFault {
+            policy: fallback.policy.and_then(&name),
+            why: fallback.why.clone(),
+            signal: fallback.signal.clone(),
+        });
+        (standing.collect(), assumed.collect())
+    }
+
+    /// A signal's floor stands, as it did in an earlier run.
+    pub(crate) fn restand(&mut self, signal: &Signal) {
+        match floor::of(signal) {
+            Some(floor) => self.stand(floor, signal),
+            None if signal.code == Some(floor::XID_DOUBLE_BIT) => {
+                self.stand(floor::UNCONTAINED_DOUBLE_BIT, signal);
+            }
+            None => {}
         }
     }
 

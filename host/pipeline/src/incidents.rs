@@ -75,6 +75,11 @@ impl Incidents {
         (id, root)
     }
 
+    /// Numbers of an earlier run are not given out again.
+    pub(crate) fn go_on_after(&mut self, used: IncidentId) {
+        self.newest = self.newest.max(used.0);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }

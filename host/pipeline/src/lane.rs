@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use device_api_core::clock::BootTime;
+use device_api_core::durable::PolicyMemory;
 use device_api_core::floor;
 use device_api_core::ids::SignalSeq;
 use device_api_core::limits;
@@ -144,6 +145,8 @@ pub(crate) struct Lane {
     pub(crate) queue: VecDeque<Pending>,
     pub(crate) flight: Option<Flight>,
     pub(crate) slots: Vec<Slot>,
+    /// What policies left behind that are not loaded now.
+    pub(crate) absent: Vec<PolicyMemory>,
     pub(crate) floors: Floors,
     /// The newest signal that was decided; older ones may not be yet.
     decided_max: SignalSeq,
@@ -164,6 +167,7 @@ impl Lane {
             slots: std::iter::repeat_with(Slot::default)
                 .take(policies)
                 .collect(),
+            absent: Vec::new(),
             floors: Floors::default(),
             decided_max: SignalSeq::default(),
             samples: Arc::default(),
@@ -258,6 +262,15 @@ impl Lane {
         flying
             .chain(self.queue.iter_mut())
             .filter(|pending| pending.deadline.is_some())
+    }
+
+    /// Sequence numbers of all signals that no policy has judged yet, and no fallback stands for.
+    pub(crate) fn unjudged(&mut self) -> impl Iterator<Item = SignalSeq> {
+        let flying = self.flight.iter().flat_map(|flight| flight.batch.iter());
+        flying
+            .chain(self.queue.iter())
+            .filter(|pending| pending.deadline.is_some() || !pending.signal.kind.raises_barrier())
+            .map(|pending| pending.signal.seq)
     }
 
     /// Up to where all signals are decided, now that those that reached `through` are.

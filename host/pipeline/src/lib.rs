@@ -23,11 +23,14 @@ mod dispatch;
 mod floors;
 mod incidents;
 mod lane;
+mod logmark;
+mod memory;
 mod pipeline;
 mod readings;
 mod timers;
 mod undecided;
 mod verdicts;
 
+pub use memory::Memories;
 pub use pipeline::{Config, Observer, Pipeline, Unobserved};
 pub use verdicts::Drills;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use device_api_core::action::Platform;
 use device_api_core::clock::Clock;
-use device_api_core::condition::{self, PROBING, find};
+use device_api_core::condition::{self, Condition, PROBING, find};
 use device_api_core::device::DeviceInfo;
+use device_api_core::durable::LogPosition;
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::limits;
@@ -24,6 +25,8 @@ use crate::dispatch::Call;
 use crate::floors::host_condition;
 use crate::incidents::Incidents;
 use crate::lane::{Enqueued, Lane, Pending};
+use crate::logmark::LogMark;
+use crate::memory::Memories;
 use crate::timers::{Key, Timers};
 use crate::verdicts::Drills;
 
@@ -62,6 +65,8 @@ impl Observer for Unobserved {
 pub struct Config {
     pub drills: Drills,
     pub platform: Platform,
+    /// How long readers wait for a decision at most (design C3).
+    pub barrier_wait: Duration,
 }
 
 /// The pipeline of one node. Dropping it stops its timer thread.
@@ -72,7 +77,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the pipeline and its timer thread. At most [`limits::POLICIES_MAX`] policies are
+    /// Starts the pipeline and its timer thread, with what it remembers of an earlier run. At most [`limits::POLICIES_MAX`] policies are
     /// asked; the caller refuses more.
     ///
     /// # Errors
@@ -83,6 +88,7 @@ impl Pipeline {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
         config: Config,
+        memories: Memories,
     ) -> std::io::Result<Self> {
         let shared = Arc::new_cyclic(|me| Shared {
             state: Mutex::new(State::default()),
@@ -94,6 +100,7 @@ impl Pipeline {
             observer,
             config,
         });
+        shared.restore(memories);
         let timer = std::thread::Builder::new()
             .name("signal-timer".to_owned())
             .spawn({
@@ -138,7 +145,8 @@ pub(crate) struct State {
     pub(crate) timers: Timers,
     pub(crate) next_flight: u64,
     pub(crate) stopped: bool,
-    incidents: Incidents,
+    pub(crate) incidents: Incidents,
+    pub(crate) log: LogMark,
     /// Seen before anybody knew their device.
     unattributed: VecDeque<Observation>,
     newest: u64,
@@ -196,7 +204,7 @@ impl Shared {
         recipients: u32,
     ) -> Vec<Call> {
         let holds_readers = signal.kind.raises_barrier();
-        let deadline = holds_readers.then(|| signal.observed_boot.after(limits::BARRIER_WAIT_MAX));
+        let deadline = holds_readers.then(|| signal.observed_boot.after(self.config.barrier_wait));
         self.watch_containment(state, uuid, &signal);
         let lane = self.lane(state, uuid);
         lane.overtake(&signal);
@@ -316,7 +324,7 @@ impl Shared {
     /// Ends the probing of a device.
     fn end_probing(&self, uuid: &DeviceUuid) {
         let now = self.clock.wall();
-        self.cache.change(uuid, &mut |conditions| {
+        self.cache.change(uuid, &mut |conditions: &mut Vec<Condition>| {
             if find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok) {
                 condition::upsert(
                     conditions,
@@ -402,7 +410,7 @@ impl SignalSink for Shared {
     fn probing(&self, candidates: &[DeviceUuid]) {
         let now = self.clock.wall();
         for uuid in candidates {
-            self.cache.change(uuid, &mut |conditions| {
+            self.cache.change(uuid, &mut |conditions: &mut Vec<Condition>| {
                 let mut probing = host_condition(PROBING, Judgement::Unknown, "Probing", now);
                 probing.severity = Severity::Warning;
                 "NVML does not tell of this GPU just now; it is being asked."
@@ -414,5 +422,13 @@ impl SignalSink for Shared {
 
     fn probed(&self, uuid: &DeviceUuid) {
         self.end_probing(uuid);
+    }
+
+    fn log_read(&self, position: LogPosition) {
+        let mut state = self.lock();
+        let newest = SignalSeq(state.newest);
+        let is_held = !state.unattributed.is_empty();
+        state.log.read(position, newest, is_held);
+        self.log_decided(&mut state);
     }
 }

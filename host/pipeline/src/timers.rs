@@ -1,6 +1,6 @@
 //! Timers on boot time: one for each key, a later setting replaces the earlier.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use device_api_core::clock::BootTime;
 use device_api_core::ids::DeviceUuid;
@@ -24,33 +24,61 @@ pub(crate) enum Key {
     Quiet { uuid: DeviceUuid, condition: String },
 }
 
+impl Key {
+    fn uuid(&self) -> &DeviceUuid {
+        match self {
+            Self::Overdue(uuid)
+            | Self::Containment { uuid, .. }
+            | Self::Wake { uuid, .. }
+            | Self::Retry { uuid, .. }
+            | Self::Quiet { uuid, .. } => uuid,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    due: HashMap<Key, BootTime>,
+    due: HashMap<DeviceUuid, BTreeMap<Key, BootTime>>,
     order: BTreeSet<(BootTime, Key)>,
 }
 
 impl Timers {
     pub(crate) fn set(&mut self, key: Key, due: BootTime) {
         self.cancel(&key);
-        self.due.insert(key.clone(), due);
+        let of_device = self.due.entry(key.uuid().clone()).or_default();
+        of_device.insert(key.clone(), due);
         self.order.insert((due, key));
     }
 
     pub(crate) fn cancel(&mut self, key: &Key) {
-        if let Some(due) = self.due.remove(key) {
+        if let Some(due) = self.forget(key) {
             self.order.remove(&(due, key.clone()));
         }
     }
 
+    fn forget(&mut self, key: &Key) -> Option<BootTime> {
+        let of_device = self.due.get_mut(key.uuid())?;
+        let due = of_device.remove(key);
+        if of_device.is_empty() {
+            self.due.remove(key.uuid());
+        }
+        due
+    }
+
     pub(crate) fn is_set(&self, key: &Key) -> bool {
-        self.due.contains_key(key)
+        self.of(key.uuid()).any(|(set, _)| set == key)
+    }
+
+    /// The timers that run for a device.
+    pub(crate) fn of(&self, uuid: &DeviceUuid) -> impl Iterator<Item = (&Key, BootTime)> {
+        let of_device = self.due.get(uuid).into_iter().flatten();
+        of_device.map(|(key, due)| (key, *due))
     }
 
     /// How many of one policy's own timers run for a device.
     pub(crate) fn wakes(&self, of: &DeviceUuid, by: usize) -> usize {
-        let is_own = |key: &&Key| matches!(key, Key::Wake { uuid, policy, .. } if uuid == of && *policy == by);
-        self.due.keys().filter(is_own).count()
+        let is_own = |(key, _): &(&Key, BootTime)| matches!(key, Key::Wake { policy, .. } if *policy == by);
+        self.of(of).filter(is_own).count()
     }
 
     pub(crate) fn next(&self) -> Option<BootTime> {
@@ -61,7 +89,7 @@ impl Timers {
     pub(crate) fn take_due(&mut self, now: BootTime) -> Option<Key> {
         self.order.first().filter(|(due, _)| *due <= now)?;
         let (_, key) = self.order.pop_first()?;
-        self.due.remove(&key);
+        self.forget(&key);
         Some(key)
     }
 }

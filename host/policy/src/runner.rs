@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use device_api_core::limits::GPUS_MAX;
+use device_api_core::limits::EVALUATIONS_WAITING_MAX;
 use device_api_core::policy::{
     Evaluated, Evaluation, FailureKind, Outcome, PolicyFailure, PolicyInfo,
 };
@@ -31,9 +31,6 @@ use crate::data::GuestData;
 use crate::telemetry::{PolicyCounters, Telemetry};
 use crate::validate::{Invalid, decision, info};
 use crate::world::HealthWorld;
-
-/// Evaluations that wait for a policy. The pipeline has one in flight for each GPU.
-const QUEUE_MAX: usize = GPUS_MAX;
 
 /// Longest text of a failure: it goes into a condition's message and the log.
 const DETAIL_BYTES_MAX: usize = 1024;
@@ -73,7 +70,7 @@ impl Drop for Job {
 
 impl LoadedPolicy {
     pub(crate) fn spawn(runner: Runner, origin: &str) -> std::io::Result<Self> {
-        let (queue, jobs) = sync_channel(QUEUE_MAX);
+        let (queue, jobs) = sync_channel(EVALUATIONS_WAITING_MAX);
         let closing = Arc::new(AtomicBool::new(false));
         let (info, telemetry) = (
             Arc::clone(&runner.info),
@@ -120,7 +117,7 @@ impl Policy for LoadedPolicy {
         if let Err(TrySendError::Full(job)) = queue.try_send(job) {
             self.telemetry.failed(FailureKind::Unavailable);
             job.answer(Err(unavailable(&format!(
-                "{QUEUE_MAX} evaluations wait already"
+                "{EVALUATIONS_WAITING_MAX} evaluations wait already"
             ))));
         }
     }

@@ -267,6 +267,9 @@ impl Recorder {
 }
 
 impl SignalSink for Recorder {
+    fn log_read(&self, position: device_api_core::durable::LogPosition) {
+        panic!("NVML reads no kernel log: {position:?}");
+    }
     fn observe(&self, observation: Observation) {
         self.record(Said::Observed(observation));
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use device_api_core::action::Action;
-use device_api_core::limits::GPUS_MAX;
+use device_api_core::limits::EVALUATIONS_WAITING_MAX;
 use device_api_core::policy::FailureKind;
 use device_api_core::ports::Policy;
 use device_api_core::verdict::{ClearOn, Decision, PolicyState};
@@ -280,14 +280,14 @@ fn evaluate_does_not_wait_and_every_call_is_answered_once() {
     let policy = load(rogue());
     let gate = hold(&policy);
     let (answer, answers) = mpsc::channel();
-    for call in 0..GPUS_MAX + 2 {
+    for call in 0..EVALUATIONS_WAITING_MAX + 2 {
         let answer = answer.clone();
         let reply = Box::new(move |outcome| answer.send((call, outcome)).unwrap());
         policy.evaluate(evaluation(vec![at_ms(FINE)], PolicyState::new()), reply);
     }
     drop(answer);
     // The queue is bounded: the two that are too many are told at once.
-    for call in [GPUS_MAX, GPUS_MAX + 1] {
+    for call in [EVALUATIONS_WAITING_MAX, EVALUATIONS_WAITING_MAX + 1] {
         let (told, outcome) = answers.try_recv().unwrap();
         assert_eq!(told, call);
         failed(
@@ -307,7 +307,7 @@ fn evaluate_does_not_wait_and_every_call_is_answered_once() {
             failed(outcome, FailureKind::Unavailable, "thread is gone");
         }
     }
-    assert_eq!(calls, (0..GPUS_MAX).collect::<Vec<_>>());
+    assert_eq!(calls, (0..EVALUATIONS_WAITING_MAX).collect::<Vec<_>>());
 }
 
 #[test]

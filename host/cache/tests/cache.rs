@@ -1,4 +1,4 @@
-//! The store through its ports, as the pipeline and the API use it.
+//! The cache through its ports, as the pipeline and the API use it.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use device_api_cache::{Store, Unobserved};
+use device_api_cache::{Cache, Config, Unobserved, Watcher};
 use device_api_core::action::Action;
 use device_api_core::clock::{ManualClock, WallTime};
 use device_api_core::condition::{self, Condition, Owner, Polarity, Status};
@@ -16,14 +16,17 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::error::ApiError;
 use device_api_core::health::Health;
 use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
-use device_api_core::limits;
+use device_api_core::limits::Bounds;
 use device_api_core::ports::{DeviceCache, Devices, Overdue, WatchStream};
-use device_api_core::provider::{Caller, Creation, Lease, Merge, ProviderCondition, StatusUpdate};
+use device_api_core::provider::{
+    Caller, Creation, Merge, ProviderCondition, Registration, StatusUpdate,
+};
+use device_api_core::selector::Selection;
 use device_api_core::verdict::{Judgement, Severity};
-use device_api_core::watch::{Event, EventType, Scope, WatchFrom};
+use device_api_core::watch::{Event, EventType, Scope, Told, WatchFrom, WatchRequest};
 
 struct Rig {
-    store: Arc<Store>,
+    store: Arc<Cache>,
     clock: Arc<ManualClock>,
 }
 
@@ -31,8 +34,35 @@ fn rig() -> Rig {
     let clock = Arc::new(ManualClock::default());
     clock.advance(Duration::from_secs(1_800_000_000));
     Rig {
-        store: Arc::new(Store::in_memory(clock.clone(), Arc::new(Unobserved))),
+        store: Arc::new(Cache::in_memory(
+            Config::default(),
+            clock.clone(),
+            Arc::new(Unobserved),
+        )),
         clock,
+    }
+}
+
+fn asks(scope: Scope, from: WatchFrom) -> WatchRequest {
+    WatchRequest {
+        selection: Selection::of(scope),
+        from,
+        exact: false,
+        bookmarks: false,
+    }
+}
+
+/// The next set of changes; `None`: the watch has ended.
+trait Sets {
+    async fn set(&mut self) -> Option<Vec<Event>>;
+}
+
+impl Sets for Watcher {
+    async fn set(&mut self) -> Option<Vec<Event>> {
+        match self.next().await {
+            Ok(Told::Changes(events)) => Some(events),
+            Ok(Told::Bookmark { .. }) | Err(_) => None,
+        }
     }
 }
 
@@ -47,6 +77,9 @@ fn key(n: u32) -> ObjectKey {
 fn caller(name: &str) -> Caller {
     Caller {
         provider: name.into(),
+        identity: name.into(),
+        connection: 1,
+        lease: None,
     }
 }
 
@@ -90,9 +123,10 @@ impl Rig {
     }
 
     fn judge(&self, n: u32, state: Judgement) {
-        self.store.change(&uuid(n), &mut |conditions| {
-            condition::upsert(conditions, host_says(state));
-        });
+        self.store
+            .change(&uuid(n), &mut |conditions: &mut Vec<Condition>| {
+                condition::upsert(conditions, host_says(state));
+            });
     }
 
     async fn health(&self, n: u32) -> Health {
@@ -100,7 +134,7 @@ impl Rig {
     }
 
     async fn version(&self) -> ResourceVersion {
-        self.store.list(&Scope::All).await.version
+        self.store.list(&Selection::all()).await.version
     }
 }
 
@@ -145,14 +179,14 @@ async fn c2_reads_wait_for_the_decision_and_never_answer_the_state_before_it() {
     });
     let list = tokio::spawn({
         let store = rig.store.clone();
-        async move { store.list(&Scope::All).await.gpus[0].derived.health }
+        async move { store.list(&Selection::all()).await.gpus[0].derived.health }
     });
     let watch = tokio::spawn({
         let store = rig.store.clone();
         async move {
-            let mut watch = store.watch(Scope::All, WatchFrom::Now).await.unwrap();
+            let mut watch = store.watch(asks(Scope::All, WatchFrom::Now)).await.unwrap();
             watch
-                .next()
+                .set()
                 .await
                 .unwrap()
                 .iter()
@@ -175,12 +209,12 @@ async fn c2_reads_wait_for_the_decision_and_never_answer_the_state_before_it() {
 }
 
 #[derive(Debug)]
-struct Fallback(Mutex<Vec<SignalSeq>>, Arc<Store>);
+struct Fallback(Mutex<Vec<SignalSeq>>, Arc<Cache>);
 
 impl Overdue for Fallback {
     fn overdue(&self, uuid: &DeviceUuid, seq: SignalSeq) {
         self.0.lock().unwrap().push(seq);
-        self.1.change(uuid, &mut |conditions| {
+        self.1.change(uuid, &mut |conditions: &mut Vec<Condition>| {
             condition::upsert(conditions, host_says(Judgement::Problem));
         });
         self.1.settle(uuid, seq);
@@ -197,7 +231,7 @@ async fn c3_when_the_bound_passes_the_fallback_is_written_before_the_reader_goes
     rig.store.raise(&uuid(0), SignalSeq(7));
     let started = tokio::time::Instant::now();
     assert_eq!(rig.health(0).await, Health::Unhealthy);
-    assert_eq!(started.elapsed(), limits::BARRIER_WAIT_MAX);
+    assert_eq!(started.elapsed(), Bounds::default().barrier_wait);
     assert_eq!(*fallback.0.lock().unwrap(), [SignalSeq(7)]);
 }
 
@@ -208,8 +242,12 @@ async fn w1_a_watch_starts_with_the_state_or_resumes_after_a_version() {
     rig.register(0);
     let seen = rig.version().await;
     rig.judge(1, Judgement::Problem);
-    let mut now = rig.store.watch(Scope::All, WatchFrom::Now).await.unwrap();
-    let start = now.next().await.unwrap();
+    let mut now = rig
+        .store
+        .watch(asks(Scope::All, WatchFrom::Now))
+        .await
+        .unwrap();
+    let start = now.set().await.unwrap();
     assert_eq!(
         told(&start),
         [
@@ -220,15 +258,15 @@ async fn w1_a_watch_starts_with_the_state_or_resumes_after_a_version() {
     assert!(start.is_sorted_by_key(|event| event.gpu.version));
     let mut resumed = rig
         .store
-        .watch(Scope::All, WatchFrom::After(seen))
+        .watch(asks(Scope::All, WatchFrom::After(seen)))
         .await
         .unwrap();
     assert_eq!(
-        told(&resumed.next().await.unwrap()),
+        told(&resumed.set().await.unwrap()),
         [(EventType::Modified, "GPU-1".to_owned())]
     );
     rig.store.delete(&caller("x"), &key(0), None).await.unwrap();
-    let deleted = resumed.next().await.unwrap();
+    let deleted = resumed.set().await.unwrap();
     assert_eq!(told(&deleted), [(EventType::Deleted, "GPU-0".to_owned())]);
     assert_eq!(
         deleted[0].gpu.version,
@@ -245,12 +283,12 @@ async fn w1_only_a_watch_is_out_of_range_when_too_old_or_from_the_future() {
     for asked in [ResourceVersion(1), ResourceVersion(newest.0 + 1)] {
         let refused = rig
             .store
-            .watch(Scope::All, WatchFrom::After(asked))
+            .watch(asks(Scope::All, WatchFrom::After(asked)))
             .await
             .unwrap_err();
         assert!(matches!(refused, ApiError::OutOfRange { .. }), "{refused}");
     }
-    for n in 0..=limits::HISTORY_EVENTS_MAX {
+    for n in 0..=Bounds::default().history_events {
         rig.judge(
             0,
             if n % 2 == 0 {
@@ -262,7 +300,7 @@ async fn w1_only_a_watch_is_out_of_range_when_too_old_or_from_the_future() {
     }
     let refused = rig
         .store
-        .watch(Scope::All, WatchFrom::After(newest))
+        .watch(asks(Scope::All, WatchFrom::After(newest)))
         .await
         .unwrap_err();
     assert!(
@@ -272,10 +310,10 @@ async fn w1_only_a_watch_is_out_of_range_when_too_old_or_from_the_future() {
     let kept = ResourceVersion(newest.0 + 1);
     assert_eq!(
         rig.store
-            .watch(Scope::All, WatchFrom::After(kept))
+            .watch(asks(Scope::All, WatchFrom::After(kept)))
             .await
             .unwrap()
-            .next()
+            .set()
             .await
             .unwrap()
             .len(),
@@ -288,8 +326,12 @@ async fn w2_a_slow_watcher_gets_the_newest_state_once_for_each_gpu() {
     let rig = rig();
     rig.register(0);
     rig.register(1);
-    let mut watch = rig.store.watch(Scope::All, WatchFrom::Now).await.unwrap();
-    watch.next().await.unwrap();
+    let mut watch = rig
+        .store
+        .watch(asks(Scope::All, WatchFrom::Now))
+        .await
+        .unwrap();
+    watch.set().await.unwrap();
     for n in 0..1001 {
         rig.judge(
             0,
@@ -301,7 +343,7 @@ async fn w2_a_slow_watcher_gets_the_newest_state_once_for_each_gpu() {
         );
     }
     rig.judge(1, Judgement::Ok);
-    let events = watch.next().await.unwrap();
+    let events = watch.set().await.unwrap();
     assert_eq!(
         told(&events),
         [
@@ -328,13 +370,20 @@ async fn namespaces_are_compared_exactly() {
     }
     assert_eq!(
         rig.store
-            .list(&Scope::from_wire("default"))
+            .list(&Selection::of(Scope::from_wire("default")))
             .await
             .gpus
             .len(),
         1
     );
-    assert_eq!(rig.store.list(&Scope::from_wire("")).await.gpus.len(), 2);
+    assert_eq!(
+        rig.store
+            .list(&Selection::of(Scope::from_wire("")))
+            .await
+            .gpus
+            .len(),
+        2
+    );
 }
 
 #[tokio::test]
@@ -456,13 +505,17 @@ async fn p1_a_policys_types_are_reserved_before_it_first_writes() {
 async fn p2_a_lost_providers_health_turns_unknown_and_its_problems_stay() {
     let rig = rig();
     rig.register(0);
-    let wanted = Lease {
+    let wanted = Registration {
         provider: "agent".into(),
+        identity: "uid:7".into(),
         duration: Duration::from_secs(10),
-        id: "".into(),
     };
     let lease = rig.store.register_provider(wanted).await.unwrap();
-    let agent = rig.store.provider_of(&lease.id).unwrap();
+    assert_eq!(&*rig.store.provider_of(&lease.id).unwrap(), "agent");
+    let agent = Caller {
+        lease: Some(lease.id.clone()),
+        ..caller("agent")
+    };
     rig.store
         .update_condition(&agent, &key(0), said("Fine", Status::False))
         .await
@@ -525,7 +578,7 @@ async fn a_spec_is_immutable_and_says_so() {
 #[tokio::test]
 async fn the_store_is_bounded() {
     let rig = rig();
-    for n in 0..limits::GPUS_MAX {
+    for n in 0..Bounds::default().gpus {
         rig.register(n as u32);
     }
     let refused = rig
@@ -533,13 +586,7 @@ async fn the_store_is_bounded() {
         .upsert_device(DeviceInfo::bare(DeviceUuid::new("GPU-more")))
         .unwrap_err();
     assert!(
-        matches!(
-            refused,
-            ApiError::Exhausted {
-                limit: "GPUS_MAX",
-                ..
-            }
-        ),
+        matches!(refused, ApiError::Exhausted { limit: "gpus", .. }),
         "{refused}"
     );
 }
@@ -547,15 +594,19 @@ async fn the_store_is_bounded() {
 #[tokio::test]
 async fn w4_closing_ends_watches_now_and_later() {
     let rig = rig();
-    let mut watch = rig.store.watch(Scope::All, WatchFrom::Now).await.unwrap();
+    let mut watch = rig
+        .store
+        .watch(asks(Scope::All, WatchFrom::Now))
+        .await
+        .unwrap();
     rig.store.close();
-    assert_eq!(watch.next().await, None);
+    assert_eq!(watch.set().await, None);
     assert_eq!(
         rig.store
-            .watch(Scope::All, WatchFrom::Now)
+            .watch(asks(Scope::All, WatchFrom::Now))
             .await
             .unwrap()
-            .next()
+            .set()
             .await,
         None
     );

@@ -1,0 +1,194 @@
+//! What a run begins with: what the run before left durable, and nothing healed (design C7).
+//!
+//! | what was durable | comes back as |
+//! | --- | --- |
+//! | a problem | the same problem |
+//! | a problem that a reboot clears, after one | nothing: it is over |
+//! | a provider's ok | Unknown, reason `Restarted`, until the provider writes it again |
+//! | a policy's or the host's ok | nothing, until it is observed again |
+//! | an object | itself, as a new version, since what it shows has changed |
+//! | a lease, in the same boot | itself, with its whole duration before it |
+//!
+//! So no GPU comes back Healthy before something has been observed of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use device_api_core::clock::{BootId, Clock, WallTime};
+use device_api_core::condition::{Condition, Owner};
+use device_api_core::durable::{Change, DeviceRecord, ObjectRecord, Snapshot, Start};
+use device_api_core::gpu::Gpu;
+use device_api_core::health::Derived;
+use device_api_core::ids::{DeviceUuid, ResourceVersion};
+use device_api_core::verdict::{ClearOn, Judgement};
+use device_api_core::watch::{Event, EventType};
+
+use crate::cache::Config;
+use crate::hub::Hub;
+use crate::leases::Leases;
+use crate::state::{Record, State, object_record};
+
+/// Reason of a provider's condition that was fine before a restart.
+pub(crate) const RESTARTED: &str = "Restarted";
+
+/// What a node reboot ends, since it resets the GPUs and loads the driver anew.
+const ENDED_BY_REBOOT: [ClearOn; 3] = [
+    ClearOn::NodeReboot,
+    ClearOn::GpuReset,
+    ClearOn::DriverRebind,
+];
+
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) state: State,
+    pub(crate) hub: Hub,
+    pub(crate) leases: Leases,
+    /// What is not as it was.
+    pub(crate) changes: Vec<Change>,
+}
+
+pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn Clock) -> Restored {
+    // One version of its own for the start: what an earlier run may have shown under `base` and lost
+    // is never taken for what is here.
+    let first = ResourceVersion(start.base.0 + 1);
+    let history_max = config.bounds.history_events;
+    let Some(snapshot) = start.snapshot else {
+        return Restored {
+            state: State::new(first),
+            hub: Hub::new(first, None, history_max),
+            leases: Leases::restored(Vec::new(), &config.connection_leases, clock.boot()),
+            changes: Vec::new(),
+        };
+    };
+    let Snapshot {
+        version,
+        boot: written_in,
+        devices,
+        mut objects,
+        claims,
+        leases,
+        ..
+    } = snapshot;
+    let rebooted = written_in != *boot;
+    let now = clock.wall();
+    let mut state = State::new(first);
+    let mut changes = Vec::new();
+    let mut before = HashMap::new();
+    for old in devices {
+        let (record, kept) = device(&old, rebooted, now);
+        if !kept {
+            changes.push(Change::Device(record.durable()));
+        }
+        before.insert(old.info.uuid.clone(), old);
+        state.records.insert(record.info.uuid.clone(), record);
+    }
+    for claim in claims {
+        state.claims.insert(claim.type_.clone(), claim);
+    }
+    objects.sort_by_key(|object| object.version);
+    let mut hub = Hub::new(first, Some(version), history_max);
+    for object in objects {
+        let Some(event) = revive(&mut state, &before, object, now) else {
+            continue;
+        };
+        changes.push(Change::Object(object_record(&event.gpu)));
+        hub.keep(vec![event]);
+    }
+    let gone = if rebooted { leases.clone() } else { Vec::new() };
+    changes.extend(
+        gone.into_iter()
+            .map(|lease| Change::LeaseGone(lease.provider)),
+    );
+    let leases = if rebooted { Vec::new() } else { leases };
+    Restored {
+        state,
+        hub,
+        leases: Leases::restored(leases, &config.connection_leases, clock.boot()),
+        changes,
+    }
+}
+
+/// The record of a device, and whether its conditions are all as they were.
+fn device(old: &DeviceRecord, rebooted: bool, now: WallTime) -> (Record, bool) {
+    let conditions: Arc<[Condition]> = old
+        .conditions
+        .iter()
+        .filter_map(|condition| restored(condition, rebooted, now))
+        .collect();
+    let kept = conditions == old.conditions;
+    let mut record = Record::new(old.info.clone(), conditions);
+    record.is_deleted = old.is_deleted;
+    (record, kept)
+}
+
+fn restored(old: &Condition, rebooted: bool, now: WallTime) -> Option<Condition> {
+    let is_providers = matches!(old.owner, Owner::Provider(_));
+    match old.state {
+        Judgement::Problem => {
+            let is_over = rebooted
+                && !is_providers
+                && old
+                    .clears
+                    .iter()
+                    .any(|clear| ENDED_BY_REBOOT.contains(&clear.on));
+            (!is_over).then(|| old.clone())
+        }
+        Judgement::Unknown => Some(old.clone()),
+        Judgement::Ok if is_providers => Some(Condition {
+            state: Judgement::Unknown,
+            reason: RESTARTED.to_owned(),
+            message: last_said(old),
+            transition: now,
+            ..old.clone()
+        }),
+        Judgement::Ok => None,
+    }
+}
+
+/// What a condition said before it came to be doubted, within the bound of a message.
+pub(crate) fn last_said(old: &Condition) -> String {
+    let said = format!("Last said: {}: {}", old.reason, old.message);
+    let end = said.floor_char_boundary(device_api_core::limits::MESSAGE_BYTES_MAX);
+    said.get(..end).unwrap_or_default().to_owned()
+}
+
+/// Puts an object into the state again, as a new version.
+fn revive(
+    state: &mut State,
+    devices: &HashMap<DeviceUuid, DeviceRecord>,
+    object: ObjectRecord,
+    now: WallTime,
+) -> Option<Event> {
+    let old = devices.get(&object.uuid)?;
+    let (info, conditions) = {
+        let record = state.record(&object.uuid)?;
+        (record.info.clone(), record.conditions.clone())
+    };
+    let mut gpu = Gpu {
+        key: object.key,
+        uid: object.uid,
+        generation: object.generation,
+        created: object.created,
+        version: object.version,
+        uuid: object.uuid,
+        device: old.info.clone(),
+        conditions: old.conditions.clone(),
+        derived: Derived::default(),
+        ready_since: object.ready_since,
+        encoded: Default::default(),
+    };
+    gpu.rederive(object.ready_since);
+    gpu.ready_since = object.ready_since;
+    let before = Arc::new(gpu.clone());
+    gpu.device = info;
+    gpu.conditions = conditions;
+    gpu.rederive(now);
+    gpu.version = state.next_version();
+    let gpu = Arc::new(gpu);
+    state.insert(gpu.clone());
+    Some(Event {
+        type_: EventType::Modified,
+        gpu,
+        before: Some(before),
+    })
+}

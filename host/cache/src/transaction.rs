@@ -1,0 +1,248 @@
+//! One write: what it changes, what watchers are told of it, and what must survive.
+
+use std::sync::Arc;
+
+use device_api_core::clock::WallTime;
+use device_api_core::condition::Condition;
+use device_api_core::device::DeviceInfo;
+use device_api_core::durable::Change;
+use device_api_core::error::ApiError;
+use device_api_core::gpu::Gpu;
+use device_api_core::health::Derived;
+use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
+use device_api_core::limits::Bounds;
+use device_api_core::watch::{Event, EventType};
+
+use crate::state::{Record, State, object_record};
+
+/// One write: its changes get ascending versions, and its events are published after the gate is
+/// released. What changes nothing gives out no version (design C5).
+#[derive(Debug)]
+pub(crate) struct Transaction<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) now: WallTime,
+    bounds: &'a Bounds,
+    events: Vec<Event>,
+    changes: Vec<Change>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(crate) fn new(state: &'a mut State, bounds: &'a Bounds, now: WallTime) -> Self {
+        Self {
+            state,
+            now,
+            bounds,
+            events: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Event>, Vec<Change>) {
+        (self.events, self.changes)
+    }
+
+    /// Something that is to survive, and no reader sees.
+    pub(crate) fn note(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    fn note_device(&mut self, uuid: &DeviceUuid) {
+        if let Some(record) = self.state.record(uuid) {
+            self.changes.push(Change::Device(record.durable()));
+        }
+    }
+
+    /// Puts an object into the store as a new version.
+    fn put(&mut self, type_: EventType, mut gpu: Gpu) -> Arc<Gpu> {
+        gpu.version = self.state.next_version();
+        let gpu = Arc::new(gpu);
+        let before = self.state.object(&gpu.key).cloned();
+        self.state.insert(gpu.clone());
+        self.changes.push(Change::Object(object_record(&gpu)));
+        self.events.push(Event {
+            type_,
+            gpu: gpu.clone(),
+            before,
+        });
+        gpu
+    }
+
+    /// Creates an object for a device; what is known of the device comes with it.
+    pub(crate) fn create(
+        &mut self,
+        key: ObjectKey,
+        uuid: &DeviceUuid,
+        info: Option<DeviceInfo>,
+    ) -> Result<Arc<Gpu>, ApiError> {
+        if self.state.object_count() >= self.bounds.gpus {
+            return Err(self.too_many_gpus());
+        }
+        // An address that another device has is that one's, until NVML says otherwise.
+        let info = info.map(|info| DeviceInfo {
+            pci: info.pci.filter(|pci| self.state.uuid_at(*pci).is_none()),
+            ..info
+        });
+        let record = self.record_mut(uuid, info)?;
+        record.is_deleted = false;
+        let (device, conditions) = (record.info.clone(), record.conditions.clone());
+        self.note_device(uuid);
+        let mut gpu = Gpu {
+            key,
+            uid: uuid::Uuid::new_v4().to_string().into(),
+            generation: 1,
+            created: self.now,
+            version: ResourceVersion::default(),
+            uuid: uuid.clone(),
+            device,
+            conditions,
+            derived: Derived::default(),
+            ready_since: self.now,
+            encoded: Default::default(),
+        };
+        gpu.rederive(self.now);
+        Ok(self.put(EventType::Added, gpu))
+    }
+
+    pub(crate) fn delete(&mut self, key: &ObjectKey) -> Result<(), ApiError> {
+        let Some(gpu) = self.state.remove(key) else {
+            return Err(ApiError::NotFound { key: key.clone() });
+        };
+        if let Some(record) = self.state.records.get_mut(&gpu.uuid) {
+            record.is_deleted = record.objects.is_empty();
+        }
+        self.note_device(&gpu.uuid);
+        self.changes.push(Change::ObjectGone(key.clone()));
+        let mut gone = Gpu::clone(&gpu);
+        gone.version = self.state.next_version();
+        self.events.push(Event {
+            type_: EventType::Deleted,
+            gpu: Arc::new(gone),
+            before: Some(gpu),
+        });
+        Ok(())
+    }
+
+    /// Registers a device that NVML sees, or refreshes what is known of it. Its PCI address is its
+    /// own: whoever had it before is not there any more.
+    pub(crate) fn register(&mut self, info: DeviceInfo) -> Result<(), ApiError> {
+        let uuid = info.uuid.clone();
+        let before = info.pci.and_then(|pci| self.state.uuid_at(pci));
+        if let Some(before) = before.filter(|before| *before != uuid)
+            && let Some(record) = self.state.record(&before)
+        {
+            let moved = DeviceInfo {
+                pci: None,
+                ..DeviceInfo::clone(&record.info)
+            };
+            self.set_info(moved)?;
+        }
+        self.set_info(info)?;
+        let is_shown = self
+            .state
+            .record(&uuid)
+            .is_some_and(|record| record.is_deleted || !record.objects.is_empty());
+        if !is_shown {
+            self.create(ObjectKey::new("", uuid.as_str()), &uuid, None)?;
+        }
+        Ok(())
+    }
+
+    /// Changes what is known of a device, in all its objects.
+    fn set_info(&mut self, info: DeviceInfo) -> Result<(), ApiError> {
+        let uuid = info.uuid.clone();
+        let record = self.record_mut(&uuid, None)?;
+        if *record.info == info {
+            return Ok(());
+        }
+        let info = Arc::new(info);
+        record.info = info.clone();
+        self.note_device(&uuid);
+        self.each_object(&uuid, |gpu| {
+            gpu.device = info.clone();
+            true
+        });
+        Ok(())
+    }
+
+    /// Changes the conditions of a device, in all its objects.
+    pub(crate) fn change(&mut self, uuid: &DeviceUuid, change: impl FnOnce(&mut Vec<Condition>)) {
+        let Ok(record) = self.record_mut(uuid, None) else {
+            return;
+        };
+        let mut conditions = record.conditions.to_vec();
+        change(&mut conditions);
+        conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        if *record.conditions == *conditions {
+            return;
+        }
+        let conditions: Arc<[Condition]> = conditions.into();
+        record.conditions = conditions.clone();
+        self.note_device(uuid);
+        let now = self.now;
+        self.each_object(uuid, |gpu| {
+            let same = gpu.conditions.len() == conditions.len()
+                && gpu
+                    .conditions
+                    .iter()
+                    .zip(&*conditions)
+                    .all(|(old, new)| old.same_content(new));
+            gpu.conditions = conditions.clone();
+            if !same {
+                gpu.rederive(now);
+            }
+            !same
+        });
+    }
+
+    /// Runs `f` on every object of a device; those it says it changed become a new version, the
+    /// others are replaced in place (heartbeats and evidence are no part of the version).
+    fn each_object(&mut self, uuid: &DeviceUuid, mut f: impl FnMut(&mut Gpu) -> bool) {
+        let keys = self
+            .state
+            .record(uuid)
+            .map(|record| record.objects.clone())
+            .unwrap_or_default();
+        for key in keys {
+            let Some(object) = self.state.object(&key) else {
+                continue;
+            };
+            let mut gpu = Gpu::clone(object);
+            if f(&mut gpu) {
+                self.put(EventType::Modified, gpu);
+            } else {
+                self.state.insert(Arc::new(gpu));
+            }
+        }
+    }
+
+    /// The record of a device, made if there is none. Past the bound a record that nothing refers
+    /// to and that tells of no problem makes room.
+    fn record_mut(
+        &mut self,
+        uuid: &DeviceUuid,
+        info: Option<DeviceInfo>,
+    ) -> Result<&mut Record, ApiError> {
+        let records = &self.state.records;
+        if !records.contains_key(uuid) && records.len() >= self.bounds.gpus {
+            let idle = records.iter().find(|(_, record)| {
+                record.objects.is_empty() && !record.conditions.iter().any(Condition::is_problem)
+            });
+            let Some(idle) = idle.map(|(uuid, _)| uuid.clone()) else {
+                return Err(self.too_many_gpus());
+            };
+            self.state.records.remove(&idle);
+            self.changes.push(Change::DeviceGone(idle));
+        }
+        Ok(self.state.records.entry(uuid.clone()).or_insert_with(|| {
+            let info = info.unwrap_or_else(|| DeviceInfo::bare(uuid.clone()));
+            Record::new(Arc::new(info), Arc::new([]))
+        }))
+    }
+
+    fn too_many_gpus(&self) -> ApiError {
+        ApiError::Exhausted {
+            limit: "gpus",
+            max: self.bounds.gpus,
+        }
+    }
+}

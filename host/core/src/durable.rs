@@ -1,0 +1,154 @@
+//! What survives a restart (design C5 to C8). Who keeps it is behind [`crate::ports::StateLog`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{BootId, BootTime, WallTime};
+use crate::condition::{Condition, Owner, Polarity};
+use crate::device::DeviceInfo;
+use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion};
+use crate::signal::Signal;
+use crate::verdict::PolicyState;
+
+/// What is known of a device, and what stands against it: by UUID, objects come and go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceRecord {
+    pub info: Arc<DeviceInfo>,
+    /// In the order of their types.
+    pub conditions: Arc<[Condition]>,
+    /// A client deleted its last object: it stays deleted until somebody creates it again.
+    pub is_deleted: bool,
+}
+
+/// An object, but for what it shares with its device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectRecord {
+    pub key: ObjectKey,
+    pub uid: Arc<str>,
+    pub generation: u64,
+    pub created: WallTime,
+    pub version: ResourceVersion,
+    pub uuid: DeviceUuid,
+    pub ready_since: WallTime,
+}
+
+/// What the pipeline remembers of a device: with the conditions it makes a decision whole (design H4).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeviceMemory {
+    pub policies: Vec<PolicyMemory>,
+    /// Signals whose floor stands.
+    pub floors: Vec<Signal>,
+    pub assumed: Vec<AssumedFault>,
+    /// Conditions that a quiet time clears, and when.
+    pub quiet: Vec<(Arc<str>, BootTime)>,
+}
+
+/// What one policy left behind for a device (design H3).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyMemory {
+    pub policy: Arc<str>,
+    /// State of another schema is not given to the policy.
+    pub schema: u32,
+    pub state: PolicyState,
+    pub wakes: Vec<WakeMemory>,
+    /// Signals that it failed on, and is asked about again.
+    pub failed: Vec<Signal>,
+}
+
+/// A policy's timer that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WakeMemory {
+    pub name: String,
+    pub due: BootTime,
+    /// Set off by drills alone.
+    pub drill: bool,
+}
+
+/// A fault that a policy (or, with `None`, nobody) judged, so that the vendor's class is assumed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AssumedFault {
+    pub policy: Option<Arc<str>>,
+    pub why: String,
+    pub signal: Signal,
+}
+
+/// Whose a condition type is, on this node (design P1), and which way round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub type_: Arc<str>,
+    pub owner: Owner,
+    pub polarity: Option<Polarity>,
+}
+
+/// A provider's registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRecord {
+    pub provider: Arc<str>,
+    pub identity: Arc<str>,
+    pub id: Arc<str>,
+    pub duration: Duration,
+    pub ends: BootTime,
+}
+
+/// How far the kernel log was read: all up to here is decided and durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPosition {
+    /// `/dev/kmsg`: sequence number of the last record, of this boot.
+    Record { boot: BootId, sequence: u64 },
+    /// A regular file: which one (device, inode), and bytes from its start.
+    File { id: (u64, u64), offset: u64 },
+}
+
+/// One thing that changed. A later change of the same thing replaces an earlier one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    Device(DeviceRecord),
+    DeviceGone(DeviceUuid),
+    Object(ObjectRecord),
+    ObjectGone(ObjectKey),
+    Memory(DeviceUuid, DeviceMemory),
+    Claim(Claim),
+    ClaimGone(Arc<str>),
+    Lease(LeaseRecord),
+    LeaseGone(Arc<str>),
+    LogPosition(LogPosition),
+}
+
+/// What one write changed; durable as a whole or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The newest version once it is applied.
+    pub version: ResourceVersion,
+    /// When it was written.
+    pub at: BootTime,
+    pub changes: Vec<Change>,
+}
+
+/// All that was durable when the last run ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The newest version that is in it.
+    pub version: ResourceVersion,
+    /// The boot in which it was written, and when in it for the last time.
+    pub boot: BootId,
+    pub at: BootTime,
+    pub devices: Vec<DeviceRecord>,
+    pub objects: Vec<ObjectRecord>,
+    pub memories: Vec<(DeviceUuid, DeviceMemory)>,
+    pub claims: Vec<Claim>,
+    pub leases: Vec<LeaseRecord>,
+    pub log: Option<LogPosition>,
+}
+
+/// What a run begins with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Start {
+    /// Every version this run gives out is greater, and none so great was ever given out (design C5).
+    pub base: ResourceVersion,
+    /// `None`: there is nothing to go on from.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// Why what was written may not survive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotDurable(pub String);

@@ -1,0 +1,12 @@
+//! The pipeline against a cache and policies that are small second implementations of their ports.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
+mod failures;
+mod restart;
+mod rig;
+mod rules;

@@ -1,0 +1,355 @@
+//! Small second implementations of the pipeline's ports, and a pipeline on them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use device_api_core::action::{Action, Platform};
+use device_api_core::clock::{Clock as _, ManualClock};
+use device_api_core::condition::{Condition, find};
+use device_api_core::device::DeviceInfo;
+use device_api_core::durable::{DeviceMemory, LogPosition};
+use device_api_core::error::ApiError;
+use device_api_core::health::{Health, derive};
+use device_api_core::ids::{DeviceUuid, SignalSeq};
+use device_api_core::policy::{
+    Evaluated, Evaluation, FailureKind, Filter, Outcome, OwnedType, PolicyFailure, PolicyId,
+    PolicyInfo, Subscription,
+};
+use device_api_core::ports::{Commit, DeviceCache, Policy, Reply, SignalSink};
+use device_api_core::signal::{
+    Observation, Signal, SignalKind, Source, Target,
+};
+use device_api_core::verdict::{Clear, ClearOn, Decision, Judgement, Severity, Verdict};
+use device_api_pipeline::{Config, Drills, Memories, Pipeline, Unobserved};
+
+/// How long readers wait in these tests.
+pub(crate) const BARRIER_WAIT: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    pub(crate) devices: Mutex<HashMap<DeviceUuid, (DeviceInfo, Vec<Condition>)>>,
+    pub(crate) marks: Mutex<HashMap<DeviceUuid, (SignalSeq, SignalSeq)>>,
+    pub(crate) memories: Mutex<HashMap<DeviceUuid, DeviceMemory>>,
+    pub(crate) log: Mutex<Option<LogPosition>>,
+}
+
+impl Cache {
+    pub(crate) fn is_up(&self, uuid: &DeviceUuid) -> bool {
+        self.marks
+            .lock()
+            .unwrap()
+            .get(uuid)
+            .is_some_and(|(raised, settled)| raised > settled)
+    }
+
+    pub(crate) fn health(&self, uuid: &DeviceUuid) -> (Health, Action) {
+        let derived = derive(&self.conditions(uuid));
+        (derived.health, derived.action)
+    }
+
+    pub(crate) fn condition(&self, uuid: &DeviceUuid, type_: &str) -> Option<Condition> {
+        find(&self.conditions(uuid), type_).cloned()
+    }
+}
+
+impl DeviceCache for Cache {
+    fn resolve(&self, target: &Target) -> Option<DeviceUuid> {
+        let devices = self.devices.lock().unwrap();
+        match target {
+            Target::Uuid(uuid) => devices.contains_key(uuid).then(|| uuid.clone()),
+            Target::Pci(pci) => devices
+                .values()
+                .find(|(info, _)| info.pci == Some(*pci))
+                .map(|(info, _)| info.uuid.clone()),
+        }
+    }
+
+    fn device(&self, uuid: &DeviceUuid) -> Option<Arc<DeviceInfo>> {
+        self.devices
+            .lock()
+            .unwrap()
+            .get(uuid)
+            .map(|(info, _)| Arc::new(info.clone()))
+    }
+
+    fn conditions(&self, uuid: &DeviceUuid) -> Vec<Condition> {
+        self.devices
+            .lock()
+            .unwrap()
+            .get(uuid)
+            .map(|(_, conditions)| conditions.clone())
+            .unwrap_or_default()
+    }
+
+    fn upsert_device(&self, device: DeviceInfo) -> Result<(), ApiError> {
+        let mut devices = self.devices.lock().unwrap();
+        let uuid = device.uuid.clone();
+        devices
+            .entry(uuid.clone())
+            .or_insert_with(|| (DeviceInfo::bare(uuid), Vec::new()))
+            .0 = device;
+        Ok(())
+    }
+
+    fn change(&self, uuid: &DeviceUuid, commit: &mut dyn Commit) {
+        if let Some((_, conditions)) = self.devices.lock().unwrap().get_mut(uuid) {
+            commit.change(conditions);
+        }
+        if let Some(memory) = commit.remember() {
+            self.memories.lock().unwrap().insert(uuid.clone(), memory);
+        }
+    }
+
+    fn log_decided(&self, position: LogPosition) {
+        *self.log.lock().unwrap() = Some(position);
+    }
+
+    fn raise(&self, uuid: &DeviceUuid, seq: SignalSeq) {
+        let mut marks = self.marks.lock().unwrap();
+        let (raised, _) = marks.entry(uuid.clone()).or_default();
+        *raised = seq.max(*raised);
+    }
+
+    fn settle(&self, uuid: &DeviceUuid, seq: SignalSeq) {
+        let mut marks = self.marks.lock().unwrap();
+        let (_, settled) = marks.entry(uuid.clone()).or_default();
+        *settled = seq.max(*settled);
+    }
+}
+
+pub(crate) type Judge = Box<dyn Fn(&Evaluation) -> Outcome + Send + Sync>;
+
+/// A policy that answers when the test says so, by a closure.
+pub(crate) struct Scripted {
+    info: PolicyInfo,
+    judge: Judge,
+    waiting: Mutex<Vec<(Evaluation, Reply)>>,
+}
+
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.info.id.name)
+    }
+}
+
+impl Scripted {
+    pub(crate) fn new(
+        name: &str,
+        subscriptions: Vec<Subscription>,
+        judge: impl Fn(&Evaluation) -> Outcome + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::of_schema(1, name, subscriptions, judge)
+    }
+
+    pub(crate) fn of_schema(
+        state_schema: u32,
+        name: &str,
+        subscriptions: Vec<Subscription>,
+        judge: impl Fn(&Evaluation) -> Outcome + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let owned = |condition: String| OwnedType {
+            condition,
+            true_is_problem: true,
+            reasons: vec!["Because".to_owned()],
+        };
+        let id = PolicyId {
+            name: name.into(),
+            version: "1.0.0".into(),
+            digest: "0".repeat(64).into(),
+        };
+        let info = PolicyInfo {
+            id,
+            state_schema,
+            subscriptions,
+            owns: vec![owned(format!("{name}Fault"))],
+            readings: vec![],
+        };
+        Arc::new(Self {
+            info,
+            judge: Box::new(judge),
+            waiting: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.lock().unwrap().len()
+    }
+
+    /// Answers one evaluation, on this thread. Says which signals it was about.
+    pub(crate) fn answer(&self) -> Vec<Signal> {
+        let (evaluation, reply) = self.waiting.lock().unwrap().remove(0);
+        reply((self.judge)(&evaluation));
+        evaluation.signals.to_vec()
+    }
+
+    pub(crate) fn answer_all(&self) {
+        while self.waiting() > 0 {
+            self.answer();
+        }
+    }
+}
+
+impl Policy for Scripted {
+    fn info(&self) -> &PolicyInfo {
+        &self.info
+    }
+
+    fn evaluate(&self, evaluation: Evaluation, reply: Reply) {
+        self.waiting.lock().unwrap().push((evaluation, reply));
+    }
+}
+
+pub(crate) struct Rig {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) sink: Arc<dyn SignalSink>,
+}
+
+pub(crate) fn gpu() -> DeviceUuid {
+    DeviceUuid::new("GPU-0")
+}
+
+pub(crate) fn every(kind: SignalKind) -> Subscription {
+    Subscription {
+        kind,
+        filter: Filter::default(),
+    }
+}
+
+impl Rig {
+    pub(crate) fn new(policies: &[Arc<Scripted>]) -> Self {
+        Self::with(policies, Drills::Report)
+    }
+
+    pub(crate) fn with(policies: &[Arc<Scripted>], drills: Drills) -> Self {
+        let (cache, clock) = (Arc::new(Cache::default()), Arc::new(ManualClock::default()));
+        clock.advance(Duration::from_secs(1000));
+        let rig = Self::on(cache, clock, policies, drills, Memories::default());
+        rig.cache
+            .upsert_device(DeviceInfo {
+                pci: Some("0000:1b:00.0".parse().unwrap()),
+                ..DeviceInfo::bare(gpu())
+            })
+            .unwrap();
+        rig
+    }
+
+    fn on(
+        cache: Arc<Cache>,
+        clock: Arc<ManualClock>,
+        policies: &[Arc<Scripted>],
+        drills: Drills,
+        memories: Memories,
+    ) -> Self {
+        let policies = policies
+            .iter()
+            .map(|policy| policy.clone() as Arc<dyn Policy>)
+            .collect();
+        let config = Config {
+            drills,
+            platform: Platform::BareMetal,
+            barrier_wait: BARRIER_WAIT,
+        };
+        let (seen, told) = (cache.clone(), Arc::new(Unobserved));
+        let pipeline =
+            Pipeline::start(seen, policies, clock.clone(), told, config, memories).unwrap();
+        let sink = pipeline.sink();
+        Self {
+            cache,
+            clock,
+            pipeline,
+            sink,
+        }
+    }
+
+    /// The next run of the daemon, on the conditions and memories that this one left.
+    pub(crate) fn restarted(self, policies: &[Arc<Scripted>], rebooted: bool) -> Self {
+        let Self {
+            cache,
+            clock,
+            pipeline,
+            ..
+        } = self;
+        drop(pipeline);
+        let devices = cache.memories.lock().unwrap().clone();
+        let memories = Memories {
+            devices: devices.into_iter().collect(),
+            at: clock.boot(),
+            rebooted,
+        };
+        if rebooted {
+            clock.advance(Duration::from_secs(500));
+        }
+        Self::on(cache, clock, policies, Drills::Report, memories)
+    }
+
+    pub(crate) fn xid(&self, code: u64) {
+        self.sink.observe(xid(code));
+    }
+
+    pub(crate) fn later(&self, duration: Duration) {
+        self.clock.advance(duration);
+        self.pipeline.tick();
+    }
+}
+
+pub(crate) fn xid(code: u64) -> Observation {
+    Observation {
+        code: Some(code),
+        evidence: format!("XID {code}"),
+        ..Observation::new(SignalKind::Xid, Target::Uuid(gpu()), Source::Nvml)
+    }
+}
+
+pub(crate) fn verdict(
+    name: &str,
+    state: Judgement,
+    severity: Severity,
+    action: Action,
+    cause: &Signal,
+) -> Verdict {
+    Verdict {
+        condition: format!("{name}Fault"),
+        state,
+        severity,
+        reason: "Because".to_owned(),
+        message: String::new(),
+        action,
+        clears: vec![Clear::on(ClearOn::Operator)],
+        instance: None,
+        cause: cause.seq,
+    }
+}
+
+pub(crate) fn says(
+    name: &'static str,
+    state: Judgement,
+    severity: Severity,
+    action: Action,
+) -> impl Fn(&Evaluation) -> Outcome {
+    move |evaluation| {
+        let last = evaluation
+            .signals
+            .last()
+            .expect("never called without a signal");
+        let decision = Decision {
+            verdicts: vec![verdict(name, state, severity, action, last)],
+            ..Decision::default()
+        };
+        Ok(Evaluated {
+            decision,
+            state: evaluation.state.clone(),
+        })
+    }
+}
+
+pub(crate) fn fails(kind: FailureKind) -> impl Fn(&Evaluation) -> Outcome {
+    move |_| {
+        Err(PolicyFailure {
+            kind,
+            detail: "on purpose".to_owned(),
+        })
+    }
+}
