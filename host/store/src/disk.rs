@@ -1,0 +1,88 @@
+//! The disk as the store uses it, so that tests can put a slow, full or failing one in its place.
+
+use std::fmt::Debug;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+    /// For writing; it is made anew, and what has its name is emptied.
+    Create,
+}
+
+/// Where the store's file is.
+pub trait Disk: Debug + Send + Sync {
+    /// # Errors
+    /// As of `open(2)`.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+}
+
+/// An open file.
+pub trait DiskFile: Debug + Send + Sync {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// Those of the disk; so for the others.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Fills `out` from `offset` on. The caller has seen to it that so much is there.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Cuts it, or makes it longer by zeros.
+    fn resize(&self, bytes: u64) -> io::Result<()>;
+
+    /// Returns when all that was written would survive a power loss.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The file system of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalDisk;
+
+impl Disk for LocalDisk {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match access {
+            Access::Read => {}
+            Access::Write => {
+                options.write(true);
+            }
+            // Conditions and policy state are nobody else's to read.
+            Access::Create => {
+                options.write(true).create(true).truncate(true).mode(0o640);
+            }
+        }
+        Ok(Arc::new(options.open(path)?))
+    }
+}
+
+impl DiskFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(out, offset)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_all_at(data, offset)
+    }
+
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

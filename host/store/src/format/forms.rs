@@ -1,0 +1,161 @@
+//! The mirrors of core's structs, field by field.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use device_api_core::action::Action;
+use device_api_core::clock::{BootTime, WallTime};
+use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
+use device_api_core::device::{DeviceInfo, MigInstance};
+use device_api_core::durable::{
+    AssumedFault, Claim, DeviceMemory, DeviceRecord, LeaseRecord, ObjectRecord, PolicyMemory,
+    WakeMemory,
+};
+use device_api_core::ids::{
+    DeviceUuid, IncidentId, ObjectKey, PciAddress, ResourceVersion, SignalSeq,
+};
+use device_api_core::policy::PolicyId;
+use device_api_core::signal::{Attr, Signal, SignalKind, Source, Value};
+use device_api_core::verdict::{Clear, ClearOn, Judgement, PolicyState, Severity};
+
+use super::stored::record;
+
+record!(MigInstance as MigInstanceForm {
+    uuid: DeviceUuid,
+    gpu_instance: u32,
+    compute_instance: Option<u32>,
+    profile: String,
+});
+
+record!(DeviceInfo as DeviceInfoForm {
+    uuid: DeviceUuid,
+    pci: Option<PciAddress>,
+    index: Option<u32>,
+    minor: Option<u32>,
+    product: String,
+    architecture: String,
+    serial: String,
+    memory_bytes: Option<u64>,
+    driver_version: String,
+    cuda_version: String,
+    mig: Vec<MigInstance>,
+    simulated: bool,
+    labels: BTreeMap<String, String>,
+});
+
+record!(PolicyId as PolicyIdForm {
+    name: Arc<str>,
+    version: Arc<str>,
+    digest: Arc<str>,
+});
+
+record!(Clear as ClearForm {
+    on: ClearOn,
+    after: Duration,
+});
+
+record!(Evidence as EvidenceForm {
+    source: Source,
+    observed_at: WallTime,
+    text: String,
+});
+
+record!(Condition as ConditionForm {
+    type_: Arc<str>,
+    state: Judgement,
+    polarity: Polarity,
+    severity: Severity,
+    reason: String,
+    message: String,
+    action: Action,
+    clears: Vec<Clear>,
+    owner: Owner,
+    transition: WallTime,
+    heartbeat: WallTime,
+    incident: Option<IncidentId>,
+    cause: Option<SignalSeq>,
+    drill: bool,
+    counted: bool,
+    evidence: Vec<Evidence>,
+});
+
+record!(DeviceRecord as DeviceRecordForm {
+    info: Arc<DeviceInfo>,
+    conditions: Arc<[Condition]>,
+    is_deleted: bool,
+});
+
+record!(ObjectRecord as ObjectRecordForm {
+    key: ObjectKey,
+    uid: Arc<str>,
+    generation: u64,
+    created: WallTime,
+    version: ResourceVersion,
+    uuid: DeviceUuid,
+    ready_since: WallTime,
+});
+
+record!(Attr as AttrForm {
+    key: String,
+    value: Value,
+});
+
+// Samples are large and soon stale; a signal that is judged again gets the newest.
+record!(Signal as SignalForm {
+    seq: SignalSeq,
+    device: DeviceUuid,
+    kind: SignalKind,
+    code: Option<u64>,
+    observed_at: WallTime,
+    observed_boot: BootTime,
+    repeats: u32,
+    incident: IncidentId,
+    root: Option<IncidentId>,
+    drill: bool,
+    instance: Option<String>,
+    sources: Vec<Source>,
+    evidence: String,
+    attrs: Vec<Attr>,
+} left out { samples: None });
+
+record!(WakeMemory as WakeMemoryForm {
+    name: String,
+    due: BootTime,
+    drill: bool,
+});
+
+record!(PolicyMemory as PolicyMemoryForm {
+    policy: Arc<str>,
+    schema: u32,
+    state: PolicyState,
+    wakes: Vec<WakeMemory>,
+    failed: Vec<Signal>,
+});
+
+record!(AssumedFault as AssumedFaultForm {
+    policy: Option<Arc<str>>,
+    why: String,
+    signal: Signal,
+});
+
+record!(DeviceMemory as DeviceMemoryForm {
+    policies: Vec<PolicyMemory>,
+    floors: Vec<Signal>,
+    assumed: Vec<AssumedFault>,
+    quiet: Vec<(Arc<str>, BootTime)>,
+});
+
+record!(Claim as ClaimForm {
+    type_: Arc<str>,
+    owner: Owner,
+    polarity: Option<Polarity>,
+});
+
+record!(LeaseRecord as LeaseRecordForm {
+    provider: Arc<str>,
+    identity: Arc<str>,
+    id: Arc<str>,
+    duration: Duration,
+    ends: BootTime,
+});

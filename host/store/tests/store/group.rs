@@ -1,0 +1,96 @@
+//! Concurrent writes share commits, in their order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use device_api_core::ports::StateLog;
+
+use crate::common::{batch, object, open, open_with, synced, version_of};
+use crate::faulty::{Faulty, Mood};
+
+const WRITERS: u64 = 64;
+const WRITES_EACH: u64 = 20;
+
+#[test]
+fn c6_64_writers_that_each_wait_share_their_commits() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let fixture = Arc::new(open(dir.path()));
+    let version = Arc::new(AtomicU64::new(fixture.start.base.0));
+    let writers = (0..WRITERS).map(|writer| {
+        let (fixture, version) = (fixture.clone(), version.clone());
+        thread::spawn(move || {
+            let mut last = 0;
+            for _ in 0..WRITES_EACH {
+                last = version.fetch_add(1, Ordering::SeqCst) + 1;
+                let change = object(&format!("gpu-{writer}"), last);
+                fixture.store.append(batch(last, vec![change]));
+                assert_eq!(synced(&fixture.store), Ok(()));
+            }
+            (writer, last)
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let written: Vec<_> = writers
+        .into_iter()
+        .map(|writer| writer.join().expect("wrote"))
+        .collect();
+    let count = |count: &AtomicU64| count.load(Ordering::SeqCst);
+    let (commits, batches) = (
+        count(&fixture.counts.commits),
+        count(&fixture.counts.batches),
+    );
+    assert_eq!(batches, WRITERS * WRITES_EACH);
+    assert!(
+        commits * 4 < batches,
+        "{commits} commits for {batches} writes"
+    );
+    drop(fixture);
+    let snapshot = open(dir.path()).start.snapshot.expect("kept");
+    for (writer, last) in written {
+        assert_eq!(version_of(&snapshot, &format!("gpu-{writer}")), Some(last));
+    }
+}
+
+#[test]
+fn what_comes_during_a_commit_is_one_commit_and_whoever_came_before_is_told_first() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Faulty::default();
+    let fixture = open_with(disk.settings(), dir.path());
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = |name: &'static str| {
+        let order = order.clone();
+        fixture.store.synced(Box::new(move |result| {
+            assert_eq!(result, Ok(()), "{name}");
+            order.lock().expect("whole").push(name);
+        }));
+    };
+    disk.set(Mood::Hangs);
+    fixture.store.append(batch(1, vec![object("a", 1)]));
+    disk.await_hanging();
+    tell("in the commit under way");
+    for version in 2..1_000 {
+        fixture
+            .store
+            .append(batch(version, vec![object("a", version)]));
+    }
+    tell("in the next");
+    disk.set(Mood::Well);
+    assert_eq!(synced(&fixture.store), Ok(()));
+    let told = order.lock().expect("whole").clone();
+    assert_eq!(told, ["in the commit under way", "in the next"]);
+    assert_eq!(fixture.counts.commits.load(Ordering::SeqCst), 2);
+    drop(fixture);
+    let snapshot = open(dir.path()).start.snapshot.expect("kept");
+    assert_eq!(version_of(&snapshot, "a"), Some(999));
+}
+
+#[test]
+fn with_nothing_pending_the_answer_comes_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Faulty::default();
+    let fixture = open_with(disk.settings(), dir.path());
+    let before = disk.syncs();
+    assert_eq!(synced(&fixture.store), Ok(()));
+    assert_eq!(disk.syncs(), before);
+}
