@@ -5,25 +5,28 @@ use std::future::Future;
 use std::sync::Arc;
 
 use device_api_core::error::ApiError;
-use device_api_core::limits::{WATCHES_MAX, WATCHES_PER_CONNECTION_MAX};
+use device_api_core::limits::Bounds;
 use device_api_core::ports::Devices;
 use device_api_core::provider::Caller;
-use device_api_core::watch::{Event, Scope, WatchFrom};
+use device_api_core::watch::WatchRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::codegen::BoxStream;
 use tonic::{Code, Request, Response, Status};
 
+use crate::audit::{self, Audit};
 use crate::conn::ConnInfo;
-use crate::observe::{ActiveWatch, Call, Method, RpcObserver};
-use crate::peer::{Access, Writers};
+use crate::observe::{ActiveWatch, Method, RpcObserver};
+use crate::peer::{Access, RefusalReason};
 use crate::status::Refusal;
-use crate::watch::Watching;
+use crate::subject::Subject;
+use crate::watch::{Tell, Watching};
 
 /// What the services of both dialects share.
 pub(crate) struct Context<D> {
     devices: Arc<D>,
     observer: Arc<dyn RpcObserver>,
-    writers: Writers,
+    audit: Audit,
+    bounds: Arc<Bounds>,
     shutdown: watch::Receiver<bool>,
     /// A permit for each watch that may still start, on whatever connection.
     watches: Arc<Semaphore>,
@@ -32,7 +35,7 @@ pub(crate) struct Context<D> {
 impl<D> fmt::Debug for Context<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
-            .field("writers", &self.writers)
+            .field("bounds", &self.bounds)
             .finish_non_exhaustive()
     }
 }
@@ -41,36 +44,38 @@ impl<D: Devices> Context<D> {
     pub(crate) fn new(
         devices: Arc<D>,
         observer: Arc<dyn RpcObserver>,
-        writers: Writers,
+        bounds: Arc<Bounds>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
         Self {
             devices,
             observer,
-            writers,
+            audit: Audit::default(),
             shutdown,
-            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            watches: Arc::new(Semaphore::new(bounds.watches)),
+            bounds,
         }
     }
 
     /// A call that changes nothing: anyone who can connect may make it.
     pub(crate) async fn read<'a, Q, A, F>(
         &'a self,
-        method: Method,
+        _method: Method,
         request: Request<Q>,
         run: impl FnOnce(&'a D, Q) -> F,
     ) -> Result<Response<A>, Status>
     where
         F: Future<Output = Result<A, Refusal>> + Send,
     {
-        let call = self.begin(method);
-        let answer = run(&self.devices, request.into_inner()).await;
-        end(call, answer).map(Response::new)
+        let connection = request.extensions().get::<Arc<ConnInfo>>().cloned();
+        let _under_way = connection.as_ref().map(|info| info.begin_call());
+        let answer = run(&self.devices, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     /// A call that changes something. **Every** write method of every service goes through here, so
     /// that none forgets to ask who is calling.
-    pub(crate) async fn write<'a, Q, A, F>(
+    pub(crate) async fn write<'a, Q: Subject, A, F>(
         &'a self,
         method: Method,
         request: Request<Q>,
@@ -79,66 +84,65 @@ impl<D: Devices> Context<D> {
     where
         F: Future<Output = Result<A, Refusal>> + Send,
     {
-        let call = self.begin(method);
-        let answer = match self.caller(&request) {
-            Ok(caller) => run(&self.devices, caller, request.into_inner()).await,
-            Err(refused) => Err(refused.into()),
+        let Some(connection) = request.extensions().get::<Arc<ConnInfo>>().cloned() else {
+            let why = "the connection is not known, so only reading is allowed".to_owned();
+            return Err(Refusal::from(ApiError::Forbidden { why }).into());
         };
-        end(call, answer).map(Response::new)
+        let _under_way = connection.begin_call();
+        let request = request.into_inner();
+        let entry = audit::entry(method, request.subject());
+        let refused = |reason, why: &str| {
+            self.audit
+                .refused(&*self.observer, &connection, &entry, reason, why);
+        };
+        if let Access::Read { reason, why } = &connection.access {
+            refused(*reason, why);
+            let why = why.clone();
+            return Err(Refusal::from(ApiError::Forbidden { why }).into());
+        }
+        let caller = Caller {
+            provider: connection.identity.clone(),
+            identity: connection.identity.clone(),
+            connection: connection.number,
+            lease: None,
+        };
+        let answer = run(&self.devices, caller, request).await;
+        if let Err(Refusal::Api(ApiError::Forbidden { why })) = &answer {
+            refused(RefusalReason::NotIts, why);
+        }
+        let answer = answer.map_err(Status::from);
+        if entry.is_administrative() {
+            let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            if code != Code::PermissionDenied {
+                Audit::carried_out(&connection, &entry, code);
+            }
+        }
+        answer.map(Response::new)
     }
 
     /// A call that is answered by a stream of changes until the client goes or the daemon stops.
     pub(crate) async fn watch<Q, A: Send + 'static>(
         &self,
-        method: Method,
+        _method: Method,
         request: Request<Q>,
-        parse: impl FnOnce(Q) -> Result<(Scope, WatchFrom), Refusal> + Send,
-        encode: fn(&Event) -> A,
+        parse: impl FnOnce(Q) -> Result<WatchRequest, Refusal> + Send,
+        encode: fn(Tell) -> Option<A>,
     ) -> Result<Response<BoxStream<A>>, Status> {
-        let call = self.begin(method);
         let connection = request
             .extensions()
-            .get::<ConnInfo>()
+            .get::<Arc<ConnInfo>>()
             .map(|info| info.watches.clone());
-        let start = async {
-            let (scope, from) = parse(request.into_inner())?;
-            let permits = watch_permits(connection, &self.watches)?;
-            Ok((self.devices.watch(scope, from).await?, permits))
-        };
-        match start.await {
-            Ok((stream, permits)) => {
-                let active = ActiveWatch::begin(self.observer.clone());
-                let watching = Watching::new(
-                    stream,
-                    encode,
-                    self.shutdown.clone(),
-                    call,
-                    (active, permits),
-                );
-                Ok(Response::new(watching.into_stream()))
-            }
-            Err(refusal) => end(call, Err(refusal)),
-        }
+        let asked = parse(request.into_inner())?;
+        let permits = watch_permits(connection, &self.watches, &self.bounds).map_err(Refusal::from)?;
+        let stream = self.devices.watch(asked).await.map_err(Refusal::from)?;
+        let active = ActiveWatch::begin(self.observer.clone());
+        let watching = Watching::new(stream, encode, self.shutdown.clone(), (active, permits));
+        Ok(Response::new(watching.into_stream()))
     }
 
-    fn begin(&self, method: Method) -> Call {
-        Call::begin(self.observer.clone(), method)
-    }
-
-    fn caller<Q>(&self, request: &Request<Q>) -> Result<Caller, ApiError> {
-        let Some(info) = request.extensions().get::<ConnInfo>() else {
-            return Err(ApiError::Forbidden {
-                why: "the connection is not known, so only reading is allowed".to_owned(),
-            });
-        };
-        match self.writers.access(info.peer) {
-            Access::Write { identity } => Ok(Caller { provider: identity }),
-            Access::Read { why } => {
-                // The observer counts them; a log line for each would be the caller's to flood.
-                tracing::debug!(peer = %info.peer, "write refused");
-                Err(ApiError::Forbidden { why })
-            }
-        }
+    /// The bounds that a site may set.
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 }
 
@@ -146,37 +150,24 @@ impl<D: Devices> Context<D> {
 fn watch_permits(
     connection: Option<Arc<Semaphore>>,
     all: &Arc<Semaphore>,
+    bounds: &Bounds,
 ) -> Result<Vec<OwnedSemaphorePermit>, ApiError> {
     let connection = connection.map(|permits| {
         (
             permits,
-            "WATCHES_PER_CONNECTION_MAX",
-            WATCHES_PER_CONNECTION_MAX,
+            "watches-per-connection",
+            bounds.watches_per_connection,
         )
     });
     connection
         .into_iter()
-        .chain([(all.clone(), "WATCHES_MAX", WATCHES_MAX)])
+        .chain([(all.clone(), "watches", bounds.watches)])
         .map(|(permits, limit, max)| {
             permits
                 .try_acquire_owned()
                 .map_err(|_| ApiError::Exhausted { limit, max })
         })
         .collect()
-}
-
-fn end<A>(call: Call, answer: Result<A, Refusal>) -> Result<A, Status> {
-    match answer {
-        Ok(answer) => {
-            call.end(Code::Ok);
-            Ok(answer)
-        }
-        Err(refusal) => {
-            let status = Status::from(refusal);
-            call.end(status.code());
-            Err(status)
-        }
-    }
 }
 
 #[cfg(test)]
@@ -189,7 +180,7 @@ mod tests {
         fn check(connection: usize, all: usize, expected: Option<&str>) {
             let [connection, all] =
                 [connection, all].map(|permits| Arc::new(Semaphore::new(permits)));
-            let refused = match watch_permits(Some(connection.clone()), &all) {
+            let refused = match watch_permits(Some(connection.clone()), &all, &Bounds::default()) {
                 Err(ApiError::Exhausted { limit, .. }) => Some(limit),
                 Err(error) => panic!("{error}"),
                 Ok(permits) => {
@@ -200,15 +191,15 @@ mod tests {
             assert_eq!(refused, expected);
         }
         check(1, 1, None);
-        check(0, 1, Some("WATCHES_PER_CONNECTION_MAX"));
-        check(1, 0, Some("WATCHES_MAX"));
-        check(0, 0, Some("WATCHES_PER_CONNECTION_MAX"));
+        check(0, 1, Some("watches-per-connection"));
+        check(1, 0, Some("watches"));
+        check(0, 0, Some("watches-per-connection"));
     }
 
     #[test]
     fn w4_a_refused_watch_keeps_no_permit() {
         let [connection, all] = [1, 0].map(|permits| Arc::new(Semaphore::new(permits)));
-        watch_permits(Some(connection.clone()), &all).expect_err("all are used up");
+        watch_permits(Some(connection.clone()), &all, &Bounds::default()).expect_err("all are used up");
         assert_eq!(connection.available_permits(), 1);
     }
 }

@@ -5,9 +5,13 @@ use std::fmt;
 use device_api_core::clock::WallTime;
 use device_api_core::ids::{DeviceUuid, ObjectKey};
 use device_api_core::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use device_api_core::watch::Scope;
 use prost_types::Timestamp;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// Length of a lease id: ours are UUIDs, of 36 bytes.
+const LEASE_ID_BYTES_MAX: usize = 64;
 
 /// A field of a request that says what can't be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +71,23 @@ impl Named<'_> {
         }
         Ok(ObjectKey::new(self.namespace, self.name))
     }
+}
+
+/// The namespace of a list or a watch. One that could not have been created selects nothing.
+pub(crate) fn scope(path: &str, namespace: &str) -> Result<Scope, FieldError> {
+    bounded(path, namespace, NAME_BYTES_MAX)?;
+    Ok(Scope::from_wire(namespace))
+}
+
+/// Proof of a registration.
+pub(crate) fn lease_id(lease_id: &str) -> Result<(), FieldError> {
+    if lease_id.is_empty() {
+        return Err(FieldError::new(
+            "lease_id",
+            "required; RegisterProvider gives one",
+        ));
+    }
+    bounded("lease_id", lease_id, LEASE_ID_BYTES_MAX)
 }
 
 /// A DNS-safe name or an NVML UUID: letters, digits, `-` and `.`, no more than Kubernetes allows,

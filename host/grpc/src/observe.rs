@@ -1,4 +1,4 @@
-//! The port through which metrics hear of calls, and the guard that tells it what came of each.
+//! The port through which metrics hear of calls and connections.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::status::code_name;
 /// Hears of each call. Called on the path of every request: it must be quick and never block.
 /// All names are from closed sets, fit for labels.
 pub trait RpcObserver: Send + Sync {
-    /// A call of `service` (full name, with its package) and `method` began.
+    /// A call of `service` (full name, with its package) and `method` began; both are `unknown`
+    /// where there is no such method.
     fn started(&self, service: &'static str, method: &'static str);
 
     /// It ended. `code` is gRPC's name, `OK` for success; a call or stream that the client left is
@@ -30,6 +31,21 @@ pub trait RpcObserver: Send + Sync {
 
     /// A watch began (+1) or ended (-1).
     fn watch_active(&self, delta: i64);
+
+    /// A write was refused to its caller ([`RefusalReason`](crate::RefusalReason)).
+    fn refused(&self, reason: &'static str);
+
+    /// A refusal got no line in the audit log, as its identity has had too many.
+    fn audit_suppressed(&self);
+
+    /// A connection was accepted (+1) or has ended (-1).
+    fn connections(&self, delta: i64);
+
+    /// A connection was turned away ([`Turned`](crate::Turned)).
+    fn turned_away(&self, why: &'static str);
+
+    /// The files of TLS have changed, and are in use; or can't be.
+    fn tls_reloaded(&self, used: bool);
 }
 
 /// A method, as metrics name it.
@@ -61,10 +77,6 @@ impl Call {
     pub(crate) fn end(mut self, code: Code) {
         self.code = code;
     }
-
-    pub(crate) fn observer(&self) -> &dyn RpcObserver {
-        &*self.observer
-    }
 }
 
 impl Drop for Call {
@@ -92,6 +104,31 @@ impl fmt::Debug for Call {
     }
 }
 
+/// Counts +1 while it lives.
+pub(crate) struct Counted {
+    observer: Arc<dyn RpcObserver>,
+    count: fn(&dyn RpcObserver, i64),
+}
+
+impl Counted {
+    pub(crate) fn begin(observer: Arc<dyn RpcObserver>, count: fn(&dyn RpcObserver, i64)) -> Self {
+        count(&*observer, 1);
+        Self { observer, count }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.count)(&*self.observer, -1);
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counted")
+    }
+}
+
 /// A watch that counts as active until it is dropped.
 pub(crate) struct ActiveWatch {
     observer: Arc<dyn RpcObserver>,
@@ -101,6 +138,10 @@ impl ActiveWatch {
     pub(crate) fn begin(observer: Arc<dyn RpcObserver>) -> Self {
         observer.watch_active(1);
         Self { observer }
+    }
+
+    pub(crate) fn event(&self, type_: &'static str) {
+        self.observer.watch_event(type_);
     }
 }
 

@@ -1,45 +1,119 @@
 //! Who is calling, and what it may do (design P4).
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// What the kernel shows instead of a uid that has no mapping in our user namespace: anyone, so it
 /// proves nothing, not even where it is our own (`/proc/sys/kernel/overflowuid`).
-const OVERFLOW_UID: u32 = 65_534;
+const OVERFLOW_ID: u32 = 65_534;
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// On a Unix socket, vouched for by the kernel (`SO_PEERCRED`, taken when it connected).
+    /// On a Unix socket, vouched for by the kernel, as of when it connected (`SO_PEERCRED`,
+    /// `SO_PEERGROUPS`).
     Unix {
         uid: u32,
         gid: u32,
+        /// Supplementary ones.
+        groups: Vec<u32>,
         pid: Option<i32>,
     },
     /// On a Unix socket, and the kernel would not say who.
     Unidentified,
-    Tcp {
+    /// Without TLS: anyone.
+    Tcp { addr: Option<SocketAddr> },
+    /// With TLS; `names` are what its certificate says, where it has to have one.
+    Tls {
         addr: Option<SocketAddr>,
+        /// As in `cn:node-agent`, `dns:a.example`, `uri:spiffe://example.org/agent`.
+        names: Vec<Arc<str>>,
     },
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix {
-                uid,
-                gid,
-                pid: Some(pid),
-            } => write!(f, "uid {uid}, gid {gid}, pid {pid}"),
-            Self::Unix {
-                uid,
-                gid,
-                pid: None,
-            } => write!(f, "uid {uid}, gid {gid}"),
+            Self::Unix { uid, gid, pid, .. } => {
+                write!(f, "uid {uid}, gid {gid}")?;
+                pid.map_or(Ok(()), |pid| write!(f, ", pid {pid}"))
+            }
             Self::Unidentified => f.write_str("an unidentified process"),
-            Self::Tcp { addr: Some(addr) } => addr.fmt(f),
-            Self::Tcp { addr: None } => f.write_str("an unknown TCP address"),
+            Self::Tcp { addr: Some(addr) } | Self::Tls { addr: Some(addr), .. } => addr.fmt(f),
+            Self::Tcp { addr: None } | Self::Tls { addr: None, .. } => {
+                f.write_str("an unknown TCP address")
+            }
+        }
+    }
+}
+
+/// Whose connections count together, when they are too many.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Share {
+    Uid(u32),
+    Address(IpAddr),
+    Nobody,
+}
+
+impl Peer {
+    pub(crate) fn share(&self) -> Share {
+        match self {
+            Self::Unix { uid, .. } => Share::Uid(*uid),
+            Self::Tcp { addr: Some(addr) } | Self::Tls { addr: Some(addr), .. } => {
+                Share::Address(addr.ip())
+            }
+            Self::Unidentified | Self::Tcp { addr: None } | Self::Tls { addr: None, .. } => {
+                Share::Nobody
+            }
+        }
+    }
+
+    /// Who it is, where no list says how it is known.
+    fn identity(&self) -> Arc<str> {
+        match self {
+            Self::Unix { uid, .. } => format!("uid:{uid}").into(),
+            Self::Unidentified => "nobody".into(),
+            Self::Tls { names, .. } if let Some(first) = names.first() => first.clone(),
+            Self::Tcp { addr: Some(addr) } | Self::Tls { addr: Some(addr), .. } => {
+                format!("tcp:{}", addr.ip()).into()
+            }
+            Self::Tcp { addr: None } | Self::Tls { addr: None, .. } => "tcp".into(),
+        }
+    }
+}
+
+/// Why a write is refused, as metrics count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The uid is in no list, and none of its groups is.
+    Uid,
+    /// The kernel does not tell who it is.
+    Unidentified,
+    /// TCP without TLS proves nobody.
+    PlainTcp,
+    /// The certificate names nobody who may write.
+    Certificate,
+    /// It may write, but not this: another's type, a lease that ran out.
+    NotIts,
+}
+
+impl RefusalReason {
+    pub const ALL: [Self; 5] = [
+        Self::Uid,
+        Self::Unidentified,
+        Self::PlainTcp,
+        Self::Certificate,
+        Self::NotIts,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Uid => "uid",
+            Self::Unidentified => "unidentified",
+            Self::PlainTcp => "plain-tcp",
+            Self::Certificate => "certificate",
+            Self::NotIts => "not-its",
         }
     }
 }
@@ -47,93 +121,188 @@ impl fmt::Display for Peer {
 /// What a peer may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Reads and writes; `identity` is whose condition types it writes where it names no lease.
-    Write { identity: Arc<str> },
+    /// Reads and writes.
+    Write,
     /// Reads; `why` says how to get more.
-    Read { why: String },
+    Read { reason: RefusalReason, why: String },
 }
 
-/// Who may write on the Unix sockets, besides uid 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who may write, besides uid 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Writers {
-    uids: Vec<u32>,
-    gids: Vec<u32>,
-    own_uid: u32,
+    pub(crate) uids: Vec<u32>,
+    pub(crate) gids: Vec<u32>,
+    /// In certificates, as in `cn:node-agent`.
+    pub(crate) names: Vec<Arc<str>>,
+    /// Whoever reaches TCP without TLS.
+    pub(crate) plain_tcp: bool,
+    /// The daemon's effective uid.
+    pub(crate) own_uid: u32,
 }
 
 impl Writers {
-    /// `own_uid` is the daemon's effective uid.
-    pub(crate) fn new(uids: Vec<u32>, gids: Vec<u32>, own_uid: u32) -> Self {
-        Self {
-            uids,
-            gids,
-            own_uid,
-        }
-    }
-
-    pub(crate) fn access(&self, peer: Peer) -> Access {
-        match peer {
-            Peer::Unix { uid, gid, .. } if self.may_write(uid, gid) => Access::Write {
-                identity: format!("uid:{uid}").into(),
-            },
+    /// Who the peer is, and what it may. The identity is also whose condition types it writes where
+    /// it names no lease.
+    pub(crate) fn access(&self, peer: &Peer) -> (Arc<str>, Access) {
+        let refuse = |reason, why: &str| Access::Read {
+            reason,
+            why: why.to_owned(),
+        };
+        let access = match peer {
+            Peer::Unix {
+                uid, gid, groups, ..
+            } if self.may_write(*uid, *gid, groups) => Access::Write,
             Peer::Unix { uid, gid, .. } => Access::Read {
+                reason: RefusalReason::Uid,
                 why: format!(
-                    "uid {uid} (gid {gid}) may only read; have it listed in the daemon's writer uids or gids"
+                    "uid {uid} (gid {gid}) may only read; have it listed by --allow-write-uid or --allow-write-gid"
                 ),
             },
-            Peer::Unidentified => Access::Read {
-                why: "the kernel did not tell who is calling, so only reading is allowed"
-                    .to_owned(),
+            Peer::Unidentified => refuse(
+                RefusalReason::Unidentified,
+                "the kernel did not tell who is calling, so only reading is allowed",
+            ),
+            Peer::Tcp { .. } if self.plain_tcp => Access::Write,
+            Peer::Tcp { .. } => refuse(
+                RefusalReason::PlainTcp,
+                "TCP without TLS is read-only; write over the Unix socket",
+            ),
+            Peer::Tls { names, .. } => match self.names.iter().find(|name| names.contains(name)) {
+                Some(name) => return (name.clone(), Access::Write),
+                None => Access::Read {
+                    reason: RefusalReason::Certificate,
+                    why: certified(names),
+                },
             },
-            Peer::Tcp { .. } => Access::Read {
-                why: "TCP is read-only; write over the Unix socket".to_owned(),
-            },
-        }
+        };
+        (peer.identity(), access)
     }
 
-    fn may_write(&self, uid: u32, gid: u32) -> bool {
-        let own = uid == self.own_uid && uid != OVERFLOW_UID;
-        uid == 0 || own || self.uids.contains(&uid) || self.gids.contains(&gid)
+    fn may_write(&self, uid: u32, gid: u32, groups: &[u32]) -> bool {
+        let own = uid == self.own_uid && uid != OVERFLOW_ID;
+        let mut groups = groups.iter().chain([&gid]);
+        uid == 0 || own || self.uids.contains(&uid) || groups.any(|gid| self.gids.contains(gid))
     }
+}
+
+fn certified(names: &[Arc<str>]) -> String {
+    if names.is_empty() {
+        return "a client without a certificate may only read; write over the Unix socket".to_owned();
+    }
+    format!(
+        "the certificate says {}, which may only read; have it listed by --tcp-writers",
+        names.join(", ")
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn writers(own_uid: u32) -> Writers {
+        Writers {
+            uids: vec![7],
+            gids: vec![70],
+            names: vec!["cn:agent".into(), "uri:spiffe://d/a".into()],
+            plain_tcp: false,
+            own_uid,
+        }
+    }
+
     #[track_caller]
-    fn check(own_uid: u32, peer: Peer, expected: Option<&str>) {
-        let identity = match Writers::new(vec![7], vec![70], own_uid).access(peer) {
-            Access::Write { identity } => Some(identity),
-            Access::Read { .. } => None,
+    fn check(own_uid: u32, peer: &Peer, expected: Result<&str, RefusalReason>) {
+        let (identity, access) = writers(own_uid).access(peer);
+        let got = match &access {
+            Access::Write => Ok(&*identity),
+            Access::Read { reason, .. } => Err(*reason),
         };
-        assert_eq!(identity.as_deref(), expected);
+        assert_eq!(got, expected, "{peer}");
+    }
+
+    fn unix(uid: u32, gid: u32, groups: &[u32]) -> Peer {
+        Peer::Unix {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+            pid: None,
+        }
+    }
+
+    fn tls(names: &[&str]) -> Peer {
+        Peer::Tls {
+            addr: None,
+            names: names.iter().map(|name| (*name).into()).collect(),
+        }
     }
 
     #[test]
     fn p4_who_may_write() {
-        let unix = |uid, gid| Peer::Unix {
-            uid,
-            gid,
-            pid: None,
+        check(1000, &unix(0, 0, &[]), Ok("uid:0"));
+        check(1000, &unix(7, 1, &[]), Ok("uid:7"));
+        check(1000, &unix(8, 70, &[]), Ok("uid:8"));
+        check(1000, &unix(1000, 1000, &[]), Ok("uid:1000"));
+        check(1000, &unix(8, 1, &[]), Err(RefusalReason::Uid));
+        check(0, &unix(1000, 1000, &[]), Err(RefusalReason::Uid));
+        check(
+            OVERFLOW_ID,
+            &unix(OVERFLOW_ID, OVERFLOW_ID, &[]),
+            Err(RefusalReason::Uid),
+        );
+        check(0, &Peer::Unidentified, Err(RefusalReason::Unidentified));
+        check(0, &Peer::Tcp { addr: None }, Err(RefusalReason::PlainTcp));
+    }
+
+    #[test]
+    fn p4_supplementary_groups_count() {
+        check(1000, &unix(8, 1, &[2, 70, 3]), Ok("uid:8"));
+        check(1000, &unix(8, 1, &[2, 3]), Err(RefusalReason::Uid));
+    }
+
+    #[test]
+    fn p4_certificates_write_by_a_listed_name_and_are_known_by_it() {
+        check(0, &tls(&["dns:a.b", "cn:agent"]), Ok("cn:agent"));
+        check(0, &tls(&["uri:spiffe://d/a"]), Ok("uri:spiffe://d/a"));
+        check(0, &tls(&["cn:agent2"]), Err(RefusalReason::Certificate));
+        check(0, &tls(&["dns:agent"]), Err(RefusalReason::Certificate));
+        check(0, &tls(&[]), Err(RefusalReason::Certificate));
+    }
+
+    #[test]
+    fn p4_plain_tcp_writes_only_where_that_was_said() {
+        let writers = Writers {
+            plain_tcp: true,
+            ..writers(0)
         };
-        check(1000, unix(0, 0), Some("uid:0"));
-        check(1000, unix(7, 1), Some("uid:7"));
-        check(1000, unix(8, 70), Some("uid:8"));
-        check(1000, unix(1000, 1000), Some("uid:1000"));
-        check(1000, unix(8, 1), None);
-        check(0, unix(1000, 1000), None);
-        check(OVERFLOW_UID, unix(OVERFLOW_UID, OVERFLOW_UID), None);
-        check(0, Peer::Unidentified, None);
-        check(0, Peer::Tcp { addr: None }, None);
+        let addr = Some(SocketAddr::from(([10, 0, 0, 7], 1)));
+        let (identity, access) = writers.access(&Peer::Tcp { addr });
+        assert_eq!((&*identity, access), ("tcp:10.0.0.7", Access::Write));
     }
 
     #[test]
     fn a_refusal_says_what_to_do() {
-        let writers = Writers::new(Vec::new(), Vec::new(), 0);
-        let Access::Read { why } = writers.access(Peer::Tcp { addr: None }) else {
-            panic!("TCP may not write")
+        #[track_caller]
+        fn says(peer: &Peer, words: &str) {
+            let (_, access) = writers(0).access(peer);
+            assert!(
+                matches!(&access, Access::Read { why, .. } if why.contains(words)),
+                "{access:?}"
+            );
+        }
+        says(&Peer::Tcp { addr: None }, "Unix socket");
+        says(&unix(8, 1, &[]), "--allow-write-gid");
+        says(&tls(&["cn:a", "dns:b"]), "cn:a, dns:b");
+        says(&tls(&["cn:a"]), "--tcp-writers");
+        says(&tls(&[]), "Unix socket");
+    }
+
+    #[test]
+    fn connections_are_shared_out_by_who_can_be_told_apart() {
+        assert_eq!(unix(7, 1, &[]).share(), unix(7, 2, &[3]).share());
+        assert_ne!(unix(7, 1, &[]).share(), unix(8, 1, &[]).share());
+        let tcp = |ip, port| Peer::Tcp {
+            addr: Some(SocketAddr::from((ip, port))),
         };
-        assert!(why.contains("Unix socket"), "{why}");
+        assert_eq!(tcp([10, 0, 0, 7], 1).share(), tcp([10, 0, 0, 7], 2).share());
+        assert_ne!(tcp([10, 0, 0, 7], 1).share(), tcp([10, 0, 0, 8], 1).share());
     }
 }

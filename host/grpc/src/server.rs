@@ -1,25 +1,37 @@
 //! Serving: both dialects, health and reflection on all listeners, until told to stop.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use device_api_core::limits::{
-    GRPC_RECEIVE_BYTES_MAX, GRPC_SEND_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
-};
+use device_api_core::limits::Bounds;
 use device_api_core::ports::Devices;
-use device_api_proto::native::gpu_service_server as native_gpu;
-use device_api_proto::native::provider_service_server as native_provider;
-use device_api_proto::upstream::gpu_service_server as upstream_gpu;
-use tokio::sync::watch;
+use device_api_proto::native::server::gpu_service_server as native_gpu;
+use device_api_proto::native::server::provider_service_server as native_provider;
+use device_api_proto::upstream::server::gpu_service_server as upstream_gpu;
+use futures_util::StreamExt as _;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tonic::service::{Routes, RoutesBuilder};
-use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::calls::Calls;
+use crate::conn::{Conn, ConnInfo, Socket};
 use crate::context::Context;
 use crate::incoming::incoming;
+use crate::limits::{
+    ERROR_STREAMS, HANDSHAKES, HEADER_BYTES, HELLO_TIME, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    LINGER, RESET_STREAMS, SEND_BUFFER_BYTES, WINDOW_BYTES,
+};
 use crate::listen::Bound;
-use crate::observe::RpcObserver;
+use crate::methods::Methods;
+use crate::observe::{Counted, RpcObserver};
+use crate::peer::{Access, Writers};
+use crate::slots::{Slot, Slots, Turned};
 use crate::{native, upstream};
 
 /// Names in the gRPC health protocol; the empty one is the server as a whole.
@@ -30,26 +42,53 @@ const HEALTH_NAMES: [&str; 4] = [
     upstream_gpu::SERVICE_NAME,
 ];
 
-/// How long a connection may say nothing before it is asked whether it still lives, and how long
-/// it may take to answer: a frozen TCP client is let go within two minutes. Clients' own pings
-/// (every 50 s and more) are answered whenever they come; none is too often.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(100);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Requests to health and reflection are a name long.
+const SMALL_REQUEST_BYTES: usize = 16 * 1024;
 
-/// Why serving did not start or broke off.
+/// Why serving did not start: a broken build.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The descriptors that this binary was built with can't be read: a broken build.
     #[error("the descriptor set for gRPC reflection is broken; rebuild the daemon")]
     Reflection(#[source] tonic_reflection::server::Error),
-    #[error("the gRPC server stopped; restart the daemon")]
-    Transport(#[source] tonic::transport::Error),
+    #[error("the descriptor set of the API is broken; rebuild the daemon")]
+    Methods(#[source] prost::DecodeError),
+}
+
+/// What every connection needs.
+struct Serving<D> {
+    devices: Arc<D>,
+    observer: Arc<dyn RpcObserver>,
+    writers: Arc<Writers>,
+    bounds: Arc<Bounds>,
+    calls: Arc<Calls>,
+    handshakes: Semaphore,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// Someone who may write is connected, until this is dropped.
+#[derive(Debug)]
+struct Present<D: Devices> {
+    devices: Arc<D>,
+    identity: Arc<str>,
+}
+
+impl<D: Devices> Present<D> {
+    fn begin(devices: Arc<D>, identity: Arc<str>) -> Self {
+        devices.connected(&identity);
+        Self { devices, identity }
+    }
+}
+
+impl<D: Devices> Drop for Present<D> {
+    fn drop(&mut self) {
+        self.devices.disconnected(&self.identity);
+    }
 }
 
 /// Serves until `shutdown` turns true (or its sender is gone) and all is drained: no connection is
-/// accepted any more, watches end with `Unavailable`, unary calls under way finish. A client that
-/// neither reads nor hangs up can hold that off for ever; the caller sets the limit by dropping
-/// the future.
+/// accepted any more, streams end with `Unavailable`, unary calls under way finish, within
+/// `request-time` at most. A connection without such a call is closed within a second, whatever its
+/// client does. When the future is dropped, all connections are.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -59,45 +98,190 @@ pub async fn serve<D: Devices>(
     observer: Arc<dyn RpcObserver>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let (listeners, writers) = bound.into_parts();
-    let context = Arc::new(Context::new(devices, observer, writers, shutdown.clone()));
+    let parts = bound.into_parts();
+    let methods = Methods::get().map_err(ServeError::Methods)?;
+    let context = Arc::new(Context::new(
+        devices.clone(),
+        observer.clone(),
+        parts.bounds.clone(),
+        shutdown.clone(),
+    ));
     let health = HealthReporter::new();
     for name in HEALTH_NAMES {
         health
             .set_service_status(name, ServingStatus::Serving)
             .await;
     }
-    let routes = routes(&context, health.clone()).map_err(ServeError::Reflection)?;
-    let server = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .serve_with_incoming_shutdown(
-            routes.prepare(),
-            incoming(listeners),
-            stopped(shutdown.clone()),
-        );
-    let (served, ()) = tokio::join!(server, stop_health(health, shutdown));
-    served.map_err(ServeError::Transport)
+    let routes = routes(&context, &parts.bounds, health.clone()).map_err(ServeError::Reflection)?;
+    let calls = Calls::new(
+        routes.prepare(),
+        methods,
+        observer.clone(),
+        parts.bounds.clone(),
+        shutdown.clone(),
+    );
+    // Ends with this future.
+    let mut background = JoinSet::new();
+    if let Some(watcher) = parts.tls {
+        background.spawn(watcher.run(observer.clone()));
+    }
+    background.spawn(stop_health(health, shutdown.clone()));
+    let slots = Slots::new(parts.bounds.connections);
+    let serving = Arc::new(Serving {
+        devices,
+        observer,
+        writers: Arc::new(parts.writers),
+        bounds: parts.bounds,
+        calls: Arc::new(calls),
+        handshakes: Semaphore::new(HANDSHAKES),
+        shutdown: shutdown.clone(),
+    });
+
+    let mut connections = JoinSet::new();
+    {
+        let mut incoming = pin!(incoming(parts.listeners));
+        let mut stop = pin!(stopped(shutdown));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(_ended) = connections.join_next() => {}
+                Some(socket) = incoming.next() => {
+                    if let Some(slot) = serving.admit(&slots, &socket) {
+                        connections.spawn(connection(serving.clone(), socket, slot));
+                    }
+                }
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+impl<D: Devices> Serving<D> {
+    fn admit(&self, slots: &Arc<Slots>, socket: &Socket) -> Option<Slot> {
+        let peer = socket.peer();
+        let may_write = matches!(self.writers.access(&peer).1, Access::Write);
+        match slots.take(peer.share(), may_write) {
+            Ok(slot) => Some(slot),
+            Err(why) => {
+                let of = match why {
+                    Turned::ShareFull => format!("{} for one user", slots.share_max()),
+                    Turned::Full | Turned::NoHello => slots.max().to_string(),
+                };
+                self.turned_away(why);
+                tracing::debug!(%peer, why = why.as_str(), "connection turned away");
+                socket.turn_away(&format!(
+                    "limit connections reached: at most {of}; see --limit"
+                ));
+                None
+            }
+        }
+    }
+
+    fn turned_away(&self, why: Turned) {
+        self.observer.turned_away(why.as_str());
+    }
+}
+
+/// One connection, from its first byte to its end.
+async fn connection<D: Devices>(serving: Arc<Serving<D>>, socket: Socket, slot: Slot) {
+    let hello = tokio::select! {
+        () = stopped(serving.shutdown.clone()) => return,
+        hello = tokio::time::timeout(HELLO_TIME, socket.hello(&serving.handshakes)) => hello,
+    };
+    let (conn, peer) = match hello {
+        Ok(Ok(ready)) => ready,
+        // Who connects to see whether someone listens is no news.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
+        Ok(Err(error)) => {
+            serving.turned_away(Turned::NoHello);
+            tracing::debug!(%error, "a connection did not begin as it should");
+            return;
+        }
+        Err(_elapsed) => {
+            serving.turned_away(Turned::NoHello);
+            tracing::debug!("a connection did not begin in time");
+            return;
+        }
+    };
+    let info = Arc::new(ConnInfo::new(peer, &serving.writers, &serving.bounds));
+    let _counted = Counted::begin(serving.observer.clone(), |observer, delta| {
+        observer.connections(delta);
+    });
+    let _present = matches!(info.access, Access::Write)
+        .then(|| Present::begin(serving.devices.clone(), info.identity.clone()));
+    if let Err(error) = serve_http2(&serving, conn, &info).await {
+        tracing::debug!(peer = %info.peer, %error, "connection broke off");
+    }
+    drop(slot);
+}
+
+async fn serve_http2<D: Devices>(
+    serving: &Serving<D>,
+    conn: Conn,
+    info: &Arc<ConnInfo>,
+) -> hyper::Result<()> {
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(serving.bounds.streams_per_connection)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_header_list_size(HEADER_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(ERROR_STREAMS);
+    let service = service_fn(|request| serving.calls.clone().call(info.clone(), request));
+    let mut conn = pin!(http2.serve_connection(TokioIo::new(conn), service));
+    tokio::select! {
+        ended = conn.as_mut() => return ended,
+        () = stopped(serving.shutdown.clone()) => {}
+    }
+    conn.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = conn => ended,
+        () = lingered(info) => {
+            tracing::debug!(peer = %info.peer, "connection cut off: the daemon stops, and no call is under way");
+            Ok(())
+        }
+    }
+}
+
+/// Returns when no call has been under way for a moment, in which the answers should be out.
+async fn lingered(info: &ConnInfo) {
+    loop {
+        info.idle().await;
+        tokio::time::sleep(LINGER).await;
+        if info.is_idle() {
+            return;
+        }
+    }
 }
 
 fn routes<D: Devices>(
     context: &Arc<Context<D>>,
+    bounds: &Bounds,
     health: HealthReporter,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let native_gpus = native_gpu::GpuServiceServer::new(native::Gpus::new(context.clone()))
-        .max_decoding_message_size(GRPC_RECEIVE_BYTES_MAX)
-        .max_encoding_message_size(GRPC_SEND_BYTES_MAX);
+        .max_decoding_message_size(bounds.receive_bytes)
+        .max_encoding_message_size(bounds.send_bytes);
     let providers =
         native_provider::ProviderServiceServer::new(native::Providers::new(context.clone()))
-            .max_decoding_message_size(GRPC_RECEIVE_BYTES_MAX)
-            .max_encoding_message_size(GRPC_SEND_BYTES_MAX);
+            .max_decoding_message_size(bounds.receive_bytes)
+            .max_encoding_message_size(bounds.send_bytes);
     let upstream_gpus = upstream_gpu::GpuServiceServer::new(upstream::Gpus::new(context.clone()))
-        .max_decoding_message_size(GRPC_RECEIVE_BYTES_MAX)
-        .max_encoding_message_size(GRPC_SEND_BYTES_MAX);
+        .max_decoding_message_size(bounds.receive_bytes)
+        .max_encoding_message_size(bounds.send_bytes);
     let health = tonic_health::pb::health_server::HealthServer::new(
         HealthService::from_health_reporter(health),
-    );
+    )
+    .max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let v1 = reflection().build_v1()?;
+    let v1alpha = reflection().build_v1alpha()?;
 
     let mut routes = RoutesBuilder::default();
     routes
@@ -105,8 +289,8 @@ fn routes<D: Devices>(
         .add_service(providers)
         .add_service(upstream_gpus)
         .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+        .add_service(v1.max_decoding_message_size(SMALL_REQUEST_BYTES))
+        .add_service(v1alpha.max_decoding_message_size(SMALL_REQUEST_BYTES));
     Ok(routes.routes())
 }
 

@@ -11,6 +11,8 @@ pub(crate) enum Refusal {
     /// The request itself is wrong; the store was not asked.
     Field(FieldError),
     Api(ApiError),
+    /// An exact watch fell behind by more changes than are kept for it (design W2).
+    Behind { max: usize },
 }
 
 impl From<FieldError> for Refusal {
@@ -30,6 +32,9 @@ impl From<Refusal> for Status {
         match refusal {
             Refusal::Field(error) => Self::invalid_argument(error.to_string()),
             Refusal::Api(error) => Self::new(code(&error), error.to_string()),
+            Refusal::Behind { max } => Self::out_of_range(format!(
+                "this exact watch fell behind by more than {max} changes; list again and watch from there, or read faster"
+            )),
         }
     }
 }
@@ -128,11 +133,11 @@ mod tests {
         );
         check(
             ApiError::Exhausted {
-                limit: "GPUS_MAX",
+                limit: "gpus",
                 max: 7,
             },
             Code::ResourceExhausted,
-            "GPUS_MAX reached: at most 7",
+            "limit gpus reached: at most 7",
         );
         check(
             ApiError::OutOfRange {
@@ -151,6 +156,7 @@ mod tests {
             "no",
         );
         check(going_down(), Code::Unavailable, "reconnect and resume");
+        check(Refusal::Behind { max: 9 }, Code::OutOfRange, "list again");
     }
 
     #[test]

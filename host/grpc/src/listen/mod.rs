@@ -6,23 +6,46 @@ mod unix;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use device_api_core::limits::SOCKET_PATH_BYTES_MAX;
+use device_api_core::limits::{Bounds, SOCKET_PATH_BYTES_MAX};
 
 pub(crate) use unix::UnixSocket;
 
 use crate::incoming::Listener;
 use crate::peer::Writers;
+use crate::tls::{self, TlsError, TlsFiles, TlsHealth, Watcher};
 
 /// Where to listen, and who may write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GrpcConfig {
     pub unix_sockets: Vec<PathBuf>,
-    /// Read-only. Port 0: a free one, told by [`Bound::tcp_addr`].
+    /// Port 0: a free one, told by [`Bound::tcp_addr`].
     pub tcp: Option<SocketAddr>,
-    /// Uids and (primary) gids that may write on the sockets, besides uid 0 and our own uid.
+    /// `None`: TCP is plain, and good for what `plain_tcp` says.
+    pub tls: Option<TlsFiles>,
+    pub plain_tcp: PlainTcp,
+    /// Uids and gids (primary or supplementary) that may write on the sockets, besides uid 0 and our
+    /// own uid.
     pub writers_uid: Vec<u32>,
     pub writers_gid: Vec<u32>,
+    /// Identities in clients' certificates that may write over TCP: `cn:NAME`, `dns:NAME` or
+    /// `uri:URI`.
+    pub writers_tcp: Vec<Arc<str>>,
+    /// `connections` is as many as the process may have files open for, at most.
+    pub bounds: Arc<Bounds>,
+}
+
+/// What TCP without TLS is good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlainTcp {
+    /// To read, on loopback; another address is refused.
+    #[default]
+    Loopback,
+    /// To read, on any address.
+    Read,
+    /// To write too, by whoever reaches it.
+    Write,
 }
 
 /// Why the daemon can't listen. One line that names the flag; what the system said is the source.
@@ -82,6 +105,12 @@ pub enum BindError {
     AddressInUse { addr: SocketAddr },
     #[error("cannot listen on address {addr}; give a --grpc-address of this machine")]
     BindTcp { addr: SocketAddr, source: io::Error },
+    #[error(
+        "address {addr} reaches beyond this machine and has no TLS; give --tls-cert and --tls-key, a loopback --grpc-address, or --insecure-tcp=read if anyone there may read"
+    )]
+    WideWithoutTls { addr: SocketAddr },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// What is bound and not served yet. Dropping it removes the socket files again.
@@ -89,7 +118,19 @@ pub enum BindError {
 pub struct Bound {
     unix: Vec<UnixSocket>,
     tcp: Option<(tokio::net::TcpListener, SocketAddr)>,
+    tls: Option<Watcher>,
     writers: Writers,
+    bounds: Arc<Bounds>,
+}
+
+/// What serving takes of it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) listeners: Vec<Listener>,
+    /// To be run, so that changed files are used.
+    pub(crate) tls: Option<Watcher>,
+    pub(crate) writers: Writers,
+    pub(crate) bounds: Arc<Bounds>,
 }
 
 impl Bound {
@@ -103,13 +144,24 @@ impl Bound {
         self.tcp.as_ref().map(|(_, addr)| *addr)
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<Listener>, Writers) {
+    /// How TLS is; `None` without it.
+    pub fn tls(&self) -> Option<TlsHealth> {
+        self.tls.as_ref().map(Watcher::health)
+    }
+
+    pub(crate) fn into_parts(self) -> Parts {
         let unix = self.unix.into_iter().map(Listener::Unix);
-        let tcp = self
-            .tcp
-            .into_iter()
-            .map(|(listener, _)| Listener::Tcp(listener));
-        (unix.chain(tcp).collect(), self.writers)
+        let tls = self.tls.as_ref().map(Watcher::tls);
+        let tcp = self.tcp.map(|(listener, _)| match tls {
+            Some(tls) => Listener::Tls(listener, tls),
+            None => Listener::Tcp(listener),
+        });
+        Parts {
+            listeners: unix.chain(tcp).collect(),
+            tls: self.tls,
+            writers: self.writers,
+            bounds: self.bounds,
+        }
     }
 }
 
@@ -122,19 +174,27 @@ pub async fn bind(config: &GrpcConfig) -> Result<Bound, BindError> {
     if config.unix_sockets.is_empty() && config.tcp.is_none() {
         return Err(BindError::Nothing);
     }
+    let tls = config.tls.clone().map(tls::load).transpose()?;
     let mut unix = Vec::with_capacity(config.unix_sockets.len());
     for path in &config.unix_sockets {
         unix.push(UnixSocket::bind(path).await?);
     }
     let tcp = match config.tcp {
-        Some(addr) => Some(tcp::bind(addr).await?),
+        Some(addr) => Some(tcp::bind(addr, tls.is_some(), config.plain_tcp).await?),
         None => None,
     };
-    let own_uid = rustix::process::geteuid().as_raw();
-    let writers = Writers::new(
-        config.writers_uid.clone(),
-        config.writers_gid.clone(),
-        own_uid,
-    );
-    Ok(Bound { unix, tcp, writers })
+    let writers = Writers {
+        uids: config.writers_uid.clone(),
+        gids: config.writers_gid.clone(),
+        names: config.writers_tcp.clone(),
+        plain_tcp: tls.is_none() && config.plain_tcp == PlainTcp::Write,
+        own_uid: rustix::process::geteuid().as_raw(),
+    };
+    Ok(Bound {
+        unix,
+        tcp,
+        tls,
+        writers,
+        bounds: config.bounds.clone(),
+    })
 }

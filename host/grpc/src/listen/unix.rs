@@ -240,6 +240,7 @@ fn listen(socket: OwnedFd) -> io::Result<UnixListener> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::PlainTcp;
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -334,12 +335,18 @@ mod tests {
 
     #[tokio::test]
     async fn messages_are_one_line_and_name_the_flag() {
-        let taken = super::super::tcp::bind("127.0.0.1:0".parse().expect("address"))
+        let address = |text: &str| text.parse().expect("address");
+        let taken = super::super::tcp::bind(address("127.0.0.1:0"), false, PlainTcp::Loopback)
             .await
             .expect("binds");
         let errors = [
-            super::super::tcp::bind(taken.1).await.expect_err("in use"),
-            super::super::tcp::bind("192.0.2.1:0".parse().expect("address"))
+            super::super::tcp::bind(taken.1, false, PlainTcp::Loopback)
+                .await
+                .expect_err("in use"),
+            super::super::tcp::bind(address("192.0.2.1:0"), false, PlainTcp::Loopback)
+                .await
+                .expect_err("without TLS"),
+            super::super::tcp::bind(address("192.0.2.1:0"), true, PlainTcp::Loopback)
                 .await
                 .expect_err("not ours"),
             UnixSocket::bind(Path::new("/")).await.expect_err("no file"),

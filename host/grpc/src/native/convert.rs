@@ -1,18 +1,30 @@
 //! The store's words as the native dialect shows them. (Its writes are read in [`super::write`].)
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use device_api_core::condition::{Condition, Evidence, Owner, Polarity, Status};
-use device_api_core::device::DeviceInfo;
+use device_api_core::condition::{Condition, Evidence, Owner, Polarity, Status, find};
+use device_api_core::device::{DeviceInfo, MigInstance};
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Health;
 use device_api_core::ids::ResourceVersion;
 use device_api_core::verdict::{Clear, Severity};
-use device_api_proto::native as proto;
+use device_api_proto::{Encoded, native as proto};
+use prost::Message as _;
 
 use crate::fields::timestamp;
 
-pub(super) fn gpu(gpu: &Gpu) -> proto::Gpu {
+/// This dialect's place among the forms in which a GPU is kept encoded.
+const SLOT: usize = 0;
+
+/// A GPU as it goes out: encoded by the first reader of it, and never again.
+pub(super) fn gpu(gpu: &Gpu) -> Encoded {
+    gpu.encoded
+        .get_or_make(SLOT, || message(gpu).encode_to_vec().into())
+        .into()
+}
+
+fn message(gpu: &Gpu) -> proto::Gpu {
     proto::Gpu {
         name: gpu.key.name.to_string(),
         namespace: gpu.key.namespace.to_string(),
@@ -50,8 +62,7 @@ fn spec(gpu: &Gpu) -> proto::GpuSpec {
         memory_bytes,
         driver_version,
         cuda_version,
-        // The instances are in the store's inventory and not yet devices of their own (design N9).
-        mig: _,
+        mig,
         simulated,
         labels,
     } = &*gpu.device;
@@ -66,8 +77,10 @@ fn spec(gpu: &Gpu) -> proto::GpuSpec {
         driver_version: driver_version.clone(),
         cuda_version: cuda_version.clone(),
         serial: serial.clone(),
+        // The instances are shown with their GPU; they are not yet devices of their own (design N9).
         mig_parent: String::new(),
         mig_profile: String::new(),
+        mig_instances: mig.iter().map(mig_instance).collect(),
         labels: labels
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
@@ -76,8 +89,26 @@ fn spec(gpu: &Gpu) -> proto::GpuSpec {
     }
 }
 
+fn mig_instance(instance: &MigInstance) -> proto::MigInstance {
+    proto::MigInstance {
+        uuid: instance.uuid.to_string(),
+        gpu_instance: instance.gpu_instance,
+        compute_instance: instance.compute_instance,
+        profile: instance.profile.clone(),
+    }
+}
+
 fn status(gpu: &Gpu) -> proto::GpuStatus {
     let derived = &gpu.derived;
+    let decider = |type_: &Option<Arc<str>>| {
+        type_
+            .as_deref()
+            .and_then(|type_| find(&gpu.conditions, type_))
+    };
+    let reason = |decider: Option<&Condition>| decider.map_or_else(String::new, |c| c.reason.clone());
+    let incident =
+        |decider: Option<&Condition>| decider.and_then(|c| c.incident).map_or(0, |incident| incident.0);
+    let (health_from, action_from) = (decider(&derived.health_from), decider(&derived.action_from));
     proto::GpuStatus {
         health: health(derived.health).into(),
         health_condition: derived
@@ -92,6 +123,10 @@ fn status(gpu: &Gpu) -> proto::GpuStatus {
             .unwrap_or_default()
             .to_owned(),
         conditions: gpu.published().map(condition).collect(),
+        health_reason: reason(health_from),
+        health_incident: incident(health_from),
+        recommended_action_reason: reason(action_from),
+        recommended_action_incident: incident(action_from),
     }
 }
 
@@ -138,6 +173,7 @@ fn condition(condition: Condition) -> proto::Condition {
             .unwrap_or_default(),
         drill: condition.drill,
         counted: condition.counted,
+        cause_signal: condition.cause.map_or(0, |cause| cause.0),
     }
 }
 
@@ -175,194 +211,5 @@ fn evidence(evidence: Evidence) -> proto::Evidence {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-
-    use device_api_core::action::Action;
-    use device_api_core::clock::WallTime;
-    use device_api_core::health::Derived;
-    use device_api_core::ids::{DeviceUuid, IncidentId, ObjectKey, SignalSeq};
-    use device_api_core::policy::PolicyId;
-    use device_api_core::signal::Source;
-    use device_api_core::verdict::{ClearOn, Judgement};
-
-    fn problem(owner: Owner) -> Condition {
-        Condition {
-            type_: "GpuXid".into(),
-            state: Judgement::Problem,
-            polarity: Polarity::TrueIsProblem,
-            severity: Severity::Fatal,
-            reason: "Xid79".to_owned(),
-            message: "fallen off the bus".to_owned(),
-            action: Action::RestartBm,
-            clears: vec![
-                Clear::on(ClearOn::NodeReboot),
-                Clear {
-                    on: ClearOn::Quiet,
-                    after: Duration::from_mins(10),
-                },
-            ],
-            owner,
-            transition: WallTime::from_ms(1_500),
-            heartbeat: WallTime::from_ms(2_000),
-            incident: Some(IncidentId(3)),
-            cause: Some(SignalSeq(9)),
-            drill: true,
-            counted: true,
-            evidence: vec![Evidence {
-                source: Source::Kmsg,
-                observed_at: WallTime::from_ms(1_400),
-                text: "NVRM: Xid 79".to_owned(),
-            }],
-        }
-    }
-
-    fn policy() -> Owner {
-        Owner::Policy(PolicyId {
-            name: "xid-policy".into(),
-            version: "1.2.3".into(),
-            digest: "abc".into(),
-        })
-    }
-
-    #[test]
-    fn a_condition_keeps_all_it_knows() {
-        let shown = condition(problem(policy()));
-        let at = |seconds, nanos| Some(prost_types::Timestamp { seconds, nanos });
-        let expected = proto::Condition {
-            r#type: "GpuXid".to_owned(),
-            status: proto::ConditionStatus::True.into(),
-            last_transition_time: at(1, 500_000_000),
-            last_heartbeat_time: at(2, 0),
-            reason: "Xid79".to_owned(),
-            message: "fallen off the bus".to_owned(),
-            polarity: proto::Polarity::TrueIsProblem.into(),
-            severity: proto::Severity::Fatal.into(),
-            recommended_action: "RESTART_BM".to_owned(),
-            owner: Some(proto::Owner {
-                kind: proto::owner::Kind::Policy.into(),
-                name: "xid-policy".to_owned(),
-                version: "1.2.3".to_owned(),
-                digest: "abc".to_owned(),
-            }),
-            clears: vec![
-                proto::Clear {
-                    on: "node-reboot".to_owned(),
-                    after: None,
-                },
-                proto::Clear {
-                    on: "quiet".to_owned(),
-                    after: Some(prost_types::Duration {
-                        seconds: 600,
-                        nanos: 0,
-                    }),
-                },
-            ],
-            evidence: vec![proto::Evidence {
-                source: "kmsg".to_owned(),
-                observed_time: at(1, 400_000_000),
-                text: "NVRM: Xid 79".to_owned(),
-            }],
-            incident: 3,
-            drill: true,
-            counted: true,
-        };
-        assert_eq!(shown, expected);
-    }
-
-    #[test]
-    fn owners_say_what_they_are() {
-        use proto::owner::Kind;
-        #[track_caller]
-        fn check(shown: &Owner, kind: Kind, name: &str) {
-            let shown = owner(shown);
-            assert_eq!((shown.kind(), &*shown.name), (kind, name));
-        }
-        check(&Owner::Host, Kind::Host, "");
-        check(&policy(), Kind::Policy, "xid-policy");
-        check(&Owner::Provider("uid:7".into()), Kind::Provider, "uid:7");
-    }
-
-    #[test]
-    fn polarity_decides_between_true_and_false() {
-        #[track_caller]
-        fn check(polarity: Polarity, state: Judgement, expected: proto::ConditionStatus) {
-            let shown = condition(Condition {
-                polarity,
-                state,
-                ..problem(Owner::Host)
-            });
-            assert_eq!(shown.status(), expected);
-        }
-        check(
-            Polarity::TrueIsProblem,
-            Judgement::Problem,
-            proto::ConditionStatus::True,
-        );
-        check(
-            Polarity::TrueIsHealthy,
-            Judgement::Problem,
-            proto::ConditionStatus::False,
-        );
-        check(
-            Polarity::TrueIsProblem,
-            Judgement::Ok,
-            proto::ConditionStatus::False,
-        );
-        check(
-            Polarity::TrueIsHealthy,
-            Judgement::Unknown,
-            proto::ConditionStatus::Unknown,
-        );
-    }
-
-    #[test]
-    fn ready_comes_first_and_the_deciders_are_named() {
-        let uuid = DeviceUuid::new("GPU-1");
-        let conditions = vec![problem(policy())];
-        let shown = gpu(&Gpu {
-            key: ObjectKey::new("", "gpu-0"),
-            uid: "uid".into(),
-            generation: 1,
-            created: WallTime::from_ms(1),
-            version: ResourceVersion(42),
-            uuid: uuid.clone(),
-            device: Arc::new(DeviceInfo {
-                pci: "0000:a1:00.0".parse().ok(),
-                memory_bytes: Some(80 << 30),
-                ..DeviceInfo::bare(uuid)
-            }),
-            derived: device_api_core::health::derive(&conditions),
-            conditions,
-            ready_since: WallTime::from_ms(1),
-        });
-        let (spec, status) = (shown.spec.expect("spec"), shown.status.expect("status"));
-        assert_eq!(
-            (shown.resource_version, &*shown.name, &*shown.namespace),
-            (42, "gpu-0", "default")
-        );
-        assert_eq!(
-            (&*spec.pci_address, spec.memory_bytes, spec.index),
-            ("0000:a1:00.0", Some(80 << 30), None)
-        );
-        let types: Vec<_> = status.conditions.iter().map(|c| &*c.r#type).collect();
-        assert_eq!(types, ["Ready", "GpuXid"]);
-        assert_eq!(status.health(), proto::Health::Unhealthy);
-        assert_eq!(
-            (&*status.health_condition, &*status.recommended_action),
-            ("GpuXid", "RESTART_BM")
-        );
-        assert_eq!(status.recommended_action_condition, "GpuXid");
-    }
-
-    #[test]
-    fn nothing_known_is_unknown_and_no_action() {
-        let unknown = Derived::default();
-        assert_eq!(
-            (health(unknown.health), unknown.action.as_str()),
-            (proto::Health::Unknown, "NONE")
-        );
-        assert_eq!(version(ResourceVersion(u64::MAX)), i64::MAX);
-    }
-}
+#[path = "convert_tests.rs"]
+mod tests;

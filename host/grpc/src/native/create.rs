@@ -2,7 +2,7 @@
 
 use device_api_core::ports::Devices;
 use device_api_core::provider::{Caller, Creation};
-use device_api_proto::native as proto;
+use device_api_proto::native::{self as proto, server as served};
 
 use super::{convert, write};
 use crate::fields::{FieldError, Named};
@@ -12,7 +12,7 @@ pub(super) async fn create<D: Devices>(
     devices: &D,
     caller: Caller,
     request: proto::CreateGpuRequest,
-) -> Result<proto::CreateGpuResponse, Refusal> {
+) -> Result<served::CreateGpuResponse, Refusal> {
     let gpu = request.gpu.ok_or_else(|| FieldError::required("gpu"))?;
     let key = Named {
         path: "gpu.",
@@ -27,7 +27,7 @@ pub(super) async fn create<D: Devices>(
         device: Some(device),
     };
     let (gpu, created) = devices.create(&caller, creation, false).await?;
-    Ok(proto::CreateGpuResponse {
+    Ok(served::CreateGpuResponse {
         gpu: Some(convert::gpu(&gpu)),
         created,
     })

@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod providers;
 mod read;
+mod select;
 mod update;
 mod watch;
 mod write;
@@ -12,8 +13,8 @@ mod write;
 use std::sync::Arc;
 
 use device_api_core::ports::Devices;
-use device_api_proto::native as proto;
-use device_api_proto::native::gpu_service_server::{GpuService, SERVICE_NAME};
+use device_api_proto::{Encoded, native::{self as proto, server as served}};
+use device_api_proto::native::server::gpu_service_server::{GpuService, SERVICE_NAME};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -43,12 +44,12 @@ impl<D: Devices> Gpus<D> {
 
 #[async_trait]
 impl<D: Devices> GpuService for Gpus<D> {
-    type WatchGpusStream = BoxStream<proto::WatchGpusResponse>;
+    type WatchGpusStream = BoxStream<served::WatchGpusResponse>;
 
     async fn get_gpu(
         &self,
         request: Request<proto::GetGpuRequest>,
-    ) -> Result<Response<proto::GetGpuResponse>, Status> {
+    ) -> Result<Response<served::GetGpuResponse>, Status> {
         self.context
             .read(method("GetGpu"), request, read::get)
             .await
@@ -57,7 +58,7 @@ impl<D: Devices> GpuService for Gpus<D> {
     async fn list_gpus(
         &self,
         request: Request<proto::ListGpusRequest>,
-    ) -> Result<Response<proto::ListGpusResponse>, Status> {
+    ) -> Result<Response<served::ListGpusResponse>, Status> {
         self.context
             .read(method("ListGpus"), request, read::list)
             .await
@@ -75,7 +76,7 @@ impl<D: Devices> GpuService for Gpus<D> {
     async fn create_gpu(
         &self,
         request: Request<proto::CreateGpuRequest>,
-    ) -> Result<Response<proto::CreateGpuResponse>, Status> {
+    ) -> Result<Response<served::CreateGpuResponse>, Status> {
         self.context
             .write(method("CreateGpu"), request, create::create)
             .await
@@ -84,7 +85,7 @@ impl<D: Devices> GpuService for Gpus<D> {
     async fn update_gpu(
         &self,
         request: Request<proto::UpdateGpuRequest>,
-    ) -> Result<Response<proto::Gpu>, Status> {
+    ) -> Result<Response<Encoded>, Status> {
         self.context
             .write(method("UpdateGpu"), request, update::update)
             .await
@@ -93,9 +94,11 @@ impl<D: Devices> GpuService for Gpus<D> {
     async fn update_gpu_status(
         &self,
         request: Request<proto::UpdateGpuStatusRequest>,
-    ) -> Result<Response<proto::Gpu>, Status> {
+    ) -> Result<Response<Encoded>, Status> {
         self.context
-            .write(method("UpdateGpuStatus"), request, update::update_status)
+            .write(method("UpdateGpuStatus"), request, |devices, caller, request| {
+                update::update_status(devices, self.context.bounds(), caller, request)
+            })
             .await
     }
 

@@ -1,25 +1,25 @@
-//! GetGpu and ListGpus.
+//! GetGpu and ListGpus: the newest state, whatever version is asked for (design W1).
 
 use device_api_core::ports::Devices;
-use device_api_core::watch::Scope;
-use device_api_proto::native as proto;
+use device_api_proto::native::{self as proto, server as served};
 
-use super::convert;
+use super::{convert, select, write};
 use crate::fields::Named;
 use crate::status::Refusal;
 
 pub(super) async fn get<D: Devices>(
     devices: &D,
     request: proto::GetGpuRequest,
-) -> Result<proto::GetGpuResponse, Refusal> {
+) -> Result<served::GetGpuResponse, Refusal> {
     let key = Named {
         path: "",
         namespace: &request.namespace,
         name: &request.name,
     }
     .existing()?;
+    write::version("resource_version", request.resource_version)?;
     let gpu = devices.get(&key).await?;
-    Ok(proto::GetGpuResponse {
+    Ok(served::GetGpuResponse {
         gpu: Some(convert::gpu(&gpu)),
     })
 }
@@ -27,9 +27,15 @@ pub(super) async fn get<D: Devices>(
 pub(super) async fn list<D: Devices>(
     devices: &D,
     request: proto::ListGpusRequest,
-) -> Result<proto::ListGpusResponse, Refusal> {
-    let listing = devices.list(&Scope::from_wire(&request.namespace)).await;
-    Ok(proto::ListGpusResponse {
+) -> Result<served::ListGpusResponse, Refusal> {
+    write::version("resource_version", request.resource_version)?;
+    let selection = select::selection(
+        &request.namespace,
+        &request.label_selector,
+        &request.field_selector,
+    )?;
+    let listing = devices.list(&selection).await;
+    Ok(served::ListGpusResponse {
         gpus: listing.gpus.iter().map(|gpu| convert::gpu(gpu)).collect(),
         resource_version: convert::version(listing.version),
     })

@@ -2,11 +2,22 @@
 
 use device_api_core::condition::Condition;
 use device_api_core::gpu::Gpu;
-use device_api_proto::upstream as proto;
+use device_api_proto::{Encoded, upstream as proto};
+use prost::Message as _;
 
 use crate::fields::timestamp;
 
-pub(super) fn gpu(gpu: &Gpu) -> proto::Gpu {
+/// This dialect's place among the forms in which a GPU is kept encoded.
+const SLOT: usize = 1;
+
+/// A GPU as it goes out: encoded by the first reader of it, and never again.
+pub(super) fn gpu(gpu: &Gpu) -> Encoded {
+    gpu.encoded
+        .get_or_make(SLOT, || message(gpu).encode_to_vec().into())
+        .into()
+}
+
+fn message(gpu: &Gpu) -> proto::Gpu {
     proto::Gpu {
         metadata: Some(proto::ObjectMeta {
             name: gpu.key.name.to_string(),

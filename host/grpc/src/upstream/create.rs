@@ -3,7 +3,7 @@
 
 use device_api_core::ports::Devices;
 use device_api_core::provider::{Caller, Creation};
-use device_api_proto::upstream as proto;
+use device_api_proto::{Encoded, upstream as proto};
 
 use super::convert;
 use crate::fields::{FieldError, Named, device_uuid};
@@ -13,7 +13,7 @@ pub(super) async fn create<D: Devices>(
     devices: &D,
     caller: Caller,
     request: proto::CreateGpuRequest,
-) -> Result<proto::Gpu, Refusal> {
+) -> Result<Encoded, Refusal> {
     let gpu = request.gpu.ok_or_else(|| FieldError::required("gpu"))?;
     let meta = gpu
         .metadata

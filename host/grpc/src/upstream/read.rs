@@ -2,17 +2,17 @@
 //! again *with the old version* after it has expired, so only its form is looked at.
 
 use device_api_core::ports::Devices;
-use device_api_core::watch::Scope;
-use device_api_proto::upstream as proto;
+use device_api_core::selector::Selection;
+use device_api_proto::upstream::{self as proto, server as served};
 
 use super::{convert, write};
-use crate::fields::Named;
+use crate::fields::{Named, scope};
 use crate::status::Refusal;
 
 pub(super) async fn get<D: Devices>(
     devices: &D,
     request: proto::GetGpuRequest,
-) -> Result<proto::GetGpuResponse, Refusal> {
+) -> Result<served::GetGpuResponse, Refusal> {
     let key = Named {
         path: "",
         namespace: &request.namespace,
@@ -24,7 +24,7 @@ pub(super) async fn get<D: Devices>(
         &request.opts.unwrap_or_default().resource_version,
     )?;
     let gpu = devices.get(&key).await?;
-    Ok(proto::GetGpuResponse {
+    Ok(served::GetGpuResponse {
         gpu: Some(convert::gpu(&gpu)),
     })
 }
@@ -32,14 +32,15 @@ pub(super) async fn get<D: Devices>(
 pub(super) async fn list<D: Devices>(
     devices: &D,
     request: proto::ListGpusRequest,
-) -> Result<proto::ListGpusResponse, Refusal> {
+) -> Result<served::ListGpusResponse, Refusal> {
     write::version(
         "opts.resource_version",
         &request.opts.unwrap_or_default().resource_version,
     )?;
-    let listing = devices.list(&Scope::from_wire(&request.namespace)).await;
-    Ok(proto::ListGpusResponse {
-        gpu_list: Some(proto::GpuList {
+    let selection = Selection::of(scope("namespace", &request.namespace)?);
+    let listing = devices.list(&selection).await;
+    Ok(served::ListGpusResponse {
+        gpu_list: Some(served::GpuList {
             metadata: Some(proto::ListMeta {
                 resource_version: listing.version.to_string(),
             }),

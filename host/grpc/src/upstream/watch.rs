@@ -1,26 +1,34 @@
 //! WatchGpus.
 
-use device_api_core::watch::{Event, Scope, WatchFrom};
-use device_api_proto::upstream as proto;
+use device_api_core::selector::Selection;
+use device_api_core::watch::{WatchFrom, WatchRequest};
+use device_api_proto::upstream::{self as proto, server as served};
 
 use super::{convert, write};
+use crate::fields::scope;
 use crate::status::Refusal;
+use crate::watch::Tell;
 
-pub(super) fn parse(request: proto::WatchGpusRequest) -> Result<(Scope, WatchFrom), Refusal> {
+pub(super) fn parse(request: proto::WatchGpusRequest) -> Result<WatchRequest, Refusal> {
     let version = write::version(
         "opts.resource_version",
         &request.opts.unwrap_or_default().resource_version,
     )?;
-    Ok((
-        Scope::from_wire(&request.namespace),
-        version.map_or(WatchFrom::Now, WatchFrom::After),
-    ))
+    Ok(WatchRequest {
+        selection: Selection::of(scope("namespace", &request.namespace)?),
+        from: version.map_or(WatchFrom::Now, WatchFrom::After),
+        exact: false,
+        bookmarks: false,
+    })
 }
 
-/// This dialect's `ERROR` is never sent: errors are gRPC's own.
-pub(super) fn encode(event: &Event) -> proto::WatchGpusResponse {
-    proto::WatchGpusResponse {
-        r#type: event.type_.as_str().to_owned(),
-        object: Some(convert::gpu(&event.gpu)),
+/// This dialect's `ERROR` is never sent: errors are gRPC's own. It has no word for a bookmark.
+pub(super) fn encode(tell: Tell) -> Option<served::WatchGpusResponse> {
+    match tell {
+        Tell::Change(event) => Some(served::WatchGpusResponse {
+            r#type: event.type_.as_str().to_owned(),
+            object: Some(convert::gpu(&event.gpu)),
+        }),
+        Tell::Bookmark { .. } => None,
     }
 }

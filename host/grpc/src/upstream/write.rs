@@ -6,9 +6,9 @@ use device_api_core::action::Action;
 use device_api_core::condition::Status;
 use device_api_core::error::ApiError;
 use device_api_core::ids::ResourceVersion;
-use device_api_core::limits::{CONDITIONS_PER_GPU_MAX, REASON_BYTES_MAX};
-use device_api_core::provider::{ProviderCondition, known_polarity};
-use device_api_core::verdict::{Judgement, Severity};
+use device_api_core::limits::{Bounds, REASON_BYTES_MAX};
+use device_api_core::provider::ProviderCondition;
+use device_api_core::verdict::Severity;
 use device_api_proto::upstream as proto;
 
 use crate::fields::{FieldError, bounded, condition_type, cut_message, wall_time};
@@ -30,14 +30,15 @@ pub(super) fn version(path: &str, text: &str) -> Result<Option<ResourceVersion>,
     }
 }
 
-/// The conditions of one update. Its recommended action is a vote (design P3): it goes with those
-/// that are problems.
+/// The conditions of one update. Its recommended action is a vote (design P3), which the store
+/// counts for those that are problems.
 pub(super) fn conditions(
+    bounds: &Bounds,
     path: &str,
     status: proto::GpuStatus,
 ) -> Result<Vec<ProviderCondition>, Refusal> {
-    if status.conditions.len() > CONDITIONS_PER_GPU_MAX {
-        let (limit, max) = ("CONDITIONS_PER_GPU_MAX", CONDITIONS_PER_GPU_MAX);
+    if status.conditions.len() > bounds.conditions_per_gpu {
+        let (limit, max) = ("conditions-per-gpu", bounds.conditions_per_gpu);
         return Err(ApiError::Exhausted { limit, max }.into());
     }
     let vote = action(&status.recommended_action);
@@ -72,8 +73,6 @@ fn condition(
             "not a status; \"True\", \"False\" or \"Unknown\"",
         )
     })?;
-    let polarity = known_polarity(&wire.r#type);
-    let problem = polarity.is_some_and(|polarity| polarity.judgement(status) == Judgement::Problem);
     let transition = wire
         .last_transition_time
         .map(|time| wall_time(&at("last_transition_time"), time))
@@ -81,12 +80,13 @@ fn condition(
     Ok(ProviderCondition {
         type_: wire.r#type,
         status,
-        polarity,
+        // It can't say which way round either; the store knows, or does not count it.
+        polarity: None,
         // This dialect can't say how bad; its providers report what makes a GPU unusable.
         severity: Severity::Fatal,
         reason: wire.reason,
         message: cut_message(wire.message),
-        action: if problem { vote } else { Action::None },
+        action: vote,
         transition,
     })
 }
@@ -134,30 +134,18 @@ mod tests {
     }
 
     #[test]
-    fn p3_the_recommended_action_goes_with_what_is_a_problem() {
+    fn p3_the_recommended_action_is_a_vote_of_each_condition() {
         #[track_caller]
         fn check(action: &str, condition: proto::Condition, expected: Action) {
             let status = proto::GpuStatus {
                 conditions: vec![condition],
                 recommended_action: action.to_owned(),
             };
-            let read = conditions("gpu.status", status).expect("read");
+            let read = conditions(&Bounds::default(), "gpu.status", status).expect("read");
             assert_eq!(read[0].action, expected);
         }
-        check(
-            "RESTART_BM",
-            wire("SysLogsXIDError", "True"),
-            Action::RestartBm,
-        );
-        check("RESTART_BM", wire("SysLogsXIDError", "False"), Action::None);
-        check("RESTART_BM", wire("NVMLReady", "False"), Action::RestartBm);
-        check("RESTART_BM", wire("NVMLReady", "Unknown"), Action::None);
-        check("RESTART_BM", wire("NobodyKnows", "True"), Action::None);
-        check(
-            "UNKNOWN",
-            wire("GpuMemWatch", "True"),
-            Action::ContactSupport,
-        );
+        check("RESTART_BM", wire("SysLogsXIDError", "True"), Action::RestartBm);
+        check("UNKNOWN", wire("GpuMemWatch", "True"), Action::ContactSupport);
         check("", wire("GpuMemWatch", "True"), Action::None);
     }
 
@@ -169,7 +157,7 @@ mod tests {
                 conditions: vec![wire("Ready", "True"), second],
                 ..Default::default()
             };
-            let Err(Refusal::Field(error)) = conditions("gpu.status", status) else {
+            let Err(Refusal::Field(error)) = conditions(&Bounds::default(), "gpu.status", status) else {
                 panic!("refused as a field")
             };
             let error = error.to_string();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use device_api_core::limits::Bounds;
 use device_api_grpc::{GrpcConfig, RpcObserver, ServeError, bind, serve};
 use device_api_proto::native::gpu_service_client::GpuServiceClient as NativeClient;
 use device_api_proto::native::provider_service_client::ProviderServiceClient;
@@ -38,14 +39,24 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// With the limits changed.
+    pub(crate) async fn bounded(change: impl FnOnce(&mut Bounds)) -> Self {
+        Self::start_with(|config| change(Arc::make_mut(&mut config.bounds))).await
+    }
+
+    /// With the configuration changed; at least the socket and loopback are listened on.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut GrpcConfig)) -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
         let socket = dir.path().join("run/device.sock");
-        let tcp = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let config = GrpcConfig {
+        let mut config = GrpcConfig {
             unix_sockets: vec![socket.clone()],
-            tcp,
+            tcp: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..GrpcConfig::default()
         };
+        change(&mut config);
         let bound = bind(&config).await.expect("binds");
         let tcp = bound.tcp_addr().expect("asked for");
         assert_ne!(tcp.port(), 0, "the actual port is told");
@@ -154,6 +165,12 @@ pub(crate) async fn created(client: &mut Native, name: &str) -> i64 {
 pub(crate) struct Recorder {
     pub(crate) handled: Mutex<Vec<(String, &'static str)>>,
     pub(crate) events: Mutex<Vec<&'static str>>,
+    pub(crate) refusals: Mutex<Vec<&'static str>>,
+    /// Refusals without a line in the audit log.
+    pub(crate) suppressed: watch::Sender<usize>,
+    pub(crate) connections: watch::Sender<i64>,
+    pub(crate) turned_away: watch::Sender<Vec<&'static str>>,
+    pub(crate) reloads: watch::Sender<Vec<bool>>,
     /// Started less handled; a test can wait for it.
     pub(crate) open: watch::Sender<i64>,
     pub(crate) watches: watch::Sender<i64>,
@@ -190,5 +207,26 @@ impl RpcObserver for Recorder {
 
     fn watch_active(&self, delta: i64) {
         self.watches.send_modify(|watches| *watches += delta);
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.refusals.lock().expect("lock").push(reason);
+    }
+
+    fn audit_suppressed(&self) {
+        self.suppressed.send_modify(|suppressed| *suppressed += 1);
+    }
+
+    fn connections(&self, delta: i64) {
+        self.connections
+            .send_modify(|connections| *connections += delta);
+    }
+
+    fn turned_away(&self, why: &'static str) {
+        self.turned_away.send_modify(|turned| turned.push(why));
+    }
+
+    fn tls_reloaded(&self, used: bool) {
+        self.reloads.send_modify(|reloads| reloads.push(used));
     }
 }

@@ -7,11 +7,17 @@
 )]
 
 mod access;
+mod changes;
+mod encoded;
 mod harness;
+mod hostile;
 mod introspection;
 mod native;
 mod observer;
+mod owned;
 mod providers;
+mod raw;
+mod select;
 mod shutdown;
 mod store;
 mod upstream;

@@ -22,6 +22,7 @@ async fn create_is_idempotent_and_get_and_list_see_it() {
     let mut client = server.native().await;
     let list = |namespace: &str| proto::ListGpusRequest {
         namespace: namespace.to_owned(),
+        ..Default::default()
     };
     let empty = client
         .list_gpus(list(""))

@@ -163,3 +163,80 @@ async fn leases_are_proven_and_bounded() {
         "name: not a name",
     );
 }
+
+#[tokio::test]
+async fn p1_providers_are_listed_and_one_that_is_forgotten_releases_its_types() {
+    let server = Server::start().await;
+    let mut client = server.providers().await;
+    let mine = register(&mut client, "fans").await;
+    register(&mut client, "others").await;
+    let mut gpus = server.native().await;
+    crate::harness::created(&mut gpus, "gpu-0").await;
+    client
+        .update_gpu_condition(condition_of(&mine))
+        .await
+        .expect("written");
+
+    let list = || proto::ListProvidersRequest {};
+    let identity = format!("uid:{}", rustix::process::geteuid().as_raw());
+    let provider = |name: &str, types: &[&str]| proto::Provider {
+        name: name.to_owned(),
+        identity: identity.clone(),
+        lease_remaining: Some(prost_types::Duration {
+            seconds: 30,
+            nanos: 0,
+        }),
+        condition_types: types.iter().map(ToString::to_string).collect(),
+    };
+    let listed = client.list_providers(list()).await.expect("listed");
+    assert_eq!(
+        listed.into_inner().providers,
+        [provider("fans", &["FanBroken"]), provider("others", &[])]
+    );
+
+    let forget = |name: &str| proto::ForgetProviderRequest {
+        name: name.to_owned(),
+    };
+    let mut reader = Provider::new(server.tcp().await);
+    reader.list_providers(list()).await.expect("a read");
+    let answer = reader.forget_provider(forget("fans")).await;
+    refused(answer, Code::PermissionDenied, "");
+    let answer = client.forget_provider(forget("fans")).await;
+    let released = answer.expect("forgotten").into_inner().released_types;
+    assert_eq!(released, ["FanBroken"]);
+    let gpu = gpus.get_gpu(proto::GetGpuRequest {
+        name: "gpu-0".to_owned(),
+        ..Default::default()
+    });
+    let status = gpu.await.expect("found").into_inner().gpu.expect("gpu").status;
+    assert_eq!(status.expect("status").conditions.len(), 1, "only Ready");
+    let answer = client.heartbeat(proto::HeartbeatRequest { lease_id: mine }).await;
+    refused(answer, Code::PermissionDenied, "register again");
+    let answer = client.forget_provider(forget("")).await;
+    refused(answer, Code::InvalidArgument, "name: required");
+    let answer = client.forget_provider(forget(&"n".repeat(300))).await;
+    refused(answer, Code::InvalidArgument, "name: 300 bytes");
+}
+
+#[tokio::test]
+async fn p2_a_provider_is_told_to_write_its_conditions_again() {
+    let server = Server::start().await;
+    let mut client = server.providers().await;
+    let request = proto::RegisterProviderRequest {
+        name: "fans".to_owned(),
+        lease_duration: None,
+    };
+    let lease = client.register_provider(request).await.expect("registered");
+    let lease = lease.into_inner();
+    assert!(lease.rewrite_conditions);
+    let beat = proto::HeartbeatRequest {
+        lease_id: lease.lease_id,
+    };
+    let beat = client.heartbeat(beat).await.expect("renewed").into_inner();
+    assert!(beat.rewrite_conditions);
+    let long = proto::HeartbeatRequest {
+        lease_id: "l".repeat(65),
+    };
+    let answer = client.heartbeat(long).await;
+    refused(answer, Code::InvalidArgument, "lease_id: 65 bytes; at most 64");
+}

@@ -4,23 +4,31 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use device_api_core::clock::WallTime;
-use device_api_core::condition::{Condition, Owner, Polarity, find, upsert};
+use device_api_core::condition::{Owner, find, upsert};
 use device_api_core::device::DeviceInfo;
 use device_api_core::error::ApiError;
-use device_api_core::gpu::Gpu;
+use device_api_core::gpu::{Encodings, Gpu};
 use device_api_core::health::Derived;
 use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
-use device_api_core::ports::{Devices, WatchStream};
-use device_api_core::provider::{Caller, Creation, Lease, Merge, ProviderCondition, StatusUpdate};
-use device_api_core::watch::{Event, EventType, Listing, Scope, WatchFrom};
+use device_api_core::ports::Devices;
+use device_api_core::provider::{
+    Caller, Creation, Lease, Merge, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
+};
+use device_api_core::selector::Selection;
+use device_api_core::watch::{Event, EventType, Listing, WatchFrom, WatchRequest};
 use tokio::sync::watch;
 
+use crate::changes::Changes;
+use crate::owned::{is_of, stored, types_of};
+
 #[derive(Debug)]
-struct State {
-    version: u64,
-    gpus: BTreeMap<ObjectKey, Arc<Gpu>>,
-    history: Vec<Event>,
+pub(crate) struct State {
+    pub(crate) version: u64,
+    pub(crate) gpus: BTreeMap<ObjectKey, Arc<Gpu>>,
+    pub(crate) history: Vec<Event>,
     leases: HashMap<Arc<str>, Lease>,
+    /// Connections of those who may write.
+    pub(crate) connections: HashMap<Arc<str>, i64>,
 }
 
 #[derive(Debug)]
@@ -40,6 +48,7 @@ impl Store {
             gpus: BTreeMap::new(),
             history: Vec::new(),
             leases: HashMap::new(),
+            connections: HashMap::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -49,8 +58,25 @@ impl Store {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics under it")
+    }
+
+    /// The version of the newest write.
+    pub(crate) fn version(&self) -> u64 {
+        self.state().version
+    }
+
+    /// The object as it is stored.
+    pub(crate) fn stored(&self, name: &str) -> Arc<Gpu> {
+        self.state().gpus[&ObjectKey::new("", name)].clone()
+    }
+
+    /// Writes a new version of which the encodings are given.
+    pub(crate) fn replace(&self, key: &ObjectKey, encoded: Encodings) {
+        let mut state = self.state();
+        let gpu = Gpu::clone(&state.gpus[key]);
+        self.write(&mut state, EventType::Modified, Gpu { encoded, ..gpu });
     }
 
     /// Writes `change` of one GPU under the next version.
@@ -59,7 +85,7 @@ impl Store {
         gpu.version = ResourceVersion(state.version);
         gpu.rederive(WallTime::from_ms(state.version));
         let gpu = Arc::new(gpu);
-        match type_ {
+        let before = match type_ {
             EventType::Added | EventType::Modified => {
                 state.gpus.insert(gpu.key.clone(), gpu.clone())
             }
@@ -68,6 +94,7 @@ impl Store {
         state.history.push(Event {
             type_,
             gpu: gpu.clone(),
+            before,
         });
         self.written.send_replace(state.version);
         gpu
@@ -78,13 +105,14 @@ impl Store {
         let old = current(&state, &update.key, update.expected)?;
         let mut new = Gpu::clone(&old);
         let me = Owner::Provider(caller.provider.clone());
+        let mut conditions = old.conditions.to_vec();
         if update.merge == Merge::Lenient && update.expected.is_some() {
-            new.conditions.retain(|c| {
+            conditions.retain(|c| {
                 !c.owner.same(&me) || update.conditions.iter().any(|n| *n.type_ == *c.type_)
             });
         }
         for condition in update.conditions {
-            let other = find(&new.conditions, &condition.type_).filter(|old| !old.owner.same(&me));
+            let other = find(&conditions, &condition.type_).filter(|old| !old.owner.same(&me));
             match (other, update.merge) {
                 (Some(_), Merge::Lenient) => {}
                 (Some(other), Merge::Strict) => {
@@ -93,38 +121,17 @@ impl Store {
                 }
                 (None, _) => {
                     upsert(
-                        &mut new.conditions,
+                        &mut conditions,
                         stored(condition, me.clone(), state.version),
                     );
                 }
             }
         }
-        if new.conditions == old.conditions {
+        if *conditions == *old.conditions {
             return Ok(old);
         }
+        new.conditions = conditions.into();
         Ok(self.write(&mut state, EventType::Modified, new))
-    }
-}
-
-fn stored(condition: ProviderCondition, owner: Owner, now: u64) -> Condition {
-    let polarity = condition.polarity.unwrap_or(Polarity::TrueIsProblem);
-    Condition {
-        type_: condition.type_.into(),
-        state: polarity.judgement(condition.status),
-        polarity,
-        severity: condition.severity,
-        reason: condition.reason,
-        message: condition.message,
-        action: condition.action,
-        clears: Vec::new(),
-        owner,
-        transition: condition.transition.unwrap_or(WallTime::from_ms(now)),
-        heartbeat: WallTime::from_ms(now),
-        incident: None,
-        cause: None,
-        drill: false,
-        counted: condition.polarity.is_some(),
-        evidence: Vec::new(),
     }
 }
 
@@ -161,12 +168,12 @@ impl Devices for Store {
         current(&self.state(), key, None)
     }
 
-    async fn list(&self, scope: &Scope) -> Listing {
+    async fn list(&self, selection: &Selection) -> Listing {
         let state = self.state();
         let gpus = state
             .gpus
             .values()
-            .filter(|gpu| scope.holds(gpu))
+            .filter(|gpu| selection.holds(gpu))
             .cloned()
             .collect();
         Listing {
@@ -175,15 +182,15 @@ impl Devices for Store {
         }
     }
 
-    async fn watch(&self, scope: Scope, from: WatchFrom) -> Result<Changes, ApiError> {
+    async fn watch(&self, request: WatchRequest) -> Result<Changes, ApiError> {
         let state = self.state();
         let newest = ResourceVersion(state.version);
-        let (initial, after) = match from {
+        let (initial, after) = match request.from {
             WatchFrom::Now => {
                 let mut gpus: Vec<_> = state
                     .gpus
                     .values()
-                    .filter(|gpu| scope.holds(gpu))
+                    .filter(|gpu| request.selection.holds(gpu))
                     .cloned()
                     .collect();
                 gpus.sort_by_key(|gpu| gpu.version);
@@ -192,9 +199,10 @@ impl Devices for Store {
                     .map(|gpu| Event {
                         type_: EventType::Added,
                         gpu,
+                        before: None,
                     })
                     .collect();
-                (added, newest)
+                (Some(added), newest)
             }
             WatchFrom::After(asked) if asked > newest => {
                 return Err(ApiError::OutOfRange {
@@ -203,15 +211,15 @@ impl Devices for Store {
                     newest,
                 });
             }
-            WatchFrom::After(asked) => (Vec::new(), asked),
+            WatchFrom::After(asked) => (None, asked),
         };
-        Ok(Changes {
-            state: self.state.clone(),
-            written: self.written.subscribe(),
-            scope,
+        Ok(Changes::new(
+            self.state.clone(),
+            self.written.subscribe(),
+            request,
             initial,
             after,
-        })
+        ))
     }
 
     async fn create(
@@ -240,9 +248,10 @@ impl Devices for Store {
             version: ResourceVersion(0),
             uuid: creation.uuid,
             device: Arc::new(device),
-            conditions: Vec::new(),
+            conditions: [].into(),
             derived: Derived::default(),
             ready_since: WallTime::from_ms(state.version),
+            encoded: Encodings::default(),
         };
         Ok((self.write(&mut state, EventType::Added, gpu), true))
     }
@@ -302,11 +311,14 @@ impl Devices for Store {
         Ok(())
     }
 
-    async fn register_provider(&self, asked: Lease) -> Result<Lease, ApiError> {
+    async fn register_provider(&self, asked: Registration) -> Result<Lease, ApiError> {
         let id: Arc<str> = format!("lease of {}", asked.provider).into();
         let lease = Lease {
+            provider: asked.provider,
+            identity: asked.identity,
+            duration: asked.duration,
             id: id.clone(),
-            ..asked
+            rewrite: true,
         };
         self.state().leases.insert(id, lease.clone());
         Ok(lease)
@@ -317,48 +329,54 @@ impl Devices for Store {
         Ok(self.state().leases[lease_id].clone())
     }
 
-    fn provider_of(&self, lease_id: &str) -> Result<Caller, ApiError> {
+    fn provider_of(&self, lease_id: &str) -> Result<Arc<str>, ApiError> {
         let state = self.state();
         let lease = state.leases.get(lease_id);
         lease
-            .map(|lease| Caller {
-                provider: lease.provider.clone(),
-            })
+            .map(|lease| lease.provider.clone())
             .ok_or_else(|| ApiError::Forbidden {
                 why: "unknown lease; register again".to_owned(),
             })
     }
-}
 
-#[derive(Debug)]
-pub(crate) struct Changes {
-    state: Arc<Mutex<State>>,
-    written: watch::Receiver<u64>,
-    scope: Scope,
-    initial: Vec<Event>,
-    after: ResourceVersion,
-}
+    fn providers(&self) -> Vec<ProviderInfo> {
+        let state = self.state();
+        let mut leases: Vec<_> = state.leases.values().collect();
+        leases.sort_by(|a, b| a.provider.cmp(&b.provider));
+        let info = |lease: &&Lease| ProviderInfo {
+            name: lease.provider.clone(),
+            identity: lease.identity.clone(),
+            lease: Some(lease.duration),
+            types: types_of(&state, &lease.provider),
+        };
+        leases.iter().map(info).collect()
+    }
 
-impl WatchStream for Changes {
-    async fn next(&mut self) -> Option<Vec<Event>> {
-        if !self.initial.is_empty() {
-            return Some(std::mem::take(&mut self.initial));
-        }
-        loop {
-            self.written
-                .wait_for(|version| *version > self.after.0)
-                .await
-                .ok()?;
-            let state = self.state.lock().expect("no test panics under it");
-            let new = state
-                .history
-                .iter()
-                .filter(|event| event.gpu.version > self.after && self.scope.holds(&event.gpu));
-            let set: Vec<_> = new.cloned().collect();
-            self.after = ResourceVersion(state.version);
-            if !set.is_empty() {
-                return Some(set);
+    async fn forget_provider(&self, provider: &str) -> Result<Vec<Arc<str>>, ApiError> {
+        let mut state = self.state();
+        let types = types_of(&state, provider);
+        state.leases.retain(|_, lease| *lease.provider != *provider);
+        let gpus: Vec<_> = state.gpus.values().cloned().collect();
+        for gpu in gpus {
+            let kept = gpu.conditions.iter().filter(|c| !is_of(c, provider));
+            let new = Gpu {
+                conditions: kept.cloned().collect(),
+                ..Gpu::clone(&gpu)
+            };
+            if new.conditions.len() < gpu.conditions.len() {
+                self.write(&mut state, EventType::Modified, new);
             }
         }
+        Ok(types)
+    }
+
+    fn connected(&self, identity: &Arc<str>) {
+        let mut state = self.state();
+        *state.connections.entry(identity.clone()).or_default() += 1;
+    }
+
+    fn disconnected(&self, identity: &Arc<str>) {
+        let mut state = self.state();
+        *state.connections.entry(identity.clone()).or_default() -= 1;
     }
 }

@@ -13,6 +13,7 @@ async fn watch(
     let request = native::WatchGpusRequest {
         namespace: namespace.to_owned(),
         resource_version,
+        ..Default::default()
     };
     soon(client.watch_gpus(request))
         .await
@@ -155,7 +156,7 @@ async fn w4_a_connection_has_so_many_watches_and_still_room_for_calls() {
     refused(
         answer,
         Code::ResourceExhausted,
-        "WATCHES_PER_CONNECTION_MAX reached: at most 200",
+        "limit watches-per-connection reached: at most 200",
     );
     soon(client.list_gpus(native::ListGpusRequest::default()))
         .await

@@ -2,7 +2,7 @@
 
 use device_api_core::ports::Devices;
 use device_api_core::provider::{Caller, Creation};
-use device_api_proto::native as proto;
+use device_api_proto::native::{self as proto, server as served};
 
 use super::provider;
 use crate::fields::Named;
@@ -11,10 +11,10 @@ use crate::status::Refusal;
 
 pub(super) async fn register<D: Devices>(
     devices: &D,
-    _connection: Caller,
+    connection: Caller,
     request: proto::RegisterGpuRequest,
-) -> Result<proto::RegisterGpuResponse, Refusal> {
-    let caller = provider(devices, &request.lease_id)?;
+) -> Result<served::RegisterGpuResponse, Refusal> {
+    let caller = provider(devices, connection, &request.lease_id)?;
     let key = Named {
         path: "",
         namespace: &request.namespace,
@@ -28,7 +28,7 @@ pub(super) async fn register<D: Devices>(
         device: Some(device),
     };
     let (gpu, created) = devices.create(&caller, creation, false).await?;
-    Ok(proto::RegisterGpuResponse {
+    Ok(served::RegisterGpuResponse {
         gpu: Some(convert::gpu(&gpu)),
         created,
     })
@@ -36,10 +36,10 @@ pub(super) async fn register<D: Devices>(
 
 pub(super) async fn unregister<D: Devices>(
     devices: &D,
-    _connection: Caller,
+    connection: Caller,
     request: proto::UnregisterGpuRequest,
 ) -> Result<proto::UnregisterGpuResponse, Refusal> {
-    let caller = provider(devices, &request.lease_id)?;
+    let caller = provider(devices, connection, &request.lease_id)?;
     let key = Named {
         path: "",
         namespace: &request.namespace,

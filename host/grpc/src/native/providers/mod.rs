@@ -3,18 +3,19 @@
 
 mod gpus;
 mod lease;
+mod names;
 mod status;
 
 use std::sync::Arc;
 
 use device_api_core::ports::Devices;
 use device_api_core::provider::Caller;
-use device_api_proto::native as proto;
-use device_api_proto::native::provider_service_server::{ProviderService, SERVICE_NAME};
+use device_api_proto::{Encoded, native::{self as proto, server as served}};
+use device_api_proto::native::server::provider_service_server::{ProviderService, SERVICE_NAME};
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::context::Context;
-use crate::fields::FieldError;
+use crate::fields;
 use crate::observe::Method;
 use crate::status::Refusal;
 
@@ -37,12 +38,18 @@ impl<D: Devices> Providers<D> {
     }
 }
 
-/// Who writes, by its lease.
-fn provider<D: Devices>(devices: &D, lease_id: &str) -> Result<Caller, Refusal> {
-    if lease_id.is_empty() {
-        return Err(FieldError::new("lease_id", "required; RegisterProvider gives one").into());
-    }
-    Ok(devices.provider_of(lease_id)?)
+/// Who writes: over this connection, as the provider of the lease.
+fn provider<D: Devices>(
+    devices: &D,
+    connection: Caller,
+    lease_id: &str,
+) -> Result<Caller, Refusal> {
+    fields::lease_id(lease_id)?;
+    Ok(Caller {
+        provider: devices.provider_of(lease_id)?,
+        lease: Some(lease_id.into()),
+        ..connection
+    })
 }
 
 #[async_trait]
@@ -68,7 +75,7 @@ impl<D: Devices> ProviderService for Providers<D> {
     async fn register_gpu(
         &self,
         request: Request<proto::RegisterGpuRequest>,
-    ) -> Result<Response<proto::RegisterGpuResponse>, Status> {
+    ) -> Result<Response<served::RegisterGpuResponse>, Status> {
         self.context
             .write(method("RegisterGpu"), request, gpus::register)
             .await
@@ -86,22 +93,42 @@ impl<D: Devices> ProviderService for Providers<D> {
     async fn update_gpu_status(
         &self,
         request: Request<proto::ProviderUpdateGpuStatusRequest>,
-    ) -> Result<Response<proto::Gpu>, Status> {
+    ) -> Result<Response<Encoded>, Status> {
         self.context
-            .write(method("UpdateGpuStatus"), request, status::update_status)
+            .write(method("UpdateGpuStatus"), request, |devices, caller, request| {
+                status::update_status(devices, self.context.bounds(), caller, request)
+            })
             .await
     }
 
     async fn update_gpu_condition(
         &self,
         request: Request<proto::UpdateGpuConditionRequest>,
-    ) -> Result<Response<proto::Gpu>, Status> {
+    ) -> Result<Response<Encoded>, Status> {
         self.context
             .write(
                 method("UpdateGpuCondition"),
                 request,
                 status::update_condition,
             )
+            .await
+    }
+
+    async fn list_providers(
+        &self,
+        request: Request<proto::ListProvidersRequest>,
+    ) -> Result<Response<proto::ListProvidersResponse>, Status> {
+        self.context
+            .read(method("ListProviders"), request, names::list)
+            .await
+    }
+
+    async fn forget_provider(
+        &self,
+        request: Request<proto::ForgetProviderRequest>,
+    ) -> Result<Response<proto::ForgetProviderResponse>, Status> {
+        self.context
+            .write(method("ForgetProvider"), request, names::forget)
             .await
     }
 }

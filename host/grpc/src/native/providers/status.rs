@@ -1,8 +1,9 @@
 //! UpdateGpuStatus and UpdateGpuCondition.
 
+use device_api_core::limits::Bounds;
 use device_api_core::ports::Devices;
 use device_api_core::provider::{Caller, Merge, StatusUpdate};
-use device_api_proto::native as proto;
+use device_api_proto::{Encoded, native as proto};
 
 use super::provider;
 use crate::fields::{FieldError, Named};
@@ -11,10 +12,11 @@ use crate::status::Refusal;
 
 pub(super) async fn update_status<D: Devices>(
     devices: &D,
-    _connection: Caller,
+    bounds: &Bounds,
+    connection: Caller,
     request: proto::ProviderUpdateGpuStatusRequest,
-) -> Result<proto::Gpu, Refusal> {
-    let caller = provider(devices, &request.lease_id)?;
+) -> Result<Encoded, Refusal> {
+    let caller = provider(devices, connection, &request.lease_id)?;
     let update = StatusUpdate {
         key: Named {
             path: "",
@@ -23,7 +25,7 @@ pub(super) async fn update_status<D: Devices>(
         }
         .existing()?,
         expected: write::version("resource_version", request.resource_version)?,
-        conditions: write::conditions("conditions", request.conditions)?,
+        conditions: write::conditions(bounds, "conditions", request.conditions)?,
         merge: Merge::Strict,
     };
     let gpu = devices.update_status(&caller, update).await?;
@@ -32,10 +34,10 @@ pub(super) async fn update_status<D: Devices>(
 
 pub(super) async fn update_condition<D: Devices>(
     devices: &D,
-    _connection: Caller,
+    connection: Caller,
     request: proto::UpdateGpuConditionRequest,
-) -> Result<proto::Gpu, Refusal> {
-    let caller = provider(devices, &request.lease_id)?;
+) -> Result<Encoded, Refusal> {
+    let caller = provider(devices, connection, &request.lease_id)?;
     let key = Named {
         path: "",
         namespace: &request.namespace,

@@ -1,0 +1,126 @@
+//! The bounds of connections that are the same everywhere. What a site may set is in
+//! `core::limits::Bounds`.
+
+use std::time::Duration;
+
+/// How long a connection may take for its TLS handshake and HTTP/2's first 24 bytes. A client on the
+/// other side of the world needs a second; one that says nothing holds a connection for no longer.
+pub(crate) const HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// TLS handshakes at once: each costs a millisecond of a core; the others wait, within their
+/// [`HELLO_TIME`].
+pub(crate) const HANDSHAKES: usize = 32;
+
+/// How long a connection may say nothing before it is asked whether it still lives, and how long
+/// it may take to answer: a frozen client is let go within two minutes. Clients' own pings (every
+/// 50 s and more) are answered whenever they come; none is too often.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(100);
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Size of a request's headers. gRPC's are some 300 bytes; a service mesh adds a few KiB.
+pub(crate) const HEADER_BYTES: u32 = 16 * 1024;
+
+/// Bytes that a client may send before we have read them, for each stream and for a connection.
+pub(crate) const WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Bytes of one stream that wait to be written to the connection. A watch whose client does not read
+/// holds that much, and merges the rest (design W2).
+pub(crate) const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Streams that a client opened and reset at once and we have not looked at yet (CVE-2023-44487),
+/// and streams that we reset because of its mistakes (CVE-2025-8671): past either, the connection
+/// ends. Well-behaved clients reset a few at a time.
+pub(crate) const RESET_STREAMS: usize = 50;
+pub(crate) const ERROR_STREAMS: usize = 256;
+
+/// Requests that are being received, in multiples of `receive-bytes`: on one connection, and in all.
+/// A request is some KiB and there for a moment; clients that send the largest and never finish
+/// hold no more than this.
+pub(crate) const RECEIVING_PER_CONNECTION: usize = 2;
+pub(crate) const RECEIVING_IN_ALL: usize = 16;
+
+/// The part of all connections that one user (one address on TCP) may hold: 1 of this many.
+pub(crate) const SHARE: usize = 2;
+/// The part kept for users who may write: 1 of this many.
+pub(crate) const RESERVE: usize = 8;
+
+/// How long a connection on which no call is under way may take to be told that the daemon stops.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// Lines about refused writes for each identity in [`AUDIT_WINDOW`]; the rest are counted.
+pub(crate) const AUDIT_LINES: u32 = 10;
+pub(crate) const AUDIT_WINDOW: Duration = Duration::from_mins(1);
+/// Identities told apart by that. Past it, those that are new count as one.
+pub(crate) const AUDIT_IDENTITIES: usize = 1024;
+
+/// How often the files of TLS are looked at. What is new is used when it was the same twice, so
+/// within two of these.
+pub(crate) const TLS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Size of one of those files: a bundle of all public CAs has a quarter of it.
+pub(crate) const TLS_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What of the above a site's people ask for: what is bounded, and how, for docs/limits.md.
+pub fn fixed_limits() -> Vec<(&'static str, String)> {
+    let seconds = |time: Duration| format!("{} s", time.as_secs());
+    vec![
+        (
+            "TLS handshake and the first bytes of HTTP/2; a slower connection is closed",
+            seconds(HELLO_TIME),
+        ),
+        ("TLS handshakes at once; more wait", HANDSHAKES.to_string()),
+        (
+            "silence before a client is asked whether it lives, and its answer",
+            format!(
+                "{}, {}",
+                seconds(KEEPALIVE_INTERVAL),
+                seconds(KEEPALIVE_TIMEOUT)
+            ),
+        ),
+        (
+            "headers of a request",
+            format!("{} KiB", HEADER_BYTES / 1024),
+        ),
+        (
+            "unread bytes of requests on a connection",
+            format!("{} KiB", WINDOW_BYTES / 1024),
+        ),
+        (
+            "unsent bytes of one stream",
+            format!("{} KiB", SEND_BUFFER_BYTES / 1024),
+        ),
+        (
+            "streams reset by the client that wait; past it the connection ends",
+            RESET_STREAMS.to_string(),
+        ),
+        (
+            "streams reset for the client's mistakes; past it the connection ends",
+            ERROR_STREAMS.to_string(),
+        ),
+        (
+            "requests being received on a connection, and in all; past it `ResourceExhausted`",
+            format!(
+                "{RECEIVING_PER_CONNECTION} × `receive-bytes`, {RECEIVING_IN_ALL} × `receive-bytes`"
+            ),
+        ),
+        (
+            "connections of one user, or of one address on TCP; past it a connection is answered GOAWAY and closed",
+            format!("1/{SHARE} of `connections`"),
+        ),
+        (
+            "connections kept for users who may write",
+            format!("1/{RESERVE} of `connections`"),
+        ),
+        (
+            "end of a connection without calls when the daemon stops",
+            seconds(LINGER),
+        ),
+        (
+            "audit lines about refused writes, for each identity; the rest are counted",
+            format!("{AUDIT_LINES} in {}", seconds(AUDIT_WINDOW)),
+        ),
+        (
+            "use of changed TLS files",
+            format!("within {}", seconds(2 * TLS_CHECK_INTERVAL)),
+        ),
+    ]
+}

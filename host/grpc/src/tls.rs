@@ -1,0 +1,394 @@
+//! TLS on TCP: certificate, key and client CAs from files, read again when they change.
+//!
+//! ```text
+//!            files read ──same as in use──▶ nothing to do
+//!  (each 1 s)    │ other
+//!                ▼
+//!            same as a second ago? ──no──▶ wait: a volume may be in the middle of its swap
+//!                │ yes
+//!                ├──usable──▶ for new connections from now on
+//!                └──broken──▶ the old ones stay, and it is said
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use tokio::sync::watch;
+use tokio_rustls::rustls;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::limits::{TLS_CHECK_INTERVAL, TLS_FILE_BYTES};
+use crate::observe::RpcObserver;
+
+/// What HTTP/2 is called in a TLS handshake; gRPC speaks nothing else.
+const ALPN: &[u8] = b"h2";
+
+/// Names taken from one certificate; the largest public ones have a hundred.
+const NAMES_MAX: usize = 256;
+
+const CERT: &str = "--tls-cert";
+const KEY: &str = "--tls-key";
+const CLIENT_CA: &str = "--tls-client-ca";
+
+/// The files of TLS (PEM).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Who vouches for clients. With it, a client without a certificate from them can't connect;
+    /// without it, clients show none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Why TLS can't be had with these files. Each names the flag and the file.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{flag} {path:?} can't be read; check the path and its mode")]
+    Read {
+        flag: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{flag} {path:?} is larger than {TLS_FILE_BYTES} bytes; give a PEM file")]
+    TooLarge { flag: &'static str, path: PathBuf },
+    #[error("{flag} {path:?} holds no {what} in PEM; give a file with one")]
+    Missing {
+        flag: &'static str,
+        path: PathBuf,
+        what: &'static str,
+    },
+    #[error("{flag} {path:?} is not PEM all through; give a whole file")]
+    Pem {
+        flag: &'static str,
+        path: PathBuf,
+        source: rustls::pki_types::pem::Error,
+    },
+    #[error("{CLIENT_CA} {path:?} holds a certificate that can't be used")]
+    ClientCa {
+        path: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("{CLIENT_CA} {path:?} can't be used to verify clients")]
+    Verifier {
+        path: PathBuf,
+        source: rustls::server::VerifierBuilderError,
+    },
+    #[error("{CERT} {cert:?} and {KEY} {key:?} can't be used together; give a key to that certificate")]
+    Pair {
+        cert: PathBuf,
+        key: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("this build has no TLS 1.3; rebuild the daemon")]
+    Protocol(#[source] rustls::Error),
+}
+
+/// What the files held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Content {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+/// What new connections use, and how the files are.
+#[derive(Clone, Debug)]
+struct State {
+    config: Arc<ServerConfig>,
+    /// When our certificate runs out.
+    expires: SystemTime,
+    /// Why the files, as they are now, are not in use.
+    failure: Option<Arc<str>>,
+}
+
+/// TLS as it is now.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls(watch::Receiver<State>);
+
+impl Tls {
+    /// For one connection.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        self.0.borrow().config.clone()
+    }
+}
+
+/// How TLS is, for whoever reports it.
+#[derive(Clone, Debug)]
+pub struct TlsHealth(watch::Receiver<State>);
+
+impl TlsHealth {
+    /// When the certificate in use runs out.
+    pub fn expires(&self) -> SystemTime {
+        self.0.borrow().expires
+    }
+
+    /// Why the files as they are now can't be used, where that is so; what was read before is.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.0.borrow().failure.clone()
+    }
+}
+
+/// Keeps what is in use as the files are.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    files: TlsFiles,
+    in_use: Content,
+    /// As they were a moment ago, if it is not what is in use; an error as its text.
+    seen: Option<Result<Content, String>>,
+    state: watch::Sender<State>,
+}
+
+/// Reads the files for the first time.
+///
+/// # Errors
+/// [`TlsError`].
+pub(crate) fn load(files: TlsFiles) -> Result<Watcher, TlsError> {
+    let in_use = read(&files)?;
+    let (config, expires) = configure(&files, &in_use)?;
+    let (state, _) = watch::channel(State {
+        config,
+        expires,
+        failure: None,
+    });
+    Ok(Watcher {
+        files,
+        in_use,
+        seen: None,
+        state,
+    })
+}
+
+impl Watcher {
+    pub(crate) fn tls(&self) -> Tls {
+        Tls(self.state.subscribe())
+    }
+
+    pub(crate) fn health(&self) -> TlsHealth {
+        TlsHealth(self.state.subscribe())
+    }
+
+    /// Looks at the files for ever.
+    pub(crate) async fn run(mut self, observer: Arc<dyn RpcObserver>) {
+        loop {
+            tokio::time::sleep(TLS_CHECK_INTERVAL).await;
+            let files = self.files.clone();
+            // The files may be on a disk that hangs; a worker of the runtime must not.
+            match tokio::task::spawn_blocking(move || read(&files)).await {
+                Ok(read) => self.take(read, &*observer),
+                Err(error) => tracing::error!(%error, "the files of TLS could not be looked at"),
+            }
+        }
+    }
+
+    fn take(&mut self, read: Result<Content, TlsError>, observer: &dyn RpcObserver) {
+        if read.as_ref().is_ok_and(|content| *content == self.in_use) {
+            self.seen = None;
+            self.state.send_if_modified(|state| state.failure.take().is_some());
+            return;
+        }
+        let failure = read.as_ref().err().map(chain);
+        let now = read.map_err(|_| failure.unwrap_or_default());
+        if self.seen.as_ref() != Some(&now) {
+            self.seen = Some(now);
+            return;
+        }
+        let content = match now {
+            Ok(content) => content,
+            Err(why) => return self.keep(&why, observer),
+        };
+        match configure(&self.files, &content) {
+            Ok((config, expires)) => {
+                tracing::info!("the files of TLS have changed; new connections use them");
+                observer.tls_reloaded(true);
+                (self.in_use, self.seen) = (content, None);
+                self.state.send_replace(State {
+                    config,
+                    expires,
+                    failure: None,
+                });
+            }
+            Err(error) => self.keep(&chain(&error), observer),
+        }
+    }
+
+    /// What is in use stays; that is said once for each reason.
+    fn keep(&self, why: &str, observer: &dyn RpcObserver) {
+        let new = self.state.send_if_modified(|state| {
+            let new = state.failure.as_deref() != Some(why);
+            state.failure = Some(why.into());
+            new
+        });
+        if new {
+            tracing::error!("the files of TLS have changed and can't be used, so the old ones are: {why}");
+            observer.tls_reloaded(false);
+        }
+    }
+}
+
+/// An error with its sources, as one line.
+fn chain(error: &TlsError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn read(files: &TlsFiles) -> Result<Content, TlsError> {
+    Ok(Content {
+        cert: read_file(CERT, &files.cert)?,
+        key: read_file(KEY, &files.key)?,
+        client_ca: match &files.client_ca {
+            Some(path) => Some(read_file(CLIENT_CA, path)?),
+            None => None,
+        },
+    })
+}
+
+fn read_file(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| TlsError::Read {
+        flag,
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(TLS_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len <= TLS_FILE_BYTES) {
+        Ok(bytes)
+    } else {
+        Err(TlsError::TooLarge {
+            flag,
+            path: path.to_owned(),
+        })
+    }
+}
+
+fn configure(
+    files: &TlsFiles,
+    content: &Content,
+) -> Result<(Arc<ServerConfig>, SystemTime), TlsError> {
+    let chain = certificates(CERT, &files.cert, &content.cert)?;
+    let expires = chain.first().map_or(SystemTime::UNIX_EPOCH, expires);
+    let key = PrivateKeyDer::from_pem_slice(&content.key).map_err(|source| match source {
+        rustls::pki_types::pem::Error::NoItemsFound => TlsError::Missing {
+            flag: KEY,
+            path: files.key.clone(),
+            what: "private key",
+        },
+        source => TlsError::Pem {
+            flag: KEY,
+            path: files.key.clone(),
+            source,
+        },
+    })?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Protocol)?;
+    let builder = match (&files.client_ca, &content.client_ca) {
+        (Some(path), Some(pem)) => {
+            builder.with_client_cert_verifier(verifier(path, pem, provider)?)
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|source| TlsError::Pair {
+            cert: files.cert.clone(),
+            key: files.key.clone(),
+            source,
+        })?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok((Arc::new(config), expires))
+}
+
+fn verifier(
+    path: &Path,
+    pem: &[u8],
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(CLIENT_CA, path, pem)? {
+        roots.add(certificate).map_err(|source| TlsError::ClientCa {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|source| TlsError::Verifier {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn certificates(
+    flag: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = read.map_err(|source| TlsError::Pem {
+        flag,
+        path: path.to_owned(),
+        source,
+    })?;
+    if certificates.is_empty() {
+        return Err(TlsError::Missing {
+            flag,
+            path: path.to_owned(),
+            what: "certificate",
+        });
+    }
+    Ok(certificates)
+}
+
+/// When a certificate runs out; the epoch where that can't be read.
+fn expires(certificate: &CertificateDer<'_>) -> SystemTime {
+    let seconds = X509Certificate::from_der(certificate)
+        .ok()
+        .and_then(|(_, parsed)| u64::try_from(parsed.validity().not_after.timestamp()).ok());
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or_default())
+}
+
+/// Who a verified certificate says its holder is: URIs first, as they say the most, then DNS names,
+/// then common names.
+pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<Arc<str>> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let alternative = parsed.subject_alternative_name().ok().flatten();
+    let alternative = alternative.map_or(&[][..], |extension| &extension.value.general_names);
+    let uris = alternative.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(format!("uri:{uri}")),
+        _ => None,
+    });
+    let hosts = alternative.iter().filter_map(|name| match name {
+        GeneralName::DNSName(host) => Some(format!("dns:{host}")),
+        _ => None,
+    });
+    let common = parsed.subject().iter_common_name();
+    let common = common.filter_map(|name| Some(format!("cn:{}", name.as_str().ok()?)));
+    uris.chain(hosts)
+        .chain(common)
+        .take(NAMES_MAX)
+        .map(Arc::from)
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;
