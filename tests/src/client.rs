@@ -55,7 +55,7 @@ impl Native {
     pub async fn get(&mut self, name: &str) -> Result<native::Gpu> {
         let request = native::GetGpuRequest {
             name: name.to_owned(),
-            namespace: String::new(),
+            ..Default::default()
         };
         self.gpus
             .get_gpu(request)
@@ -81,8 +81,8 @@ impl Native {
     /// The call's status.
     pub async fn watch(&mut self, resource_version: i64) -> Result<Watch> {
         let request = native::WatchGpusRequest {
-            namespace: String::new(),
             resource_version,
+            ..Default::default()
         };
         Ok(Watch {
             stream: self.gpus.watch_gpus(request).await?.into_inner(),

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use nvml_sim::control::Client;
 use nvml_sim::profile::{GPUS_DEFAULT, Identity, Profile};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use device_api_proto::native;
@@ -84,6 +85,7 @@ impl Builder {
             command.env_remove(name);
         }
         let socket = self.dir.path().join("device.sock");
+        let state = self.dir.path().join("state");
         let library = if self.has_nvml {
             command
                 .env("NVML_SIM_SOCKET", self.dir.path().join("sim.sock"))
@@ -103,6 +105,7 @@ impl Builder {
                 ("drills", "enforce"),
                 ("nvml-poll-interval", "200ms"),
                 ("nvml-library", &*library.to_string_lossy()),
+                ("state-dir", &*state.to_string_lossy()),
             ]
             .map(|(flag, value)| (flag.to_owned(), value.to_owned())),
         );
@@ -114,12 +117,14 @@ impl Builder {
                     .map(|(flag, value)| format!("--{flag}={value}")),
             )
             .envs(self.env.iter().map(|(name, value)| (name, value)));
-        let daemon = Daemon::spawn(command)?;
+        let daemon = Daemon::spawn(repeat(&command))?;
         Ok(Node {
             dir: self.dir,
             gpus: self.gpus,
             socket,
             kmsg,
+            state,
+            command,
             daemon,
         })
     }
@@ -132,7 +137,22 @@ pub struct Node {
     gpus: u32,
     socket: PathBuf,
     kmsg: PathBuf,
+    state: PathBuf,
+    command: Command,
     pub daemon: Daemon,
+}
+
+/// The same command once more.
+fn repeat(command: &Command) -> Command {
+    let mut again = Command::new(command.get_program());
+    again.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => again.env(name, value),
+            None => again.env_remove(name),
+        };
+    }
+    again
 }
 
 impl Node {
@@ -156,6 +176,37 @@ impl Node {
     /// As [`Builder::start`].
     pub fn start() -> Result<Self> {
         Self::builder()?.start()
+    }
+
+    /// Ends the daemon, and waits until it has ended.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&mut self, signal: Signal) -> Result<()> {
+        self.daemon.signal(signal)?;
+        self.daemon.wait()?;
+        Ok(())
+    }
+
+    /// Starts a daemon that was stopped, as it was started first, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Builder::start`].
+    pub fn start_again(&mut self) -> Result<()> {
+        self.daemon = Daemon::spawn(repeat(&self.command))?;
+        self.daemon.wait_for(&["started"])?;
+        Ok(())
+    }
+
+    /// Removes what a stopped daemon would go on from.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn forget_state(&self) -> Result<()> {
+        if self.state.exists() {
+            std::fs::remove_dir_all(&self.state).context("removing the state")?;
+        }
+        Ok(())
     }
 
     pub fn socket(&self) -> &Path {

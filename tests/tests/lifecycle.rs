@@ -192,6 +192,7 @@ async fn an_unknown_gpu_is_not_found_and_says_what_to_do() -> Result<()> {
     let request = GetGpuRequest {
         name: "GPU-nobody".to_owned(),
         namespace: String::new(),
+        ..Default::default()
     };
     let status = client.gpus.get_gpu(request).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
@@ -205,6 +206,7 @@ async fn an_unknown_gpu_is_not_found_and_says_what_to_do() -> Result<()> {
         .watch_gpus(WatchGpusRequest {
             namespace: String::new(),
             resource_version: -5,
+            ..Default::default()
         })
         .await;
     assert_eq!(status.unwrap_err().code(), Code::InvalidArgument);

@@ -71,13 +71,19 @@ pub(crate) const CRATES: &[Crate] = &[
             "device-api-nvml",
             "device-api-pipeline",
             "device-api-policy",
+            "device-api-store",
         ],
         "the composition root, the one place that sees all rooms; the engine only through policy",
     ),
     row(
         "device-api-grpc",
-        &["device-api-core", "device-api-proto"],
+        &["device-api-core", "device-api-peercred", "device-api-proto"],
         "serves through core's ports, so that another protocol can stand beside it",
+    ),
+    row(
+        "device-api-peercred",
+        &[],
+        "one system call that no crate wraps, and the `unsafe` it takes",
     ),
     row(
         "device-api-cache",
@@ -96,6 +102,11 @@ pub(crate) const CRATES: &[Crate] = &[
     ),
     row(
         "device-api-kmsg",
+        &["device-api-core"],
+        "siblings never see siblings",
+    ),
+    row(
+        "device-api-store",
         &["device-api-core"],
         "siblings never see siblings",
     ),
@@ -166,6 +177,11 @@ pub(crate) const CRATES: &[Crate] = &[
         "black box: no short cut into the host; its build script makes the guest fixtures",
     ),
     row(
+        "device-api-examples",
+        &["device-api-proto"],
+        "what a user of the API would write: from what is on the wire",
+    ),
+    row(
         "nvml-sim",
         &[],
         "stands for the vendor's library, which knows nothing of us",
@@ -174,6 +190,11 @@ pub(crate) const CRATES: &[Crate] = &[
         "demo",
         &["device-api-proto", "device-api-tests", "nvml-sim"],
         "drives the daemon with the tests' harness, from outside",
+    ),
+    row(
+        "device-api-bench",
+        &["device-api-proto"],
+        "measures from outside; without the tests' harness, which a release build would drag along",
     ),
     row(
         "xtask",
@@ -188,6 +209,8 @@ pub(crate) const ONLY_HERE: &[OnlyHere] = &[
         package: "tonic",
         crates: &[
             "demo",
+            "device-api-bench",
+            "device-api-examples",
             "device-api-grpc",
             "device-api-proto",
             "device-api-tests",
@@ -206,6 +229,11 @@ pub(crate) const ONLY_HERE: &[OnlyHere] = &[
         why: "its version is a semantic choice (fairness), made for the cache's gate alone",
     },
     OnlyHere {
+        package: "redb",
+        crates: &["device-api-store"],
+        why: "another database, or another format, changes nothing but the store",
+    },
+    OnlyHere {
         package: "nvml-wrapper",
         crates: &["device-api-nvml", "nvml-sim"],
         why: "NVML calls can hang; they are made on nvml's own threads (design N1)",
@@ -216,12 +244,16 @@ pub(crate) const ONLY_HERE: &[OnlyHere] = &[
 pub(crate) const NAMED_IN: &[NamedIn] = &[
     NamedIn {
         word: "parking_lot",
-        places: &["host/cache/src/gate.rs"],
+        places: &[
+            "host/cache/src/gate.rs",
+            // Puts a model checker's locks in its place.
+            "host/cache/tests/interleaving.rs",
+        ],
         why: "the gate is the one reader-writer lock, its fairness tested there",
     },
     NamedIn {
         word: "unsafe",
-        places: &["host/nvml/", "tests/nvml-sim/"],
+        places: &["host/nvml/", "host/peercred/", "tests/nvml-sim/"],
         why: "only the C boundary needs it",
     },
 ];

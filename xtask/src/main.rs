@@ -4,6 +4,7 @@
 //! All narration goes to stderr, where cargo's own goes, so that the two stay in order and stdout
 //! belongs to what is run.
 
+mod bench;
 mod demo;
 mod edges;
 mod exit;
@@ -36,6 +37,7 @@ enum Command {
     Test(test::Args),
     Demo(demo::Args),
     Lint(lint::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Test(args) => test::run(&workspace, args),
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Lint(args) => lint::run(&workspace, args),
+        Command::Bench(args) => bench::run(&workspace, args),
     }
 }
 
@@ -89,5 +92,12 @@ mod tests {
         };
         assert!(args.once);
         assert_eq!(args.demo_args, ["--keep"]);
+
+        let cli =
+            Cli::try_parse_from(["x", "bench", "api", "--peer", "unix:/p", "--quick"]).unwrap();
+        let Command::Bench(args) = cli.command else {
+            panic!("not bench")
+        };
+        assert_eq!(args.passed_on(), ["--peer", "unix:/p", "--quick"]);
     }
 }

@@ -1,15 +1,19 @@
 //! Every flag, with its default and its help: the one table of what can be configured. The same
 //! names are environment variables and file keys ([`crate::layers`]).
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum};
-use device_api_core::limits::SOCKET_PATH_BYTES_MAX;
+use clap::{ArgAction, Parser};
 
+use crate::limits;
 use crate::units::{Size, parse_duration, parse_size};
+use crate::values::{
+    Drills, InsecureTcp, LogFormat, Platform, PolarityRow, ProviderTimeout, StoreMode, TcpAddress,
+    XidSet, parse_certificate_identity, parse_id, parse_ip, parse_polarity, parse_port,
+    parse_provider_timeout, parse_socket_path, parse_tcp_address, parse_xids,
+};
 
 const ABOUT: &str = "Tells consumers on this node which GPUs are healthy, over gRPC";
 
@@ -37,8 +41,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
     pub(crate) config: Option<PathBuf>,
 
-    /// TCP address of the gRPC API, read-only and without TLS; port 0 takes a free one, "" turns
-    /// it off.
+    /// TCP address of the gRPC API; without TLS on loopback only and to read. Port 0 takes a free
+    /// one, "" turns it off.
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -65,10 +69,86 @@ pub(crate) struct Args {
     #[arg(value_parser = parse_id)]
     pub(crate) allow_write_uid: Vec<u32>,
 
-    /// Group whose members may write on the Unix sockets. May be given more than once.
+    /// Group whose members (by primary or supplementary group) may write on the Unix sockets. May
+    /// be given more than once.
     #[arg(long, value_name = "GID", help_heading = "API", action = ArgAction::Append)]
     #[arg(value_parser = parse_id)]
     pub(crate) allow_write_gid: Vec<u32>,
+
+    /// Certificate chain (PEM) of the TCP address; with --tls-key, TCP speaks TLS alone. Both are
+    /// read again when they change.
+    #[arg(long, value_name = "PATH", help_heading = "API")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Private key (PEM) to --tls-cert.
+    #[arg(long, value_name = "PATH", help_heading = "API")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Certificates (PEM) of who vouches for clients: with it, a client without a certificate
+    /// from them can't connect over TCP.
+    #[arg(long, value_name = "PATH", help_heading = "API")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+
+    /// Identity in a client's certificate that may write over TCP: cn:NAME, dns:NAME or uri:URI,
+    /// as in uri:spiffe://example.org/agent. May be given more than once.
+    #[arg(long, value_name = "IDENTITY", help_heading = "API", action = ArgAction::Append)]
+    #[arg(value_parser = parse_certificate_identity)]
+    pub(crate) tcp_writers: Vec<String>,
+
+    /// What TCP without TLS may do beyond being read on loopback: be read on any address, or be
+    /// written to by whoever reaches it.
+    #[arg(
+        long,
+        value_name = "MODE",
+        help_heading = "API",
+        default_value = "off"
+    )]
+    pub(crate) insecure_tcp: InsecureTcp,
+
+    /// Sets a bound. May be given more than once.
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "API", alias = "limits")]
+    #[arg(action = ArgAction::Append, value_parser = limits::parse, long_help = limits::help())]
+    pub(crate) limit: Vec<limits::Setting>,
+
+    /// How long a provider of the upstream dialect may be without any connection before what it
+    /// calls healthy turns Unknown, as in uid:1001=30s. May be given more than once.
+    #[arg(long, value_name = "IDENTITY=DURATION", help_heading = "Providers")]
+    #[arg(action = ArgAction::Append, value_parser = parse_provider_timeout)]
+    pub(crate) provider_timeout: Vec<ProviderTimeout>,
+
+    /// Which way round a condition type of the upstream dialect is: PATTERN=true-is-healthy or
+    /// PATTERN=true-is-problem; a pattern may have one *. May be given more than once; the first
+    /// that matches counts.
+    #[arg(long, value_name = "PATTERN=POLARITY", help_heading = "Providers")]
+    #[arg(action = ArgAction::Append, value_parser = parse_polarity)]
+    pub(crate) polarity: Vec<PolarityRow>,
+
+    /// Whether what is written survives a restart.
+    #[arg(
+        long,
+        value_name = "MODE",
+        help_heading = "Store",
+        default_value = "durable"
+    )]
+    pub(crate) store: StoreMode,
+
+    /// Directory of the durable store, for this daemon alone.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Store",
+        default_value = "/var/lib/device-api"
+    )]
+    pub(crate) state_dir: PathBuf,
+
+    /// File that names the running boot.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Store",
+        default_value = "/proc/sys/kernel/random/boot_id"
+    )]
+    pub(crate) boot_id_file: PathBuf,
 
     /// Address that the health and metrics ports listen on. All interfaces, since a kubelet probes
     /// a pod from outside.
@@ -231,92 +311,6 @@ pub(crate) struct Args {
     pub(crate) platform: Platform,
 }
 
-/// Form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// One line for people, coloured on a terminal.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// What injected and simulated faults may do (design N8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Drills {
-    /// They show, marked as drills, and change no health.
-    Report,
-    /// They count like real ones.
-    Enforce,
-}
-
-/// What the node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Platform {
-    BareMetal,
-    Vm,
-}
-
-/// A TCP address, or the wish for none. (A plain `Option` would mean "not given" to the parser.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TcpAddress {
-    Off,
-    At(SocketAddr),
-}
-
-/// A set of XID numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct XidSet(pub(crate) BTreeSet<u64>);
-
-fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse()
-        .map_err(|_| "expected a port number, 0 to 65535".to_owned())
-}
-
-fn parse_id(text: &str) -> Result<u32, String> {
-    text.parse()
-        .map_err(|_| "expected a number, as `id` tells it, not a name".to_owned())
-}
-
-fn parse_ip(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| {
-        "expected an IP address of this machine, as in 0.0.0.0 or 127.0.0.1".to_owned()
-    })
-}
-
-fn parse_tcp_address(text: &str) -> Result<TcpAddress, String> {
-    if text.is_empty() {
-        return Ok(TcpAddress::Off);
-    }
-    let address = text.parse().map_err(|_| {
-        "expected an IP address and a port, as in 127.0.0.1:50051, or \"\" for none".to_owned()
-    })?;
-    Ok(TcpAddress::At(address))
-}
-
-/// The empty path stands for none; [`crate::config`] leaves it out.
-fn parse_socket_path(text: &str) -> Result<PathBuf, String> {
-    if text.len() > SOCKET_PATH_BYTES_MAX {
-        let len = text.len();
-        return Err(format!(
-            "{len} bytes long, and the system allows {SOCKET_PATH_BYTES_MAX}; give a shorter path"
-        ));
-    }
-    if text.contains('\0') {
-        return Err("a path holds no NUL".to_owned());
-    }
-    Ok(PathBuf::from(text))
-}
-
-fn parse_xids(text: &str) -> Result<XidSet, String> {
-    let number = |part: &str| {
-        part.trim()
-            .parse()
-            .map_err(|_| format!("{:?} is no XID; expected numbers, as in 43,45", part.trim()))
-    };
-    let parts = text.split(',').filter(|_| !text.trim().is_empty());
-    parts.map(number).collect::<Result<_, _>>().map(XidSet)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -348,27 +342,5 @@ mod tests {
             PathBuf::from(device_api_nvml::DRIVER_ROOT)
         );
         assert_eq!(args.nvml_poll_interval, device_api_nvml::POLL_INTERVAL);
-    }
-
-    #[test]
-    fn xids_are_read_as_a_list() {
-        assert_eq!(
-            parse_xids("43, 45,43"),
-            Ok(XidSet(BTreeSet::from([43, 45])))
-        );
-        assert_eq!(parse_xids(""), Ok(XidSet::default()));
-        assert!(parse_xids("43,,45").is_err());
-        assert!(parse_xids("43,x").unwrap_err().contains("\"x\""));
-    }
-
-    #[test]
-    fn a_socket_path_fits_the_systems_bound() {
-        let longest = "/".repeat(SOCKET_PATH_BYTES_MAX);
-        assert!(parse_socket_path(&longest).is_ok());
-        assert!(
-            parse_socket_path(&format!("{longest}x"))
-                .unwrap_err()
-                .contains("108")
-        );
     }
 }

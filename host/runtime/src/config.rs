@@ -5,14 +5,18 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::action::Platform;
-use device_api_core::limits::BARRIER_WAIT_MAX;
+use device_api_core::condition::Polarity;
+use device_api_core::limits::Bounds;
 
-use crate::args::{self, Args, Drills, LogFormat, TcpAddress};
+use crate::args::Args;
 use crate::layers::{self, LayerError};
+use crate::limits::{self, LimitError};
 use crate::units::Size;
+use crate::values::{self, Drills, InsecureTcp, LogFormat, StoreMode, TcpAddress};
 
 /// A call's deadline is counted in ticks of this; the engine's clock has no finer ones.
 const POLICY_DEADLINE_MIN: Duration = Duration::from_millis(1);
@@ -35,10 +39,20 @@ const UNIX_SOCKETS_MAX: usize = 8;
 /// Users and groups that may write: one per agent on a node.
 const WRITERS_MAX: usize = 64;
 
+/// Rows of a site's own about providers: some for each of the agents on a node.
+const PROVIDER_ROWS_MAX: usize = 256;
+/// A provider that restarts is back within a second or two.
+const PROVIDER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// As long as a lease may be.
+const PROVIDER_TIMEOUT_MAX: Duration = device_api_core::limits::LEASE_MAX;
+
 /// The daemon's configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) api: ApiConfig,
+    pub(crate) limits: Bounds,
+    pub(crate) providers: ProviderConfig,
+    pub(crate) store: StoreConfig,
     pub(crate) admin: AdminConfig,
     pub(crate) log: LogConfig,
     /// `None`: turned off.
@@ -57,6 +71,39 @@ pub(crate) struct ApiConfig {
     pub(crate) unix_sockets: Vec<PathBuf>,
     pub(crate) writers_uid: Vec<u32>,
     pub(crate) writers_gid: Vec<u32>,
+    /// `None`: TCP is plain.
+    pub(crate) tls: Option<TlsConfig>,
+    /// Identities in certificates that may write over TCP.
+    pub(crate) writers_tcp: Vec<String>,
+    pub(crate) insecure_tcp: InsecureTcp,
+}
+
+/// Files of TLS on TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsConfig {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Who vouches for clients; `None`: clients show no certificate.
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+/// What a site says of providers that can't say it themselves: those of the upstream dialect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProviderConfig {
+    /// How long an identity may be without a connection (design P2); each identity once.
+    pub(crate) timeouts: Vec<(Arc<str>, Duration)>,
+    /// Which way round condition types are, before the built-in rows (design P3).
+    pub(crate) polarities: Vec<(String, Polarity)>,
+}
+
+/// Where what is written survives (design C6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoreConfig {
+    pub(crate) mode: StoreMode,
+    /// Made by the store where it is missing; of no meaning in memory mode.
+    pub(crate) dir: PathBuf,
+    /// Whose content names the running boot (design C8).
+    pub(crate) boot_id_file: PathBuf,
 }
 
 /// Where health and metrics are served. Port 0: a free one.
@@ -88,7 +135,7 @@ pub(crate) struct NvmlConfig {
 pub(crate) struct PolicyConfig {
     /// A directory that was there when the daemon started.
     pub(crate) dir: Option<PathBuf>,
-    /// Of one call; below `BARRIER_WAIT_MAX`.
+    /// Of one call; at most half of `Bounds::barrier_wait`.
     pub(crate) deadline: Duration,
     pub(crate) memory_bytes_max: usize,
 }
@@ -142,6 +189,29 @@ pub(crate) enum ConfigError {
         "--kmsg-drill without --kmsg-path: there is nothing to read; give the path, or leave the flag out"
     )]
     DrillOfNothing,
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error("{given} without {missing}: TLS needs both; give the other, or leave both out")]
+    HalfTls {
+        given: &'static str,
+        missing: &'static str,
+    },
+    #[error("{flag} without --tls-cert and --tls-key: without TLS nobody shows a certificate")]
+    CertificatesWithoutTls { flag: &'static str },
+    #[error(
+        "--tcp-writers without --tls-client-ca: nobody vouches for the certificates of clients; give the CA"
+    )]
+    WritersWithoutCa,
+    #[error(
+        "--grpc-address {address} reaches beyond this machine and has no TLS; give --tls-cert and --tls-key, a loopback address, or --insecure-tcp=read if anyone there may read"
+    )]
+    WideWithoutTls { address: SocketAddr },
+    #[error("--insecure-tcp with --tls-cert: TCP is either plain or not; leave one out")]
+    InsecureTls,
+    #[error("--provider-timeout {identity:?} is given twice; give each identity once")]
+    TimeoutTwice { identity: String },
+    #[error("{flag} is empty; give a path")]
+    NoPath { flag: &'static str },
 }
 
 /// The configuration, and what to log of it.
@@ -174,7 +244,10 @@ impl Config {
     fn new(args: Args) -> Result<Self, ConfigError> {
         let api = api(&args)?;
         let admin = admin(&args, api.tcp)?;
-        let policies = policies(&args)?;
+        let limits = limits::bounds(&args.limit)?;
+        let policies = policies(&args, &limits)?;
+        let providers = providers(&args)?;
+        let store = store(&args)?;
         let kmsg = match (args.kmsg_path, args.kmsg_drill) {
             (Some(path), drill) => Some(KmsgConfig { path, drill }),
             (None, false) => None,
@@ -194,6 +267,9 @@ impl Config {
         });
         Ok(Self {
             api,
+            limits,
+            providers,
+            store,
             admin,
             log: LogConfig {
                 format: args.log_format,
@@ -204,8 +280,8 @@ impl Config {
             kmsg,
             drills: args.drills,
             platform: match args.platform {
-                args::Platform::BareMetal => Platform::BareMetal,
-                args::Platform::Vm => Platform::VirtualMachine,
+                values::Platform::BareMetal => Platform::BareMetal,
+                values::Platform::Vm => Platform::VirtualMachine,
             },
         })
     }
@@ -233,11 +309,99 @@ fn api(args: &Args) -> Result<ApiConfig, ConfigError> {
     at_most("--unix-socket", unix_sockets.len(), UNIX_SOCKETS_MAX)?;
     at_most("--allow-write-uid", args.allow_write_uid.len(), WRITERS_MAX)?;
     at_most("--allow-write-gid", args.allow_write_gid.len(), WRITERS_MAX)?;
+    at_most("--tcp-writers", args.tcp_writers.len(), WRITERS_MAX)?;
     Ok(ApiConfig {
         tcp,
         unix_sockets,
         writers_uid: args.allow_write_uid.clone(),
         writers_gid: args.allow_write_gid.clone(),
+        tls: tls(args, tcp)?,
+        writers_tcp: args.tcp_writers.clone(),
+        insecure_tcp: args.insecure_tcp,
+    })
+}
+
+/// TLS where it is asked for; plain TCP no farther than was said (design P4).
+fn tls(args: &Args, tcp: Option<SocketAddr>) -> Result<Option<TlsConfig>, ConfigError> {
+    let half = |given, missing| Err(ConfigError::HalfTls { given, missing });
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(cert), Some(key)) => Some(TlsConfig {
+            cert: cert.clone(),
+            key: key.clone(),
+            client_ca: args.tls_client_ca.clone(),
+        }),
+        (Some(_), None) => return half("--tls-cert", "--tls-key"),
+        (None, Some(_)) => return half("--tls-key", "--tls-cert"),
+        (None, None) => None,
+    };
+    if tls.is_some() {
+        if args.insecure_tcp != InsecureTcp::Off {
+            return Err(ConfigError::InsecureTls);
+        }
+        if !args.tcp_writers.is_empty() && args.tls_client_ca.is_none() {
+            return Err(ConfigError::WritersWithoutCa);
+        }
+        return Ok(tls);
+    }
+    for (flag, given) in [
+        ("--tls-client-ca", args.tls_client_ca.is_some()),
+        ("--tcp-writers", !args.tcp_writers.is_empty()),
+    ] {
+        if given {
+            return Err(ConfigError::CertificatesWithoutTls { flag });
+        }
+    }
+    match tcp {
+        Some(address) if !address.ip().is_loopback() && args.insecure_tcp == InsecureTcp::Off => {
+            Err(ConfigError::WideWithoutTls { address })
+        }
+        _ => Ok(None),
+    }
+}
+
+fn providers(args: &Args) -> Result<ProviderConfig, ConfigError> {
+    at_most(
+        "--provider-timeout",
+        args.provider_timeout.len(),
+        PROVIDER_ROWS_MAX,
+    )?;
+    at_most("--polarity", args.polarity.len(), PROVIDER_ROWS_MAX)?;
+    let mut timeouts: Vec<(Arc<str>, Duration)> = Vec::new();
+    for row in &args.provider_timeout {
+        within(
+            "--provider-timeout",
+            row.timeout,
+            PROVIDER_TIMEOUT_MIN,
+            PROVIDER_TIMEOUT_MAX,
+        )?;
+        if timeouts.iter().any(|(other, _)| **other == row.identity) {
+            let identity = row.identity.clone();
+            return Err(ConfigError::TimeoutTwice { identity });
+        }
+        timeouts.push((row.identity.as_str().into(), row.timeout));
+    }
+    let polarities = args.polarity.iter();
+    Ok(ProviderConfig {
+        timeouts,
+        polarities: polarities
+            .map(|row| (row.pattern.clone(), row.polarity))
+            .collect(),
+    })
+}
+
+fn store(args: &Args) -> Result<StoreConfig, ConfigError> {
+    for (flag, path) in [
+        ("--state-dir", &args.state_dir),
+        ("--boot-id-file", &args.boot_id_file),
+    ] {
+        if path.as_os_str().is_empty() {
+            return Err(ConfigError::NoPath { flag });
+        }
+    }
+    Ok(StoreConfig {
+        mode: args.store,
+        dir: args.state_dir.clone(),
+        boot_id_file: args.boot_id_file.clone(),
     })
 }
 
@@ -269,13 +433,13 @@ fn admin(args: &Args, tcp: Option<SocketAddr>) -> Result<AdminConfig, ConfigErro
     })
 }
 
-fn policies(args: &Args) -> Result<PolicyConfig, ConfigError> {
+fn policies(args: &Args, limits: &Bounds) -> Result<PolicyConfig, ConfigError> {
     // A call must end, and its fallback be written, before readers stop waiting (design C3).
     within(
         "--policy-deadline",
         args.policy_deadline,
         POLICY_DEADLINE_MIN,
-        BARRIER_WAIT_MAX / 2,
+        limits.barrier_wait / 2,
     )?;
     let value = args.policy_memory;
     let memory_bytes_max = (POLICY_MEMORY_MIN..=POLICY_MEMORY_MAX)

@@ -149,3 +149,96 @@ fn the_policy_directory_must_be_one() {
         &["--policy-dir", "/dev/null"],
     );
 }
+
+#[test]
+fn p4_tls_is_whole_or_not_there() {
+    let tls = &["--tls-cert=/c", "--tls-key=/k"];
+    let config = accepted(tls).api.tls.expect("TLS");
+    assert_eq!(config.client_ca, None);
+    refused(&["--tls-cert=/c"], &["--tls-cert without --tls-key"]);
+    refused(&["--tls-key=/k"], &["--tls-key without --tls-cert"]);
+    refused(&["--tls-client-ca=/ca"], &["--tls-client-ca", "--tls-cert"]);
+    refused(&["--tcp-writers=cn:a"], &["--tcp-writers", "--tls-cert"]);
+    refused(
+        &[tls[0], tls[1], "--tcp-writers=cn:a"],
+        &["--tcp-writers", "--tls-client-ca"],
+    );
+    refused(
+        &[tls[0], tls[1], "--insecure-tcp=read"],
+        &["--insecure-tcp", "--tls-cert"],
+    );
+    let api = accepted(&[tls[0], tls[1], "--tls-client-ca=/ca", "--tcp-writers=cn:a"]).api;
+    assert_eq!(api.writers_tcp, ["cn:a"]);
+}
+
+#[test]
+fn p4_plain_tcp_stays_on_the_machine_unless_a_flag_says_otherwise() {
+    for wide in ["0.0.0.0:50051", "[::]:50051", "10.0.0.7:50051"] {
+        let flag = &*format!("--grpc-address={wide}");
+        refused(&[flag], &["--grpc-address", wide, "--tls-cert", "--insecure-tcp"]);
+        accepted(&[flag, "--insecure-tcp=read"]);
+        accepted(&[flag, "--insecure-tcp=write"]);
+        accepted(&[flag, "--tls-cert=/c", "--tls-key=/k"]);
+    }
+    accepted(&["--grpc-address=[::1]:50051"]);
+    accepted(&["--grpc-address=127.0.0.2:50051"]);
+}
+
+#[test]
+fn limits_reach_what_they_bound() {
+    let config = accepted(&["--limit=barrier-wait=100ms", "--policy-deadline=50ms"]);
+    assert_eq!(config.limits.barrier_wait, Duration::from_millis(100));
+    refused(
+        &["--limit=barrier-wait=10ms", "--policy-deadline=6ms"],
+        &["--policy-deadline", "5ms"],
+    );
+    refused(
+        &["--limit=watches-per-connection=250"],
+        &["watches-per-connection (250)", "streams-per-connection (250)"],
+    );
+    refused(&["--limit=gpus=1", "--limit=gpus=2"], &["gpus", "twice"]);
+}
+
+#[test]
+fn p2_p3_rows_about_providers_are_kept_in_their_order() {
+    let providers = accepted(&[
+        "--provider-timeout=uid:7=30s",
+        "--provider-timeout=cn:agent=1m",
+        "--polarity=Fan*=true-is-healthy",
+        "--polarity=FanReady=true-is-problem",
+    ])
+    .providers;
+    let expected = ProviderConfig {
+        timeouts: vec![
+            ("uid:7".into(), Duration::from_secs(30)),
+            ("cn:agent".into(), Duration::from_secs(60)),
+        ],
+        polarities: vec![
+            ("Fan*".to_owned(), Polarity::TrueIsHealthy),
+            ("FanReady".to_owned(), Polarity::TrueIsProblem),
+        ],
+    };
+    assert_eq!(providers, expected);
+    refused(
+        &["--provider-timeout=uid:7=30s", "--provider-timeout=uid:7=1m"],
+        &["uid:7", "twice"],
+    );
+    refused(
+        &["--provider-timeout=uid:7=10ms"],
+        &["--provider-timeout", "10ms", "1s"],
+    );
+}
+
+#[test]
+fn the_store_has_a_place() {
+    let expected = StoreConfig {
+        mode: StoreMode::Durable,
+        dir: "/var/lib/device-api".into(),
+        boot_id_file: "/proc/sys/kernel/random/boot_id".into(),
+    };
+    assert_eq!(accepted(&[]).store, expected);
+    let store = accepted(&["--store=memory", "--state-dir=/x", "--boot-id-file=/y"]).store;
+    assert_eq!(store.mode, StoreMode::Memory);
+    refused(&["--state-dir="], &["--state-dir"]);
+    refused(&["--store=disk"], &["--store", "durable", "memory"]);
+}

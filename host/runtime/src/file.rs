@@ -1,4 +1,4 @@
-//! The configuration file: a flat YAML mapping from the names of flags to values.
+//! The configuration file: a YAML mapping from the names of flags to values.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use serde_saphyr::Spanned;
 /// A full file with a comment at each setting has some 5 KiB. A wrong path (`/dev/zero`) ends here.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// One key with its value: a scalar, or a list of scalars.
+/// One key with its value: a scalar, a list of scalars, or a mapping, which is a list of `key=value`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-/// The words of a scalar or of a list of scalars; what they mean is for the table of flags to say.
+/// The words of a scalar, a list or a mapping; what they mean is for the table of flags to say.
 struct Values(Vec<String>);
 
 impl<'de> Deserialize<'de> for Values {
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for Values {
             type Value = Values;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value or a list of values")
+                f.write_str("a value, a list of values, or a mapping to values")
             }
 
             fn visit_bool<E>(self, value: bool) -> Result<Values, E> {
@@ -145,9 +145,30 @@ impl<'de> Deserialize<'de> for Values {
                 }
                 Ok(Values(all))
             }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Values, A::Error> {
+                let mut all = Vec::new();
+                while let Some((key, Scalar(value))) = map.next_entry::<String, Scalar>()? {
+                    all.push(format!("{key}={value}"));
+                }
+                Ok(Values(all))
+            }
         }
 
         deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+/// The word of a scalar.
+struct Scalar(String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Values(mut words) = Values::deserialize(deserializer)?;
+        match (words.pop(), words.is_empty()) {
+            (Some(word), true) => Ok(Self(word)),
+            _ => Err(D::Error::custom("expected one value")),
+        }
     }
 }
 
@@ -186,6 +207,13 @@ mod tests {
             "nvml-ignored-xids: [43, 45]\n",
             &[("nvml-ignored-xids", 1, &["43", "45"])],
         );
+        check(
+            "limits:\n  gpus: 7\n  request-time: 5s\nhealth-port: 1\n",
+            &[
+                ("limits", 1, &["gpus=7", "request-time=5s"]),
+                ("health-port", 4, &["1"]),
+            ],
+        );
     }
 
     #[track_caller]
@@ -199,12 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_flat_yaml_is_refused_with_its_line() {
+    fn what_is_no_list_of_settings_is_refused_with_its_line() {
         refused(
             "health-port: 1\nhealth-port: 2\n",
             &["health-port", "line 2"],
         );
-        refused("health-port: 1\nnvml:\n  library: /x\n", &["line", "value"]);
+        refused("a:\n  b: [1, 2]\n", &["line", "one value"]);
+        refused("a: {}\n", &["`a`", "empty list"]);
         refused("- a\n- b\n", &["line 1"]);
         refused("just words\n", &["line 1"]);
         refused("a: [1\n", &["line"]);

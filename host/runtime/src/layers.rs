@@ -187,6 +187,12 @@ fn flag_of(arg: &Arg) -> Option<&str> {
     arg.get_long()
 }
 
+/// The keys that a setting has in the file: its flag, and what else it is called.
+fn names(arg: &Arg) -> impl Iterator<Item = &str> {
+    let also = arg.get_all_aliases().unwrap_or_default();
+    flag_of(arg).into_iter().chain(also)
+}
+
 /// clap's id of a setting is the field's name in [`Args`].
 fn id_of(flag: &str) -> String {
     flag.replace('-', "_")
@@ -247,7 +253,7 @@ fn split_list(value: &OsStr) -> Vec<OsString> {
 fn file_entries(command: &Command, path: &Path) -> Result<Vec<Entry>, LayerError> {
     let mut entries = Vec::new();
     for file::Entry { key, line, values } in file::read(path)? {
-        let known = |arg: &&Arg| flag_of(arg) == Some(&key) && key != "config";
+        let known = |arg: &&Arg| names(arg).any(|name| name == key) && key != "config";
         let Some(arg) = settings(command).find(known) else {
             let suggestion = suggest(command, &key);
             return Err(LayerError::UnknownKey {
@@ -267,7 +273,8 @@ fn file_entries(command: &Command, path: &Path) -> Result<Vec<Entry>, LayerError
             path: path.to_owned(),
             line,
         };
-        entries.push(entry(command, arg, &key, &values, origin)?);
+        let flag = flag_of(arg).unwrap_or(&key);
+        entries.push(entry(command, arg, flag, &values, origin)?);
     }
     Ok(entries)
 }

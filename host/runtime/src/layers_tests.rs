@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::*;
-use crate::args::{Drills, LogFormat, TcpAddress};
+use crate::values::{Drills, InsecureTcp, LogFormat, StoreMode, TcpAddress};
 
 /// A command line, an environment and a file, to be resolved.
 #[derive(Debug, Default)]
@@ -86,6 +86,34 @@ fn defaults_are_the_documented_ones() {
         (None, None, None)
     );
     assert_eq!(args.drills, Drills::Report);
+    assert_eq!(args.store, StoreMode::Durable);
+    assert_eq!(args.state_dir, PathBuf::from("/var/lib/device-api"));
+    assert_eq!(args.insecure_tcp, InsecureTcp::Off);
+    assert_eq!(args.limit, []);
+}
+
+#[test]
+fn limits_are_a_list_of_flags_a_list_in_the_environment_and_a_mapping_in_the_file() {
+    let expected: Vec<_> = ["gpus=7", "request-time=5s"]
+        .iter()
+        .map(|text| crate::limits::parse(text).expect("a limit"))
+        .collect();
+    for sources in [
+        Sources::flags(&["--limit=gpus=7", "--limit", "request-time=5s"]),
+        none().env("DEVICE_API_LIMIT", "gpus=7, request-time=5s"),
+        none().file("limits:\n  gpus: 7\n  request-time: 5s\n"),
+        none().file("limit: [gpus=7, request-time=5s]\n"),
+        Sources::flags(&["--limit=gpus=7", "--limit=request-time=5s"]).file("limits: {gpus: 9}\n"),
+    ] {
+        assert_eq!(sources.args().limit, expected, "{sources:?}");
+    }
+    Sources::flags(&["--limit=gpus=0"]).refused(&["--limit", "gpus is 0", "1 to 16384"]);
+    none()
+        .env("DEVICE_API_LIMIT", "gpu=1")
+        .refused(&["DEVICE_API_LIMIT", "\"gpu\"", "gpus"]);
+    none()
+        .file("\nlimits:\n  watches: none\n")
+        .refused(&["limits (", "line 2", "watches", "whole number"]);
 }
 
 /// Each layer in turn, for one setting: its value by default, in the file, in the environment, by flag.

@@ -11,13 +11,18 @@ mod args;
 mod clock;
 mod config;
 mod file;
+mod files;
 mod layers;
+mod limits;
 mod logging;
 mod metrics;
 mod nvml_report;
 mod readiness;
 mod shutdown;
+mod tls_report;
+mod state;
 mod units;
+mod values;
 mod wiring;
 
 use std::process::ExitCode;

@@ -16,7 +16,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::args::LogFormat;
+use crate::values::LogFormat;
 use crate::config::LogConfig;
 
 /// Variable with a filter in the syntax that Rust programs share; `-v` beats it.
@@ -75,8 +75,8 @@ fn filter(verbose: u8, variable: Option<OsString>) -> Result<EnvFilter, LogError
 /// Our crates' names all begin with `device_api`.
 fn directives(verbose: u8) -> &'static str {
     match verbose {
-        0 => "warn,device_api=info",
-        1 => "warn,device_api=debug",
+        0 => "warn,audit=info,device_api=info",
+        1 => "warn,audit=info,device_api=debug",
         _ => "info,device_api=trace",
     }
 }
@@ -109,16 +109,16 @@ mod tests {
         };
         assert_eq!(
             text(0, None).expect("valid"),
-            EnvFilter::new("warn,device_api=info").to_string()
+            EnvFilter::new("warn,audit=info,device_api=info").to_string()
         );
         assert_eq!(
             text(0, Some("")).expect("valid"),
-            EnvFilter::new("warn,device_api=info").to_string()
+            EnvFilter::new("warn,audit=info,device_api=info").to_string()
         );
         assert_eq!(text(0, Some("trace")).expect("valid"), "trace");
         assert_eq!(
             text(1, Some("error")).expect("valid"),
-            EnvFilter::new("warn,device_api=debug").to_string()
+            EnvFilter::new("warn,audit=info,device_api=debug").to_string()
         );
         assert_eq!(
             text(9, None).expect("valid"),

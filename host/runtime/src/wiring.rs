@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `grpc` task | the API | when drained |
 //! | `leases` task | the cache | with the runtime |
+//! | `store` thread | the store | when stopped, what is pending written |
 //! | `signal-timer` thread | the pipeline | when it is dropped |
 //! | `policy-…` threads | one for each policy | with the last use of the policy |
 //! | `nvml`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind |
@@ -15,10 +16,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bundled_policies::Bundled;
-use device_api_cache::Store;
+use device_api_cache::Cache;
+use device_api_core::clock::BootId;
 use device_api_core::condition::Owner;
+use device_api_core::limits::Bounds;
+use device_api_core::durable::LogPosition;
 use device_api_core::ports::{NvmlObserver, NvmlStatus, Policy, SignalSink};
-use device_api_grpc::{Bound, GrpcConfig, ServeError};
+use device_api_grpc::{Bound, GrpcConfig, PlainTcp, ServeError, TlsFiles};
+use device_api_store::Store;
 use device_api_kmsg::{KernelLog, LogStatus};
 use device_api_pipeline::{Drills, Pipeline};
 use device_api_policy::{
@@ -27,12 +32,15 @@ use device_api_policy::{
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::args;
 use crate::clock::SystemClock;
 use crate::config::{ApiConfig, Config, KmsgConfig, NvmlConfig, PolicyConfig};
+use crate::files;
 use crate::metrics::Metrics;
 use crate::nvml_report::NvmlReport;
 use crate::readiness::{ComponentState, Readiness};
+use crate::state::{self, Opened};
+use crate::tls_report;
+use crate::values;
 
 /// How often it is looked for leases that have run out: a fraction of the shortest there are.
 const LEASE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -40,7 +48,8 @@ const LEASE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The daemon at work, admin ports apart.
 #[derive(Debug)]
 pub(crate) struct Running {
-    store: Arc<Store>,
+    cache: Arc<Cache>,
+    store: Option<Arc<Store>>,
     shutdown: watch::Sender<bool>,
     api: JoinHandle<Result<(), ServeError>>,
     leases: JoinHandle<()>,
@@ -51,7 +60,7 @@ pub(crate) struct Running {
 }
 
 /// Starts all rooms: the API's addresses first, since another daemon may have them; then policies,
-/// the store and the pipeline; then the sources; and last the API answers.
+/// the store, the cache and the pipeline; then the sources; and last the API answers.
 ///
 /// # Errors
 /// What the daemon can't be without can't be had (a socket in use); not what it serves without
@@ -61,15 +70,23 @@ pub(crate) async fn start(
     metrics: Arc<Metrics>,
     readiness: &Readiness,
 ) -> anyhow::Result<Running> {
-    let bound = bind(&config.api).await?;
+    let bound = bind(&config.api, &config.limits, &metrics, readiness).await?;
     let policies = load_policies(config.policies.clone(), readiness).await?;
     metrics.policies_loaded(policies.iter().map(|policy| &policy.info().id));
 
     let clock = Arc::new(SystemClock);
-    let store = Arc::new(Store::in_memory(clock.clone(), metrics.clone()));
-    store.reserve(types_of(&policies));
+    let Opened {
+        cache,
+        store,
+        boot,
+        memories,
+        log,
+    } = tokio::task::block_in_place(|| {
+        state::open(config, clock.clone(), metrics.clone(), readiness)
+    })?;
+    cache.reserve(types_of(&policies));
     let pipeline = Pipeline::start(
-        store.clone(),
+        cache.clone(),
         policies
             .into_iter()
             .map(|policy| policy as Arc<dyn Policy>)
@@ -79,26 +96,29 @@ pub(crate) async fn start(
         device_api_pipeline::Config {
             drills: drills(config.drills),
             platform: config.platform,
+            barrier_wait: config.limits.barrier_wait,
         },
+        memories,
     )
     .context("cannot start the pipeline; raise the limit of threads")?;
-    store.on_overdue(pipeline.overdue());
+    cache.on_overdue(pipeline.overdue());
 
     let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
     let kmsg = config
         .kmsg
         .as_ref()
-        .map(|kmsg| start_kmsg(kmsg, pipeline.sink(), &metrics, readiness))
+        .map(|kmsg| start_kmsg(kmsg, (boot, log), pipeline.sink(), &metrics, readiness))
         .transpose()?;
     let (shutdown, shut_down) = watch::channel(false);
     let api = tokio::spawn(device_api_grpc::serve(
         bound,
-        store.clone(),
+        cache.clone(),
         metrics,
         shut_down,
     ));
-    let leases = tokio::spawn(expire_leases(store.clone()));
+    let leases = tokio::spawn(expire_leases(cache.clone()));
     Ok(Running {
+        cache,
         store,
         shutdown,
         api,
@@ -123,6 +143,7 @@ impl Running {
     /// sources stop. The caller sets the limit by dropping the future.
     pub(crate) async fn drain(self) {
         let Self {
+            cache,
             store,
             shutdown,
             api,
@@ -132,7 +153,7 @@ impl Running {
             pipeline,
         } = self;
         let _nobody_serves = shutdown.send(true);
-        store.close();
+        cache.close();
         if !api.is_finished()
             && let Ok(Err(error)) = api.await
         {
@@ -143,6 +164,10 @@ impl Running {
             drop(kmsg);
             nvml.map(device_api_nvml::Handle::stop);
             drop(pipeline);
+            // Last: what the others decided goes to the disk.
+            if let Some(store) = store {
+                store.stop();
+            }
         });
         if let Err(error) = sources.await {
             tracing::warn!(%error, "the sources did not end well");
@@ -150,19 +175,48 @@ impl Running {
     }
 }
 
-async fn bind(api: &ApiConfig) -> anyhow::Result<Bound> {
+async fn bind(
+    api: &ApiConfig,
+    limits: &Bounds,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> anyhow::Result<Bound> {
+    let bounds = Bounds {
+        connections: files::connections(limits.connections),
+        ..limits.clone()
+    };
     let config = GrpcConfig {
         unix_sockets: api.unix_sockets.clone(),
         tcp: api.tcp,
+        tls: api.tls.as_ref().map(|tls| TlsFiles {
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+            client_ca: tls.client_ca.clone(),
+        }),
+        plain_tcp: match api.insecure_tcp {
+            values::InsecureTcp::Off => PlainTcp::Loopback,
+            values::InsecureTcp::Read => PlainTcp::Read,
+            values::InsecureTcp::Write => PlainTcp::Write,
+        },
         writers_uid: api.writers_uid.clone(),
         writers_gid: api.writers_gid.clone(),
+        writers_tcp: api.writers_tcp.iter().map(|name| name.as_str().into()).collect(),
+        bounds: Arc::new(bounds),
     };
     let bound = device_api_grpc::bind(&config).await?;
     for socket in bound.unix_sockets() {
         tracing::info!(socket = %socket.display(), "API: Unix socket");
     }
     if let Some(address) = bound.tcp_addr() {
-        tracing::info!(%address, "API: TCP, read-only");
+        let tls = match &config.tls {
+            None => "none",
+            Some(TlsFiles { client_ca: None, .. }) => "server",
+            Some(TlsFiles { client_ca: Some(_), .. }) => "mutual",
+        };
+        tracing::info!(%address, tls, "API: TCP");
+    }
+    if let Some(tls) = bound.tls() {
+        tls_report::watch(tls, metrics, readiness);
     }
     Ok(bound)
 }
@@ -249,10 +303,10 @@ fn types_of(policies: &[Arc<LoadedPolicy>]) -> Vec<(String, Owner)> {
     types.collect()
 }
 
-fn drills(drills: args::Drills) -> Drills {
+fn drills(drills: values::Drills) -> Drills {
     match drills {
-        args::Drills::Report => Drills::Report,
-        args::Drills::Enforce => Drills::Enforce,
+        values::Drills::Report => Drills::Report,
+        values::Drills::Enforce => Drills::Enforce,
     }
 }
 
@@ -282,11 +336,18 @@ fn start_nvml(
 
 fn start_kmsg(
     config: &KmsgConfig,
+    (boot, from): (BootId, Option<LogPosition>),
     sink: Arc<dyn SignalSink>,
     metrics: &Metrics,
     readiness: &Readiness,
 ) -> anyhow::Result<Arc<KernelLog>> {
-    let log = Arc::new(KernelLog::start(&config.path, sink, config.drill)?);
+    let log = Arc::new(KernelLog::start(
+        &config.path,
+        sink,
+        config.drill,
+        boot,
+        from,
+    )?);
     let counted = Arc::downgrade(&log);
     metrics.before_scrape(move |metrics| {
         if let Some(log) = counted.upgrade() {
@@ -312,11 +373,11 @@ fn start_kmsg(
     Ok(log)
 }
 
-async fn expire_leases(store: Arc<Store>) {
+async fn expire_leases(cache: Arc<Cache>) {
     let mut interval = tokio::time::interval(LEASE_CHECK_INTERVAL);
     loop {
         interval.tick().await;
-        for provider in store.expire_leases() {
+        for provider in cache.expire_leases() {
             tracing::warn!(%provider, "provider lost: its lease was not renewed; what it called healthy is Unknown now");
         }
     }

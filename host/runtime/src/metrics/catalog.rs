@@ -32,6 +32,12 @@ const WAIT: &[f64] = &[
     25e-3, 50e-3, 100e-3,
 ];
 
+/// 100 µs (a fast disk's cache) to 10 s (one that is about to fail).
+const DISK: &[f64] = &[
+    100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 0.5, 1.0, 2.5,
+    10.0,
+];
+
 macro_rules! catalog {
     ($($id:ident $kind:expr, $name:literal, $labels:expr, $help:literal;)*) => {
         $(pub(crate) static $id: Spec = Spec { name: $name, kind: $kind, labels: &$labels, help: $help };)*
@@ -53,6 +59,20 @@ catalog! {
     GRPC_STARTED Counter, "grpc_server_started_total", ["grpc_service", "grpc_method"], "gRPC calls and streams that began.";
     GRPC_HANDLED Counter, "grpc_server_handled_total", ["grpc_service", "grpc_method", "grpc_code"], "gRPC calls and streams that ended; one that the client left is Cancelled.";
     GRPC_HANDLING Histogram(CALL), "grpc_server_handling_seconds", ["grpc_service", "grpc_method"], "How long gRPC calls took; of a stream, its whole life.";
+
+    CONNECTIONS Gauge, "device_api_server_connections", [], "Connections to the API, whose clients speak HTTP/2.";
+    TURNED_AWAY Counter, "device_api_server_connections_turned_away_total", ["reason"], "Connections turned away: too many in all, too many of one user, or no HTTP/2 in time.";
+    REFUSALS Counter, "device_api_server_refusals_total", ["reason"], "Writes that their callers were not allowed; the audit log has them one by one.";
+    AUDIT_SUPPRESSED Counter, "device_api_server_audit_suppressed_total", [], "Refusals without a line in the audit log, as their identity had too many.";
+    TLS_RELOADS Counter, "device_api_server_tls_reloads_total", ["result"], "Changes of the files of TLS: in use for new connections, or broken, so that the old ones stay.";
+    TLS_EXPIRES Gauge, "device_api_server_tls_certificate_expires", [], "Unix time in seconds at which the certificate in use runs out; 0 without TLS.";
+
+    STORE_COMMIT Histogram(DISK), "device_api_server_store_commit_seconds", [], "How long commits to the state directory took.";
+    STORE_BATCHES Counter, "device_api_server_store_batches_total", [], "Writes made durable; several share a commit.";
+    STORE_FAILURES Counter, "device_api_server_store_failures_total", [], "Commits that failed.";
+    STORE_BYTES Gauge, "device_api_server_store_file_bytes", [], "Size of the file in the state directory.";
+    STORE_WRITABLE Gauge, "device_api_server_store_writable", [], "1 while what is written becomes durable, or need not.";
+    STORE_SET_ASIDE Counter, "device_api_server_store_set_aside_total", [], "Files that could not be used and were set aside.";
 
     CACHE_GPUS Gauge, "device_api_server_cache_gpus_total", [], "GPUs in the cache.";
     CACHE_HEALTHY Gauge, "device_api_server_cache_gpus_healthy", [], "GPUs that are Healthy.";

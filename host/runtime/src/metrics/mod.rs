@@ -1,8 +1,10 @@
 //! What the daemon measures of itself. [`catalog`] is the list of what is exported; [`Metrics`] has a
 //! typed handle for each; `ports` says how the rooms' observers feed them.
 
+mod access;
 mod catalog;
 mod ports;
+mod store;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -36,6 +38,8 @@ pub(crate) struct Metrics {
     registry: Registry,
     refresh: Mutex<Refreshes>,
     rpc: Rpc,
+    access: access::Access,
+    store: store::Store,
     cache: Cache,
     nvml: Nvml,
     kmsg: Kmsg,
@@ -188,6 +192,8 @@ impl Metrics {
             .set(1);
         let metrics = Self {
             rpc: Rpc::new(&make)?,
+            access: access::Access::new(&make)?,
+            store: store::Store::new(&make)?,
             cache: Cache::new(&make)?,
             nvml: Nvml::new(&make)?,
             kmsg: Kmsg::new(&make)?,
@@ -201,6 +207,7 @@ impl Metrics {
     }
 
     fn begin_closed_sets(&self) {
+        self.access.begin_closed_sets();
         let failures = FailureKind::ALL.map(FailureKind::as_str);
         for reason in failures.into_iter().chain(["overdue", "queue-full"]) {
             self.signals.fallbacks.with_label_values(&[reason]);
@@ -269,7 +276,7 @@ impl Metrics {
         }
     }
 
-    fn store(&self, version: ResourceVersion, gpus: &[(Health, usize)]) {
+    fn cached(&self, version: ResourceVersion, gpus: &[(Health, usize)]) {
         let count = |health| {
             gpus.iter()
                 .filter(|(of, _)| *of == health)

@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use device_api_cache::CacheObserver;
+use device_api_core::durable::NotDurable;
 use device_api_core::health::Health;
 use device_api_core::ids::ResourceVersion;
 use device_api_core::policy::FailureKind;
 use device_api_core::ports::{NvmlObserver, NvmlStatus};
 use device_api_core::signal::{SignalKind, Source, Target};
 use device_api_grpc::RpcObserver;
+use device_api_store::StoreObserver;
 
 use super::{Metrics, advance, gauge, outcome_label, seconds, source_label};
+
+/// The method of gRPC reflection, a stream.
+const REFLECTION: &str = "ServerReflectionInfo";
 
 impl RpcObserver for Metrics {
     fn started(&self, service: &'static str, method: &'static str) {
@@ -34,7 +39,7 @@ impl RpcObserver for Metrics {
             .observe(seconds(elapsed));
         self.rpc.requests.with_label_values(&[method, code]).inc();
         // A stream lives as long as its client likes; it would drown the calls' quantiles.
-        if !method.starts_with("Watch") {
+        if !method.starts_with("Watch") && method != REFLECTION {
             self.rpc
                 .duration
                 .with_label_values(&[method])
@@ -48,6 +53,26 @@ impl RpcObserver for Metrics {
 
     fn watch_active(&self, delta: i64) {
         self.rpc.watch_active.add(delta);
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.access.refused(reason);
+    }
+
+    fn audit_suppressed(&self) {
+        self.access.suppressed();
+    }
+
+    fn connections(&self, delta: i64) {
+        self.access.connections(delta);
+    }
+
+    fn turned_away(&self, why: &'static str) {
+        self.access.turned_away(why);
+    }
+
+    fn tls_reloaded(&self, used: bool) {
+        self.access.tls_reloaded(used);
     }
 }
 
@@ -74,7 +99,37 @@ impl CacheObserver for Metrics {
     }
 
     fn written(&self, version: ResourceVersion, gpus: &[(Health, usize)]) {
-        self.store(version, gpus);
+        self.cached(version, gpus);
+    }
+
+    fn uncounted_type(&self, provider: &str, type_: &str) {
+        tracing::warn!(
+            %provider,
+            condition = %type_,
+            "condition type of unknown polarity: it is shown and does not count; list it with --polarity"
+        );
+    }
+}
+
+impl StoreObserver for Metrics {
+    fn committed(&self, elapsed: Duration, batches: u64, _: u64) {
+        self.store_committed(elapsed, batches);
+    }
+
+    fn failed(&self, _: &NotDurable) {
+        self.store_failed();
+    }
+
+    fn recovered(&self) {
+        self.store_recovered();
+    }
+
+    fn size(&self, bytes: u64) {
+        self.store_size(bytes);
+    }
+
+    fn set_aside(&self) {
+        self.store_set_aside();
     }
 }
 

@@ -31,6 +31,17 @@ fn exercised() -> Metrics {
     metrics.handled("s.GpuService", "WatchGpus", "Cancelled", 60_000 * MS);
     metrics.watch_event("ADDED");
     metrics.watch_active(1);
+    metrics.refused("uid");
+    metrics.audit_suppressed();
+    metrics.connections(1);
+    metrics.turned_away("full");
+    metrics.tls_reloaded(false);
+    metrics.tls_expires(std::time::UNIX_EPOCH + 7_000 * MS);
+    metrics.store_committed(MS, 3);
+    metrics.store_failed();
+    metrics.store_recovered();
+    metrics.store_size(4096);
+    metrics.store_set_aside();
     metrics.gate_wait(false, MS);
     metrics.gate_wait(true, MS);
     metrics.barrier_wait(MS, false);
@@ -190,6 +201,16 @@ fn values_are_those_observed() {
         &text,
         "device_api_server_watch_events_total{type=\"DELETED\"} 0",
     );
+    check(&text, "device_api_server_refusals_total{reason=\"uid\"} 1");
+    check(&text, "device_api_server_refusals_total{reason=\"plain-tcp\"} 0");
+    check(
+        &text,
+        "device_api_server_connections_turned_away_total{reason=\"full\"} 1",
+    );
+    check(&text, "device_api_server_tls_reloads_total{result=\"broken\"} 1");
+    check(&text, "device_api_server_tls_certificate_expires 7");
+    check(&text, "device_api_server_store_batches_total 3");
+    check(&text, "device_api_server_store_writable 1");
 }
 
 #[test]
@@ -211,6 +232,16 @@ fn a_stream_does_not_count_among_the_calls_durations() {
         &text,
         "grpc_server_handled_total{grpc_code=\"Cancelled\",grpc_method=\"WatchGpus\",grpc_service=\"s.GpuService\"} 1",
     );
+}
+
+#[test]
+fn the_store_is_not_writable_from_a_failure_to_the_next_success() {
+    let metrics = Metrics::new().expect("metrics");
+    check(&rendered(&metrics), "device_api_server_store_writable 1");
+    metrics.store_failed();
+    check(&rendered(&metrics), "device_api_server_store_writable 0");
+    metrics.store_recovered();
+    check(&rendered(&metrics), "device_api_server_store_writable 1");
 }
 
 #[test]

@@ -1,0 +1,78 @@
+//! Who connects, who is refused, and TLS.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use device_api_grpc::{RefusalReason, Turned};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+
+use super::{Maker, Metrics, catalog};
+
+/// What comes of changed files of TLS.
+const RELOADS: [&str; 2] = ["used", "broken"];
+
+#[derive(Debug)]
+pub(super) struct Access {
+    connections: IntGauge,
+    turned_away: IntCounterVec,
+    refusals: IntCounterVec,
+    suppressed: IntCounter,
+    reloads: IntCounterVec,
+    expires: IntGauge,
+}
+
+impl Access {
+    pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            connections: make.gauge(&catalog::CONNECTIONS)?,
+            turned_away: make.counters(&catalog::TURNED_AWAY)?,
+            refusals: make.counters(&catalog::REFUSALS)?,
+            suppressed: make.counter(&catalog::AUDIT_SUPPRESSED)?,
+            reloads: make.counters(&catalog::TLS_RELOADS)?,
+            expires: make.gauge(&catalog::TLS_EXPIRES)?,
+        })
+    }
+
+    pub(super) fn begin_closed_sets(&self) {
+        for reason in RefusalReason::ALL {
+            self.refusals.with_label_values(&[reason.as_str()]);
+        }
+        for why in Turned::ALL {
+            self.turned_away.with_label_values(&[why.as_str()]);
+        }
+        for result in RELOADS {
+            self.reloads.with_label_values(&[result]);
+        }
+    }
+
+    pub(super) fn connections(&self, delta: i64) {
+        self.connections.add(delta);
+    }
+
+    pub(super) fn turned_away(&self, why: &str) {
+        self.turned_away.with_label_values(&[why]).inc();
+    }
+
+    pub(super) fn refused(&self, reason: &str) {
+        self.refusals.with_label_values(&[reason]).inc();
+    }
+
+    pub(super) fn suppressed(&self) {
+        self.suppressed.inc();
+    }
+
+    pub(super) fn tls_reloaded(&self, used: bool) {
+        let [good, broken] = RELOADS;
+        let result = if used { good } else { broken };
+        self.reloads.with_label_values(&[result]).inc();
+    }
+}
+
+impl Metrics {
+    /// When the certificate in use runs out.
+    pub(crate) fn tls_expires(&self, at: SystemTime) {
+        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.access
+            .expires
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}

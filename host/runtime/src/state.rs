@@ -1,0 +1,118 @@
+//! What the daemon goes on from: the boot, the store on disk, and the cache and memories made of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use device_api_cache::{Cache, Config as CacheConfig};
+use device_api_core::clock::{BootId, Clock};
+use device_api_core::durable::LogPosition;
+use device_api_core::provider::PolarityTable;
+use device_api_pipeline::Memories;
+use device_api_store::{Status, Store};
+
+use crate::config::{Config, StoreConfig};
+use crate::metrics::Metrics;
+use crate::readiness::{ComponentState, Readiness};
+use crate::values::StoreMode;
+
+/// The state that a run begins with.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) cache: Arc<Cache>,
+    /// `None`: in memory alone.
+    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) boot: BootId,
+    pub(crate) memories: Memories,
+    /// How far the kernel log was decided.
+    pub(crate) log: Option<LogPosition>,
+}
+
+/// Opens the store and makes the cache of what is in it. Waits for the disk.
+///
+/// # Errors
+/// The boot is unknown, or the store can't be had: another daemon has it, its directory is none.
+pub(crate) fn open(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    readiness: &Readiness,
+) -> anyhow::Result<Opened> {
+    let cached = CacheConfig {
+        bounds: Arc::new(config.limits.clone()),
+        polarity: PolarityTable::default().with(config.providers.polarities.clone()),
+        connection_leases: config.providers.timeouts.clone(),
+    };
+    let boot = boot_id(&config.store.boot_id_file)?;
+    let store = match config.store.mode {
+        StoreMode::Memory => {
+            readiness
+                .component("store")
+                .report(ComponentState::Off, "in memory alone");
+            return Ok(Opened {
+                cache: Arc::new(Cache::in_memory(cached, clock, metrics)),
+                store: None,
+                boot,
+                memories: Memories::default(),
+                log: None,
+            });
+        }
+        StoreMode::Durable => &config.store,
+    };
+    let (store, mut start) = Store::open(&store.dir, boot.clone(), clock.clone(), metrics.clone())
+        .context("cannot open the store; --store=memory does without one")?;
+    let store = Arc::new(store);
+    tell(&store, &config.store, readiness);
+    let (mut memories, mut log) = (Memories::default(), None);
+    if let Some(snapshot) = &mut start.snapshot {
+        tracing::info!(
+            gpus = snapshot.objects.len(),
+            version = snapshot.version.0,
+            rebooted = snapshot.boot != boot,
+            "going on from the store"
+        );
+        memories = Memories {
+            devices: std::mem::take(&mut snapshot.memories),
+            at: snapshot.at,
+            rebooted: snapshot.boot != boot,
+        };
+        log = snapshot.log.take();
+    }
+    let cache = Cache::durable(cached, start, store.clone(), &boot, clock, metrics);
+    Ok(Opened {
+        cache: Arc::new(cache),
+        store: Some(store),
+        boot,
+        memories,
+        log,
+    })
+}
+
+fn tell(store: &Arc<Store>, config: &StoreConfig, readiness: &Readiness) {
+    let (asked, dir) = (Arc::downgrade(store), config.dir.clone());
+    readiness.asked("store", move || {
+        match asked.upgrade().map(|store| store.status()) {
+            None => (ComponentState::Off, "stopped".to_owned()),
+            Some(Status::Ok) => (
+                ComponentState::Up,
+                format!("durable in {}", dir.display()),
+            ),
+            Some(status) => (
+                ComponentState::Degraded,
+                format!("{}: {status}; reads go on, writes are refused", dir.display()),
+            ),
+        }
+    });
+}
+
+fn boot_id(file: &Path) -> anyhow::Result<BootId> {
+    let id = std::fs::read_to_string(file).with_context(|| {
+        format!("cannot read which boot this is from {file:?}; give --boot-id-file a file that names it")
+    })?;
+    let id = id.trim();
+    anyhow::ensure!(
+        !id.is_empty(),
+        "{file:?} is empty and names no boot; give --boot-id-file another"
+    );
+    Ok(BootId(id.into()))
+}
