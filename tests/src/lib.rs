@@ -7,11 +7,13 @@
 mod binaries;
 mod client;
 mod daemon;
+mod http;
 mod node;
 
 pub use binaries::binary;
 pub use client::{Native, Upstream, Watch, condition_of, health_of};
 pub use daemon::{Daemon, LogLine};
+pub use http::http;
 pub use node::{Builder, Node};
 
 /// The guest fixtures, as components.

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use device_api_proto::native;
 
 use crate::client::{Native, Upstream, health_of};
+use crate::http::http;
 use crate::{Daemon, binary};
 
 /// What a node is started with.
@@ -289,6 +290,14 @@ impl Node {
     /// The socket can't be connected to.
     pub async fn upstream(&self) -> Result<Upstream> {
         Upstream::connect(&self.socket).await
+    }
+
+    /// All metrics, as Prometheus scrapes them.
+    ///
+    /// # Errors
+    /// The metrics port does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        Ok(http(&self.address("/metrics")?, "/metrics")?.1)
     }
 
     /// The address that the daemon's log gives for a listener that was started with port 0:

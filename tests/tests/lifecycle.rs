@@ -1,28 +1,10 @@
 //! From start to end: without NVML, with signals, and what health and metrics say.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
 use anyhow::{Context as _, Result, ensure};
 use device_api_proto::native::{GetGpuRequest, Gpu, Health, ListGpusRequest, WatchGpusRequest};
-use device_api_tests::{Node, PATIENCE, health_of};
+use device_api_tests::{Node, health_of, http};
 use rustix::process::Signal;
 use tonic::Code;
-
-/// Asks an admin port, over a real socket: status line and body.
-fn http(address: &str, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let code = answer.split(' ').nth(1).context("no status")?.parse()?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
-    Ok((code, body.to_owned()))
-}
 
 #[tokio::test]
 async fn without_nvml_it_serves_says_so_and_keeps_looking() -> Result<()> {
@@ -38,7 +20,7 @@ async fn without_nvml_it_serves_says_so_and_keeps_looking() -> Result<()> {
         detail.contains("nvml") && detail.contains("no-such-library.so"),
         "{detail}"
     );
-    let (_, metrics) = http(&node.address("/metrics")?, "/metrics")?;
+    let metrics = node.metrics()?;
     assert!(
         metrics.contains("device_api_server_nvml_provider_enabled 1"),
         "{metrics}"
@@ -59,7 +41,7 @@ async fn metrics_tell_of_gpus_signals_policies_and_calls() -> Result<()> {
     let unhealthy = |gpu: &Gpu| health_of(gpu) == Health::Unhealthy;
     watch.until(&name, "Unhealthy", unhealthy).await?;
     client.get(&name).await?;
-    let (_, metrics) = http(&node.address("/metrics")?, "/metrics")?;
+    let metrics = node.metrics()?;
     for line in [
         "device_api_server_up 1",
         "device_api_server_cache_gpus_total 8",

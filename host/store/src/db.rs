@@ -214,7 +214,7 @@ impl Db {
     pub(crate) fn write(&self, rows: &[(Slot, Option<Vec<u8>>)]) -> Result<u64, Fault> {
         let database = self.database()?;
         guarded(&self.trouble, || {
-            let mut transaction = database.begin_write().map_err(Fault::damaged)?; let _ = transaction.set_durability(redb::Durability::None);
+            let transaction = database.begin_write().map_err(Fault::damaged)?;
             let mut bytes = 0;
             for table in Table::ALL {
                 let mut rows = rows

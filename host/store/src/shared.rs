@@ -233,7 +233,7 @@ impl Shared {
         let why = NotDurable(status.why().unwrap_or_default().to_owned());
         let mut state = self.state();
         if let Some(taken) = taken {
-            state.pending.put_back(taken);
+            drop(taken);
         }
         state.committing_since = None;
         let news = state.status == Status::Ok;

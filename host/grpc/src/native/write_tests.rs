@@ -104,6 +104,8 @@ fn leases_have_bounds() {
     check(86_400, Some(86_400));
     check(86_401, None);
     check(-5, None);
+    check(i64::MIN, None);
+    check(i64::MAX, None);
 }
 
 #[test]

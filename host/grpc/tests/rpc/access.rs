@@ -124,3 +124,66 @@ async fn reads_and_watches_over_tcp_are_answered() {
         .expect("no error")
         .expect("an event");
 }
+
+#[tokio::test]
+async fn p2_those_who_may_write_are_there_from_their_first_connection_to_their_last() {
+    let server = Server::start().await;
+    let own = format!("uid:{}", rustix::process::geteuid().as_raw());
+    let count = |server: &Server| {
+        let state = server.store.state();
+        state.connections.clone().into_iter().collect::<Vec<_>>()
+    };
+    let _reads = server.tcp().await;
+    let mut connections = server.observer.connections.subscribe();
+    let mut open = async |count| {
+        soon(connections.wait_for(|open| *open == count))
+            .await
+            .expect("told");
+    };
+    open(1).await;
+    assert_eq!(count(&server), [], "who only reads is not told of");
+    let first = server.unix().await;
+    let second = server.unix().await;
+    open(3).await;
+    // The store hears of a connection right after its count.
+    let mut native = Native::new(second.clone());
+    native
+        .list_gpus(native::ListGpusRequest::default())
+        .await
+        .expect("listed");
+    drop(first);
+    open(2).await;
+    drop((native, second));
+    open(1).await;
+    assert_eq!(count(&server), [(own.as_str().into(), 0)]);
+}
+
+#[tokio::test]
+async fn refusals_are_counted_and_their_lines_bounded() {
+    let server = Server::start().await;
+    let mut client = Native::new(server.tcp().await);
+    for _ in 0..25 {
+        let answer = client
+            .delete_gpu(native::DeleteGpuRequest::default())
+            .await;
+        refused(answer, Code::PermissionDenied, SAYS);
+    }
+    let refusals = server.observer.refusals.lock().expect("lock").clone();
+    assert_eq!(refusals, ["plain-tcp"; 25]);
+    assert_eq!(*server.observer.suppressed.borrow(), 15);
+}
+
+/// What is written under another's lease is refused, too, and told apart.
+#[tokio::test]
+async fn p1_what_is_not_its_own_is_a_refusal() {
+    let server = Server::start().await;
+    let mut client = Provider::new(server.unix().await);
+    let request = native::UpdateGpuConditionRequest {
+        lease_id: "forged".to_owned(),
+        ..Default::default()
+    };
+    let answer = client.update_gpu_condition(request).await;
+    refused(answer, Code::PermissionDenied, "register again");
+    let refusals = server.observer.refusals.lock().expect("lock").clone();
+    assert_eq!(refusals, ["not-its"]);
+}

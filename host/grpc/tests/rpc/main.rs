@@ -7,10 +7,12 @@
 )]
 
 mod access;
+mod attack;
 mod changes;
 mod encoded;
 mod harness;
 mod hostile;
+mod input;
 mod introspection;
 mod native;
 mod observer;
@@ -20,5 +22,7 @@ mod raw;
 mod select;
 mod shutdown;
 mod store;
+mod tls;
 mod upstream;
 mod watch;
+mod wellformed;

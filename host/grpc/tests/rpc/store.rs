@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::changes::Changes;
 use crate::owned::{is_of, stored, types_of};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) version: u64,
     pub(crate) gpus: BTreeMap<ObjectKey, Arc<Gpu>>,
@@ -45,10 +45,7 @@ impl Store {
     pub(crate) fn new() -> Self {
         let state = State {
             version: 1,
-            gpus: BTreeMap::new(),
-            history: Vec::new(),
-            leases: HashMap::new(),
-            connections: HashMap::new(),
+            ..State::default()
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -65,6 +62,26 @@ impl Store {
     /// The version of the newest write.
     pub(crate) fn version(&self) -> u64 {
         self.state().version
+    }
+
+    /// Changes with each write of whatever kind.
+    pub(crate) fn fingerprint(&self) -> (u64, usize) {
+        let state = self.state();
+        (state.version, state.leases.len())
+    }
+
+    /// Whether there is a GPU of that name, and a lease.
+    pub(crate) fn is_furnished(&self, name: &str) -> bool {
+        let state = self.state();
+        state.gpus.contains_key(&ObjectKey::new("", name)) && !state.leases.is_empty()
+    }
+
+    /// Forgets all but its version.
+    pub(crate) fn clear(&self) {
+        let mut state = self.state();
+        let version = state.version;
+        *state = State::default();
+        state.version = version;
     }
 
     /// The object as it is stored.

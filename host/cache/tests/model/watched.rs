@@ -1,0 +1,156 @@
+//! A watch beside the cache's own: what it must tell, kept as plainly as possible.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use device_api_cache::Watcher;
+use device_api_core::gpu::Gpu;
+use device_api_core::ids::ObjectKey;
+use device_api_core::ports::WatchStream as _;
+use device_api_core::selector::Selection;
+use device_api_core::watch::{Event, EventType, Told, WatchEnd};
+
+/// Objects, as of one version.
+pub(crate) type Objects = BTreeMap<ObjectKey, Arc<Gpu>>;
+
+pub(crate) struct Watched {
+    watcher: Watcher,
+    selection: Selection,
+    /// What it has been told of.
+    fold: Objects,
+    last: u64,
+    /// For an exact watch: what it is still to tell, and how much that may be.
+    exact: Option<(Vec<(EventType, ObjectKey, u64)>, usize)>,
+    is_behind: bool,
+}
+
+/// What an event of the whole store is to a selection.
+fn seen_as(selection: &Selection, event: &Event) -> Option<EventType> {
+    let is_in = event.type_ != EventType::Deleted && selection.holds(&event.gpu);
+    let was_in = event
+        .before
+        .as_ref()
+        .is_some_and(|before| selection.holds(before));
+    match (was_in, is_in) {
+        (false, true) => Some(EventType::Added),
+        (true, true) => Some(EventType::Modified),
+        (true, false) => Some(EventType::Deleted),
+        (false, false) => None,
+    }
+}
+
+pub(crate) fn selected(selection: &Selection, objects: &Objects) -> Objects {
+    let held = objects.iter().filter(|(_, gpu)| selection.holds(gpu));
+    held.map(|(key, gpu)| (key.clone(), gpu.clone())).collect()
+}
+
+impl Watched {
+    /// `known`: what its client knows already; `start`: what it is to be told first.
+    pub(crate) fn new(
+        watcher: Watcher,
+        selection: Selection,
+        known: &Objects,
+        version: u64,
+        start: &[Event],
+        exact: Option<usize>,
+    ) -> Self {
+        let mut watched = Self {
+            watcher,
+            fold: selected(&selection, known),
+            selection,
+            last: version,
+            exact: exact.map(|_| (Vec::new(), usize::MAX)),
+            is_behind: false,
+        };
+        watched.published(start);
+        if let (Some((pending, max)), Some(behind)) = (&mut watched.exact, exact) {
+            *max = pending.len() + behind;
+        }
+        watched
+    }
+
+    /// Something happened in the store.
+    pub(crate) fn published(&mut self, events: &[Event]) {
+        let Some((pending, max)) = &mut self.exact else {
+            return;
+        };
+        for event in events {
+            let Some(type_) = seen_as(&self.selection, event) else {
+                continue;
+            };
+            if pending.len() == *max {
+                self.is_behind = true;
+            } else {
+                pending.push((type_, event.gpu.key.clone(), event.gpu.version.0));
+            }
+        }
+    }
+
+    /// Reads what it tells, and compares. Says whether it goes on.
+    pub(crate) fn check(&mut self, present: &Objects) -> bool {
+        let told = {
+            let mut next = std::pin::pin!(self.watcher.next());
+            next.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        };
+        let events = match told {
+            Poll::Ready(Ok(Told::Changes(events))) => events,
+            Poll::Pending => Vec::new(),
+            Poll::Ready(Err(WatchEnd::Behind { .. })) => {
+                assert!(self.is_behind, "an exact watch was ended early");
+                return false;
+            }
+            Poll::Ready(other) => panic!("the watch told {other:?}"),
+        };
+        assert!(!self.is_behind, "a watch that is behind goes on");
+        for event in &events {
+            self.take(event);
+        }
+        if let Some((pending, _)) = &mut self.exact {
+            let told: Vec<_> = events
+                .iter()
+                .map(|event| (event.type_, event.gpu.key.clone(), event.gpu.version.0))
+                .collect();
+            assert_eq!(told, std::mem::take(pending), "an exact watch tells each change");
+        }
+        // Everything that was pending was told at once: so it is up to date.
+        let now = selected(&self.selection, present);
+        assert_eq!(versions(&self.fold), versions(&now), "what a watch adds up to");
+        for (key, gpu) in &now {
+            let told = self.fold.get(key).map(|gpu| &gpu.derived);
+            assert_eq!(told, Some(&gpu.derived));
+        }
+        true
+    }
+
+    /// Types are truthful to what it has told before (W2), versions only rise (W3).
+    fn take(&mut self, event: &Event) {
+        let gpu = &event.gpu;
+        assert!(gpu.version.0 > self.last, "version {} after {}", gpu.version, self.last);
+        self.last = gpu.version.0;
+        let is_known = self.fold.contains_key(&gpu.key);
+        assert_eq!(
+            is_known,
+            event.type_ != EventType::Added,
+            "{:?} of {} untruthful",
+            event.type_,
+            gpu.key
+        );
+        match event.type_ {
+            EventType::Added | EventType::Modified => {
+                assert!(self.selection.holds(gpu), "told of what is not selected");
+                self.fold.insert(gpu.key.clone(), gpu.clone());
+            }
+            EventType::Deleted => {
+                self.fold.remove(&gpu.key);
+            }
+        }
+    }
+}
+
+pub(crate) fn versions(objects: &Objects) -> Vec<(ObjectKey, u64)> {
+    objects
+        .iter()
+        .map(|(key, gpu)| (key.clone(), gpu.version.0))
+        .collect()
+}

@@ -1,0 +1,289 @@
+//! A restart heals nothing and forgets nothing: the real daemon, killed, on its state directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+use device_api_proto::native::{
+    Condition, ConditionStatus, EventType, Health, Polarity, RegisterProviderRequest, Severity,
+    UpdateGpuConditionRequest, WatchGpusRequest,
+};
+use device_api_tests::{Native, Node, condition_of, health_of};
+use rustix::process::Signal;
+use tonic::Code;
+
+/// Writes a condition as a provider. Once it is answered, all that was decided before is durable too.
+async fn provider_says(client: &mut Native, gpu: &str, type_: &str, problem: bool) -> Result<()> {
+    let request = RegisterProviderRequest {
+        name: "agent".to_owned(),
+        ..Default::default()
+    };
+    let lease = client.providers.register_provider(request).await?;
+    let status = if problem {
+        ConditionStatus::True
+    } else {
+        ConditionStatus::False
+    };
+    let condition = Condition {
+        r#type: type_.to_owned(),
+        status: status.into(),
+        polarity: Polarity::TrueIsProblem.into(),
+        severity: Severity::Warning.into(),
+        reason: "Because".to_owned(),
+        ..Default::default()
+    };
+    let request = UpdateGpuConditionRequest {
+        lease_id: lease.into_inner().lease_id,
+        name: gpu.to_owned(),
+        condition: Some(condition),
+        ..Default::default()
+    };
+    client.providers.update_gpu_condition(request).await?;
+    Ok(())
+}
+
+fn is_problem(gpu: &device_api_proto::native::Gpu, type_: &str) -> bool {
+    condition_of(gpu, type_).is_some_and(|condition| condition.status() == ConditionStatus::True)
+}
+
+/// Breaks a GPU with XID 79, and returns when that is durable.
+async fn break_gpu(node: &Node, client: &mut Native, gpu: u32) -> Result<String> {
+    let name = node.uuid(gpu)?;
+    let mut watch = client.watch(0).await?;
+    node.sim()?.xid(gpu, &[79])?;
+    let told = |gpu: &device_api_proto::native::Gpu| is_problem(gpu, "XidCriticalError");
+    watch.until(&name, "told of XID 79", told).await?;
+    provider_says(client, &node.uuid(0)?, "AgentFine", false).await?;
+    Ok(name)
+}
+
+#[tokio::test]
+async fn c7_a_killed_daemon_comes_back_with_its_problems_and_heals_none() -> Result<()> {
+    let mut node = Node::start()?;
+    let mut client = node.healthy().await?;
+    let name = break_gpu(&node, &mut client, 5).await?;
+    let before = client.get(&name).await?;
+    let version = client.list().await?.resource_version;
+    node.stop(Signal::KILL)?;
+    node.start_again()?;
+
+    let mut client = node.native().await?;
+    let first = client.get(&name).await?;
+    assert_eq!(health_of(&first), Health::Unhealthy);
+    assert!(first.resource_version > version);
+    assert_eq!(first.uid, before.uid);
+    let (was, is) = [&before, &first]
+        .map(|gpu| condition_of(gpu, "XidCriticalError").context("forgotten"))
+        .into();
+    let (was, is) = (was?, is?);
+    assert_eq!(
+        (
+            &was.reason,
+            &was.last_transition_time,
+            &was.evidence,
+            &was.clears
+        ),
+        (
+            &is.reason,
+            &is.last_transition_time,
+            &is.evidence,
+            &is.clears
+        )
+    );
+    // NVML finds the GPU, which answers; that says nothing of the fault it had.
+    for gpu in [1, 5] {
+        let told = |gpu: &device_api_proto::native::Gpu| {
+            condition_of(gpu, "NvmlReachable").is_some_and(|c| c.status() == ConditionStatus::True)
+        };
+        let name = node.uuid(gpu)?;
+        client
+            .watch(0)
+            .await?
+            .until(&name, "reachable", told)
+            .await?;
+    }
+    assert_eq!(health_of(&client.get(&name).await?), Health::Unhealthy);
+    let others = client.get(&node.uuid(1)?).await?;
+    assert_eq!(health_of(&others), Health::Healthy);
+    let provider = client.get(&node.uuid(0)?).await?;
+    let fine = condition_of(&provider, "AgentFine").context("forgotten")?;
+    assert_eq!(
+        (fine.status(), &*fine.reason),
+        (ConditionStatus::Unknown, "Restarted")
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn w1_an_exact_watch_resumes_over_a_restart_and_sees_the_health_turn_unknown() -> Result<()> {
+    let mut node = Node::start()?;
+    node.healthy().await?;
+    node.stop(Signal::TERM)?;
+    node.start_again()?;
+    let mut client = node.native().await?;
+    let last_durable = {
+        let list = client.list().await?;
+        // A version of the earlier run that was not its last; the refusal names the last.
+        let request = WatchGpusRequest {
+            resource_version: list.resource_version - (1 << 40),
+            ..Default::default()
+        };
+        let status = client.gpus.watch_gpus(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{status}");
+        // `… is outside the kept history (OLDEST to NEWEST); …`
+        let text = status.message().to_owned();
+        let oldest = text
+            .split('(')
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        oldest.context("no range")?.parse::<i64>()?
+    };
+    let request = WatchGpusRequest {
+        resource_version: last_durable,
+        exact: true,
+        ..Default::default()
+    };
+    let mut stream = client.gpus.watch_gpus(request).await?.into_inner();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut version = last_durable;
+    while seen.len() < 8 {
+        let event = stream.message().await?.context("ended")?;
+        assert_eq!(event.r#type(), EventType::Modified);
+        let gpu = event.gpu.context("no GPU")?;
+        assert!(gpu.resource_version > version, "versions only rise");
+        version = gpu.resource_version;
+        if seen.insert(gpu.name.clone()) {
+            assert_eq!(health_of(&gpu), Health::Unknown, "{}", gpu.name);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn c7_the_kernel_log_is_read_on_from_where_it_was_decided() -> Result<()> {
+    let builder = Node::builder()?;
+    let log = builder.dir().join("messages");
+    File::create(&log)?;
+    let mut node = builder.flag("kmsg-path", log.to_string_lossy()).start()?;
+    let mut client = node.healthy().await?;
+    let gpus = node.gpus();
+    let line = |gpu: usize, code: u32| -> Result<String> {
+        let pci = gpus.get(gpu).context("no such GPU")?.pci;
+        Ok(format!(
+            "[ 1.5] NVRM: Xid (PCI:{pci}): {code}, pid=1, name=x, text\n"
+        ))
+    };
+    let append = |text: &str| -> Result<()> {
+        let mut log = OpenOptions::new().append(true).open(&log)?;
+        Ok(log.write_all(text.as_bytes())?)
+    };
+    append(&line(3, 79)?)?;
+    let told = |gpu: &device_api_proto::native::Gpu| is_problem(gpu, "XidCriticalError");
+    let (third, fourth) = (node.uuid(3)?, node.uuid(4)?);
+    client
+        .watch(0)
+        .await?
+        .until(&third, "told of XID 79", told)
+        .await?;
+    node.stop(Signal::TERM)?;
+    append(&line(4, 79)?)?;
+    node.start_again()?;
+
+    let mut client = node.native().await?;
+    client
+        .watch(0)
+        .await?
+        .until(&fourth, "told of XID 79", told)
+        .await?;
+    assert!(is_problem(&client.get(&third).await?, "XidCriticalError"));
+    let metrics = node.metrics()?;
+    assert!(
+        metrics.contains("device_api_server_kmsg_lines_total 1\n"),
+        "the line from before is not read again: {}",
+        metrics
+            .lines()
+            .filter(|line| line.contains("kmsg"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn c7_a_reboot_clears_what_a_reboot_clears() -> Result<()> {
+    let builder = Node::builder()?;
+    let boot = builder.dir().join("boot_id");
+    std::fs::write(&boot, "first\n")?;
+    let mut node = builder
+        .flag("boot-id-file", boot.to_string_lossy())
+        .start()?;
+    let mut client = node.healthy().await?;
+    let name = break_gpu(&node, &mut client, 2).await?;
+    let zeroth = node.uuid(0)?;
+    provider_says(&mut client, &zeroth, "AgentBad", true).await?;
+    node.stop(Signal::KILL)?;
+    std::fs::write(&boot, "second\n")?;
+    node.start_again()?;
+
+    let mut client = node.native().await?;
+    let healthy = |gpu: &device_api_proto::native::Gpu| health_of(gpu) == Health::Healthy;
+    client
+        .watch(0)
+        .await?
+        .until(&name, "Healthy after the reboot", healthy)
+        .await?;
+    let gpu = client.get(&zeroth).await?;
+    assert!(
+        is_problem(&gpu, "AgentBad"),
+        "what a provider says is for it to clear"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_set_aside_and_every_gpu_unknown_until_it_is_seen() -> Result<()> {
+    let mut node = Node::start()?;
+    let mut client = node.healthy().await?;
+    let version = client.list().await?.resource_version;
+    node.stop(Signal::TERM)?;
+    let state = node.dir().join("state");
+    let files = || -> Result<Vec<_>> {
+        let entries = std::fs::read_dir(&state)?;
+        Ok(entries
+            .collect::<Result<Vec<_>, _>>()?
+            .iter()
+            .map(|entry| entry.path())
+            .collect())
+    };
+    for file in files()? {
+        std::fs::write(&file, b"not what it was")?;
+    }
+    let before = files()?.len();
+    node.start_again()?;
+    let line = node.daemon.wait_for(&["set aside"])?;
+    assert!(line.contains("corrupt-"), "{line}");
+    assert!(files()?.len() > before, "nothing is thrown away");
+    let mut client = node.healthy().await?;
+    assert!(client.list().await?.resource_version > version);
+    let request = WatchGpusRequest {
+        resource_version: version,
+        ..Default::default()
+    };
+    let status = client.gpus.watch_gpus(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_daemons_never_share_a_state_directory() -> Result<()> {
+    let node = Node::start()?;
+    let other = Node::builder()?
+        .flag("state-dir", node.dir().join("state").to_string_lossy())
+        .spawn()?;
+    let line = other.daemon.wait_for(&["in use by another daemon"])?;
+    assert!(
+        line.contains("--store=memory") || line.contains("its own"),
+        "{line}"
+    );
+    Ok(())
+}
