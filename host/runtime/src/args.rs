@@ -97,16 +97,16 @@ pub(crate) struct Args {
 
     /// What TCP without TLS may do beyond being read on loopback: be read on any address, or be
     /// written to by whoever reaches it.
-    #[arg(
-        long,
-        value_name = "MODE",
-        help_heading = "API",
-        default_value = "off"
-    )]
+    #[arg(long, value_name = "MODE", help_heading = "API", default_value = "off")]
     pub(crate) insecure_tcp: InsecureTcp,
 
     /// Sets a bound. May be given more than once.
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "API", alias = "limits")]
+    #[arg(
+        long,
+        value_name = "NAME=VALUE",
+        help_heading = "API",
+        alias = "limits"
+    )]
     #[arg(action = ArgAction::Append, value_parser = limits::parse, long_help = limits::help())]
     pub(crate) limit: Vec<limits::Setting>,
 

@@ -175,7 +175,10 @@ fn p4_tls_is_whole_or_not_there() {
 fn p4_plain_tcp_stays_on_the_machine_unless_a_flag_says_otherwise() {
     for wide in ["0.0.0.0:50051", "[::]:50051", "10.0.0.7:50051"] {
         let flag = &*format!("--grpc-address={wide}");
-        refused(&[flag], &["--grpc-address", wide, "--tls-cert", "--insecure-tcp"]);
+        refused(
+            &[flag],
+            &["--grpc-address", wide, "--tls-cert", "--insecure-tcp"],
+        );
         accepted(&[flag, "--insecure-tcp=read"]);
         accepted(&[flag, "--insecure-tcp=write"]);
         accepted(&[flag, "--tls-cert=/c", "--tls-key=/k"]);
@@ -194,7 +197,10 @@ fn limits_reach_what_they_bound() {
     );
     refused(
         &["--limit=watches-per-connection=250"],
-        &["watches-per-connection (250)", "streams-per-connection (250)"],
+        &[
+            "watches-per-connection (250)",
+            "streams-per-connection (250)",
+        ],
     );
     refused(&["--limit=gpus=1", "--limit=gpus=2"], &["gpus", "twice"]);
 }
@@ -220,7 +226,10 @@ fn p2_p3_rows_about_providers_are_kept_in_their_order() {
     };
     assert_eq!(providers, expected);
     refused(
-        &["--provider-timeout=uid:7=30s", "--provider-timeout=uid:7=1m"],
+        &[
+            "--provider-timeout=uid:7=30s",
+            "--provider-timeout=uid:7=1m",
+        ],
         &["uid:7", "twice"],
     );
     refused(

@@ -12,7 +12,9 @@ const CONNECTIONS_MIN: usize = 4;
 /// How many connections there may be, where `asked` are wanted: the limit of open files is raised as
 /// far as needed and allowed, and what it does not hold is told of and cut.
 pub(crate) fn connections(asked: usize) -> usize {
-    let wanted = u64::try_from(asked).unwrap_or(u64::MAX).saturating_add(RESERVE);
+    let wanted = u64::try_from(asked)
+        .unwrap_or(u64::MAX)
+        .saturating_add(RESERVE);
     let limit = raise(wanted);
     let allowed = within(asked, limit);
     if allowed < asked {

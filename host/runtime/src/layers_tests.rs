@@ -111,9 +111,12 @@ fn limits_are_a_list_of_flags_a_list_in_the_environment_and_a_mapping_in_the_fil
     none()
         .env("DEVICE_API_LIMIT", "gpu=1")
         .refused(&["DEVICE_API_LIMIT", "\"gpu\"", "gpus"]);
-    none()
-        .file("\nlimits:\n  watches: none\n")
-        .refused(&["limits (", "line 2", "watches", "whole number"]);
+    none().file("\nlimits:\n  watches: none\n").refused(&[
+        "limits (",
+        "line 2",
+        "watches",
+        "whole number",
+    ]);
 }
 
 /// Each layer in turn, for one setting: its value by default, in the file, in the environment, by flag.

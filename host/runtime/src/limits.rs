@@ -200,7 +200,10 @@ pub(crate) fn parse(text: &str) -> Result<Setting, String> {
         Ok(Setting { row, value })
     } else {
         let range = row.range();
-        Err(format!("{name} is {}; it must lie in {range}", row.show(value)))
+        Err(format!(
+            "{name} is {}; it must lie in {range}",
+            row.show(value)
+        ))
     }
 }
 
@@ -217,10 +220,7 @@ pub(crate) fn bounds(settings: &[Setting]) -> Result<Bounds, LimitError> {
         }
         (setting.row.set)(&mut bounds, setting.value);
     }
-    let (watches, streams) = (
-        bounds.watches_per_connection,
-        bounds.streams_per_connection,
-    );
+    let (watches, streams) = (bounds.watches_per_connection, bounds.streams_per_connection);
     if u32::try_from(watches).is_ok_and(|watches| watches < streams) {
         Ok(bounds)
     } else {

@@ -53,32 +53,109 @@ What a connection may take up before it has proven anything, and what a client m
 fn contract() -> Vec<(&'static str, String)> {
     let seconds = |time: Duration| format!("{} s", time.as_secs());
     vec![
-        ("object name, namespace, condition type, label key", format!("{} bytes", fixed::NAME_BYTES_MAX)),
+        (
+            "object name, namespace, condition type, label key",
+            format!("{} bytes", fixed::NAME_BYTES_MAX),
+        ),
         ("reason", format!("{} bytes", fixed::REASON_BYTES_MAX)),
-        ("message of a condition; a longer one is cut", format!("{} bytes", fixed::MESSAGE_BYTES_MAX)),
-        ("one piece of evidence; a longer one is cut", format!("{} bytes", fixed::EVIDENCE_BYTES_MAX)),
-        ("pieces of evidence kept with a condition", fixed::EVIDENCE_PER_CONDITION_MAX.to_string()),
+        (
+            "message of a condition; a longer one is cut",
+            format!("{} bytes", fixed::MESSAGE_BYTES_MAX),
+        ),
+        (
+            "one piece of evidence; a longer one is cut",
+            format!("{} bytes", fixed::EVIDENCE_BYTES_MAX),
+        ),
+        (
+            "pieces of evidence kept with a condition",
+            fixed::EVIDENCE_PER_CONDITION_MAX.to_string(),
+        ),
         ("labels of a GPU", fixed::LABELS_MAX.to_string()),
-        ("value of a label", format!("{} bytes", fixed::LABEL_VALUE_BYTES_MAX)),
-        ("selector as text", format!("{} bytes", fixed::SELECTOR_BYTES_MAX)),
-        ("requirements in a selector", fixed::SELECTOR_TERMS_MAX.to_string()),
-        ("values in one requirement of a selector", fixed::SELECTOR_VALUES_MAX.to_string()),
-        ("lease of a provider", format!("{} to {}", seconds(fixed::LEASE_MIN), seconds(fixed::LEASE_MAX))),
-        ("path of a Unix socket; the daemon does not start with a longer one", format!("{} bytes", fixed::SOCKET_PATH_BYTES_MAX)),
-        ("distinct signals of a GPU that wait to be judged; past it the fallback is applied at once", fixed::SIGNALS_PENDING_PER_GPU_MAX.to_string()),
-        ("signals handed to a policy in one call", fixed::SIGNALS_PER_CALL_MAX.to_string()),
-        ("faults of a GPU that stand without a verdict", fixed::FALLBACKS_PER_GPU_MAX.to_string()),
-        ("signals of a GPU that one policy is asked about again", fixed::FAILED_PER_POLICY_MAX.to_string()),
-        ("observations kept while nobody knows their device", fixed::UNATTRIBUTED_MAX.to_string()),
-        ("open incidents; past it the longest quiet one ends", fixed::INCIDENTS_MAX.to_string()),
+        (
+            "value of a label",
+            format!("{} bytes", fixed::LABEL_VALUE_BYTES_MAX),
+        ),
+        (
+            "selector as text",
+            format!("{} bytes", fixed::SELECTOR_BYTES_MAX),
+        ),
+        (
+            "requirements in a selector",
+            fixed::SELECTOR_TERMS_MAX.to_string(),
+        ),
+        (
+            "values in one requirement of a selector",
+            fixed::SELECTOR_VALUES_MAX.to_string(),
+        ),
+        (
+            "lease of a provider",
+            format!(
+                "{} to {}",
+                seconds(fixed::LEASE_MIN),
+                seconds(fixed::LEASE_MAX)
+            ),
+        ),
+        (
+            "path of a Unix socket; the daemon does not start with a longer one",
+            format!("{} bytes", fixed::SOCKET_PATH_BYTES_MAX),
+        ),
+        (
+            "distinct signals of a GPU that wait to be judged; past it the fallback is applied at once",
+            fixed::SIGNALS_PENDING_PER_GPU_MAX.to_string(),
+        ),
+        (
+            "signals handed to a policy in one call",
+            fixed::SIGNALS_PER_CALL_MAX.to_string(),
+        ),
+        (
+            "faults of a GPU that stand without a verdict",
+            fixed::FALLBACKS_PER_GPU_MAX.to_string(),
+        ),
+        (
+            "signals of a GPU that one policy is asked about again",
+            fixed::FAILED_PER_POLICY_MAX.to_string(),
+        ),
+        (
+            "observations kept while nobody knows their device",
+            fixed::UNATTRIBUTED_MAX.to_string(),
+        ),
+        (
+            "open incidents; past it the longest quiet one ends",
+            fixed::INCIDENTS_MAX.to_string(),
+        ),
         ("policies loaded at once", fixed::POLICIES_MAX.to_string()),
-        ("timers of one policy for one GPU", fixed::WAKES_PER_POLICY_MAX.to_string()),
-        ("state of one policy for one GPU", format!("{} keys, {} bytes", fixed::STATE_KEYS_MAX, fixed::STATE_BYTES_MAX)),
-        ("verdicts in one decision", fixed::VERDICTS_PER_DECISION_MAX.to_string()),
-        ("ways out of one problem", fixed::CLEARS_PER_VERDICT_MAX.to_string()),
-        ("condition types that a policy declares", fixed::OWNED_TYPES_MAX.to_string()),
-        ("reasons of one declared type", fixed::REASONS_PER_TYPE_MAX.to_string()),
-        ("subscriptions of a policy", fixed::SUBSCRIPTIONS_MAX.to_string()),
+        (
+            "timers of one policy for one GPU",
+            fixed::WAKES_PER_POLICY_MAX.to_string(),
+        ),
+        (
+            "state of one policy for one GPU",
+            format!(
+                "{} keys, {} bytes",
+                fixed::STATE_KEYS_MAX,
+                fixed::STATE_BYTES_MAX
+            ),
+        ),
+        (
+            "verdicts in one decision",
+            fixed::VERDICTS_PER_DECISION_MAX.to_string(),
+        ),
+        (
+            "ways out of one problem",
+            fixed::CLEARS_PER_VERDICT_MAX.to_string(),
+        ),
+        (
+            "condition types that a policy declares",
+            fixed::OWNED_TYPES_MAX.to_string(),
+        ),
+        (
+            "reasons of one declared type",
+            fixed::REASONS_PER_TYPE_MAX.to_string(),
+        ),
+        (
+            "subscriptions of a policy",
+            fixed::SUBSCRIPTIONS_MAX.to_string(),
+        ),
     ]
 }
 
@@ -86,7 +163,12 @@ fn markdown() -> String {
     let mut text = INTRODUCTION.to_owned();
     for row in TABLE {
         let default = row.show(row.default());
-        text += &format!("| `{}` | {default} | {} | {} |\n", row.name, row.range(), row.what);
+        text += &format!(
+            "| `{}` | {default} | {} | {} |\n",
+            row.name,
+            row.range(),
+            row.what
+        );
     }
     text += CONTRACT;
     for (what, bound) in contract() {
@@ -106,7 +188,10 @@ fn the_page_of_limits_is_the_table() {
         std::fs::write(DOCS, &expected).expect("written");
     }
     let page = std::fs::read_to_string(DOCS).expect("docs/limits.md");
-    assert!(page == expected, "docs/limits.md is stale: {WRITE}=1 writes it anew");
+    assert!(
+        page == expected,
+        "docs/limits.md is stale: {WRITE}=1 writes it anew"
+    );
 }
 
 #[test]
@@ -129,7 +214,13 @@ fn no_row_sets_what_another_sets() {
         let mut bounds = Bounds::default();
         (row.set)(&mut bounds, row.max);
         for other in TABLE.iter().filter(|other| other.name != row.name) {
-            assert_eq!((other.get)(&bounds), other.default(), "{} {}", row.name, other.name);
+            assert_eq!(
+                (other.get)(&bounds),
+                other.default(),
+                "{} {}",
+                row.name,
+                other.name
+            );
         }
     }
 }
@@ -137,7 +228,10 @@ fn no_row_sets_what_another_sets() {
 #[track_caller]
 fn refused(text: &str, words: &[&str]) {
     let why = parse(text).expect_err("refused");
-    assert!(words.iter().all(|word| why.contains(word)), "{why:?} lacks one of {words:?}");
+    assert!(
+        words.iter().all(|word| why.contains(word)),
+        "{why:?} lacks one of {words:?}"
+    );
 }
 
 #[test]
@@ -149,13 +243,19 @@ fn what_is_no_limit_is_refused_with_what_there_is() {
     refused("gpus=0", &["gpus is 0", "1 to 16384"]);
     refused("request-time=30", &["request-time", "as in 10s"]);
     refused("barrier-wait=1ms", &["barrier-wait is 1ms", "10ms to 1s"]);
-    refused("receive-bytes=1GiB", &["receive-bytes is 1024MiB", "64KiB to 64MiB"]);
+    refused(
+        "receive-bytes=1GiB",
+        &["receive-bytes is 1024MiB", "64KiB to 64MiB"],
+    );
 }
 
 #[test]
 fn settings_are_set_once_and_go_together() {
     let read = |texts: &[&str]| {
-        let settings: Vec<_> = texts.iter().map(|text| parse(text).expect("read")).collect();
+        let settings: Vec<_> = texts
+            .iter()
+            .map(|text| parse(text).expect("read"))
+            .collect();
         bounds(&settings)
     };
     let expected = Bounds {
@@ -164,10 +264,16 @@ fn settings_are_set_once_and_go_together() {
         ..Bounds::default()
     };
     assert_eq!(read(&["gpus=7", "request-time=5s"]), Ok(expected));
-    assert_eq!(read(&["gpus=7", "gpus=7"]), Err(LimitError::Twice { name: "gpus" }));
+    assert_eq!(
+        read(&["gpus=7", "gpus=7"]),
+        Err(LimitError::Twice { name: "gpus" })
+    );
     assert_eq!(
         read(&["streams-per-connection=200"]),
-        Err(LimitError::NoStreamLeft { watches: 200, streams: 200 })
+        Err(LimitError::NoStreamLeft {
+            watches: 200,
+            streams: 200
+        })
     );
     read(&["streams-per-connection=201"]).expect("one stream is left");
 }

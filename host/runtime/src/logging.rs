@@ -16,8 +16,8 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::values::LogFormat;
 use crate::config::LogConfig;
+use crate::values::LogFormat;
 
 /// Variable with a filter in the syntax that Rust programs share; `-v` beats it.
 const FILTER_VARIABLE: &str = "RUST_LOG";

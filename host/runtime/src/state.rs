@@ -93,13 +93,13 @@ fn tell(store: &Arc<Store>, config: &StoreConfig, readiness: &Readiness) {
     readiness.asked("store", move || {
         match asked.upgrade().map(|store| store.status()) {
             None => (ComponentState::Off, "stopped".to_owned()),
-            Some(Status::Ok) => (
-                ComponentState::Up,
-                format!("durable in {}", dir.display()),
-            ),
+            Some(Status::Ok) => (ComponentState::Up, format!("durable in {}", dir.display())),
             Some(status) => (
                 ComponentState::Degraded,
-                format!("{}: {status}; reads go on, writes are refused", dir.display()),
+                format!(
+                    "{}: {status}; reads go on, writes are refused",
+                    dir.display()
+                ),
             ),
         }
     });
@@ -107,7 +107,9 @@ fn tell(store: &Arc<Store>, config: &StoreConfig, readiness: &Readiness) {
 
 fn boot_id(file: &Path) -> anyhow::Result<BootId> {
     let id = std::fs::read_to_string(file).with_context(|| {
-        format!("cannot read which boot this is from {file:?}; give --boot-id-file a file that names it")
+        format!(
+            "cannot read which boot this is from {file:?}; give --boot-id-file a file that names it"
+        )
     })?;
     let id = id.trim();
     anyhow::ensure!(

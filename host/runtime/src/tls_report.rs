@@ -26,7 +26,9 @@ fn report(failure: Option<&str>, left: Option<Duration>) -> (ComponentState, Str
     match (failure, left) {
         (Some(why), _) => (
             ComponentState::Degraded,
-            format!("the files have changed and can't be used: {why}; still using the old ones, of which {certificate}"),
+            format!(
+                "the files have changed and can't be used: {why}; still using the old ones, of which {certificate}"
+            ),
         ),
         (None, Some(_)) => (ComponentState::Up, certificate),
         (None, None) => (ComponentState::Degraded, certificate),

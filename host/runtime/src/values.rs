@@ -135,9 +135,15 @@ pub(crate) struct PolarityRow {
 const IDENTITY_KINDS: [&str; 4] = ["uid:", "cn:", "dns:", "uri:"];
 
 fn parse_identity(text: &str, kinds: &[&str]) -> Result<String, String> {
-    let named = |kind: &&str| text.strip_prefix(*kind).is_some_and(|rest| !rest.is_empty());
+    let named = |kind: &&str| {
+        text.strip_prefix(*kind)
+            .is_some_and(|rest| !rest.is_empty())
+    };
     if text.len() > NAME_BYTES_MAX {
-        return Err(format!("{} bytes long; at most {NAME_BYTES_MAX}", text.len()));
+        return Err(format!(
+            "{} bytes long; at most {NAME_BYTES_MAX}",
+            text.len()
+        ));
     }
     if kinds.iter().any(|kind| named(&kind)) {
         Ok(text.to_owned())
@@ -180,7 +186,9 @@ pub(crate) fn parse_polarity(text: &str) -> Result<PolarityRow, String> {
         return Err(format!("{pattern:?} matches no condition type; {EXPECTED}"));
     }
     if pattern.matches('*').count() > 1 {
-        return Err(format!("{pattern:?} has more than one *; one is understood"));
+        return Err(format!(
+            "{pattern:?} has more than one *; one is understood"
+        ));
     }
     Ok(PolarityRow {
         pattern: pattern.to_owned(),

@@ -19,16 +19,16 @@ use bundled_policies::Bundled;
 use device_api_cache::Cache;
 use device_api_core::clock::BootId;
 use device_api_core::condition::Owner;
-use device_api_core::limits::Bounds;
 use device_api_core::durable::LogPosition;
+use device_api_core::limits::Bounds;
 use device_api_core::ports::{NvmlObserver, NvmlStatus, Policy, SignalSink};
 use device_api_grpc::{Bound, GrpcConfig, PlainTcp, ServeError, TlsFiles};
-use device_api_store::Store;
 use device_api_kmsg::{KernelLog, LogStatus};
 use device_api_pipeline::{Drills, Pipeline};
 use device_api_policy::{
     GuestLimits, LoadedPolicy, Merged, PolicyError, PolicyHost, PolicySource, Settings, merge,
 };
+use device_api_store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -200,7 +200,11 @@ async fn bind(
         },
         writers_uid: api.writers_uid.clone(),
         writers_gid: api.writers_gid.clone(),
-        writers_tcp: api.writers_tcp.iter().map(|name| name.as_str().into()).collect(),
+        writers_tcp: api
+            .writers_tcp
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect(),
         bounds: Arc::new(bounds),
     };
     let bound = device_api_grpc::bind(&config).await?;
@@ -210,8 +214,12 @@ async fn bind(
     if let Some(address) = bound.tcp_addr() {
         let tls = match &config.tls {
             None => "none",
-            Some(TlsFiles { client_ca: None, .. }) => "server",
-            Some(TlsFiles { client_ca: Some(_), .. }) => "mutual",
+            Some(TlsFiles {
+                client_ca: None, ..
+            }) => "server",
+            Some(TlsFiles {
+                client_ca: Some(_), ..
+            }) => "mutual",
         };
         tracing::info!(%address, tls, "API: TCP");
     }

@@ -133,7 +133,7 @@ impl Shared {
             ))));
         }
         if !state.pending.is_empty() {
-            state.waiting.push(done);
+            drop(guard); done(Ok(()));
         } else if state.committing_since.is_some() {
             state.waiting_in_commit.push(done);
         } else {
@@ -233,7 +233,7 @@ impl Shared {
         let why = NotDurable(status.why().unwrap_or_default().to_owned());
         let mut state = self.state();
         if let Some(taken) = taken {
-            drop(taken);
+            state.pending.put_back(taken);
         }
         state.committing_since = None;
         let news = state.status == Status::Ok;

@@ -49,7 +49,9 @@ impl Metrics {
     }
 
     pub(crate) fn store_size(&self, bytes: u64) {
-        self.store.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.store
+            .bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn store_set_aside(&self) {

@@ -202,12 +202,18 @@ fn values_are_those_observed() {
         "device_api_server_watch_events_total{type=\"DELETED\"} 0",
     );
     check(&text, "device_api_server_refusals_total{reason=\"uid\"} 1");
-    check(&text, "device_api_server_refusals_total{reason=\"plain-tcp\"} 0");
+    check(
+        &text,
+        "device_api_server_refusals_total{reason=\"plain-tcp\"} 0",
+    );
     check(
         &text,
         "device_api_server_connections_turned_away_total{reason=\"full\"} 1",
     );
-    check(&text, "device_api_server_tls_reloads_total{result=\"broken\"} 1");
+    check(
+        &text,
+        "device_api_server_tls_reloads_total{result=\"broken\"} 1",
+    );
     check(&text, "device_api_server_tls_certificate_expires 7");
     check(&text, "device_api_server_store_batches_total 3");
     check(&text, "device_api_server_store_writable 1");
