@@ -52,7 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn outside_types(descriptors: &FileDescriptorSet) -> Vec<(String, String)> {
     let mut outside = Vec::new();
     for file in &descriptors.file {
-        let Some((package, rust)) = PACKAGES.iter().find(|(name, _)| *name == file.package()) else {
+        let Some((package, rust)) = PACKAGES.iter().find(|(name, _)| *name == file.package())
+        else {
             continue;
         };
         let gpu = format!(".{package}.Gpu");

@@ -49,10 +49,13 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List GPUs
+    #[command(visible_alias = "list")]
     Get {
         kind: Kind,
         /// Only these (see `describe` for how a GPU may be named)
         names: Vec<String>,
+        #[command(flatten)]
+        selectors: Selectors,
     },
     /// Show all that is known of one GPU: facts, conditions, evidence, what clears them
     Describe {
@@ -64,7 +67,57 @@ pub(crate) enum Command {
     Watch {
         #[arg(default_value = "gpus")]
         kind: Kind,
+        #[command(flatten)]
+        selectors: Selectors,
+        /// Every change for itself; ends with exit code 1 where one was missed. Without it, changes that
+        /// come faster than they are read merge
+        #[arg(long)]
+        exact: bool,
+        /// Also print how far the daemon has told all there is to tell
+        #[arg(long)]
+        bookmarks: bool,
     },
+    /// Show who writes conditions, and release the types of one that does not come back
+    Provider {
+        #[command(subcommand)]
+        command: ProviderCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderCommand {
+    /// List the providers that own a condition type or hold a lease
+    List,
+    /// Remove a provider's conditions from every GPU and let others own their types
+    Forget {
+        /// As `provider list` shows it
+        name: String,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Which GPUs: all of it must hold.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selectors {
+    /// By labels: `zone=a`, `zone!=a`, `zone in (a, b)`, `zone notin (a, b)`, `zone`, `!zone`, joined by commas
+    #[arg(
+        short = 'l',
+        long = "selector",
+        value_name = "LABELS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) labels: String,
+    /// By fields: `status.health=Degraded`, `spec.product!=NVIDIA L4`, … joined by commas
+    #[arg(
+        long = "field-selector",
+        value_name = "FIELDS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) fields: String,
 }
 
 /// What can be asked for.
@@ -90,6 +143,11 @@ mod tests {
         );
         let args = Args::try_parse_from(["devicectl", "describe", "gpu", "0"]).unwrap();
         assert!(matches!(args.command, Command::Describe { name, .. } if name == "0"));
+        let args =
+            Args::try_parse_from(["devicectl", "list", "gpus", "-l", "zone in (a)"]).unwrap();
+        assert!(
+            matches!(args.command, Command::Get { selectors, .. } if selectors.labels == "zone in (a)")
+        );
         assert_eq!(
             Args::try_parse_from(["devicectl", "get", "cpus"])
                 .unwrap_err()

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use device_api_proto::native::gpu_service_client::GpuServiceClient;
+use device_api_proto::native::provider_service_client::ProviderServiceClient;
 use device_api_proto::native::{
-    Gpu, ListGpusRequest, ListGpusResponse, WatchGpusRequest, WatchGpusResponse,
+    ForgetProviderRequest, Gpu, ListGpusRequest, ListGpusResponse, ListProvidersRequest, Provider,
+    WatchGpusRequest, WatchGpusResponse,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -15,6 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
 use tower::service_fn;
 
+use crate::args::Selectors;
 use crate::failure::Failure;
 
 /// How long an answer may take. The daemon's own bound for a read is 50 ms.
@@ -27,6 +30,7 @@ const RECEIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Client {
     service: GpuServiceClient<Channel>,
+    providers: ProviderServiceClient<Channel>,
     socket: PathBuf,
 }
 
@@ -42,33 +46,69 @@ impl Client {
         let channel = in_time(async { Ok(connecting.await) })
             .await?
             .map_err(|error| connect_failure(socket.to_owned(), &error))?;
+        let providers = ProviderServiceClient::new(channel.clone());
         let service = GpuServiceClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
         Ok(Self {
             service,
+            providers,
             socket: socket.to_owned(),
         })
     }
 
-    /// All GPUs of all namespaces, as they existed together.
-    pub(crate) async fn list(&mut self) -> Result<ListGpusResponse, Failure> {
-        let answer = in_time(self.service.list_gpus(ListGpusRequest::default())).await;
+    /// The selected GPUs of all namespaces, as they existed together.
+    pub(crate) async fn list(
+        &mut self,
+        selectors: &Selectors,
+    ) -> Result<ListGpusResponse, Failure> {
+        let request = ListGpusRequest {
+            label_selector: selectors.labels.clone(),
+            field_selector: selectors.fields.clone(),
+            ..ListGpusRequest::default()
+        };
+        let answer = in_time(self.service.list_gpus(request)).await;
         answer
             .map(Response::into_inner)
             .map_err(|failure| self.explain(failure))
     }
 
-    /// Changes after `version`; 0: the current state first.
+    /// Changes after `version`; 0: the current state first. Bookmarks come with them, so that a
+    /// reconnect resumes as late as can be.
     pub(crate) async fn watch(
         &mut self,
         version: i64,
+        selectors: &Selectors,
+        exact: bool,
     ) -> Result<Streaming<WatchGpusResponse>, Failure> {
         let request = WatchGpusRequest {
             namespace: String::new(),
             resource_version: version,
+            label_selector: selectors.labels.clone(),
+            field_selector: selectors.fields.clone(),
+            exact,
+            allow_bookmarks: true,
         };
         let answer = in_time(self.service.watch_gpus(request)).await;
         answer
             .map(Response::into_inner)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    /// Who owns a condition type or holds a lease.
+    pub(crate) async fn providers(&mut self) -> Result<Vec<Provider>, Failure> {
+        let answer = in_time(self.providers.list_providers(ListProvidersRequest {})).await;
+        answer
+            .map(|answer| answer.into_inner().providers)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    /// Releases a provider's condition types, and tells which.
+    pub(crate) async fn forget_provider(&mut self, name: &str) -> Result<Vec<String>, Failure> {
+        let request = ForgetProviderRequest {
+            name: name.to_owned(),
+        };
+        let answer = in_time(self.providers.forget_provider(request)).await;
+        answer
+            .map(|answer| answer.into_inner().released_types)
             .map_err(|failure| self.explain(failure))
     }
 
@@ -80,6 +120,8 @@ impl Client {
             | Failure::NotGrpc { .. }
             | Failure::NoAnswer { .. }
             | Failure::NotFound { .. }
+            | Failure::NoProvider { .. }
+            | Failure::Unconfirmed { .. }
             | Failure::Ambiguous { .. }
             | Failure::Output(_)
             | Failure::Encode { .. }

@@ -18,6 +18,10 @@ pub(crate) enum Failure {
     Refused(Box<tonic::Status>),
     #[error("GPU {name:?} not found; {known}")]
     NotFound { name: String, known: String },
+    #[error("no provider {name:?}; {known}")]
+    NoProvider { name: String, known: String },
+    #[error("provider {name:?} was not forgotten; say yes when asked, or give --yes")]
+    Unconfirmed { name: String },
     #[error("{name:?} may be any of {}; use more of the name", candidates.join(", "))]
     Ambiguous {
         name: String,
@@ -38,6 +42,8 @@ impl Failure {
             Self::NoAnswer { .. }
             | Self::Refused(_)
             | Self::NotFound { .. }
+            | Self::NoProvider { .. }
+            | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Output(_)
             | Self::Encode { .. }
@@ -67,6 +73,8 @@ impl Failure {
             Self::Connect { .. } | Self::NoAnswer { .. } => false,
             Self::NotGrpc { .. }
             | Self::NotFound { .. }
+            | Self::NoProvider { .. }
+            | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Output(_)
             | Self::Encode { .. }

@@ -8,6 +8,7 @@ mod output;
 mod table;
 mod text;
 mod view;
+mod words;
 
 use std::io::Write;
 use std::process::ExitCode;

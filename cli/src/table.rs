@@ -7,7 +7,7 @@ use device_api_proto::native::{Condition, Gpu, GpuSpec};
 
 use crate::client::qualified;
 use crate::text::escape;
-use crate::view::{self, Judgement};
+use crate::words::{self, Judgement};
 
 /// One cell: safe text and how to paint it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,7 +135,7 @@ pub(crate) fn gpu_row(gpu: &Gpu, now: jiff::Timestamp, wide: bool) -> Vec<Cell> 
         health(gpu),
         action(gpu),
         Cell::new(&reason(gpu)),
-        Cell::new(&age(view::timestamp(gpu.creation_timestamp.as_ref()), now)),
+        Cell::new(&age(words::timestamp(gpu.creation_timestamp.as_ref()), now)),
     ];
     if wide {
         let decider = gpu
@@ -160,7 +160,7 @@ pub(crate) fn index(gpu: &Gpu) -> Cell {
 }
 
 pub(crate) fn health(gpu: &Gpu) -> Cell {
-    let word = view::health(gpu);
+    let word = words::health(gpu);
     let paint = match word {
         "Healthy" => Paint::Good,
         "Unhealthy" => Paint::Bad,
@@ -171,7 +171,7 @@ pub(crate) fn health(gpu: &Gpu) -> Cell {
 }
 
 pub(crate) fn action(gpu: &Gpu) -> Cell {
-    let word = view::action(gpu);
+    let word = words::action(gpu);
     Cell::painted(word, (word == "NONE").then_some(Paint::Faint))
 }
 
@@ -198,7 +198,7 @@ fn telling(gpu: &Gpu) -> Option<&Condition> {
             status
                 .conditions
                 .iter()
-                .find(|condition| view::judgement(condition) == Judgement::Problem)
+                .find(|condition| words::judgement(condition) == Judgement::Problem)
         })
 }
 

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use device_api_proto::native::{
-    self as wire, ConditionStatus, EventType, Gpu, Health, Polarity, Severity, owner,
-};
+use device_api_proto::native::{self as wire, Gpu, Polarity};
 use serde::Serialize;
+
+use crate::words::{action, conditions, health, judgement, owner_kind, rfc3339, severity, status};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,9 +22,14 @@ pub(crate) struct GpuList {
 pub(crate) struct EventView {
     /// When it arrived here.
     pub(crate) time: String,
-    /// ADDED, MODIFIED or DELETED.
+    /// ADDED, MODIFIED or DELETED; BOOKMARK with --bookmarks.
     pub(crate) r#type: &'static str,
-    pub(crate) gpu: GpuView,
+    pub(crate) resource_version: String,
+    /// Of a bookmark: the state at the start has been told.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) initial_state_end: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gpu: Option<GpuView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,6 +76,18 @@ struct SpecView {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
     simulated: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mig_instances: Vec<MigInstanceView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MigInstanceView {
+    uuid: String,
+    gpu_instance: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compute_instance: Option<u32>,
+    profile: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +100,20 @@ struct StatusView {
     #[serde(skip_serializing_if = "String::is_empty")]
     recommended_action_condition: String,
     conditions: Vec<ConditionView>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    health_reason: String,
+    #[serde(skip_serializing_if = "is_none")]
+    health_incident: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    recommended_action_reason: String,
+    #[serde(skip_serializing_if = "is_none")]
+    recommended_action_incident: u64,
+}
+
+/// Number 0 of an incident or a signal is none.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Serialize)]
@@ -112,6 +143,8 @@ struct ConditionView {
     incident: Option<u64>,
     drill: bool,
     counted: bool,
+    #[serde(skip_serializing_if = "is_none")]
+    cause_signal: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -145,7 +178,6 @@ struct EvidenceView {
 
 impl From<&Gpu> for GpuView {
     fn from(gpu: &Gpu) -> Self {
-        let status = gpu.status.as_ref();
         Self {
             name: gpu.name.clone(),
             namespace: gpu.namespace.clone(),
@@ -154,18 +186,23 @@ impl From<&Gpu> for GpuView {
             generation: gpu.generation,
             creation_timestamp: rfc3339(gpu.creation_timestamp.as_ref()),
             spec: gpu.spec.as_ref().map(SpecView::from).unwrap_or_default(),
-            status: StatusView {
-                health: health(gpu),
-                health_condition: status
-                    .map(|status| status.health_condition.clone())
-                    .unwrap_or_default(),
-                recommended_action: action(gpu).to_owned(),
-                recommended_action_condition: status
-                    .map(|status| status.recommended_action_condition.clone())
-                    .unwrap_or_default(),
-                conditions: conditions(gpu).iter().map(ConditionView::from).collect(),
-            },
+            status: status_view(gpu),
         }
+    }
+}
+
+fn status_view(gpu: &Gpu) -> StatusView {
+    let status = gpu.status.clone().unwrap_or_default();
+    StatusView {
+        health: health(gpu),
+        health_condition: status.health_condition,
+        recommended_action: action(gpu).to_owned(),
+        recommended_action_condition: status.recommended_action_condition,
+        conditions: conditions(gpu).iter().map(ConditionView::from).collect(),
+        health_reason: status.health_reason,
+        health_incident: status.health_incident,
+        recommended_action_reason: status.recommended_action_reason,
+        recommended_action_incident: status.recommended_action_incident,
     }
 }
 
@@ -190,6 +227,16 @@ impl From<&wire::GpuSpec> for SpecView {
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
             simulated: spec.simulated,
+            mig_instances: spec
+                .mig_instances
+                .iter()
+                .map(|instance| MigInstanceView {
+                    uuid: instance.uuid.clone(),
+                    gpu_instance: instance.gpu_instance,
+                    compute_instance: instance.compute_instance,
+                    profile: instance.profile.clone(),
+                })
+                .collect(),
         }
     }
 }
@@ -222,6 +269,7 @@ impl From<&wire::Condition> for ConditionView {
             incident: (condition.incident != 0).then_some(condition.incident),
             drill: condition.drill,
             counted: condition.counted,
+            cause_signal: condition.cause_signal,
         }
     }
 }
@@ -245,103 +293,4 @@ impl From<&wire::Evidence> for EvidenceView {
             text: evidence.text.clone(),
         }
     }
-}
-
-/// A condition's status, read by its polarity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
-    Ok,
-    Problem,
-    Unknown,
-}
-
-impl Judgement {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Problem => "problem",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-pub(crate) fn judgement(condition: &wire::Condition) -> Judgement {
-    match (condition.polarity(), condition.status()) {
-        (Polarity::TrueIsHealthy, ConditionStatus::True)
-        | (Polarity::TrueIsProblem, ConditionStatus::False) => Judgement::Ok,
-        (Polarity::TrueIsHealthy, ConditionStatus::False)
-        | (Polarity::TrueIsProblem, ConditionStatus::True) => Judgement::Problem,
-        (Polarity::Unspecified, _)
-        | (_, ConditionStatus::Unknown | ConditionStatus::Unspecified) => Judgement::Unknown,
-    }
-}
-
-pub(crate) fn conditions(gpu: &Gpu) -> &[wire::Condition] {
-    gpu.status.as_ref().map_or(&[], |status| &status.conditions)
-}
-
-/// What is not said is not known: neither healthy nor unhealthy.
-pub(crate) fn health(gpu: &Gpu) -> &'static str {
-    match gpu
-        .status
-        .as_ref()
-        .map_or(Health::Unknown, wire::GpuStatus::health)
-    {
-        Health::Healthy => "Healthy",
-        Health::Degraded => "Degraded",
-        Health::Unhealthy => "Unhealthy",
-        Health::Unknown | Health::Unspecified => "Unknown",
-    }
-}
-
-pub(crate) fn action(gpu: &Gpu) -> &str {
-    gpu.status
-        .as_ref()
-        .map(|status| status.recommended_action.as_str())
-        .filter(|word| !word.is_empty())
-        .unwrap_or("NONE")
-}
-
-pub(crate) fn status(condition: &wire::Condition) -> &'static str {
-    match condition.status() {
-        ConditionStatus::True => "True",
-        ConditionStatus::False => "False",
-        ConditionStatus::Unknown | ConditionStatus::Unspecified => "Unknown",
-    }
-}
-
-pub(crate) fn severity(condition: &wire::Condition) -> &'static str {
-    match condition.severity() {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Fatal => "fatal",
-        Severity::Unspecified => "unspecified",
-    }
-}
-
-pub(crate) fn owner_kind(owner: &wire::Owner) -> &'static str {
-    match owner.kind() {
-        owner::Kind::Host => "host",
-        owner::Kind::Policy => "policy",
-        owner::Kind::Provider => "provider",
-        owner::Kind::Unspecified => "unspecified",
-    }
-}
-
-pub(crate) fn event_type(kind: EventType) -> &'static str {
-    match kind {
-        EventType::Added => "ADDED",
-        EventType::Modified => "MODIFIED",
-        EventType::Deleted => "DELETED",
-        EventType::Unspecified => "UNKNOWN",
-    }
-}
-
-/// A time off the wire; `None` where it is absent or beyond the calendar.
-pub(crate) fn timestamp(time: Option<&prost_types::Timestamp>) -> Option<jiff::Timestamp> {
-    time.and_then(|time| jiff::Timestamp::new(time.seconds, time.nanos).ok())
-}
-
-pub(crate) fn rfc3339(time: Option<&prost_types::Timestamp>) -> Option<String> {
-    timestamp(time).map(|time| time.to_string())
 }

@@ -27,7 +27,10 @@ fn messages(file: &FileDescriptorProto) -> Named {
             named.push(([&path[..], &[FIELDS, index(at)]].concat(), name));
         }
         for (at, nested) in message.enum_type.iter().enumerate() {
-            named.extend(values([&path[..], &[NESTED_ENUMS, index(at)]].concat(), nested));
+            named.extend(values(
+                [&path[..], &[NESTED_ENUMS, index(at)]].concat(),
+                nested,
+            ));
         }
         named
     };
@@ -78,7 +81,10 @@ fn every_message_field_value_and_method_is_documented() {
             .collect();
         let enums = file.enum_type.iter().enumerate();
         let enums = enums.flat_map(|(at, named)| values(vec![ENUMS, index(at)], named));
-        let named = messages(file).into_iter().chain(enums).chain(services(file));
+        let named = messages(file)
+            .into_iter()
+            .chain(enums)
+            .chain(services(file));
         for (path, name) in named {
             assert!(commented.contains(&*path), "{}: {name}", file.name());
             seen += 1;

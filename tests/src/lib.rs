@@ -7,8 +7,11 @@
 mod binaries;
 mod client;
 mod daemon;
+pub mod history;
 mod http;
+pub mod linear;
 mod node;
+pub mod soak;
 
 pub use binaries::binary;
 pub use client::{Native, Upstream, Watch, condition_of, health_of};

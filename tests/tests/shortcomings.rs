@@ -2,8 +2,6 @@
 //! on a real daemon. (Where a shortcoming has more sides, its test names the tests of the others.)
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, iter};
@@ -591,19 +589,6 @@ const METRICS: [&str; 20] = [
     "device_api_server_barrier_waits_total",
 ];
 
-fn metrics(node: &Node) -> Result<String> {
-    let address = node.address("/metrics")?;
-    let mut stream = TcpStream::connect(&address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
 /// 11. Its docs listed metrics that were not exported; its alert rules named a service that did not exist.
 #[tokio::test]
 async fn shortcoming_11_metrics_are_exported_and_name_services_that_exist() -> Result<()> {
@@ -617,7 +602,7 @@ async fn shortcoming_11_metrics_are_exported_and_name_services_that_exist() -> R
         vec![said("NVMLReady", "True")],
     )
     .await?;
-    let text = metrics(&node)?;
+    let text = node.metrics()?;
     let exported: BTreeSet<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())

@@ -2,16 +2,17 @@
 
 use std::io::{self, Write};
 
-use device_api_proto::native::{Clear, Condition, Gpu, GpuSpec, Owner, owner};
+use device_api_proto::native::{Clear, Condition, Gpu, GpuSpec, GpuStatus, Owner, owner};
 
 use super::resolve;
-use crate::args::{Args, Format};
+use crate::args::{Args, Format, Selectors};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::{self, Cell, Paint};
 use crate::text::escape;
-use crate::view::{self, GpuView, Judgement};
+use crate::view::GpuView;
+use crate::words::{self, Judgement};
 
 /// Digits of a policy's digest that tell versions apart on a screen.
 const DIGEST_DIGITS: usize = 12;
@@ -22,7 +23,7 @@ pub(super) async fn run<W: Write>(
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
     let mut client = Client::connect(&args.socket).await?;
-    let listed = client.list().await?;
+    let listed = client.list(&Selectors::default()).await?;
     let gpu = resolve(&listed.gpus, name)?;
     match args.output {
         Format::Table | Format::Wide => {
@@ -38,14 +39,20 @@ fn describe(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) -
     let none = GpuSpec::default();
     fact(to, "Name", &gpu.name)?;
     fact(to, "Namespace", &gpu.namespace)?;
-    let (decider, adviser) = gpu.status.as_ref().map_or(("", ""), |status| {
-        (
-            status.health_condition.as_str(),
-            status.recommended_action_condition.as_str(),
-        )
-    });
-    cell(to, "Health", &table::health(gpu), decider, colour)?;
-    cell(to, "Action", &table::action(gpu), adviser, colour)?;
+    let none_known = GpuStatus::default();
+    let status = gpu.status.as_ref().unwrap_or(&none_known);
+    let decider = cause(
+        &status.health_condition,
+        &status.health_reason,
+        status.health_incident,
+    );
+    let adviser = cause(
+        &status.recommended_action_condition,
+        &status.recommended_action_reason,
+        status.recommended_action_incident,
+    );
+    cell(to, "Health", &table::health(gpu), &decider, colour)?;
+    cell(to, "Action", &table::action(gpu), &adviser, colour)?;
     describe_spec(to, gpu.spec.as_ref().unwrap_or(&none))?;
     fact(to, "Created", &since(gpu.creation_timestamp.as_ref(), now))?;
     fact(
@@ -54,7 +61,7 @@ fn describe(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) -
         &format!("{} (generation {})", gpu.resource_version, gpu.generation),
     )?;
     fact(to, "UID", &gpu.uid)?;
-    let conditions = view::conditions(gpu);
+    let conditions = words::conditions(gpu);
     if conditions.is_empty() {
         return writeln!(to, "Conditions:    none: nothing has been observed yet");
     }
@@ -62,6 +69,21 @@ fn describe(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) -
     conditions
         .iter()
         .try_for_each(|condition| describe_condition(to, condition, now, colour))
+}
+
+/// A condition that decides, why, and the incident behind it.
+fn cause(condition: &str, reason: &str, incident: u64) -> String {
+    let reason = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
+    let incident = if incident == 0 {
+        String::new()
+    } else {
+        format!(", incident {incident}")
+    };
+    format!("{condition}{reason}{incident}")
 }
 
 /// What the GPU is: its facts, those that are known.
@@ -95,6 +117,13 @@ fn describe_spec(to: &mut dyn Write, spec: &GpuSpec) -> io::Result<()> {
     fact(to, "CUDA", &spec.cuda_version)?;
     fact(to, "MIG parent", &spec.mig_parent)?;
     fact(to, "MIG profile", &spec.mig_profile)?;
+    for instance in &spec.mig_instances {
+        let compute = instance.compute_instance;
+        let compute = compute.map_or_else(String::new, |number| format!(", CI {number}"));
+        let place = format!("GI {}{compute}", instance.gpu_instance);
+        let shown = format!("{} {} ({place})", instance.profile, instance.uuid);
+        fact(to, "MIG instance", shown.trim_start())?;
+    }
     let mut labels: Vec<String> = spec
         .labels
         .iter()
@@ -119,12 +148,12 @@ fn describe_condition(
     now: jiff::Timestamp,
     colour: bool,
 ) -> io::Result<()> {
-    let judgement = view::judgement(condition);
+    let judgement = words::judgement(condition);
     let (word, paint) = match judgement {
         Judgement::Ok => ("ok".to_owned(), Paint::Good),
         Judgement::Unknown => ("unknown".to_owned(), Paint::Faint),
         Judgement::Problem => {
-            let severity = view::severity(condition);
+            let severity = words::severity(condition);
             (
                 format!("problem, {severity}"),
                 if severity == "fatal" {
@@ -141,7 +170,7 @@ fn describe_condition(
         to,
         "  {}  {}  {word}{drill}",
         escape(&condition.r#type),
-        view::status(condition)
+        words::status(condition)
     )?;
     detail(
         to,
@@ -177,12 +206,15 @@ fn describe_condition(
             "no: it changes no health"
         },
     )?;
+    let signal =
+        (condition.cause_signal != 0).then(|| format!("signal {}", condition.cause_signal));
+    detail(to, "Caused by", &signal.unwrap_or_default())?;
     let incident = (condition.incident != 0).then(|| condition.incident.to_string());
     detail(to, "Incident", &incident.unwrap_or_default())?;
     let clears: Vec<String> = condition.clears.iter().map(clear).collect();
     detail(to, "Cleared by", &clears.join(", or "))?;
     for evidence in &condition.evidence {
-        let when = view::rfc3339(evidence.observed_time.as_ref()).unwrap_or_default();
+        let when = words::rfc3339(evidence.observed_time.as_ref()).unwrap_or_default();
         detail(to, "Evidence", &format!("{} {when}", evidence.source))?;
         writeln!(to, "      {}", escape(&evidence.text))?;
     }
@@ -217,7 +249,7 @@ fn detail(to: &mut dyn Write, key: &str, value: &str) -> io::Result<()> {
 }
 
 fn since(time: Option<&prost_types::Timestamp>, now: jiff::Timestamp) -> String {
-    let time = view::timestamp(time);
+    let time = words::timestamp(time);
     time.map(|time| format!("{time} ({} ago)", table::age(Some(time), now)))
         .unwrap_or_default()
 }
@@ -236,7 +268,7 @@ fn owned_by(owner: &Owner) -> String {
     };
     format!(
         "{} {}{version}{digest}",
-        view::owner_kind(owner),
+        words::owner_kind(owner),
         owner.name
     )
     .trim_end()
@@ -255,110 +287,5 @@ fn clear(clear: &Clear) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::table::tests::{gpu, problem};
-    use device_api_proto::native::{Evidence, Health, Severity};
-
-    fn time(seconds: i64) -> Option<prost_types::Timestamp> {
-        Some(prost_types::Timestamp { seconds, nanos: 0 })
-    }
-
-    fn sick_gpu() -> Gpu {
-        let mut gpu = gpu("GPU-1");
-        gpu.creation_timestamp = time(0);
-        let status = gpu.status.as_mut().unwrap();
-        status.health = Health::Unhealthy.into();
-        status.health_condition = "XidFatal".to_owned();
-        status.recommended_action = "RESTART_BM".to_owned();
-        status.recommended_action_condition = "XidFatal".to_owned();
-        status.conditions = vec![Condition {
-            severity: Severity::Fatal.into(),
-            message: "gone\x1b[2J".to_owned(),
-            recommended_action: "RESTART_BM".to_owned(),
-            last_transition_time: time(900),
-            owner: Some(Owner {
-                kind: owner::Kind::Policy.into(),
-                name: "xid-policy".to_owned(),
-                version: "0.1.0".to_owned(),
-                digest: "0123456789abcdef".to_owned(),
-            }),
-            clears: vec![
-                Clear {
-                    on: "node-reboot".to_owned(),
-                    after: None,
-                },
-                Clear {
-                    on: "quiet".to_owned(),
-                    after: Some(prost_types::Duration {
-                        seconds: 600,
-                        nanos: 0,
-                    }),
-                },
-            ],
-            evidence: vec![Evidence {
-                source: "kmsg".to_owned(),
-                observed_time: time(899),
-                text: "NVRM: Xid\n".to_owned(),
-            }],
-            incident: 4,
-            drill: true,
-            ..problem("XidFatal", "FallenOffTheBus")
-        }];
-        gpu
-    }
-
-    #[test]
-    fn a_sick_gpu_is_described_in_full() {
-        let gpu = sick_gpu();
-        let mut out = Vec::new();
-        describe(
-            &mut out,
-            &gpu,
-            jiff::Timestamp::from_second(1_000).unwrap(),
-            false,
-        )
-        .unwrap();
-        let expected = "\
-Name:          GPU-1
-Namespace:     default
-Health:        Unhealthy (from XidFatal)
-Action:        RESTART_BM (from XidFatal)
-UUID:          GPU-1
-Index:         3
-PCI address:   0000:a1:00.0
-Product:       NVIDIA H100 80GB HBM3
-Memory:        79.6Gi (85520809984 bytes)
-Created:       1970-01-01T00:00:00Z (16m ago)
-Version:       7 (generation 0)
-Conditions:
-  XidFatal  True  problem, fatal  DRILL
-    Since:      1970-01-01T00:15:00Z (100s ago)
-    Reason:     FallenOffTheBus
-    Message:    gone\\u{1b}[2J
-    Action:     RESTART_BM
-    Owner:      policy xid-policy@0.1.0 (0123456789ab)
-    Counted:    no: it changes no health
-    Incident:   4
-    Cleared by: node-reboot, or quiet for 10m
-    Evidence:   kmsg 1970-01-01T00:14:59Z
-      NVRM: Xid\\n
-";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_gpu_of_which_nothing_is_known_is_described_too() {
-        let mut out = Vec::new();
-        describe(&mut out, &Gpu::default(), jiff::Timestamp::UNIX_EPOCH, true).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        assert!(
-            text.starts_with("Health:        \x1b[2mUnknown\x1b[0m\n"),
-            "{text:?}"
-        );
-        assert!(
-            text.ends_with("nothing has been observed yet\n"),
-            "{text:?}"
-        );
-    }
-}
+#[path = "describe_tests.rs"]
+mod tests;

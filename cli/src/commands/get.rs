@@ -5,7 +5,7 @@ use std::io::Write;
 use device_api_proto::native::Gpu;
 
 use super::resolve;
-use crate::args::{Args, Format};
+use crate::args::{Args, Format, Selectors};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -15,10 +15,11 @@ use crate::view::{GpuList, GpuView};
 pub(super) async fn run<W: Write>(
     args: &Args,
     names: &[String],
+    selectors: &Selectors,
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
     let mut client = Client::connect(&args.socket).await?;
-    let listed = client.list().await?;
+    let listed = client.list(selectors).await?;
     let gpus: Vec<&Gpu> = if names.is_empty() {
         listed.gpus.iter().collect()
     } else {
@@ -27,9 +28,10 @@ pub(super) async fn run<W: Write>(
             .map(|name| resolve(&listed.gpus, name))
             .collect::<Result<_, _>>()?
     };
+    let is_selected = *selectors != Selectors::default();
     match (args.output, gpus.as_slice()) {
-        (Format::Table, _) => print_table(&gpus, false, out),
-        (Format::Wide, _) => print_table(&gpus, true, out),
+        (Format::Table, _) => print_table(&gpus, is_selected, false, out),
+        (Format::Wide, _) => print_table(&gpus, is_selected, true, out),
         // One that was asked for by name is printed as such, as kubectl does.
         (Format::Json, [gpu]) if !names.is_empty() => out.json(&GpuView::from(*gpu)),
         (Format::Yaml, [gpu]) if !names.is_empty() => out.yaml(&GpuView::from(*gpu), false),
@@ -45,7 +47,12 @@ fn list(gpus: &[&Gpu], version: i64) -> GpuList {
     }
 }
 
-fn print_table<W: Write>(gpus: &[&Gpu], wide: bool, out: &mut Output<W>) -> Result<(), Failure> {
+fn print_table<W: Write>(
+    gpus: &[&Gpu],
+    is_selected: bool,
+    wide: bool,
+    out: &mut Output<W>,
+) -> Result<(), Failure> {
     let now = jiff::Timestamp::now();
     let mut gpus = gpus.to_vec();
     // As people count them; the daemon lists by name.
@@ -61,6 +68,9 @@ fn print_table<W: Write>(gpus: &[&Gpu], wide: bool, out: &mut Output<W>) -> Resu
         .collect();
     let heads: &[&str] = if wide { &HEADS_WIDE } else { &HEADS };
     out.print(|to, colour| {
+        if rows.is_empty() && is_selected {
+            return writeln!(to, "No GPUs are selected.");
+        }
         if rows.is_empty() {
             return writeln!(
                 to,

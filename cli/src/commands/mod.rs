@@ -2,11 +2,12 @@
 
 mod describe;
 mod get;
+mod provider;
 mod watch;
 
 use device_api_proto::native::Gpu;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, ProviderCommand};
 use crate::client::qualified;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -14,9 +15,33 @@ use crate::output::Output;
 pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
     let mut out = Output::stdout();
     match &args.command {
-        Command::Get { kind: _, names } => get::run(args, names, &mut out).await,
+        Command::Get {
+            kind: _,
+            names,
+            selectors,
+        } => get::run(args, names, selectors, &mut out).await,
         Command::Describe { kind: _, name } => describe::run(args, name, &mut out).await,
-        Command::Watch { kind: _ } => watch::run(args, &mut out).await,
+        Command::Watch {
+            kind: _,
+            selectors,
+            exact,
+            bookmarks,
+        } => {
+            let wanted = watch::Wanted {
+                socket: &args.socket,
+                output: args.output,
+                selectors,
+                exact: *exact,
+                bookmarks: *bookmarks,
+            };
+            watch::run(&wanted, &mut out).await
+        }
+        Command::Provider {
+            command: ProviderCommand::List,
+        } => provider::list(args, &mut out).await,
+        Command::Provider {
+            command: ProviderCommand::Forget { name, yes },
+        } => provider::forget(args, name, *yes, &mut out).await,
     }
 }
 

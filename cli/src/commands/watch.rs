@@ -7,20 +7,24 @@
 //!               │                                                    │
 //!               └─ OUT_OF_RANGE: list, print what differs from what was shown ─▶ watch after the list
 //! ```
+//!
+//! With `--exact`, OUT_OF_RANGE ends it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use device_api_proto::native::{EventType, Gpu, ListGpusResponse, WatchGpusResponse};
 
-use crate::args::{Args, Format};
+use crate::args::{Format, Selectors};
 use crate::client::{Client, qualified};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::{self, Cell};
 use crate::text::escape;
-use crate::view::{self, EventView, GpuView};
+use crate::view::{EventView, GpuView};
+use crate::words;
 
 /// Back-off while the daemon is away.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -45,26 +49,37 @@ const HEADS_WIDE: [&str; 10] = [
 const WIDTHS: [usize; 7] = [24, 8, 5, 40, 9, 15, 0];
 const WIDTHS_WIDE: [usize; 10] = [24, 8, 5, 40, 9, 15, 12, 20, 16, 0];
 
-pub(super) async fn run<W: Write>(args: &Args, out: &mut Output<W>) -> Result<(), Failure> {
+/// What is to be watched, and how it is shown.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) socket: &'a Path,
+    pub(super) output: Format,
+    pub(super) selectors: &'a Selectors,
+    pub(super) exact: bool,
+    pub(super) bookmarks: bool,
+}
+
+pub(super) async fn run<W: Write>(wanted: &Wanted<'_>, out: &mut Output<W>) -> Result<(), Failure> {
     // Only a daemon that was there once is waited for.
-    let mut client = Client::connect(&args.socket).await?;
-    heads(args.output, out)?;
+    let mut client = Client::connect(wanted.socket).await?;
+    heads(wanted.output, out)?;
     let mut seen = Seen::default();
     let mut delay = RETRY_MIN;
     // The first new list is followed at once: meanwhile nobody tells us of changes.
     let mut delay_after_list = Duration::ZERO;
     loop {
         let resumed_after = seen.version;
-        let mut ended = follow(args, &mut client, &mut seen, out).await;
+        let mut ended = follow(wanted, &mut client, &mut seen, out).await;
         if seen.version != resumed_after {
             (delay, delay_after_list) = (RETRY_MIN, Duration::ZERO);
         }
-        if ended.as_ref().is_err_and(Failure::is_out_of_range) {
+        // A new list tells what there is, and not each change: whoever wants those has missed some.
+        if ended.as_ref().is_err_and(Failure::is_out_of_range) && !wanted.exact {
             tell(&format!(
                 "version {} is out of the daemon's history; listing again",
                 seen.version
             ));
-            ended = relist(args, &mut client, &mut seen, out).await;
+            ended = relist(wanted, &mut client, &mut seen, out).await;
             if ended.is_ok() {
                 pause(&mut delay_after_list).await;
                 continue;
@@ -72,11 +87,11 @@ pub(super) async fn run<W: Write>(args: &Args, out: &mut Output<W>) -> Result<()
         }
         let why = match ended {
             Ok(()) => "the stream ended".to_owned(),
-            Err(failure) if failure.is_final() => return Err(failure),
+            Err(failure) if failure.is_final() || failure.is_out_of_range() => return Err(failure),
             Err(failure) => failure.to_string(),
         };
         tell(&format!("watch interrupted ({why}); reconnecting"));
-        client = reconnect(args, &mut delay).await?;
+        client = reconnect(wanted, &mut delay).await?;
         tell(&format!(
             "connected again, resuming after version {}",
             seen.version
@@ -84,10 +99,10 @@ pub(super) async fn run<W: Write>(args: &Args, out: &mut Output<W>) -> Result<()
     }
 }
 
-async fn reconnect(args: &Args, delay: &mut Duration) -> Result<Client, Failure> {
+async fn reconnect(wanted: &Wanted<'_>, delay: &mut Duration) -> Result<Client, Failure> {
     loop {
         pause(delay).await;
-        match Client::connect(&args.socket).await {
+        match Client::connect(wanted.socket).await {
             Err(failure) if !failure.is_final() => {}
             done => return done,
         }
@@ -101,15 +116,22 @@ async fn pause(delay: &mut Duration) {
 
 /// Prints changes until the stream ends.
 async fn follow<W: Write>(
-    args: &Args,
+    wanted: &Wanted<'_>,
     client: &mut Client,
     seen: &mut Seen,
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
-    let mut stream = client.watch(seen.version).await?;
+    let mut stream = client
+        .watch(seen.version, wanted.selectors, wanted.exact)
+        .await?;
     while let Some(event) = stream.message().await? {
-        if let Some(change) = seen.take(event) {
-            print(args.output, &change, out)?;
+        if event.r#type() == EventType::Bookmark {
+            seen.version = seen.version.max(event.resource_version);
+            if wanted.bookmarks {
+                print_bookmark(wanted.output, &event, out)?;
+            }
+        } else if let Some(change) = seen.take(event) {
+            print(wanted.output, &change, out)?;
         }
     }
     Ok(())
@@ -117,15 +139,15 @@ async fn follow<W: Write>(
 
 /// Our version is not in the daemon's history: what is new is found by comparing.
 async fn relist<W: Write>(
-    args: &Args,
+    wanted: &Wanted<'_>,
     client: &mut Client,
     seen: &mut Seen,
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
-    let listed = client.list().await?;
+    let listed = client.list(wanted.selectors).await?;
     seen.relist(listed)
         .iter()
-        .try_for_each(|change| print(args.output, change, out))
+        .try_for_each(|change| print(wanted.output, change, out))
 }
 
 /// A change as it is shown.
@@ -200,8 +222,10 @@ fn print<W: Write>(format: Format, change: &Change, out: &mut Output<W>) -> Resu
     let time = now_ms();
     let event = || EventView {
         time: time.clone(),
-        r#type: view::event_type(change.kind),
-        gpu: GpuView::from(&change.gpu),
+        r#type: words::event_type(change.kind),
+        resource_version: change.gpu.resource_version.to_string(),
+        initial_state_end: false,
+        gpu: Some(GpuView::from(&change.gpu)),
     };
     match format {
         Format::Table => out
@@ -214,11 +238,53 @@ fn print<W: Write>(format: Format, change: &Change, out: &mut Output<W>) -> Resu
     }
 }
 
+/// How far all was told: a line without a GPU.
+fn print_bookmark<W: Write>(
+    format: Format,
+    event: &WatchGpusResponse,
+    out: &mut Output<W>,
+) -> Result<(), Failure> {
+    let (time, type_) = (now_ms(), words::event_type(EventType::Bookmark));
+    let version = event.resource_version;
+    let said = if event.initial_state_end {
+        format!("the state at the start is told, as of version {version}")
+    } else {
+        format!("nothing more to tell up to version {version}")
+    };
+    let line = |widths: &[usize]| {
+        let mut row = vec![Cell::default(); widths.len()];
+        for (cell, text) in row.iter_mut().zip([&*time, type_]) {
+            *cell = Cell::new(text);
+        }
+        if let Some(last) = row.last_mut() {
+            *last = Cell::new(&said);
+        }
+        row
+    };
+    let view = || EventView {
+        time: time.clone(),
+        r#type: type_,
+        resource_version: version.to_string(),
+        initial_state_end: event.initial_state_end,
+        gpu: None,
+    };
+    match format {
+        Format::Table => {
+            out.print(|to, colour| table::write_row(to, &line(&WIDTHS), &WIDTHS, colour))
+        }
+        Format::Wide => {
+            out.print(|to, colour| table::write_row(to, &line(&WIDTHS_WIDE), &WIDTHS_WIDE, colour))
+        }
+        Format::Json => out.json_line(&view()),
+        Format::Yaml => out.yaml(&view(), true),
+    }
+}
+
 fn row(change: &Change, time: &str, wide: bool) -> Vec<Cell> {
     let gpu = &change.gpu;
     let mut row = vec![
         Cell::new(time),
-        Cell::new(view::event_type(change.kind)),
+        Cell::new(words::event_type(change.kind)),
         table::index(gpu),
         Cell::new(&qualified(gpu)),
         table::health(gpu),
@@ -254,87 +320,5 @@ fn tell(message: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gpu(name: &str, version: i64) -> Gpu {
-        Gpu {
-            resource_version: version,
-            ..crate::table::tests::gpu(name)
-        }
-    }
-
-    fn event(kind: EventType, name: &str, version: i64) -> WatchGpusResponse {
-        WatchGpusResponse {
-            r#type: kind.into(),
-            gpu: Some(gpu(name, version)),
-        }
-    }
-
-    #[test]
-    fn w1_a_new_list_shows_exactly_what_changed_meanwhile() {
-        let mut seen = Seen::default();
-        for (kind, name, version) in [
-            (EventType::Added, "a", 1),
-            (EventType::Added, "b", 2),
-            (EventType::Added, "c", 3),
-            (EventType::Added, "d", 4),
-            (EventType::Deleted, "d", 5),
-        ] {
-            assert!(seen.take(event(kind, name, version)).is_some());
-        }
-        assert_eq!(seen.version, 5);
-        let gpus = vec![gpu("a", 1), gpu("b", 101), gpu("d", 102)];
-        let changes = seen.relist(ListGpusResponse {
-            gpus,
-            resource_version: 110,
-        });
-        let shown: Vec<_> = changes
-            .iter()
-            .map(|change| (change.kind, change.gpu.name.as_str()))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                (EventType::Deleted, "c"),
-                (EventType::Modified, "b"),
-                (EventType::Added, "d")
-            ]
-        );
-        assert_eq!(seen.version, 110);
-        let gpus = vec![gpu("a", 1), gpu("b", 101), gpu("d", 102)];
-        assert_eq!(
-            seen.relist(ListGpusResponse {
-                gpus,
-                resource_version: 110
-            }),
-            []
-        );
-    }
-
-    #[test]
-    fn lines_of_a_stream_stand_under_their_heads() {
-        let mut out = Output {
-            to: Vec::new(),
-            colour: false,
-        };
-        heads(Format::Table, &mut out).unwrap();
-        let change = Change {
-            kind: EventType::Modified,
-            gpu: gpu("GPU-6f185d59-caa4-e21b-7e96-c6aba97f1ac9", 9),
-        };
-        print(Format::Table, &change, &mut out).unwrap();
-        let text = String::from_utf8(out.to).unwrap();
-        let [heads, line] = text.lines().collect::<Vec<_>>()[..] else {
-            panic!("{text}")
-        };
-        for (head, cell) in [
-            ("TYPE", "MODIFIED"),
-            ("INDEX", "3       GPU"),
-            ("NAME", "GPU-6f"),
-            ("HEALTH", "Healthy"),
-        ] {
-            assert_eq!(heads.find(head), line.find(cell), "{text}");
-        }
-    }
-}
+#[path = "watch_tests.rs"]
+mod tests;

@@ -141,8 +141,10 @@ impl<'a> Transaction<'a> {
             .state
             .record(&uuid)
             .is_some_and(|record| record.is_deleted || !record.objects.is_empty());
-        if !is_shown {
-            self.create(ObjectKey::new("", uuid.as_str()), &uuid, None)?;
+        let key = ObjectKey::new("", uuid.as_str());
+        // A client may have given the name to another device: then it is that one's.
+        if !is_shown && self.state.object(&key).is_none() {
+            self.create(key, &uuid, None)?;
         }
         Ok(())
     }

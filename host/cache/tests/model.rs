@@ -32,7 +32,7 @@ use proptest::test_runner::{Config, RngSeed};
 use crate::rig::Rig;
 
 /// Sequences in the ordinary run, and how long each may be.
-const SEQUENCES: u32 = 300;
+const SEQUENCES: u32 = 2_000;
 const STEPS_MAX: usize = 80;
 
 /// Which version a client names.

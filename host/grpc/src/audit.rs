@@ -156,8 +156,15 @@ mod tests {
     #[test]
     fn each_identity_has_its_lines_and_what_was_left_out_is_told() {
         let (audit, now) = (Audit::default(), Instant::now());
-        assert_eq!(lines(&audit, "uid:7", AUDIT_LINES + 5, now), (AUDIT_LINES, 0));
-        assert_eq!(lines(&audit, "uid:8", 1, now), (1, 0), "another is not affected");
+        assert_eq!(
+            lines(&audit, "uid:7", AUDIT_LINES + 5, now),
+            (AUDIT_LINES, 0)
+        );
+        assert_eq!(
+            lines(&audit, "uid:8", 1, now),
+            (1, 0),
+            "another is not affected"
+        );
         let next = now + AUDIT_WINDOW;
         assert_eq!(lines(&audit, "uid:7", 2, next), (2, 5), "a new window");
     }
@@ -172,11 +179,19 @@ mod tests {
             assert_eq!(lines(&audit, &format!("cn:{n}"), 1, now), (1, 0));
         }
         assert_eq!(lines(&audit, "cn:another", 1, now), (0, 0));
-        assert_eq!(lines(&audit, "uid:7", 1, now), (1, 0), "a known one has its own");
+        assert_eq!(
+            lines(&audit, "uid:7", 1, now),
+            (1, 0),
+            "a known one has its own"
+        );
         let table = audit.windows.lock().expect("lock").len();
         assert_eq!(table, AUDIT_IDENTITIES + 1);
         let next = now + AUDIT_WINDOW;
-        assert_eq!(lines(&audit, "cn:another", 1, next), (1, 0), "old ones make room");
+        assert_eq!(
+            lines(&audit, "cn:another", 1, next),
+            (1, 0),
+            "old ones make room"
+        );
     }
 
     #[test]

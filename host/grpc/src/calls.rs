@@ -237,7 +237,11 @@ impl http_body::Body for Receiving {
             None => return Poll::Ready(None),
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        if self.receiving.as_mut().is_none_or(|share| share.grow(bytes)) {
+        if self
+            .receiving
+            .as_mut()
+            .is_none_or(|share| share.grow(bytes))
+        {
             return Poll::Ready(Some(Ok(frame)));
         }
         let max = self.receive_bytes;
@@ -344,7 +348,17 @@ mod tests {
         check("7u", Some(Duration::from_micros(7)));
         check("7n", Some(Duration::from_nanos(7)));
         check("99999999H", Some(Duration::from_secs(99_999_999 * 3600)));
-        for text in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "999999999S", "1 S"] {
+        for text in [
+            "",
+            "S",
+            "1",
+            "1s",
+            "-1S",
+            "+1S",
+            "1.5S",
+            "999999999S",
+            "1 S",
+        ] {
             check(text, None);
         }
         assert_eq!(client_timeout(&HeaderMap::new()), None);

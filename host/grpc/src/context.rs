@@ -133,7 +133,8 @@ impl<D: Devices> Context<D> {
             .get::<Arc<ConnInfo>>()
             .map(|info| info.watches.clone());
         let asked = parse(request.into_inner())?;
-        let permits = watch_permits(connection, &self.watches, &self.bounds).map_err(Refusal::from)?;
+        let permits =
+            watch_permits(connection, &self.watches, &self.bounds).map_err(Refusal::from)?;
         let stream = self.devices.watch(asked).await.map_err(Refusal::from)?;
         let active = ActiveWatch::begin(self.observer.clone());
         let watching = Watching::new(stream, encode, self.shutdown.clone(), (active, permits));
@@ -199,7 +200,8 @@ mod tests {
     #[test]
     fn w4_a_refused_watch_keeps_no_permit() {
         let [connection, all] = [1, 0].map(|permits| Arc::new(Semaphore::new(permits)));
-        watch_permits(Some(connection.clone()), &all, &Bounds::default()).expect_err("all are used up");
+        watch_permits(Some(connection.clone()), &all, &Bounds::default())
+            .expect_err("all are used up");
         assert_eq!(connection.available_permits(), 1);
     }
 }

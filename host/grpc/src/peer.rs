@@ -40,7 +40,10 @@ impl fmt::Display for Peer {
                 pid.map_or(Ok(()), |pid| write!(f, ", pid {pid}"))
             }
             Self::Unidentified => f.write_str("an unidentified process"),
-            Self::Tcp { addr: Some(addr) } | Self::Tls { addr: Some(addr), .. } => addr.fmt(f),
+            Self::Tcp { addr: Some(addr) }
+            | Self::Tls {
+                addr: Some(addr), ..
+            } => addr.fmt(f),
             Self::Tcp { addr: None } | Self::Tls { addr: None, .. } => {
                 f.write_str("an unknown TCP address")
             }
@@ -60,9 +63,10 @@ impl Peer {
     pub(crate) fn share(&self) -> Share {
         match self {
             Self::Unix { uid, .. } => Share::Uid(*uid),
-            Self::Tcp { addr: Some(addr) } | Self::Tls { addr: Some(addr), .. } => {
-                Share::Address(addr.ip())
-            }
+            Self::Tcp { addr: Some(addr) }
+            | Self::Tls {
+                addr: Some(addr), ..
+            } => Share::Address(addr.ip()),
             Self::Unidentified | Self::Tcp { addr: None } | Self::Tls { addr: None, .. } => {
                 Share::Nobody
             }
@@ -75,9 +79,10 @@ impl Peer {
             Self::Unix { uid, .. } => format!("uid:{uid}").into(),
             Self::Unidentified => "nobody".into(),
             Self::Tls { names, .. } if let Some(first) = names.first() => first.clone(),
-            Self::Tcp { addr: Some(addr) } | Self::Tls { addr: Some(addr), .. } => {
-                format!("tcp:{}", addr.ip()).into()
-            }
+            Self::Tcp { addr: Some(addr) }
+            | Self::Tls {
+                addr: Some(addr), ..
+            } => format!("tcp:{}", addr.ip()).into(),
             Self::Tcp { addr: None } | Self::Tls { addr: None, .. } => "tcp".into(),
         }
     }
@@ -187,7 +192,8 @@ impl Writers {
 
 fn certified(names: &[Arc<str>]) -> String {
     if names.is_empty() {
-        return "a client without a certificate may only read; write over the Unix socket".to_owned();
+        return "a client without a certificate may only read; write over the Unix socket"
+            .to_owned();
     }
     format!(
         "the certificate says {}, which may only read; have it listed by --tcp-writers",

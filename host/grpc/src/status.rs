@@ -12,7 +12,9 @@ pub(crate) enum Refusal {
     Field(FieldError),
     Api(ApiError),
     /// An exact watch fell behind by more changes than are kept for it (design W2).
-    Behind { max: usize },
+    Behind {
+        max: usize,
+    },
 }
 
 impl From<FieldError> for Refusal {

@@ -81,7 +81,9 @@ pub enum TlsError {
         path: PathBuf,
         source: rustls::server::VerifierBuilderError,
     },
-    #[error("{CERT} {cert:?} and {KEY} {key:?} can't be used together; give a key to that certificate")]
+    #[error(
+        "{CERT} {cert:?} and {KEY} {key:?} can't be used together; give a key to that certificate"
+    )]
     Pair {
         cert: PathBuf,
         key: PathBuf,
@@ -191,7 +193,8 @@ impl Watcher {
     fn take(&mut self, read: Result<Content, TlsError>, observer: &dyn RpcObserver) {
         if read.as_ref().is_ok_and(|content| *content == self.in_use) {
             self.seen = None;
-            self.state.send_if_modified(|state| state.failure.take().is_some());
+            self.state
+                .send_if_modified(|state| state.failure.take().is_some());
             return;
         }
         let failure = read.as_ref().err().map(chain);
@@ -227,7 +230,9 @@ impl Watcher {
             new
         });
         if new {
-            tracing::error!("the files of TLS have changed and can't be used, so the old ones are: {why}");
+            tracing::error!(
+                "the files of TLS have changed and can't be used, so the old ones are: {why}"
+            );
             observer.tls_reloaded(false);
         }
     }
@@ -282,17 +287,14 @@ fn configure(
 ) -> Result<(Arc<ServerConfig>, SystemTime), TlsError> {
     let chain = certificates(CERT, &files.cert, &content.cert)?;
     let expires = chain.first().map_or(SystemTime::UNIX_EPOCH, expires);
-    let key = PrivateKeyDer::from_pem_slice(&content.key).map_err(|source| match source {
-        rustls::pki_types::pem::Error::NoItemsFound => TlsError::Missing {
-            flag: KEY,
-            path: files.key.clone(),
-            what: "private key",
-        },
-        source => TlsError::Pem {
-            flag: KEY,
-            path: files.key.clone(),
-            source,
-        },
+    let key = PrivateKeyDer::from_pem_slice(&content.key).map_err(|source| {
+        let (flag, path) = (KEY, files.key.clone());
+        if matches!(source, rustls::pki_types::pem::Error::NoItemsFound) {
+            let what = "private key";
+            TlsError::Missing { flag, path, what }
+        } else {
+            TlsError::Pem { flag, path, source }
+        }
     })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -322,10 +324,12 @@ fn verifier(
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(CLIENT_CA, path, pem)? {
-        roots.add(certificate).map_err(|source| TlsError::ClientCa {
-            path: path.to_owned(),
-            source,
-        })?;
+        roots
+            .add(certificate)
+            .map_err(|source| TlsError::ClientCa {
+                path: path.to_owned(),
+                source,
+            })?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
@@ -372,13 +376,17 @@ pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<Arc<str>> {
     };
     let alternative = parsed.subject_alternative_name().ok().flatten();
     let alternative = alternative.map_or(&[][..], |extension| &extension.value.general_names);
-    let uris = alternative.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(format!("uri:{uri}")),
-        _ => None,
+    let uris = alternative.iter().filter_map(|name| {
+        let GeneralName::URI(uri) = name else {
+            return None;
+        };
+        Some(format!("uri:{uri}"))
     });
-    let hosts = alternative.iter().filter_map(|name| match name {
-        GeneralName::DNSName(host) => Some(format!("dns:{host}")),
-        _ => None,
+    let hosts = alternative.iter().filter_map(|name| {
+        let GeneralName::DNSName(host) = name else {
+            return None;
+        };
+        Some(format!("dns:{host}"))
     });
     let common = parsed.subject().iter_common_name();
     let common = common.filter_map(|name| Some(format!("cn:{}", name.as_str().ok()?)));

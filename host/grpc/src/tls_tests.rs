@@ -18,7 +18,10 @@ fn p4_a_certificate_says_uris_then_hosts_then_common_names() {
     #[track_caller]
     fn check(certificate: &CertificateDer<'_>, expected: &[&str]) {
         let names = names(certificate);
-        assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            names.iter().map(|name| &**name).collect::<Vec<_>>(),
+            expected
+        );
     }
     let host = SanType::DnsName("a.example".try_into().expect("a host"));
     let uri = SanType::URI("spiffe://d/a".try_into().expect("a URI"));

@@ -9,8 +9,8 @@ use device_api_core::ports::WatchStream;
 use device_api_core::watch::{Event, Told, WatchEnd};
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tonic::codegen::BoxStream;
 use tonic::Status;
+use tonic::codegen::BoxStream;
 
 use crate::observe::ActiveWatch;
 use crate::status::{Refusal, going_down};

@@ -145,7 +145,7 @@ fn parse_identity(text: &str, kinds: &[&str]) -> Result<String, String> {
             text.len()
         ));
     }
-    if kinds.iter().any(|kind| named(&kind)) {
+    if kinds.iter().any(named) {
         Ok(text.to_owned())
     } else {
         Err(format!(

@@ -133,7 +133,7 @@ impl Shared {
             ))));
         }
         if !state.pending.is_empty() {
-            drop(guard); done(Ok(()));
+            state.waiting.push(done);
         } else if state.committing_since.is_some() {
             state.waiting_in_commit.push(done);
         } else {

@@ -117,7 +117,8 @@ impl Model {
         } else {
             Vec::new()
         };
-        if !is_deleted && !self.shows(device) {
+        // Unless a client gave its name to another.
+        if !is_deleted && !self.shows(device) && !self.objects.contains_key(&device) {
             changes.extend(self.add(device, device));
         }
         changes

@@ -13,20 +13,23 @@ use device_api_core::condition::{self, Condition, Owner, Polarity};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::Start;
 use device_api_core::error::ApiError;
+use device_api_core::gpu::Gpu;
 use device_api_core::health;
 use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
 use device_api_core::limits::Bounds;
-use device_api_core::ports::{DeviceCache, Devices, Overdue};
+use device_api_core::ports::{DeviceCache, Devices, Overdue, WatchStream as _};
 use device_api_core::provider::{
     Caller, Creation, Merge, ProviderCondition, Registration, StatusUpdate,
 };
 use device_api_core::selector::{self, Selection};
 use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
-use device_api_core::watch::{Event, EventType, Scope, WatchFrom, WatchRequest};
+use device_api_core::watch::{Event, EventType, Scope, Told, WatchFrom, WatchRequest};
+
+mod steps;
 
 use crate::disk::Disk;
 use crate::plain::{Changes, Device, Model, Name, Provider, Refusal, Type, Write};
-use crate::watched::{Objects, Watched, versions};
+use crate::watched::{Objects, Watched, selected, versions};
 use crate::{Expected, From, Step};
 
 pub(crate) const DEVICES: u8 = 4;
@@ -38,11 +41,10 @@ pub(crate) const TYPES: u8 = 6;
 pub(crate) const HOST_TYPES: u8 = 2;
 pub(crate) const SELECTIONS: u8 = 5;
 
-/// Small, so that they are reached.
+/// Small, so that it is reached.
 const HISTORY: usize = 12;
-const EXACT: usize = 8;
-/// The witness is read after every step; no step changes more than all objects, once for each provider.
-const WATCHES: usize = 16;
+/// As small as the witness can bear: no step changes more than each object once for each provider.
+const EXACT: usize = (NAMES * PROVIDERS) as usize;
 
 fn device(n: Device) -> DeviceUuid {
     DeviceUuid::new(&format!("GPU-{n}"))
@@ -164,20 +166,6 @@ fn judge(cache: &Cache, uuid: &DeviceUuid, type_: Type, state: Judgement, reason
     });
 }
 
-/// An answer, as the model gives it.
-fn refusal<T>(answer: Result<T, ApiError>) -> Result<T, Refusal> {
-    answer.map_err(|error| match error {
-        ApiError::NotFound { .. } => Refusal::NotFound,
-        ApiError::AlreadyExists { .. } => Refusal::AlreadyExists,
-        ApiError::Conflict { .. } => Refusal::Conflict,
-        ApiError::Invalid { .. } => Refusal::Invalid,
-        ApiError::Forbidden { .. } => Refusal::Forbidden,
-        other @ (ApiError::Exhausted { .. }
-        | ApiError::OutOfRange { .. }
-        | ApiError::Unavailable { .. }) => panic!("{other}"),
-    })
-}
-
 pub(crate) struct Rig {
     cache: Arc<Cache>,
     disk: Arc<Disk>,
@@ -187,88 +175,44 @@ pub(crate) struct Rig {
     signal: u64,
     lease_ids: BTreeMap<Provider, Arc<str>>,
     witness: Watcher,
-    /// What the witness told in this run, and the state before it.
+    /// The version before this run's changes, and the state at it: of the run before, where there
+    /// was one.
     start: (u64, Objects),
+    /// The first version of this run.
+    first: u64,
+    /// All changes of this run, as the witness told them; the first of them make the restart.
     log: Vec<Event>,
-    /// The last durable version of the run before, and the state at it.
-    before: Option<(u64, Objects)>,
-    /// Versions that were left out at the last restart.
-    gap: u64,
     watches: Vec<Watched>,
 }
 
 impl Rig {
     pub(crate) fn new() -> Self {
         let (disk, clock) = (Arc::new(Disk::default()), Arc::new(ManualClock::default()));
-        clock.advance(Duration::from_secs(1_800_000_000));
+        let now = Duration::from_secs(1_800_000_000);
+        clock.advance(now);
         let start = Start {
             base: ResourceVersion(1000),
             snapshot: None,
         };
-        let (cache, witness) = Self::run(start, &disk, &clock, 0);
+        let (cache, witness) = run(start, &disk, &clock, 0);
         Self {
             cache,
             disk,
+            clock,
             model: Model {
                 version: 1001,
-                now: Duration::from_secs(1_800_000_000),
+                now,
                 ..Model::default()
             },
-            clock,
             boot: 0,
             signal: 0,
             lease_ids: BTreeMap::new(),
             witness,
             start: (1001, Objects::new()),
+            first: 1001,
             log: Vec::new(),
-            before: None,
-            gap: 0,
             watches: Vec::new(),
         }
-    }
-
-    fn boot_id(boot: u32) -> BootId {
-        BootId(boot.to_string().into())
-    }
-
-    fn run(
-        start: Start,
-        disk: &Arc<Disk>,
-        clock: &Arc<ManualClock>,
-        boot: u32,
-    ) -> (Arc<Cache>, Watcher) {
-        let bounds = Bounds {
-            history_events: HISTORY,
-            exact_events: EXACT,
-            ..Bounds::default()
-        };
-        let config = Config {
-            bounds: Arc::new(bounds),
-            ..Config::default()
-        };
-        let cache = Arc::new(Cache::durable(
-            config,
-            start,
-            disk.clone(),
-            &Self::boot_id(boot),
-            clock.clone(),
-            Arc::new(Unobserved),
-        ));
-        cache.reserve(
-            (0..HOST_TYPES)
-                .map(|type_| (type_name(type_), Owner::Host))
-                .collect(),
-        );
-        cache.on_overdue(Arc::new(Fallback(Arc::downgrade(&cache))));
-        let request = WatchRequest {
-            selection: Selection::all(),
-            from: WatchFrom::Now,
-            exact: false,
-            bookmarks: false,
-        };
-        // Nothing waits: no barrier is up.
-        let witness = ready(cache.watch(request)).unwrap();
-        (cache, witness)
     }
 
     fn version_of(&self, name: Name, expected: Expected) -> Option<u64> {
@@ -278,5 +222,155 @@ impl Rig {
             Expected::Current => Some(current.unwrap_or(self.model.version)),
             Expected::Wrong => Some(current.map_or(1, |current| current - 1)),
         }
+    }
+
+    /// All objects, as of a version of this run, or the start.
+    fn state_at(&self, version: u64) -> Objects {
+        let mut state = self.start.1.clone();
+        for event in self.log.iter().filter(|e| e.gpu.version.0 <= version) {
+            let key = event.gpu.key.clone();
+            match event.type_ {
+                EventType::Added | EventType::Modified => state.insert(key, event.gpu.clone()),
+                EventType::Deleted => state.remove(&key),
+            };
+        }
+        state
+    }
+
+    /// The version after which all changes are kept.
+    fn oldest(&self) -> u64 {
+        match self.log.len().checked_sub(HISTORY + 1) {
+            Some(last_gone) => self.log[last_gone].gpu.version.0,
+            None => self.start.0,
+        }
+    }
+
+    /// Reads the witness. `in_order`: else the order of the changes is the cache's to choose.
+    fn published(&mut self, mut changes: Changes, in_order: bool) {
+        let mut told = Vec::new();
+        while let Poll::Ready(next) = poll(self.witness.next()) {
+            match next {
+                Ok(Told::Changes(events)) => told.extend(events),
+                other => panic!("the witness was told {other:?}"),
+            }
+        }
+        let before = self.model.version - u64::try_from(changes.len()).unwrap();
+        for (version, event) in (before + 1..).zip(&told) {
+            assert_eq!(event.gpu.version.0, version, "each change is one version more");
+        }
+        let mut seen: Changes = told
+            .iter()
+            .map(|event| (event.type_, name_of(&event.gpu.key)))
+            .collect();
+        if !in_order {
+            for event in &told {
+                let object = self.model.objects.get_mut(&name_of(&event.gpu.key));
+                object.unwrap().1 = event.gpu.version.0;
+            }
+            changes.sort_unstable_by_key(|(_, name)| *name);
+            seen.sort_unstable_by_key(|(_, name)| *name);
+        }
+        assert_eq!(seen, changes, "what was published");
+        for watch in &mut self.watches {
+            watch.published(&told);
+        }
+        self.log.extend(told);
+    }
+
+    /// Everything that can be read is as the model has it.
+    pub(crate) async fn compare(&mut self) {
+        for n in 0..SELECTIONS {
+            let selection = selection(n);
+            let listing = self.cache.list(&selection).await;
+            assert_eq!(listing.version.0, self.model.version, "the version of a list");
+            let present = selected(&selection, &self.state_at(self.model.version));
+            let listed: Objects = listing
+                .gpus
+                .into_iter()
+                .map(|gpu| (gpu.key.clone(), gpu))
+                .collect();
+            assert_eq!(versions(&listed), versions(&present), "{selection:?}");
+            if n == 0 {
+                assert_eq!(listed.len(), self.model.objects.len());
+                for gpu in listed.values() {
+                    self.compare_object(gpu);
+                }
+            }
+        }
+    }
+
+    fn compare_object(&self, gpu: &Gpu) {
+        let (of, version) = self.model.objects[&name_of(&gpu.key)];
+        assert_eq!((gpu.uuid.clone(), gpu.version.0), (device(of), version));
+        let record = &self.model.devices[&of];
+        assert_eq!(*gpu.device, info(of, record.info));
+        assert_eq!(gpu.derived, health::derive(&gpu.conditions));
+        let said: Vec<_> = gpu
+            .conditions
+            .iter()
+            .map(|c| (c.type_.to_string(), c.owner.clone(), c.state, c.reason.clone()))
+            .collect();
+        let expected: Vec<_> = record
+            .said
+            .iter()
+            .map(|(type_, said)| {
+                let owner = said.owner.map_or(Owner::Host, |provider| {
+                    Owner::Provider(provider_name(provider))
+                });
+                (type_name(*type_), owner, said.state, said.reason.clone())
+            })
+            .collect();
+        assert_eq!(said, expected, "what is said of {}", gpu.key);
+    }
+}
+
+fn name_of(wanted: &ObjectKey) -> Name {
+    (0..NAMES).find(|name| key(*name) == *wanted).unwrap()
+}
+
+/// A future that is polled once.
+fn poll<T>(future: impl Future<Output = T>) -> Poll<T> {
+    let mut future = std::pin::pin!(future);
+    future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A run of the cache, and the witness of what it publishes from now on.
+fn run(
+    start: Start,
+    disk: &Arc<Disk>,
+    clock: &Arc<ManualClock>,
+    boot: u32,
+) -> (Arc<Cache>, Watcher) {
+    let bounds = Bounds {
+        history_events: HISTORY,
+        exact_events: EXACT,
+        ..Bounds::default()
+    };
+    let config = Config {
+        bounds: Arc::new(bounds),
+        ..Config::default()
+    };
+    let cache = Arc::new(Cache::durable(
+        config,
+        start,
+        disk.clone(),
+        &BootId(boot.to_string().into()),
+        clock.clone(),
+        Arc::new(Unobserved),
+    ));
+    let host_types = (0..HOST_TYPES).map(|type_| (type_name(type_), Owner::Host));
+    cache.reserve(host_types.collect());
+    cache.on_overdue(Arc::new(Fallback(Arc::downgrade(&cache))));
+    let request = WatchRequest {
+        selection: Selection::all(),
+        from: WatchFrom::Now,
+        exact: true,
+        bookmarks: false,
+    };
+    match poll(cache.watch(request)) {
+        Poll::Ready(witness) => (cache, witness.unwrap()),
+        Poll::Pending => panic!("no barrier is up"),
     }
 }

@@ -105,9 +105,13 @@ fn status(gpu: &Gpu) -> proto::GpuStatus {
             .as_deref()
             .and_then(|type_| find(&gpu.conditions, type_))
     };
-    let reason = |decider: Option<&Condition>| decider.map_or_else(String::new, |c| c.reason.clone());
-    let incident =
-        |decider: Option<&Condition>| decider.and_then(|c| c.incident).map_or(0, |incident| incident.0);
+    let reason =
+        |decider: Option<&Condition>| decider.map_or_else(String::new, |c| c.reason.clone());
+    let incident = |decider: Option<&Condition>| {
+        decider
+            .and_then(|c| c.incident)
+            .map_or(0, |incident| incident.0)
+    };
     let (health_from, action_from) = (decider(&derived.health_from), decider(&derived.action_from));
     proto::GpuStatus {
         health: health(derived.health).into(),

@@ -9,8 +9,8 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::error::ApiError;
 use device_api_core::ids::{DeviceUuid, ResourceVersion};
 use device_api_core::limits::{
-    Bounds, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LEASE_MAX, LEASE_MIN,
-    NAME_BYTES_MAX, REASON_BYTES_MAX,
+    Bounds, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LEASE_MAX, LEASE_MIN, NAME_BYTES_MAX,
+    REASON_BYTES_MAX,
 };
 use device_api_core::provider::ProviderCondition;
 use device_api_core::verdict::Severity;
@@ -114,7 +114,8 @@ fn labels(path: &str, labels: &HashMap<String, String>) -> Result<(), FieldError
         bounded(path, key, LABEL_KEY_BYTES_MAX)?;
         let key_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
         if key.is_empty() || !key.bytes().all(key_ok) {
-            let why = format!("{key:?} is no label key; use letters, digits, '-', '_', '.' and '/'");
+            let why =
+                format!("{key:?} is no label key; use letters, digits, '-', '_', '.' and '/'");
             return Err(FieldError::new(path, why));
         }
         let path = format!("{path}[{key:?}]");

@@ -65,8 +65,11 @@ fn what_is_left_out_has_a_stated_meaning() {
 
 #[test]
 fn an_update_says_each_type_once_and_not_too_many() {
-    let Err(Refusal::Field(twice)) = conditions(&Bounds::default(), "conditions", vec![wire(|_| ()), wire(|_| ())])
-    else {
+    let Err(Refusal::Field(twice)) = conditions(
+        &Bounds::default(),
+        "conditions",
+        vec![wire(|_| ()), wire(|_| ())],
+    ) else {
         panic!("refused as a field");
     };
     assert_eq!(

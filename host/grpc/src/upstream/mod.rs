@@ -11,8 +11,11 @@ mod write;
 use std::sync::Arc;
 
 use device_api_core::ports::Devices;
-use device_api_proto::{Encoded, upstream::{self as proto, server as served}};
 use device_api_proto::upstream::server::gpu_service_server::{GpuService, SERVICE_NAME};
+use device_api_proto::{
+    Encoded,
+    upstream::{self as proto, server as served},
+};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -92,9 +95,13 @@ impl<D: Devices> GpuService for Gpus<D> {
         request: Request<proto::UpdateGpuStatusRequest>,
     ) -> Result<Response<Encoded>, Status> {
         self.context
-            .write(method("UpdateGpuStatus"), request, |devices, caller, request| {
-                update::update_status(devices, self.context.bounds(), caller, request)
-            })
+            .write(
+                method("UpdateGpuStatus"),
+                request,
+                |devices, caller, request| {
+                    update::update_status(devices, self.context.bounds(), caller, request)
+                },
+            )
             .await
     }
 

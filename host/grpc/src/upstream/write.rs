@@ -144,8 +144,16 @@ mod tests {
             let read = conditions(&Bounds::default(), "gpu.status", status).expect("read");
             assert_eq!(read[0].action, expected);
         }
-        check("RESTART_BM", wire("SysLogsXIDError", "True"), Action::RestartBm);
-        check("UNKNOWN", wire("GpuMemWatch", "True"), Action::ContactSupport);
+        check(
+            "RESTART_BM",
+            wire("SysLogsXIDError", "True"),
+            Action::RestartBm,
+        );
+        check(
+            "UNKNOWN",
+            wire("GpuMemWatch", "True"),
+            Action::ContactSupport,
+        );
         check("", wire("GpuMemWatch", "True"), Action::None);
     }
 
@@ -157,7 +165,8 @@ mod tests {
                 conditions: vec![wire("Ready", "True"), second],
                 ..Default::default()
             };
-            let Err(Refusal::Field(error)) = conditions(&Bounds::default(), "gpu.status", status) else {
+            let Err(Refusal::Field(error)) = conditions(&Bounds::default(), "gpu.status", status)
+            else {
                 panic!("refused as a field")
             };
             let error = error.to_string();

@@ -163,9 +163,7 @@ async fn refusals_are_counted_and_their_lines_bounded() {
     let server = Server::start().await;
     let mut client = Native::new(server.tcp().await);
     for _ in 0..25 {
-        let answer = client
-            .delete_gpu(native::DeleteGpuRequest::default())
-            .await;
+        let answer = client.delete_gpu(native::DeleteGpuRequest::default()).await;
         refused(answer, Code::PermissionDenied, SAYS);
     }
     let refusals = server.observer.refusals.lock().expect("lock").clone();

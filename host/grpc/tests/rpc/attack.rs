@@ -82,7 +82,10 @@ impl Target {
             lease_duration: None,
         };
         let mut providers = self.server.providers().await;
-        providers.register_provider(request).await.expect("registered");
+        providers
+            .register_provider(request)
+            .await
+            .expect("registered");
     }
 
     /// Sends a request made of `data`: the first byte picks the method, the second whether the rest is the

@@ -108,7 +108,10 @@ async fn every_answer_of_a_dialect_holds_the_same_gpu() {
 }
 
 /// Watches from here on.
-async fn watches(client: &mut Native, version: i64) -> Vec<tonic::Streaming<native::WatchGpusResponse>> {
+async fn watches(
+    client: &mut Native,
+    version: i64,
+) -> Vec<tonic::Streaming<native::WatchGpusResponse>> {
     let mut streams = Vec::new();
     for _ in 0..WATCHERS {
         let request = native::WatchGpusRequest {

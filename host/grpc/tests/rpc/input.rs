@@ -6,8 +6,8 @@ use proptest::prelude::any;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use tonic::Code;
 
-use crate::harness::{Server, created, refused, upstream_gpu};
 use crate::attack::Target;
+use crate::harness::{Server, created, refused, upstream_gpu};
 
 /// Requests of one run: each method some five hundred times, in a few seconds.
 const CASES: u32 = 8_000;
@@ -20,7 +20,7 @@ fn check(package: &str, writes: &[&str]) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let target = runtime.block_on(Target::start(package));
     let config = Config {
-        cases: CASES,
+        cases: Config::default().cases.max(CASES),
         failure_persistence: None,
         ..Config::default()
     };
@@ -115,14 +115,20 @@ async fn what_is_too_large_or_too_many_is_refused_naming_the_bound() {
 
     for (bytes, code, says) in [
         (10 * MIB, Code::ResourceExhausted, "receive-bytes"),
-        (3 * MIB, Code::InvalidArgument, "type: 3145728 bytes; at most 253"),
+        (
+            3 * MIB,
+            Code::InvalidArgument,
+            "type: 3145728 bytes; at most 253",
+        ),
     ] {
         let type_ = "T".repeat(bytes);
         let condition = native::Condition {
             r#type: type_.clone(),
             ..Default::default()
         };
-        let answer = native.update_gpu_status(native_status(vec![condition])).await;
+        let answer = native
+            .update_gpu_status(native_status(vec![condition]))
+            .await;
         refused(answer, code, says);
         let condition = upstream::Condition {
             r#type: type_,
@@ -181,6 +187,10 @@ async fn times_before_1970_and_versions_that_are_no_numbers_are_refused() {
         opts: None,
     };
     let answer = upstream.update_gpu(request).await;
-    refused(answer, Code::InvalidArgument, "resource_version: not a version");
+    refused(
+        answer,
+        Code::InvalidArgument,
+        "resource_version: not a version",
+    );
     assert_eq!(server.store.fingerprint(), before);
 }

@@ -8,8 +8,10 @@
 
 mod access;
 mod attack;
+mod audit;
 mod changes;
 mod encoded;
+mod excess;
 mod harness;
 mod hostile;
 mod input;

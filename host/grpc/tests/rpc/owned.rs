@@ -25,7 +25,11 @@ pub(crate) fn stored(condition: ProviderCondition, owner: Owner, now: u64) -> Co
         severity: condition.severity,
         reason: condition.reason,
         message: condition.message,
-        action: if problem { condition.action } else { Action::None },
+        action: if problem {
+            condition.action
+        } else {
+            Action::None
+        },
         clears: Vec::new(),
         owner,
         transition: condition.transition.unwrap_or(WallTime::from_ms(now)),

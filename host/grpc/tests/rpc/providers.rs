@@ -208,9 +208,17 @@ async fn p1_providers_are_listed_and_one_that_is_forgotten_releases_its_types() 
         name: "gpu-0".to_owned(),
         ..Default::default()
     });
-    let status = gpu.await.expect("found").into_inner().gpu.expect("gpu").status;
+    let status = gpu
+        .await
+        .expect("found")
+        .into_inner()
+        .gpu
+        .expect("gpu")
+        .status;
     assert_eq!(status.expect("status").conditions.len(), 1, "only Ready");
-    let answer = client.heartbeat(proto::HeartbeatRequest { lease_id: mine }).await;
+    let answer = client
+        .heartbeat(proto::HeartbeatRequest { lease_id: mine })
+        .await;
     refused(answer, Code::PermissionDenied, "register again");
     let answer = client.forget_provider(forget("")).await;
     refused(answer, Code::InvalidArgument, "name: required");
@@ -238,5 +246,9 @@ async fn p2_a_provider_is_told_to_write_its_conditions_again() {
         lease_id: "l".repeat(65),
     };
     let answer = client.heartbeat(long).await;
-    refused(answer, Code::InvalidArgument, "lease_id: 65 bytes; at most 64");
+    refused(
+        answer,
+        Code::InvalidArgument,
+        "lease_id: 65 bytes; at most 64",
+    );
 }

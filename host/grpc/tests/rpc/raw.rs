@@ -7,6 +7,10 @@ use tokio::net::UnixStream;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+pub(crate) const GET: &str = "/nvidia.device.v1alpha1.GpuService/GetGpu";
+pub(crate) const CREATE: &str = "/nvidia.device.v1alpha1.GpuService/CreateGpu";
+pub(crate) const WATCH: &str = "/nvidia.device.v1alpha1.GpuService/WatchGpus";
+
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;

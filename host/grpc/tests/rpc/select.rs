@@ -128,7 +128,11 @@ async fn w1_get_and_list_take_any_version_that_is_none_below_zero() {
     }
     let says = "resource_version: -1 is negative";
     refused(client.get_gpu(get(-1)).await, Code::InvalidArgument, says);
-    refused(client.list_gpus(list(-1)).await, Code::InvalidArgument, says);
+    refused(
+        client.list_gpus(list(-1)).await,
+        Code::InvalidArgument,
+        says,
+    );
 }
 
 #[tokio::test]
@@ -143,10 +147,7 @@ async fn w3_entering_a_selection_is_added_and_leaving_it_deleted() {
     let mut stream = watch(&mut client, request).await;
     let entered = degrade(&mut client, "gpu-0", true).await;
     let name = || "gpu-0".to_owned();
-    assert_eq!(
-        next(&mut stream).await,
-        (EventType::Added, name(), entered)
-    );
+    assert_eq!(next(&mut stream).await, (EventType::Added, name(), entered));
     let left = degrade(&mut client, "gpu-0", false).await;
     assert_eq!(next(&mut stream).await, (EventType::Deleted, name(), left));
 }

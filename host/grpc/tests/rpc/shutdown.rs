@@ -10,7 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::harness::{Server, created, refused, soon};
-use crate::raw::{self, Raw, frame};
+use crate::raw::{self, GET, Raw, WATCH, frame};
 
 #[tokio::test]
 async fn w4_watches_end_with_unavailable_and_calls_under_way_finish() {
@@ -128,7 +128,6 @@ async fn drains_promptly(server: Server) {
 
 #[tokio::test]
 async fn w4_a_client_that_does_not_read_does_not_hold_it_up() {
-    const WATCH: &str = "/nvidia.device.v1alpha1.GpuService/WatchGpus";
     const NO_WINDOW: (u16, u32) = (4, 0);
     let server = Server::start().await;
     created(&mut server.native().await, "gpu-0").await;
@@ -157,7 +156,6 @@ async fn streams_of_reflection_do_not_hold_it_up() {
 
 #[tokio::test]
 async fn connections_that_are_half_made_do_not_hold_it_up() {
-    const GET: &str = "/nvidia.device.v1alpha1.GpuService/GetGpu";
     let server = Server::start().await;
     let silent = Raw::connect(&server.socket).await;
     let mut half = Raw::connect(&server.socket).await;

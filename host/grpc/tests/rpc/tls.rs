@@ -142,7 +142,10 @@ fn client(ca: &Ca, identity: Option<&Identity>) -> ClientConfig {
     config
 }
 
-async fn connect(server: &Server, config: ClientConfig) -> Result<Channel, tonic::transport::Error> {
+async fn connect(
+    server: &Server,
+    config: ClientConfig,
+) -> Result<Channel, tonic::transport::Error> {
     let (connector, addr) = (TlsConnector::from(Arc::new(config)), server.tcp);
     let connect = service_fn(move |_| {
         let connector = connector.clone();
@@ -187,21 +190,42 @@ async fn p4_who_writes_over_tls_is_said_by_the_certificate() {
     let uri = "spiffe://d/a".try_into().expect("a URI");
     let spiffe = ca.issue("whoever", vec![SanType::URI(uri)]);
     created(&mut native(&server, &ca, &spiffe).await, "gpu-1").await;
-    let known = server.store.state().connections.keys().cloned().collect::<Vec<_>>();
-    assert!(known.iter().any(|identity| **identity == *"cn:agent"), "{known:?}");
-    assert!(known.iter().any(|identity| **identity == *"uri:spiffe://d/a"), "{known:?}");
+    let known = server
+        .store
+        .state()
+        .connections
+        .keys()
+        .cloned()
+        .collect::<Vec<_>>();
+    assert!(
+        known.iter().any(|identity| **identity == *"cn:agent"),
+        "{known:?}"
+    );
+    assert!(
+        known
+            .iter()
+            .any(|identity| **identity == *"uri:spiffe://d/a"),
+        "{known:?}"
+    );
 
     let mut other = native(&server, &ca, &ca.issue("agent2", Vec::new())).await;
     let request = native::CreateGpuRequest {
         gpu: Some(native_gpu("gpu-2")),
     };
     let says = "the certificate says cn:agent2, which may only read";
-    refused(other.create_gpu(request).await, Code::PermissionDenied, says);
+    refused(
+        other.create_gpu(request).await,
+        Code::PermissionDenied,
+        says,
+    );
     other
         .list_gpus(native::ListGpusRequest::default())
         .await
         .expect("it reads");
-    assert_eq!(*server.observer.refusals.lock().expect("lock"), ["certificate"]);
+    assert_eq!(
+        *server.observer.refusals.lock().expect("lock"),
+        ["certificate"]
+    );
 }
 
 #[tokio::test]
@@ -265,14 +289,37 @@ async fn files_that_cannot_be_used_are_named_with_their_flag() {
         ..GrpcConfig::default()
     };
     let check = async |secret: &Secret, says: &[&str]| {
-        let error = bind(&config(secret)).await.expect_err("refused").to_string();
+        let error = bind(&config(secret))
+            .await
+            .expect_err("refused")
+            .to_string();
         assert!(says.iter().all(|word| error.contains(word)), "{error}");
     };
     for (cert, key, ca, says) in [
-        ("", &*good.key, &*authority, &["--tls-cert", "tls.crt", "no certificate"][..]),
-        (&good.cert, "no key", &authority, &["--tls-key", "tls.key", "no private key"]),
-        (&good.cert, &good.key, "", &["--tls-client-ca", "ca.crt", "no certificate"]),
-        (&good.cert, &other.key, &authority, &["--tls-cert", "--tls-key", "that certificate"]),
+        (
+            "",
+            &*good.key,
+            &*authority,
+            &["--tls-cert", "tls.crt", "no certificate"][..],
+        ),
+        (
+            &good.cert,
+            "no key",
+            &authority,
+            &["--tls-key", "tls.key", "no private key"],
+        ),
+        (
+            &good.cert,
+            &good.key,
+            "",
+            &["--tls-client-ca", "ca.crt", "no certificate"],
+        ),
+        (
+            &good.cert,
+            &other.key,
+            &authority,
+            &["--tls-cert", "--tls-key", "that certificate"],
+        ),
     ] {
         secret.swap(cert, key, ca);
         check(&secret, says).await;
@@ -296,5 +343,12 @@ async fn p4_plain_tcp_reaches_no_farther_and_writes_no_more_than_was_said() {
     let server = Server::start_with(|config| config.plain_tcp = PlainTcp::Write).await;
     created(&mut Native::new(server.tcp().await), "gpu-0").await;
     let state = server.store.state();
-    assert_eq!(state.connections.keys().map(|name| &**name).collect::<Vec<_>>(), ["tcp:127.0.0.1"]);
+    assert_eq!(
+        state
+            .connections
+            .keys()
+            .map(|name| &**name)
+            .collect::<Vec<_>>(),
+        ["tcp:127.0.0.1"]
+    );
 }

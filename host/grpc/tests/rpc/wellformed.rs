@@ -118,7 +118,11 @@ impl Types {
         let mut types = HashMap::new();
         for file in files.file {
             for message in file.message_type {
-                let name = format!(".{}.{}", file.package.as_deref().unwrap_or(""), message.name());
+                let name = format!(
+                    ".{}.{}",
+                    file.package.as_deref().unwrap_or(""),
+                    message.name()
+                );
                 for nested in &message.nested_type {
                     types.insert(format!("{name}.{}", nested.name()), nested.clone());
                 }

@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use device_api_core::ports::Devices;
 use device_api_core::provider::Caller;
-use device_api_proto::{Encoded, native::{self as proto, server as served}};
 use device_api_proto::native::server::provider_service_server::{ProviderService, SERVICE_NAME};
+use device_api_proto::{
+    Encoded,
+    native::{self as proto, server as served},
+};
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::context::Context;
@@ -95,9 +98,13 @@ impl<D: Devices> ProviderService for Providers<D> {
         request: Request<proto::ProviderUpdateGpuStatusRequest>,
     ) -> Result<Response<Encoded>, Status> {
         self.context
-            .write(method("UpdateGpuStatus"), request, |devices, caller, request| {
-                status::update_status(devices, self.context.bounds(), caller, request)
-            })
+            .write(
+                method("UpdateGpuStatus"),
+                request,
+                |devices, caller, request| {
+                    status::update_status(devices, self.context.bounds(), caller, request)
+                },
+            )
             .await
     }
 

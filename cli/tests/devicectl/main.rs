@@ -12,137 +12,14 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use device_api_proto::native::gpu_service_server::{GpuService, GpuServiceServer};
-use device_api_proto::native::*;
-use tokio::net::UnixListener;
-use tokio::runtime::Runtime;
-use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
-use tokio_stream::{Iter, Stream, StreamExt, iter};
-use tonic::{Request, Response, Status, async_trait};
+use device_api_proto::native::{EventType, Gpu, GpuSpec, GpuStatus, Health};
+
+use crate::daemon::{bookmark, event, start};
+
+mod daemon;
 
 /// Only a failing test waits so long.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-type Events = tokio::sync::broadcast::Sender<Result<WatchGpusResponse, Status>>;
-
-/// Serves `gpus` as of `version`. A watch at 0 begins with them; one before `oldest` is out of range.
-struct Daemon {
-    gpus: Vec<Gpu>,
-    version: i64,
-    oldest: i64,
-    events: Events,
-}
-
-type Boxed = std::pin::Pin<Box<dyn Stream<Item = Result<WatchGpusResponse, Status>> + Send>>;
-
-fn event(kind: EventType, gpu: Gpu) -> WatchGpusResponse {
-    WatchGpusResponse {
-        r#type: kind.into(),
-        gpu: Some(gpu),
-    }
-}
-
-#[async_trait]
-impl GpuService for Daemon {
-    type WatchGpusStream = Boxed;
-
-    async fn list_gpus(
-        &self,
-        _: Request<ListGpusRequest>,
-    ) -> Result<Response<ListGpusResponse>, Status> {
-        Ok(Response::new(ListGpusResponse {
-            gpus: self.gpus.clone(),
-            resource_version: self.version,
-        }))
-    }
-
-    async fn watch_gpus(
-        &self,
-        request: Request<WatchGpusRequest>,
-    ) -> Result<Response<Boxed>, Status> {
-        let from = request.into_inner().resource_version;
-        if from != 0 && !(self.oldest..=self.version).contains(&from) {
-            return Err(Status::out_of_range("list again"));
-        }
-        let now: Vec<_> = if from == 0 {
-            self.gpus.clone()
-        } else {
-            Vec::new()
-        };
-        let now: Vec<_> = now
-            .into_iter()
-            .map(|gpu| Ok(event(EventType::Added, gpu)))
-            .collect();
-        let now: Iter<_> = iter(now);
-        let then = BroadcastStream::new(self.events.subscribe()).filter_map(Result::ok);
-        Ok(Response::new(Box::pin(now.chain(then))))
-    }
-
-    async fn get_gpu(&self, _: Request<GetGpuRequest>) -> Result<Response<GetGpuResponse>, Status> {
-        Err(Status::unimplemented("not asked for"))
-    }
-    async fn create_gpu(
-        &self,
-        _: Request<CreateGpuRequest>,
-    ) -> Result<Response<CreateGpuResponse>, Status> {
-        Err(Status::unimplemented("not asked for"))
-    }
-    async fn update_gpu(&self, _: Request<UpdateGpuRequest>) -> Result<Response<Gpu>, Status> {
-        Err(Status::unimplemented("not asked for"))
-    }
-    async fn update_gpu_status(
-        &self,
-        _: Request<UpdateGpuStatusRequest>,
-    ) -> Result<Response<Gpu>, Status> {
-        Err(Status::unimplemented("not asked for"))
-    }
-    async fn delete_gpu(
-        &self,
-        _: Request<DeleteGpuRequest>,
-    ) -> Result<Response<DeleteGpuResponse>, Status> {
-        Err(Status::unimplemented("not asked for"))
-    }
-}
-
-/// One run of the daemon. Dropping it ends it and all its connections.
-struct Running {
-    events: Events,
-    _runtime: Runtime,
-}
-
-fn start(socket: &Path, gpus: &[Gpu], version: i64, oldest: i64) -> Running {
-    let _ = std::fs::remove_file(socket);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let (events, _) = tokio::sync::broadcast::channel(16);
-    let daemon = Daemon {
-        gpus: gpus.to_vec(),
-        version,
-        oldest,
-        events: events.clone(),
-    };
-    let listener = runtime
-        .block_on(async { UnixListener::bind(socket) })
-        .unwrap();
-    let server = tonic::transport::Server::builder().add_service(GpuServiceServer::new(daemon));
-    runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
-    Running {
-        events,
-        _runtime: runtime,
-    }
-}
-
-impl Running {
-    /// Sends an event once the watcher is there.
-    fn send(&self, event: WatchGpusResponse) {
-        while self.events.send(Ok(event.clone())).is_err() {
-            std::thread::yield_now();
-        }
-    }
-}
 
 fn gpu(name: &str, version: i64, health: Health) -> Gpu {
     Gpu {
@@ -192,8 +69,9 @@ struct Watching {
 }
 
 impl Watching {
-    fn start(socket: &Path) -> Self {
-        let mut command = devicectl(socket, &["watch", "-o", "json"]);
+    fn start(socket: &Path, flags: &[&str]) -> Self {
+        let args = [&["watch", "-o", "json"], flags].concat();
+        let mut command = devicectl(socket, &args);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -210,11 +88,16 @@ impl Watching {
         Self { child, lines }
     }
 
+    #[track_caller]
+    fn next_json(&self) -> serde_json::Value {
+        let line = self.lines.recv_timeout(DEADLINE).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
     /// Type, name, version and health of the next event.
     #[track_caller]
     fn next(&self) -> String {
-        let line = self.lines.recv_timeout(DEADLINE).unwrap();
-        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let event = self.next_json();
         let text = |pointer: &str| {
             event
                 .pointer(pointer)
@@ -254,7 +137,7 @@ fn w1_a_watch_resumes_where_it_was_when_the_daemon_restarts() {
         gpu("GPU-b", 2, Health::Healthy),
     );
     let first = start(&socket, &[a.clone(), b.clone()], 2, 1);
-    let watching = Watching::start(&socket);
+    let watching = Watching::start(&socket, &[]);
     assert_eq!(
         [watching.next(), watching.next()],
         ["ADDED GPU-a 1 Healthy", "ADDED GPU-b 2 Healthy"]
@@ -283,7 +166,7 @@ fn w1_a_watch_whose_version_is_forgotten_shows_what_changed_meanwhile() {
         gpu("GPU-c", 3, Health::Healthy),
     ];
     let first = start(&socket, &before, 3, 1);
-    let watching = Watching::start(&socket);
+    let watching = Watching::start(&socket, &[]);
     for name in ["GPU-a 1", "GPU-b 2", "GPU-c 3"] {
         assert_eq!(watching.next(), format!("ADDED {name} Healthy"));
     }
@@ -366,4 +249,114 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     drop(child.stdout.take());
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
     assert_eq!((status.code(), stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn w3_selectors_and_modes_are_asked_of_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("d.sock");
+    let running = start(&socket, &[gpu("GPU-a", 1, Health::Healthy)], 1, 1);
+    let selectors = [
+        "-l",
+        "zone in (a)",
+        "--field-selector",
+        "status.health=Healthy",
+    ];
+    let get = [&["list", "gpus"][..], &selectors].concat();
+    assert_eq!(answer(&socket, &get).0, Some(0));
+    let watching = Watching::start(
+        &socket,
+        &[&selectors[..], &["--exact", "--bookmarks"]].concat(),
+    );
+    assert_eq!(watching.next(), "ADDED GPU-a 1 Healthy");
+    running.send(bookmark(9));
+    let mark = watching.next_json();
+    assert_eq!(
+        (&mark["type"], &mark["resourceVersion"], mark.get("gpu")),
+        (&"BOOKMARK".into(), &"9".into(), None)
+    );
+    let asked = running.asked();
+    assert_eq!(
+        asked,
+        [
+            "list zone in (a) status.health=Healthy",
+            "watch zone in (a) status.health=Healthy exact=true"
+        ]
+    );
+    let (code, _, err) = answer(&socket, &["get", "gpus", "-l", "bad"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("label_selector: bad"), "{err}");
+}
+
+#[test]
+fn w2_an_exact_watch_ends_where_a_change_was_missed_and_another_lists_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("d.sock");
+    let first = start(&socket, &[gpu("GPU-a", 1, Health::Healthy)], 1, 1);
+    let mut watching = Watching::start(&socket, &["--exact"]);
+    assert_eq!(watching.next(), "ADDED GPU-a 1 Healthy");
+    drop(first);
+    let _second = start(&socket, &[gpu("GPU-a", 70, Health::Healthy)], 70, 70);
+    assert_eq!(watching.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn w3_a_bookmark_moves_the_place_where_a_watch_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("d.sock");
+    let a = gpu("GPU-a", 1, Health::Healthy);
+    let first = start(&socket, std::slice::from_ref(&a), 1, 1);
+    let watching = Watching::start(&socket, &["--bookmarks"]);
+    assert_eq!(watching.next(), "ADDED GPU-a 1 Healthy");
+    first.send(bookmark(50));
+    assert_eq!(watching.next_json()["resourceVersion"], "50");
+    drop(first);
+    // Version 1 is forgotten, and 50 is not: nothing is listed again.
+    let second = start(&socket, &[a], 50, 40);
+    second.send(event(
+        EventType::Modified,
+        gpu("GPU-a", 51, Health::Degraded),
+    ));
+    assert_eq!(watching.next(), "MODIFIED GPU-a 51 Degraded");
+    let said = watching.end();
+    assert!(said.contains("resuming after version 50"), "{said}");
+    assert!(!said.contains("listing again"), "{said}");
+}
+
+#[test]
+fn p1_providers_are_listed_and_forgotten_when_that_is_confirmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("d.sock");
+    let running = start(&socket, &[], 1, 1);
+    let (code, out, _) = answer(&socket, &["provider", "list"]);
+    assert_eq!(code, Some(0));
+    let rows: Vec<Vec<_>> = out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            vec!["NAME", "IDENTITY", "LEASE", "TYPES"],
+            vec!["fans", "uid:7", "25s", "FanBroken,FanSlow"],
+            vec!["uid:8", "uid:8", "none", "NVMLReady"],
+        ]
+    );
+    let (code, out, err) = answer(&socket, &["provider", "forget", "fans"]);
+    assert_eq!((code, &*out), (Some(1), ""), "nobody was there to be asked");
+    assert!(err.contains("give --yes"), "{err}");
+    let (code, _, err) = answer(&socket, &["provider", "forget", "nobody", "--yes"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("there are fans, uid:8"), "{err}");
+    assert_eq!(running.forgotten(), Vec::<String>::new());
+
+    let (code, out, _) = answer(&socket, &["provider", "forget", "fans", "--yes"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("Released types: FanBroken, FanSlow"), "{out}");
+    let forget = ["provider", "forget", "uid:8", "--yes", "-o", "json"];
+    let (code, out, _) = answer(&socket, &forget);
+    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, Some(0));
+    assert_eq!(said["releasedTypes"], serde_json::json!(["NVMLReady"]));
+    assert_eq!(running.forgotten(), ["fans", "uid:8"]);
 }

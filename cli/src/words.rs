@@ -1,0 +1,105 @@
+//! The words of the wire as people read them.
+
+use device_api_proto::native::{
+    self as wire, ConditionStatus, EventType, Gpu, Health, Polarity, Severity, owner,
+};
+
+/// A condition's status, read by its polarity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    Ok,
+    Problem,
+    Unknown,
+}
+
+impl Judgement {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Problem => "problem",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+pub(crate) fn judgement(condition: &wire::Condition) -> Judgement {
+    match (condition.polarity(), condition.status()) {
+        (Polarity::TrueIsHealthy, ConditionStatus::True)
+        | (Polarity::TrueIsProblem, ConditionStatus::False) => Judgement::Ok,
+        (Polarity::TrueIsHealthy, ConditionStatus::False)
+        | (Polarity::TrueIsProblem, ConditionStatus::True) => Judgement::Problem,
+        (Polarity::Unspecified, _)
+        | (_, ConditionStatus::Unknown | ConditionStatus::Unspecified) => Judgement::Unknown,
+    }
+}
+
+pub(crate) fn conditions(gpu: &Gpu) -> &[wire::Condition] {
+    gpu.status.as_ref().map_or(&[], |status| &status.conditions)
+}
+
+/// What is not said is not known: neither healthy nor unhealthy.
+pub(crate) fn health(gpu: &Gpu) -> &'static str {
+    match gpu
+        .status
+        .as_ref()
+        .map_or(Health::Unknown, wire::GpuStatus::health)
+    {
+        Health::Healthy => "Healthy",
+        Health::Degraded => "Degraded",
+        Health::Unhealthy => "Unhealthy",
+        Health::Unknown | Health::Unspecified => "Unknown",
+    }
+}
+
+pub(crate) fn action(gpu: &Gpu) -> &str {
+    gpu.status
+        .as_ref()
+        .map(|status| status.recommended_action.as_str())
+        .filter(|word| !word.is_empty())
+        .unwrap_or("NONE")
+}
+
+pub(crate) fn status(condition: &wire::Condition) -> &'static str {
+    match condition.status() {
+        ConditionStatus::True => "True",
+        ConditionStatus::False => "False",
+        ConditionStatus::Unknown | ConditionStatus::Unspecified => "Unknown",
+    }
+}
+
+pub(crate) fn severity(condition: &wire::Condition) -> &'static str {
+    match condition.severity() {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Fatal => "fatal",
+        Severity::Unspecified => "unspecified",
+    }
+}
+
+pub(crate) fn owner_kind(owner: &wire::Owner) -> &'static str {
+    match owner.kind() {
+        owner::Kind::Host => "host",
+        owner::Kind::Policy => "policy",
+        owner::Kind::Provider => "provider",
+        owner::Kind::Unspecified => "unspecified",
+    }
+}
+
+pub(crate) fn event_type(kind: EventType) -> &'static str {
+    match kind {
+        EventType::Added => "ADDED",
+        EventType::Modified => "MODIFIED",
+        EventType::Deleted => "DELETED",
+        EventType::Bookmark => "BOOKMARK",
+        EventType::Unspecified => "UNKNOWN",
+    }
+}
+
+/// A time off the wire; `None` where it is absent or beyond the calendar.
+pub(crate) fn timestamp(time: Option<&prost_types::Timestamp>) -> Option<jiff::Timestamp> {
+    time.and_then(|time| jiff::Timestamp::new(time.seconds, time.nanos).ok())
+}
+
+pub(crate) fn rfc3339(time: Option<&prost_types::Timestamp>) -> Option<String> {
+    timestamp(time).map(|time| time.to_string())
+}
