@@ -111,7 +111,6 @@ struct StatusView {
 }
 
 /// Number 0 of an incident or a signal is none.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_none(number: &u64) -> bool {
     *number == 0
 }

@@ -86,7 +86,7 @@ impl GpuService for Daemon {
         let request = request.into_inner();
         self.note("list", &request.label_selector, &request.field_selector, "")?;
         Ok(Response::new(ListGpusResponse {
-            gpus: self.gpus.iter().map(|gpu| Encoded::of(gpu)).collect(),
+            gpus: self.gpus.iter().map(Encoded::of).collect(),
             resource_version: self.version,
         }))
     }

@@ -145,8 +145,9 @@ pub struct Verdict {
     pub operations: usize,
     pub objects_seen: usize,
     pub changes: usize,
-    /// Reads that a fault's barrier says something about.
-    pub after_faults: usize,
+    /// Reads that would have been right with the state of before a fault, had they not begun after it
+    /// was observed: those that the barrier is for.
+    pub held: usize,
 }
 
 /// What is wrong with a history.
@@ -204,7 +205,7 @@ pub enum Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:#?}")
+        write!(f, "{self:?}")
     }
 }
 
@@ -228,7 +229,7 @@ pub fn check(history: &History) -> Result<Verdict, Violation> {
         }
     }
     store.lists(history)?;
-    verdict.after_faults = sweep(history, &store)?;
+    verdict.held = sweep(history, &store)?;
     store.fields(history)?;
     Ok(verdict)
 }
@@ -247,15 +248,15 @@ impl Answer {
     }
 }
 
-/// Gives each operation its point, in the order in which they began. Returns how many reads a fault
-/// says something about.
+/// Gives each operation its point, in the order in which they began. Returns how many reads only a
+/// fault kept from an older one.
 fn sweep(history: &History, store: &Store<'_>) -> Result<usize, Violation> {
     let mut order: Vec<&Operation> = history.operations.iter().collect();
     order.sort_by_key(|operation| operation.began);
     let mut ended: BinaryHeap<Reverse<(Time, Version)>> = BinaryHeap::new();
     let mut floor = history.start;
     let mut writes = Writes::of(history);
-    let mut after_faults = 0;
+    let mut held = 0;
     for operation in order {
         while let Some(Reverse((_, point))) = ended
             .peek()
@@ -265,8 +266,8 @@ fn sweep(history: &History, store: &Store<'_>) -> Result<usize, Violation> {
             ended.pop();
         }
         let fault = newest_fault(operation, history);
-        after_faults += usize::from(fault.is_some());
         let decided = fault.map_or(floor, |fault| fault.decided.max(floor));
+        held += usize::from(decided > floor);
         let point = match (writes.point_of(operation, decided, store), fault) {
             // Without the fault it would have been right.
             (Err(Violation::Stale { .. }), Some(fault)) if decided > floor => {
@@ -278,7 +279,7 @@ fn sweep(history: &History, store: &Store<'_>) -> Result<usize, Violation> {
         ended.push(Reverse((operation.ended, point)));
     }
     writes.are_asked_for(history)?;
-    Ok(after_faults)
+    Ok(held)
 }
 
 /// The last decision that a read must have seen, for when it began.

@@ -361,7 +361,7 @@ fn c2_a_read_after_a_fault_was_observed_and_before_its_decision_is_refused() {
     // Another object's readers don't wait, also for what is older.
     accepts(&with(operation(28, 29, Answer::Read(seen(B, 4)))));
     let held = with(operation(28, 40, Answer::Read(seen(A, 5))));
-    assert_eq!(check(&held).map(|verdict| verdict.after_faults), Ok(1));
+    assert_eq!(check(&held).map(|verdict| verdict.held), Ok(1));
 }
 
 /// A long random run of a store that does everything right, and the same with one answer made wrong.

@@ -41,6 +41,11 @@ pub(super) fn conditions(
         let (limit, max) = ("conditions-per-gpu", bounds.conditions_per_gpu);
         return Err(ApiError::Exhausted { limit, max }.into());
     }
+    bounded(
+        format!("{path}.recommended_action"),
+        &status.recommended_action,
+        REASON_BYTES_MAX,
+    )?;
     let vote = action(&status.recommended_action);
     let mut seen = BTreeSet::new();
     let mut conditions = Vec::with_capacity(status.conditions.len());
@@ -155,6 +160,22 @@ mod tests {
             Action::ContactSupport,
         );
         check("", wire("GpuMemWatch", "True"), Action::None);
+    }
+
+    #[test]
+    fn an_action_is_a_word_and_no_book() {
+        let status = proto::GpuStatus {
+            recommended_action: "A".repeat(129),
+            ..Default::default()
+        };
+        let Err(Refusal::Field(error)) = conditions(&Bounds::default(), "gpu.status", status)
+        else {
+            panic!("refused as a field")
+        };
+        assert_eq!(
+            error.to_string(),
+            "gpu.status.recommended_action: 129 bytes; at most 128"
+        );
     }
 
     #[test]

@@ -178,7 +178,13 @@ impl Types {
                 };
                 lengthy(tag, text.as_bytes(), bytes);
             }
-            Type::Int64 | Type::Int32 | Type::Uint64 | Type::Uint32 | Type::Bool => {
+            Type::Int64
+            | Type::Int32
+            | Type::Uint64
+            | Type::Uint32
+            | Type::Sint64
+            | Type::Sint32
+            | Type::Bool => {
                 encode_key(tag, WireType::Varint, bytes);
                 encode_varint(source.number().cast_unsigned(), bytes);
             }
@@ -186,7 +192,16 @@ impl Types {
                 encode_key(tag, WireType::Varint, bytes);
                 encode_varint(u64::from(source.byte() % 6), bytes);
             }
-            other => panic!("{other:?} is new to our protos: say here how it is written"),
+            Type::Double | Type::Fixed64 | Type::Sfixed64 => {
+                encode_key(tag, WireType::SixtyFourBit, bytes);
+                bytes.extend(source.number().to_le_bytes());
+            }
+            Type::Float | Type::Fixed32 | Type::Sfixed32 => {
+                encode_key(tag, WireType::ThirtyTwoBit, bytes);
+                bytes.extend([(); 4].map(|()| source.byte()));
+            }
+            // Of proto2.
+            Type::Group => {}
         }
     }
 }

@@ -359,7 +359,7 @@ fn real_bits(change: &Change) -> Vec<u64> {
         .flat_map(|signal| &signal.attrs)
         .filter_map(|attr| match attr.value {
             Value::Real(real) => Some(real.to_bits()),
-            _ => None,
+            Value::Flag(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) => None,
         })
         .collect()
 }

@@ -32,6 +32,7 @@ fn c6_64_writers_that_each_wait_share_their_commits() {
                 fixture.store.append(batch(last, vec![change]));
                 step.wait();
                 assert_eq!(synced(&fixture.store), Ok(()));
+                step.wait();
             }
             (writer, last)
         })
@@ -42,6 +43,7 @@ fn c6_64_writers_that_each_wait_share_their_commits() {
         step.wait();
         step.wait();
         disk.set(Mood::Well);
+        step.wait();
     }
     let written: Vec<_> = writers
         .into_iter()

@@ -11,8 +11,8 @@ use device_api_core::ports::StateLog;
 use crate::common::{Dice, batch, object, open, version_of};
 
 /// Kills in the ordinary test, and in the long one (`--ignored`).
-const KILLS: u64 = 30;
-const KILLS_LONG: u64 = 1000;
+const KILLS: u64 = 200;
+const KILLS_LONG: u64 = 5000;
 
 const DIRECTORY: &str = "DEVICE_API_STORE_TEST_KILL";
 const NAMES: u64 = 16;
@@ -25,7 +25,7 @@ fn c5_c6_kill_9_loses_nothing_acknowledged_and_repeats_no_version() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes a minute"]
 fn c5_c6_kill_9_many_times() {
     kill(KILLS_LONG);
 }

@@ -1,0 +1,110 @@
+//! The documents say what is so: tests that docs/consistency.md names exist, and run; links lead somewhere.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+fn root() -> Result<PathBuf> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(tests.parent().context("no parent")?.to_owned())
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Of each number the tests that stand for it, as (file, test): lines `- FILE: TEST, TEST`, which may go on.
+fn cited(text: &str) -> Result<BTreeMap<String, Vec<(String, String)>>> {
+    let mut cited: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    let (mut number, mut file) = (String::new(), String::new());
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            number = heading.split(' ').next().unwrap_or_default().to_owned();
+            cited.entry(number.clone()).or_default();
+            file.clear();
+            continue;
+        }
+        let mut words = quoted(line).into_iter();
+        if line.starts_with("- `") {
+            file = words.next().context("no file")?.to_owned();
+        } else if !line.starts_with("  `") {
+            file.clear();
+        }
+        if !file.is_empty() {
+            let tests = words.map(|test| (file.clone(), test.to_owned()));
+            cited.entry(number.clone()).or_default().extend(tests);
+        }
+    }
+    Ok(cited)
+}
+
+/// Whether a source has a test of that name: the function, with an attribute that makes it one before it.
+fn has_test(source: &str, name: &str) -> bool {
+    let lines: Vec<_> = source.lines().map(str::trim).collect();
+    let function = format!("fn {name}(");
+    lines.iter().enumerate().any(|(at, line)| {
+        line.contains(&function)
+            && lines[..at]
+                .iter()
+                .rev()
+                .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
+                .any(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
+    })
+}
+
+#[test]
+fn every_line_of_consistency_has_tests_and_each_exists() -> Result<()> {
+    let root = root()?;
+    let cited = cited(&fs::read_to_string(root.join("docs/consistency.md"))?)?;
+    let numbers = (1..=8).map(|n| format!("C{n}"));
+    for number in numbers.chain((1..=4).map(|n| format!("W{n}"))) {
+        let tests = cited.get(&number).with_context(|| format!("no {number}"))?;
+        ensure!(!tests.is_empty(), "{number}: no test");
+        for (file, test) in tests {
+            let source = fs::read_to_string(root.join(file))
+                .with_context(|| format!("{number}: no {file}"))?;
+            ensure!(
+                has_test(&source, test),
+                "{number}: no test {test} in {file}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_test_without_its_attribute_is_none() {
+    assert!(has_test("#[test]\nfn a_b() {", "a_b"));
+    assert!(has_test(
+        "#[tokio::test]\n#[ignore]\nasync fn a_b() {",
+        "a_b"
+    ));
+    assert!(!has_test("#[test]\nfn a() {}\n\nfn a_b() {", "a_b"));
+    assert!(!has_test("#[test]\nfn a_bc() {", "a_b"));
+}
+
+/// Links from one document to another, or to a file of ours.
+#[test]
+fn links_of_the_documents_lead_to_files() -> Result<()> {
+    let root = root()?;
+    let mut documents = vec![root.join("README.md"), root.join("examples/README.md")];
+    for entry in fs::read_dir(root.join("docs"))? {
+        documents.push(entry?.path());
+    }
+    for document in documents.iter().filter(|path| path.is_file()) {
+        let text = fs::read_to_string(document)?;
+        let folder = document.parent().context("no folder")?;
+        for link in text.split("](").skip(1) {
+            let target = link.split([')', '#', ' ']).next().unwrap_or_default();
+            ensure!(
+                target.is_empty() || target.contains("://") || folder.join(target).exists(),
+                "{}: no {target}",
+                document.display()
+            );
+        }
+    }
+    Ok(())
+}
