@@ -47,6 +47,10 @@ pub(crate) struct Restored {
     pub(crate) changes: Vec<Change>,
 }
 
+/// Memories in `start` are on this boot's clock already ([`DeviceMemory::after_reboot`]); they are the
+/// pipeline's, and pass through here to be durable with the rest.
+///
+/// [`DeviceMemory::after_reboot`]: device_api_core::durable::DeviceMemory::after_reboot
 pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn Clock) -> Restored {
     // One version of its own for the start: what an earlier run may have shown under `base` and lost
     // is never taken for what is here.
@@ -67,6 +71,7 @@ pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn 
         mut objects,
         claims,
         leases,
+        memories,
         ..
     } = snapshot;
     let rebooted = written_in != *boot;
@@ -94,12 +99,15 @@ pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn 
         changes.push(Change::Object(object_record(&event.gpu)));
         hub.keep(vec![event]);
     }
-    let gone = if rebooted { leases.clone() } else { Vec::new() };
-    changes.extend(
-        gone.into_iter()
-            .map(|lease| Change::LeaseGone(lease.provider)),
-    );
-    let leases = if rebooted { Vec::new() } else { leases };
+    let mut leases = leases;
+    if rebooted {
+        // From the first write on, what is durable is of this boot: all that runs on boot time goes
+        // with it.
+        let gone = leases.drain(..);
+        changes.extend(gone.map(|lease| Change::LeaseGone(lease.provider)));
+        let adjusted = memories.into_iter();
+        changes.extend(adjusted.map(|(uuid, memory)| Change::Memory(uuid, memory)));
+    }
     Restored {
         state,
         hub,

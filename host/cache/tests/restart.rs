@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use device_api_cache::{Cache, Config, Unobserved};
 use device_api_core::action::Action;
-use device_api_core::clock::{BootId, ManualClock, WallTime};
+use device_api_core::clock::{BootId, BootTime, ManualClock, WallTime};
 use device_api_core::condition::{self, Condition, Owner, Polarity, Status};
 use device_api_core::device::DeviceInfo;
-use device_api_core::durable::{Batch, Change, NotDurable, Snapshot, Start};
+use device_api_core::durable::{Batch, Change, DeviceMemory, NotDurable, Snapshot, Start};
 use device_api_core::error::ApiError;
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Health;
@@ -517,4 +517,36 @@ async fn p1_types_stay_their_owners_over_a_restart_until_the_provider_is_forgott
         .await
         .unwrap();
     assert!(after.cache.forget_provider("agent").await.is_err());
+}
+
+#[tokio::test]
+async fn c8_the_first_write_after_a_reboot_carries_all_that_runs_on_boot_time() {
+    let before = first_run();
+    before.register(0);
+    let registration = Registration {
+        provider: "agent".into(),
+        identity: "uid:7".into(),
+        duration: Duration::from_secs(10),
+    };
+    before.cache.register_provider(registration).await.unwrap();
+    let quiet = |due| DeviceMemory {
+        quiet: vec![("Bad".into(), BootTime { ns: due })],
+        ..DeviceMemory::default()
+    };
+    let key = format!("m {}", uuid(0));
+    before
+        .disk
+        .kept
+        .lock()
+        .unwrap()
+        .insert(key.clone(), Change::Memory(uuid(0), quiet(900)));
+
+    let mut start = before.disk.start(1_000, "another");
+    for (_, memory) in &mut start.snapshot.as_mut().unwrap().memories {
+        *memory = std::mem::take(memory).after_reboot(BootTime { ns: 600 }, BootTime { ns: 50 });
+    }
+    let after = run(start, before.disk, before.clock);
+    let kept = after.disk.kept.lock().unwrap();
+    assert_eq!(kept.get(&key), Some(&Change::Memory(uuid(0), quiet(350))));
+    assert!(!kept.contains_key("l agent"), "a lease of another boot");
 }

@@ -43,6 +43,31 @@ pub struct DeviceMemory {
     pub quiet: Vec<(Arc<str>, BootTime)>,
 }
 
+impl DeviceMemory {
+    /// What is left of it once the machine was booted again (design C7, C8): faults that a reset ends
+    /// are over, and what was left of a timer `at` the last write is left `now`.
+    #[must_use]
+    pub fn after_reboot(self, at: BootTime, now: BootTime) -> Self {
+        let due = |due: BootTime| now.after(due.since(at));
+        let wake = |wake: WakeMemory| WakeMemory {
+            due: due(wake.due),
+            ..wake
+        };
+        let policy = |policy: PolicyMemory| PolicyMemory {
+            wakes: policy.wakes.into_iter().map(wake).collect(),
+            failed: Vec::new(),
+            ..policy
+        };
+        let quiet = self.quiet.into_iter();
+        Self {
+            policies: self.policies.into_iter().map(policy).collect(),
+            floors: Vec::new(),
+            assumed: Vec::new(),
+            quiet: quiet.map(|(type_, quiet)| (type_, due(quiet))).collect(),
+        }
+    }
+}
+
 /// What one policy left behind for a device (design H3).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyMemory {

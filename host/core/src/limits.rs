@@ -50,7 +50,7 @@ impl Default for Bounds {
             condition_types: 1024,
             barrier_wait: Duration::from_millis(50),
             request_time: Duration::from_secs(30),
-            history_events: 4096,
+            history_events: 2048,
             exact_events: 1024,
             bookmark_interval: Duration::from_secs(30),
             watches: 4096,

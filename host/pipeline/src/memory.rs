@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use device_api_core::clock::BootTime;
 use device_api_core::condition::Condition;
 use device_api_core::durable::{DeviceMemory, PolicyMemory, WakeMemory};
 use device_api_core::ids::{DeviceUuid, IncidentId};
@@ -20,16 +19,8 @@ use crate::timers::Key;
 /// Until policies are asked again, after a restart, about what they did not judge before it.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
-/// What an earlier run left behind.
-#[derive(Clone, Debug, Default)]
-pub struct Memories {
-    pub devices: Vec<(DeviceUuid, DeviceMemory)>,
-    /// When, in its own boot, it was last written.
-    pub at: BootTime,
-    /// The machine was booted since: faults that a reset ends are over, and its timers run on another
-    /// clock.
-    pub rebooted: bool,
-}
+/// What an earlier run left behind, by device, on the clock of this boot.
+pub type Memories = Vec<(DeviceUuid, DeviceMemory)>;
 
 impl Shared {
     pub(crate) fn memory_of(&self, state: &mut State, uuid: &DeviceUuid) -> DeviceMemory {
@@ -96,29 +87,17 @@ impl Shared {
     /// Takes up what an earlier run left behind.
     pub(crate) fn restore(&self, memories: Memories) {
         let state = &mut *self.lock();
-        let now = self.clock.boot();
-        let Memories {
-            devices,
-            at,
-            rebooted,
-        } = memories;
-        // What was left of a timer when the machine went down is still left.
-        let due = |due: BootTime| if rebooted { now.after(due.since(at)) } else { due };
-        for (uuid, memory) in devices {
-            for (condition, quiet) in &memory.quiet {
+        for (uuid, memory) in memories {
+            for (condition, due) in &memory.quiet {
                 let (uuid, condition) = (uuid.clone(), condition.to_string());
-                state
-                    .timers
-                    .set(Key::Quiet { uuid, condition }, due(*quiet));
+                state.timers.set(Key::Quiet { uuid, condition }, *due);
             }
             let used = self.cache.conditions(&uuid);
             let used = used.iter().filter_map(|c: &Condition| c.incident).max();
             state.incidents.go_on_after(used.unwrap_or_default());
-            if !rebooted {
-                self.restore_faults(state, &uuid, &memory);
-            }
+            self.restore_faults(state, &uuid, &memory);
             for policy in memory.policies {
-                self.restore_policy(state, &uuid, policy, rebooted, due);
+                self.restore_policy(state, &uuid, policy);
             }
         }
     }
@@ -164,8 +143,6 @@ impl Shared {
         state: &mut State,
         uuid: &DeviceUuid,
         memory: PolicyMemory,
-        rebooted: bool,
-        due: impl Fn(BootTime) -> BootTime,
     ) {
         let infos = self.infos();
         let found = infos
@@ -185,17 +162,16 @@ impl Shared {
                 policy: at,
                 name: wake.name,
             };
-            state.timers.set(key, due(wake.due));
+            state.timers.set(key, wake.due);
         }
         let lane = self.lane(state, uuid);
         if let Some(slot) = lane.slots.get_mut(at) {
             slot.state = memory.state;
         }
-        let failed = if rebooted { Vec::new() } else { memory.failed };
-        for signal in &failed {
+        for signal in &memory.failed {
             lane.keep_failed(at, signal);
         }
-        if !failed.is_empty() {
+        if !memory.failed.is_empty() {
             self.ask_again(state, uuid, at);
         }
     }

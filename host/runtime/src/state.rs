@@ -53,7 +53,7 @@ pub(crate) fn open(
                 cache: Arc::new(Cache::in_memory(cached, clock, metrics)),
                 store: None,
                 boot,
-                memories: Memories::default(),
+                memories: Memories::new(),
                 log: None,
             });
         }
@@ -63,19 +63,22 @@ pub(crate) fn open(
         .context("cannot open the store; --store=memory does without one")?;
     let store = Arc::new(store);
     tell(&store, &config.store, readiness);
-    let (mut memories, mut log) = (Memories::default(), None);
+    let (mut memories, mut log) = (Memories::new(), None);
     if let Some(snapshot) = &mut start.snapshot {
+        let rebooted = snapshot.boot != boot;
         tracing::info!(
             gpus = snapshot.objects.len(),
             version = snapshot.version.0,
-            rebooted = snapshot.boot != boot,
+            rebooted,
             "going on from the store"
         );
-        memories = Memories {
-            devices: std::mem::take(&mut snapshot.memories),
-            at: snapshot.at,
-            rebooted: snapshot.boot != boot,
-        };
+        if rebooted {
+            let now = clock.boot();
+            for (_, memory) in &mut snapshot.memories {
+                *memory = std::mem::take(memory).after_reboot(snapshot.at, now);
+            }
+        }
+        memories.clone_from(&snapshot.memories);
         log = snapshot.log.take();
     }
     let cache = Cache::durable(cached, start, store.clone(), &boot, clock, metrics);

@@ -318,6 +318,32 @@ async fn python_consumer_resumes_after_a_restart_and_lists_again_on_expiry() -> 
     check_consumer(python.script("consumer.py"), native_says).await
 }
 
+/// As many events as were asked for, and then a good end.
+async fn check_end(mut command: Command) -> Result<()> {
+    let node = Node::start()?;
+    settled(&node, false).await?;
+    command.args(["--events", "1"]);
+    let mut example = Example::start(command, &node)?;
+    example.until_starts_with("WATCH after=")?;
+    node.sim()?.xid(BROKEN, &[79])?;
+    example.until_starts_with("MODIFIED ")?;
+    let ended = example.child.wait()?;
+    ensure!(ended.success(), "{ended}: {:?}", example.seen);
+    Ok(())
+}
+
+#[tokio::test]
+async fn consumers_end_after_the_events_asked_for() -> Result<()> {
+    check_end(Command::new(binary("example-consumer")?)).await?;
+    if let Some(go) = toolchains::go("examples/go")? {
+        check_end(Command::new(go.join("consumer"))).await?;
+    }
+    if let Some(python) = toolchains::python()? {
+        check_end(python.script("consumer.py")).await?;
+    }
+    Ok(())
+}
+
 /// client-go's own informer, as NVSentinel's clients set it up, with the setting that they need.
 #[tokio::test]
 async fn go_informer_of_kubernetes_0_35_syncs_with_watch_list_off() -> Result<()> {

@@ -226,7 +226,7 @@ impl Rig {
     pub(crate) fn with(policies: &[Arc<Scripted>], drills: Drills) -> Self {
         let (cache, clock) = (Arc::new(Cache::default()), Arc::new(ManualClock::default()));
         clock.advance(Duration::from_secs(1000));
-        let rig = Self::on(cache, clock, policies, drills, Memories::default());
+        let rig = Self::on(cache, clock, policies, drills, Memories::new());
         rig.cache
             .upsert_device(DeviceInfo {
                 pci: Some("0000:1b:00.0".parse().unwrap()),
@@ -273,14 +273,13 @@ impl Rig {
             ..
         } = self;
         drop(pipeline);
-        let devices = cache.memories.lock().unwrap().clone();
-        let memories = Memories {
-            devices: devices.into_iter().collect(),
-            at: clock.boot(),
-            rebooted,
-        };
+        let mut memories: Memories = cache.memories.lock().unwrap().clone().into_iter().collect();
         if rebooted {
+            let at = clock.boot();
             clock.advance(Duration::from_secs(500));
+            for (_, memory) in &mut memories {
+                *memory = std::mem::take(memory).after_reboot(at, clock.boot());
+            }
         }
         Self::on(cache, clock, policies, Drills::Report, memories)
     }
