@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::dialect::Dialect;
-use crate::lane::{Contest, Dirs, Lane, OURS};
+use crate::lane::{Contest, Dirs, Lane};
 use crate::plan::{NODE_GPUS, Plan};
 use crate::process::{Daemon, Store};
 use crate::report::{Report, Section};
@@ -78,7 +78,9 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     } else {
         Plan::full()
     };
-    let daemon = Daemon::at(&args.daemon)?;
+    let daemon = Daemon {
+        executable: args.daemon.clone(),
+    };
     let sockets = tempfile::Builder::new()
         .prefix("dapi-bench")
         .tempdir()
@@ -121,14 +123,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 async fn watches_native(daemon: &Daemon, dirs: &Dirs, plan: &Plan) -> Result<Section> {
     let mut contest = Contest::native(daemon, dirs, "watches")?;
     contest.fill(NODE_GPUS).await?;
-    let mut durable = None;
-    if daemon.has_stores {
-        let store = Store::Durable;
-        let mut lane = Lane::ours("durable", Dialect::Native, daemon, store, dirs, "watched")?;
-        lane.fill(NODE_GPUS).await?;
-        durable = Some(lane);
-    }
-    let lanes: Vec<&Lane> = contest.lanes().chain(&durable).collect();
+    let (dialect, store) = (Dialect::Native, Store::Durable);
+    let mut durable = Lane::ours("durable", dialect, daemon, store, dirs, "watched")?;
+    durable.fill(NODE_GPUS).await?;
+    let lanes: Vec<&Lane> = contest.lanes().chain([&durable]).collect();
     watches::measure(&lanes, plan, "watches").await
 }
 
@@ -157,15 +155,8 @@ async fn stores(
 ) -> Result<Vec<Section>> {
     let dialect = Dialect::Native;
     let mut sections = Vec::new();
-    let name = if daemon.has_stores { "memory" } else { OURS };
-    let mut memory = Lane::ours(name, dialect, daemon, Store::Memory, dirs, "memory")?;
+    let mut memory = Lane::ours("memory", dialect, daemon, Store::Memory, dirs, "memory")?;
     memory.fill(NODE_GPUS).await?;
-    if !daemon.has_stores {
-        if wanted(Part::Beside) {
-            sections.push(beside::measure(&[&memory], plan).await?);
-        }
-        return Ok(sections);
-    }
     let mut durable = Lane::ours("durable", dialect, daemon, Store::Durable, dirs, "durable")?;
     durable.fill(NODE_GPUS).await?;
     if wanted(Part::Beside) {

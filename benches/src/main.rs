@@ -28,7 +28,9 @@ mod writes;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures device-api-server from outside.
 #[derive(Debug, Parser)]
@@ -66,8 +68,21 @@ fn run(command: &Command) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         match command {
-            Command::Api(args) => api::run(args).await,
+            // Dropped when asked to end, and with it the servers that were started.
+            Command::Api(args) => tokio::select! {
+                done = api::run(args) => done,
+                asked = asked_to_end() => bail!("ended by {}", asked?),
+            },
             Command::Bare { socket } => bare::serve(socket).await,
         }
+    })
+}
+
+async fn asked_to_end() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
     })
 }

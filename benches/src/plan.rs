@@ -31,7 +31,7 @@ pub(crate) struct Plan {
 pub(crate) const NODE_GPUS: usize = 8;
 
 impl Plan {
-    /// About six minutes.
+    /// About four minutes.
     pub(crate) fn full() -> Self {
         Self {
             rounds: 21,
@@ -52,7 +52,7 @@ impl Plan {
     pub(crate) fn quick() -> Self {
         Self {
             rounds: 3,
-            round: Duration::from_millis(15),
+            round: Duration::from_millis(10),
             gpus: vec![2, 16],
             readers: vec![1, 4],
             writers: vec![1, 4],
@@ -61,7 +61,7 @@ impl Plan {
             connections: 20,
             streams: 20,
             memory_runs: 1,
-            starts: 2,
+            starts: 1,
         }
     }
 }

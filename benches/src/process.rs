@@ -1,7 +1,7 @@
 //! Servers as processes: started, waited for, killed; what they take of memory and processor time.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -50,7 +50,7 @@ impl Process {
                 }
             }
             // Drained, so that a talkative server never waits for us.
-            let _until_it_ends = lines.read_to_end(&mut Vec::new());
+            let _until_it_ends = io::copy(&mut lines, &mut io::sink());
         });
         let mut process = Self {
             child,
@@ -94,12 +94,10 @@ pub(crate) fn bare(socket: &Path) -> Result<Process> {
     Process::start(command, bare::LISTENING)
 }
 
-/// The daemon's executable and where it may keep state.
+/// The daemon's executable.
 #[derive(Clone, Debug)]
 pub(crate) struct Daemon {
-    executable: PathBuf,
-    /// Whether this build knows `--store`.
-    pub(crate) has_stores: bool,
+    pub(crate) executable: PathBuf,
 }
 
 /// Where the daemon keeps what it is told.
@@ -110,20 +108,6 @@ pub(crate) enum Store {
 }
 
 impl Daemon {
-    /// # Errors
-    /// It does not run.
-    pub(crate) fn at(executable: &Path) -> Result<Self> {
-        let help = Command::new(executable)
-            .arg("--help")
-            .output()
-            .with_context(|| format!("cannot run {}", executable.display()))?;
-        let has_stores = String::from_utf8_lossy(&help.stdout).contains("--store");
-        Ok(Self {
-            executable: executable.to_owned(),
-            has_stores,
-        })
-    }
-
     /// Starts it without NVML, with its bundled policies, and waits until it is ready.
     ///
     /// # Errors
@@ -145,15 +129,12 @@ impl Daemon {
                 "--enable-nvml-provider=false",
             ])
             .env_remove("RUST_LOG");
-        if self.has_stores {
-            fs::create_dir_all(state)
-                .with_context(|| format!("cannot create {}", state.display()))?;
-            command.arg(match store {
-                Store::Memory => "--store=memory",
-                Store::Durable => "--store=durable",
-            });
-            command.arg(format!("--state-dir={}", state.display()));
-        }
+        fs::create_dir_all(state).with_context(|| format!("cannot create {}", state.display()))?;
+        command.arg(match store {
+            Store::Memory => "--store=memory",
+            Store::Durable => "--store=durable",
+        });
+        command.arg(format!("--state-dir={}", state.display()));
         Process::start(command, STARTED)
     }
 }

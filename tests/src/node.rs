@@ -194,8 +194,17 @@ impl Node {
     /// # Errors
     /// As [`Builder::start`].
     pub fn start_again(&mut self) -> Result<()> {
-        self.daemon = Daemon::spawn(repeat(&self.command))?;
+        self.spawn_again()?;
         self.daemon.wait_for(&["started"])?;
+        Ok(())
+    }
+
+    /// As [`Self::start_again`], without waiting.
+    ///
+    /// # Errors
+    /// It can't be run.
+    pub fn spawn_again(&mut self) -> Result<()> {
+        self.daemon = Daemon::spawn(repeat(&self.command))?;
         Ok(())
     }
 

@@ -43,16 +43,16 @@ fn cited(text: &str) -> Result<BTreeMap<String, Vec<(String, String)>>> {
 
 /// Whether a source has a test of that name: the function, with an attribute that makes it one before it.
 fn has_test(source: &str, name: &str) -> bool {
-    let lines: Vec<_> = source.lines().map(str::trim).collect();
     let function = format!("fn {name}(");
-    lines.iter().enumerate().any(|(at, line)| {
-        line.contains(&function)
-            && lines[..at]
-                .iter()
-                .rev()
-                .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
-                .any(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
-    })
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if is_test && line.contains(&function) {
+            return true;
+        }
+        let is_above = line.starts_with("#[") || line.starts_with("//");
+        is_test = (is_test && is_above) || line == "#[test]" || line.starts_with("#[tokio::test");
+    }
+    false
 }
 
 #[test]

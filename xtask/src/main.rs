@@ -11,6 +11,7 @@ mod exit;
 mod lint;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -38,6 +39,7 @@ enum Command {
     Demo(demo::Args),
     Lint(lint::Args),
     Bench(bench::Args),
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Lint(args) => lint::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
+        Command::Soak(args) => soak::run(&workspace, args),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use device_api_cache::{Cache, Config, Unobserved, Watcher};
 use device_api_core::action::Action;
-use device_api_core::clock::{ManualClock, WallTime};
+use device_api_core::clock::{BootTime, Clock, ManualClock, WallTime};
 use device_api_core::condition::{self, Condition, Owner, Polarity, Status};
 use device_api_core::device::DeviceInfo;
 use device_api_core::error::ApiError;
@@ -767,4 +767,46 @@ async fn c2_create_answers_an_existing_gpu_behind_its_own_barrier() {
     rig.judge(0, Judgement::Problem);
     rig.store.settle(&uuid(0), SignalSeq(1));
     assert_eq!(create.await.unwrap(), Health::Unhealthy);
+}
+
+/// Boot time goes on; wall time is whatever somebody has set.
+#[derive(Debug, Default)]
+struct Jumpy {
+    boot: ManualClock,
+    wall: Mutex<WallTime>,
+}
+
+impl Clock for Jumpy {
+    fn wall(&self) -> WallTime {
+        *self.wall.lock().unwrap()
+    }
+
+    fn boot(&self) -> BootTime {
+        self.boot.boot()
+    }
+}
+
+#[tokio::test]
+async fn c8_a_jump_of_the_wall_clock_moves_no_lease_and_no_version_back() {
+    let clock = Arc::new(Jumpy::default());
+    *clock.wall.lock().unwrap() = WallTime::from_ms(1_800_000_000_000);
+    let store = Cache::in_memory(Config::default(), clock.clone(), Arc::new(Unobserved));
+    let wanted = Registration {
+        provider: "agent".into(),
+        identity: "uid:7".into(),
+        duration: Duration::from_secs(10),
+    };
+    let lease = store.register_provider(wanted).await.unwrap();
+    let mut before = store.list(&Selection::all()).await.version;
+    for (n, unix_ms) in [(0, 0), (1, 4_000_000_000_000), (2, 1)] {
+        *clock.wall.lock().unwrap() = WallTime::from_ms(unix_ms);
+        assert!(store.expire_leases().is_empty());
+        store.upsert_device(DeviceInfo::bare(uuid(n))).unwrap();
+        let after = store.list(&Selection::all()).await.version;
+        assert_eq!(after.0, before.0 + 1);
+        before = after;
+    }
+    store.heartbeat(&lease.id).await.unwrap();
+    clock.boot.advance(Duration::from_secs(10));
+    assert_eq!(store.expire_leases(), ["agent".into()]);
 }

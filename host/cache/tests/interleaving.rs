@@ -17,6 +17,12 @@
 //! `DEVICE_API_SOAK=N` tries N times as many; `DEVICE_API_SEED=N` repeats a run. A failure prints a
 //! schedule, which `shuttle::replay` repeats alone.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 // The stand-ins below take the names that gate.rs and barrier.rs use.
 extern crate self as parking_lot;
 extern crate self as tokio;

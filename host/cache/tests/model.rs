@@ -10,6 +10,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::panic,
     reason = "helpers of tests: a panic is a failed test"
 )]
@@ -56,25 +57,77 @@ enum From {
     Lost,
 }
 
+/// What a client writes.
 #[derive(Clone, Debug)]
-enum Step {
-    Upsert { device: u8, info: u8 },
-    Judge { device: u8, type_: u8, state: Judgement, reason: bool },
-    Create { name: u8, device: u8, exclusive: bool },
-    Delete { name: u8, expected: Expected },
+enum Call {
+    Create {
+        name: u8,
+        device: u8,
+        exclusive: bool,
+    },
+    Delete {
+        name: u8,
+        expected: Expected,
+    },
     /// One condition, strictly (native).
-    Condition { provider: u8, name: u8, type_: u8, state: Judgement, reason: bool },
+    Condition {
+        provider: u8,
+        name: u8,
+        type_: u8,
+        state: Judgement,
+        reason: bool,
+    },
     /// Several, leniently (upstream).
-    Status { provider: u8, connection: u8, name: u8, expected: Expected, types: Vec<(u8, Judgement)> },
+    Status {
+        provider: u8,
+        connection: u8,
+        name: u8,
+        expected: Expected,
+        types: Vec<(u8, Judgement)>,
+    },
+}
+
+/// What keeps a provider known, and what ends it.
+#[derive(Clone, Debug)]
+enum Term {
     Register { provider: u8, seconds: u64 },
     Heartbeat { provider: u8 },
     Pass { seconds: u64 },
     Forget { provider: u8 },
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Upsert {
+        device: u8,
+        info: u8,
+    },
+    Judge {
+        device: u8,
+        type_: u8,
+        state: Judgement,
+        reason: bool,
+    },
+    Call(Call),
+    Term(Term),
     /// A signal is observed, read under, and decided, or not in time.
-    Signal { device: u8, state: Judgement, in_time: bool },
-    Watch { from: From, selection: u8, exact: bool },
-    Next { watch: usize },
-    Restart { rebooted: bool, gap: u64 },
+    Signal {
+        device: u8,
+        state: Judgement,
+        in_time: bool,
+    },
+    Watch {
+        from: From,
+        selection: u8,
+        exact: bool,
+    },
+    Next {
+        watch: usize,
+    },
+    Restart {
+        rebooted: bool,
+        gap: u64,
+    },
 }
 
 fn judgement() -> impl Strategy<Value = Judgement> {
@@ -112,19 +165,19 @@ fn written() -> impl Strategy<Value = Step> {
         4 => (device(), 0..rig::HOST_TYPES, judgement(), any::<bool>()).prop_map(
             |(device, type_, state, reason)| Step::Judge { device, type_, state, reason }),
         3 => (name(), device(), any::<bool>()).prop_map(
-            |(name, device, exclusive)| Step::Create { name, device, exclusive }),
-        2 => (name(), expected()).prop_map(|(name, expected)| Step::Delete { name, expected }),
+            |(name, device, exclusive)| Call::Create { name, device, exclusive }),
+        2 => (name(), expected()).prop_map(|(name, expected)| Call::Delete { name, expected }),
         5 => (provider(), name(), type_(), judgement(), any::<bool>()).prop_map(
             |(provider, name, type_, state, reason)|
-                Step::Condition { provider, name, type_, state, reason }),
+                Call::Condition { provider, name, type_, state, reason }),
         4 => (provider(), 0..2_u8, name(), expected(), types).prop_map(
             |(provider, connection, name, expected, types)|
-                Step::Status { provider, connection, name, expected, types }),
+                Call::Status { provider, connection, name, expected, types }),
         1 => (provider(), 1..60_u64).prop_map(
-            |(provider, seconds)| Step::Register { provider, seconds }),
-        1 => provider().prop_map(|provider| Step::Heartbeat { provider }),
-        1 => (1..40_u64).prop_map(|seconds| Step::Pass { seconds }),
-        1 => provider().prop_map(|provider| Step::Forget { provider }),
+            |(provider, seconds)| Term::Register { provider, seconds }),
+        1 => provider().prop_map(|provider| Term::Heartbeat { provider }),
+        1 => (1..40_u64).prop_map(|seconds| Term::Pass { seconds }),
+        1 => provider().prop_map(|provider| Term::Forget { provider }),
     ]
 }
 

@@ -96,7 +96,7 @@ pub(crate) fn go(module: &str) -> Result<Option<PathBuf>> {
     // A slash at its end says that it is a folder.
     out.push("/");
     succeed(
-        go().args(["build", "-trimpath", "-o"])
+        go().args(["build", "-trimpath", "-buildvcs=false", "-o"])
             .arg(out)
             .arg("./..."),
     )?;

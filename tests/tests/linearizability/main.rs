@@ -90,7 +90,11 @@ async fn operations(node: &Node, round: &Round) -> Result<Vec<Operation>> {
     }
     for n in 0..UPSTREAM_READERS {
         let stream = NATIVE_READERS + n;
-        tasks.spawn(readers::upstream(node.upstream().await?, round.clone(), stream));
+        tasks.spawn(readers::upstream(
+            node.upstream().await?,
+            round.clone(),
+            stream,
+        ));
     }
     tasks.spawn(writers::native(node.native().await?, round.clone(), 0));
     tasks.spawn(writers::native(node.native().await?, round.clone(), 1));
@@ -119,8 +123,16 @@ async fn round(seed: u64) -> Result<Verdict> {
     let witness = witness::start(node.native().await?, round.names.clone()).await?;
     let witness = tokio::spawn(witness.until(told.clone()));
     let mut followers = JoinSet::new();
-    followers.spawn(witness::follow_native(node.native().await?, round.names.clone(), told.clone()));
-    followers.spawn(witness::follow_upstream(node.upstream().await?, round.names.clone(), told));
+    followers.spawn(witness::follow_native(
+        node.native().await?,
+        round.names.clone(),
+        told.clone(),
+    ));
+    followers.spawn(witness::follow_upstream(
+        node.upstream().await?,
+        round.names.clone(),
+        told,
+    ));
 
     let operations = operations(&node, &round).await?;
     let end = node.native().await?.list().await?;
@@ -133,14 +145,18 @@ async fn round(seed: u64) -> Result<Verdict> {
         follower??;
     }
     let told = witness.await??;
-    ensure!(told.faults.len() == usize::try_from(GPUS)?, "{:?}", told.faults);
-    let history = History {
-        operations,
-        ..told
-    };
+    ensure!(
+        told.faults.len() == usize::try_from(GPUS)?,
+        "{:?}",
+        told.faults
+    );
+    let history = History { operations, ..told };
     let verdict = linear::check(&history).context("the history is not linearizable")?;
     ensure!(verdict.operations >= OPERATIONS, "{verdict:?}");
-    ensure!(verdict.held > 0, "no read came between a fault and its decision: {verdict:?}");
+    ensure!(
+        verdict.held > 0,
+        "no read came between a fault and its decision: {verdict:?}"
+    );
     Ok(verdict)
 }
 

@@ -88,7 +88,10 @@ impl Witness {
     pub(crate) async fn until(mut self, mut end: Told) -> Result<History> {
         let mut version = self.history.start;
         loop {
-            if (*end.borrow_and_update()).as_ref().is_some_and(|end| version >= end.version) {
+            if (*end.borrow_and_update())
+                .as_ref()
+                .is_some_and(|end| version >= end.version)
+            {
                 return Ok(self.history);
             }
             tokio::select! {
@@ -171,12 +174,20 @@ impl Fold {
 }
 
 /// Follows an ordinary watch until it has told what there is at the end.
-pub(crate) async fn follow_native(mut client: Native, names: Arc<Names>, mut end: Told) -> Result<()> {
+pub(crate) async fn follow_native(
+    mut client: Native,
+    names: Arc<Names>,
+    mut end: Told,
+) -> Result<()> {
     let request = native::WatchGpusRequest::default();
     let mut stream = client.gpus.watch_gpus(request).await?.into_inner();
     let mut fold = Fold::default();
     while !fold.is(&end) {
-        let limit = if end.borrow().is_some() { PATIENCE } else { PATIENCE * 100 };
+        let limit = if end.borrow().is_some() {
+            PATIENCE
+        } else {
+            PATIENCE * 100
+        };
         tokio::select! {
             event = tokio::time::timeout(limit, stream.message()) => {
                 let event = event.with_context(|| format!("never told of the end: {fold:?}"))?;
@@ -199,7 +210,11 @@ pub(crate) async fn follow_upstream(
     let mut stream = client.gpus.watch_gpus(request).await?.into_inner();
     let mut fold = Fold::default();
     while !fold.is(&end) {
-        let limit = if end.borrow().is_some() { PATIENCE } else { PATIENCE * 100 };
+        let limit = if end.borrow().is_some() {
+            PATIENCE
+        } else {
+            PATIENCE * 100
+        };
         tokio::select! {
             event = tokio::time::timeout(limit, stream.message()) => {
                 let event = event.with_context(|| format!("never told of the end: {fold:?}"))?;

@@ -546,7 +546,7 @@ type GpuStatus struct {
 	Conditions []*Condition `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// NONE, COMPONENT_RESET, RESTART_VM, RESTART_BM, RUN_DCGMEUD, RUN_FIELDDIAG, CONTACT_SUPPORT or REPLACE_VM,
 	// derived. In a write a vote, which goes with those of the conditions that are problems; empty is NONE, an
-	// unknown word CONTACT_SUPPORT.
+	// unknown word CONTACT_SUPPORT. 128 bytes at most.
 	RecommendedAction string `protobuf:"bytes,2,opt,name=recommended_action,json=recommendedAction,proto3" json:"recommended_action,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache

@@ -27,6 +27,13 @@ struct Args {
     events: Option<usize>,
 }
 
+/// What no repetition would mend.
+const FINAL: [Code; 3] = [
+    Code::InvalidArgument,
+    Code::PermissionDenied,
+    Code::Unimplemented,
+];
+
 struct Consumer {
     client: GpuServiceClient<Channel>,
     /// What is known: of each GPU (namespace, name) the newest object.
@@ -40,8 +47,8 @@ struct Consumer {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let client = GpuServiceClient::new(connect(&args.target)?)
-        .max_decoding_message_size(RECEIVE_BYTES_MAX);
+    let client =
+        GpuServiceClient::new(connect(&args.target)?).max_decoding_message_size(RECEIVE_BYTES_MAX);
     let mut consumer = Consumer {
         client,
         gpus: BTreeMap::new(),
@@ -66,19 +73,17 @@ impl Consumer {
             // What is no status is ours, as standard output that was closed.
             let status = error.downcast::<Status>()?;
             eprintln!("{}", status.message());
-            match status.code() {
+            let code = status.code();
+            if code == Code::OutOfRange {
                 // What happened meanwhile can't be told one by one any more: start from a new list.
-                Code::OutOfRange => {
-                    say(format!("EXPIRED version={}", self.version))?;
-                    self.version = 0;
-                    continue;
-                }
-                // What no repetition would mend.
-                Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented => {
-                    return Err(status.into());
-                }
-                code => say(format!("ENDED {code:?}"))?,
+                say(format!("EXPIRED version={}", self.version))?;
+                self.version = 0;
+                continue;
             }
+            if FINAL.contains(&code) {
+                return Err(status.into());
+            }
+            say(format!("ENDED {code:?}"))?;
             if self.version != before {
                 backoff = Backoff::default();
             }

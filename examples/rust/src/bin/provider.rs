@@ -39,6 +39,10 @@ struct Args {
     leaking: bool,
 }
 
+/// Codes after which the same call may go through later. UNAVAILABLE leaves the outcome unknown; writing a
+/// condition again is harmless.
+const PASSING: [Code; 3] = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled];
+
 struct Provider {
     client: ProviderServiceClient<Channel>,
     args: Args,
@@ -79,14 +83,12 @@ impl Provider {
             };
             let status = error.downcast::<Status>()?;
             eprintln!("{:?}: {}", status.code(), status.message());
-            match status.code() {
+            let was_proven = self.lease.as_ref().is_some_and(|lease| lease.is_proven);
+            if status.code() == Code::PermissionDenied && was_proven {
                 // The lease has run out, or the daemon has forgotten it.
-                Code::PermissionDenied if self.lease.as_ref().is_some_and(|l| l.is_proven) => {
-                    self.lease = None;
-                }
-                // UNAVAILABLE leaves the outcome unknown; writing a condition again is harmless.
-                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {}
-                _ => return Err(status.into()),
+                self.lease = None;
+            } else if !PASSING.contains(&status.code()) {
+                return Err(status.into());
             }
             if beats != before {
                 backoff = Backoff::default();

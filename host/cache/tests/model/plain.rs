@@ -188,7 +188,10 @@ impl Model {
         let device = self.check(write.name, write.expected)?;
         let is_mine = |model: &Self, type_: Type| {
             !host_owned.contains(&type_)
-                && model.claims.get(&type_).is_none_or(|p| *p == write.provider)
+                && model
+                    .claims
+                    .get(&type_)
+                    .is_none_or(|p| *p == write.provider)
         };
         let (mine, others): (Vec<_>, Vec<_>) = write
             .types

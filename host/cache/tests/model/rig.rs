@@ -256,7 +256,10 @@ impl Rig {
         }
         let before = self.model.version - u64::try_from(changes.len()).unwrap();
         for (version, event) in (before + 1..).zip(&told) {
-            assert_eq!(event.gpu.version.0, version, "each change is one version more");
+            assert_eq!(
+                event.gpu.version.0, version,
+                "each change is one version more"
+            );
         }
         let mut seen: Changes = told
             .iter()
@@ -282,7 +285,10 @@ impl Rig {
         for n in 0..SELECTIONS {
             let selection = selection(n);
             let listing = self.cache.list(&selection).await;
-            assert_eq!(listing.version.0, self.model.version, "the version of a list");
+            assert_eq!(
+                listing.version.0, self.model.version,
+                "the version of a list"
+            );
             let present = selected(&selection, &self.state_at(self.model.version));
             let listed: Objects = listing
                 .gpus
@@ -308,7 +314,14 @@ impl Rig {
         let said: Vec<_> = gpu
             .conditions
             .iter()
-            .map(|c| (c.type_.to_string(), c.owner.clone(), c.state, c.reason.clone()))
+            .map(|c| {
+                (
+                    c.type_.to_string(),
+                    c.owner.clone(),
+                    c.state,
+                    c.reason.clone(),
+                )
+            })
             .collect();
         let expected: Vec<_> = record
             .said

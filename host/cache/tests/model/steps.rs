@@ -224,7 +224,10 @@ impl Rig {
         let all = Selection::all();
         let mut list = std::pin::pin!(cache.list(&all));
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(list.as_mut().poll(&mut cx).is_pending(), "a list waits for all");
+        assert!(
+            list.as_mut().poll(&mut cx).is_pending(),
+            "a list waits for all"
+        );
         let changes = if in_time {
             judge(&self.cache, &uuid, 0, state, "Decided");
             assert!(list.as_mut().poll(&mut cx).is_pending(), "not yet settled");
@@ -239,7 +242,10 @@ impl Rig {
         };
         let listing = list.await;
         self.published(changes, true);
-        assert_eq!(listing.version.0, self.model.version, "what is decided is read");
+        assert_eq!(
+            listing.version.0, self.model.version,
+            "what is decided is read"
+        );
     }
 
     async fn watch(&mut self, from: From, n: u8, exact: bool) {
@@ -255,7 +261,7 @@ impl Rig {
             selection: selection(n),
             from: version.map_or(WatchFrom::Now, |v| WatchFrom::After(ResourceVersion(v))),
             exact,
-            bookmarks: false,
+            bookmarks: true,
         };
         let answer = self.cache.watch(request).await;
         let exact = exact.then_some(EXACT);
@@ -272,8 +278,8 @@ impl Rig {
             added.sort_by_key(|event| event.gpu.version);
             let nothing = Objects::new();
             let watcher = answer.unwrap();
-            self.watches
-                .push(Watched::new(watcher, selection(n), &nothing, 0, &added, exact));
+            let watched = Watched::new(watcher, selection(n), &nothing, 0, &added, exact);
+            self.watches.push(watched.with_mark());
             return;
         };
         let oldest = self.oldest();

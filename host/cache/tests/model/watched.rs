@@ -23,6 +23,8 @@ pub(crate) struct Watched {
     /// For an exact watch: what it is still to tell, and how much that may be.
     exact: Option<(Vec<(EventType, ObjectKey, u64)>, usize)>,
     is_behind: bool,
+    /// The end of the state at the start is still to be marked (W3).
+    owes_mark: bool,
 }
 
 /// What an event of the whole store is to a selection.
@@ -62,12 +64,19 @@ impl Watched {
             last: version,
             exact: exact.map(|_| (Vec::new(), usize::MAX)),
             is_behind: false,
+            owes_mark: false,
         };
         watched.published(start);
         if let (Some((pending, max)), Some(behind)) = (&mut watched.exact, exact) {
             *max = pending.len() + behind;
         }
         watched
+    }
+
+    /// It asked for bookmarks, and began with the present state.
+    pub(crate) fn with_mark(mut self) -> Self {
+        self.owes_mark = true;
+        self
     }
 
     /// Something happened in the store.
@@ -89,19 +98,32 @@ impl Watched {
 
     /// Reads what it tells, and compares. Says whether it goes on.
     pub(crate) fn check(&mut self, present: &Objects) -> bool {
-        let told = {
-            let mut next = std::pin::pin!(self.watcher.next());
-            next.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        };
-        let events = match told {
-            Poll::Ready(Ok(Told::Changes(events))) => events,
-            Poll::Pending => Vec::new(),
-            Poll::Ready(Err(WatchEnd::Behind { .. })) => {
-                assert!(self.is_behind, "an exact watch was ended early");
-                return false;
+        let mut events = Vec::new();
+        loop {
+            let told = {
+                let mut next = std::pin::pin!(self.watcher.next());
+                next.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            };
+            match told {
+                Poll::Ready(Ok(Told::Changes(more))) => events.extend(more),
+                Poll::Ready(Ok(Told::Bookmark { version, initial })) => {
+                    assert!(initial && self.owes_mark, "a mark that nobody waits for");
+                    self.owes_mark = false;
+                    let newest = events.last().map_or(self.last, |event| event.gpu.version.0);
+                    assert!(version.0 >= newest, "the mark is after what was told");
+                }
+                Poll::Pending => break,
+                Poll::Ready(Err(WatchEnd::Behind { .. })) => {
+                    assert!(self.is_behind, "an exact watch was ended early");
+                    return false;
+                }
+                Poll::Ready(Err(WatchEnd::Closed)) => panic!("nobody closed it"),
             }
-            Poll::Ready(other) => panic!("the watch told {other:?}"),
-        };
+        }
+        assert!(
+            !self.owes_mark,
+            "the state at the start was told, and not its end"
+        );
         assert!(!self.is_behind, "a watch that is behind goes on");
         for event in &events {
             self.take(event);
@@ -111,11 +133,19 @@ impl Watched {
                 .iter()
                 .map(|event| (event.type_, event.gpu.key.clone(), event.gpu.version.0))
                 .collect();
-            assert_eq!(told, std::mem::take(pending), "an exact watch tells each change");
+            assert_eq!(
+                told,
+                std::mem::take(pending),
+                "an exact watch tells each change"
+            );
         }
         // Everything that was pending was told at once: so it is up to date.
         let now = selected(&self.selection, present);
-        assert_eq!(versions(&self.fold), versions(&now), "what a watch adds up to");
+        assert_eq!(
+            versions(&self.fold),
+            versions(&now),
+            "what a watch adds up to"
+        );
         for (key, gpu) in &now {
             let told = self.fold.get(key).map(|gpu| &gpu.derived);
             assert_eq!(told, Some(&gpu.derived));
@@ -126,7 +156,12 @@ impl Watched {
     /// Types are truthful to what it has told before (W2), versions only rise (W3).
     fn take(&mut self, event: &Event) {
         let gpu = &event.gpu;
-        assert!(gpu.version.0 > self.last, "version {} after {}", gpu.version, self.last);
+        assert!(
+            gpu.version.0 > self.last,
+            "version {} after {}",
+            gpu.version,
+            self.last
+        );
         self.last = gpu.version.0;
         let is_known = self.fold.contains_key(&gpu.key);
         assert_eq!(
