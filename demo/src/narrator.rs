@@ -48,6 +48,7 @@ pub(crate) fn watched(event: &native::WatchGpusResponse) {
         native::EventType::Added => "ADDED",
         native::EventType::Modified => "MODIFIED",
         native::EventType::Deleted => "DELETED",
+        native::EventType::Bookmark => "BOOKMARK",
         native::EventType::Unspecified => "?",
     };
     let line = format!(

@@ -19,10 +19,17 @@ impl Devices for Cache {
     type Watch = Watcher;
 
     async fn get(&self, key: &ObjectKey) -> Result<Arc<Gpu>, ApiError> {
-        let uuid = self.uuid_of(key)?;
-        self.pass_barrier(Some(&uuid)).await;
-        self.read(|state| state.object(key).cloned())
-            .ok_or_else(|| ApiError::NotFound { key: key.clone() })
+        let mut uuid = self.uuid_of(key)?;
+        loop {
+            self.pass_barrier(Some(&uuid)).await;
+            let gpu = self.read(|state| state.object(key).cloned());
+            let gpu = gpu.ok_or_else(|| ApiError::NotFound { key: key.clone() })?;
+            if gpu.uuid == uuid {
+                return Ok(gpu);
+            }
+            // The name was given to another device meanwhile: that one's barrier counts.
+            uuid = gpu.uuid.clone();
+        }
     }
 
     async fn list(&self, selection: &Selection) -> Listing {
@@ -42,20 +49,22 @@ impl Devices for Cache {
             bookmarks,
         } = request;
         let bounds = &self.config.bounds;
-        self.hub.with(|hub| {
-            let (events, at) = match from {
-                WatchFrom::Now => (self.initial_state(&selection), hub.newest()),
+        let exact = exact.then_some(bounds.exact_events);
+        let cell = Arc::new(Cell::new(selection, exact));
+        // What comes after is in the cell, what was before in `start`: the hub lets nobody write between.
+        let (start, at) = self.hub.with(|hub| {
+            let (start, at) = match from {
+                WatchFrom::Now => (self.initial_state(), hub.newest()),
                 WatchFrom::After(version) => (hub.since(version)?, version),
             };
-            let bookmarks = bookmarks.then(|| {
-                let initial = from == WatchFrom::Now;
-                Bookmarks::new(self.hub.clone(), bounds.bookmark_interval, at, initial)
-            });
-            let exact = exact.then_some(bounds.exact_events);
-            let cell = Arc::new(Cell::new(selection, exact, events));
             hub.register(&cell);
-            Ok(Watcher::new(cell, bookmarks))
-        })
+            Ok((start, at))
+        })?;
+        let bookmarks = bookmarks.then(|| {
+            let initial = from == WatchFrom::Now;
+            Bookmarks::new(self.hub.clone(), bounds.bookmark_interval, at, initial)
+        });
+        Ok(Watcher::new(cell, bookmarks, start))
     }
 
     async fn create(
@@ -173,17 +182,15 @@ impl Devices for Cache {
 }
 
 impl Cache {
-    /// What is there, as `Added` in ascending version.
-    fn initial_state(&self, selection: &Selection) -> Vec<Event> {
-        let mut gpus = self.read(|state| state.objects(selection));
-        gpus.sort_by_key(|gpu| gpu.version);
-        gpus.into_iter()
-            .map(|gpu| Event {
-                type_: EventType::Added,
-                gpu,
-                before: None,
-            })
-            .collect()
+    /// What is there, as `Added`. The watch selects and sorts.
+    fn initial_state(&self) -> Vec<Event> {
+        let gpus = self.read(|state| state.objects(&Selection::all()));
+        let added = |gpu| Event {
+            type_: EventType::Added,
+            gpu,
+            before: None,
+        };
+        gpus.into_iter().map(added).collect()
     }
 
     /// A write that waited may find that its provider has been lost meanwhile: then it is none.

@@ -23,7 +23,8 @@ use crate::gate::{Gate, Serial};
 use crate::hub::Hub;
 use crate::leases::Leases;
 use crate::restore;
-use crate::state::{State, Transaction};
+use crate::state::State;
+use crate::transaction::{Transaction, Written};
 
 /// Is told what the cache measures of itself. Called on hot paths: be quick.
 pub trait CacheObserver: Debug + Send + Sync {
@@ -36,7 +37,7 @@ pub trait CacheObserver: Debug + Send + Sync {
     /// What the cache holds after a write.
     fn written(&self, version: ResourceVersion, gpus: &[(Health, usize)]);
     /// A provider writes a type of unknown polarity: it does not count (design P3). Once a type.
-    fn uncounted_type(&self, provider: &str, type_: &str);
+    fn uncounted_type(&self, type_: &str);
 }
 
 /// Observes nothing.
@@ -48,7 +49,7 @@ impl CacheObserver for Unobserved {
     fn barrier_wait(&self, _: Duration, _: bool) {}
     fn watch_merged(&self, _: usize) {}
     fn written(&self, _: ResourceVersion, _: &[(Health, usize)]) {}
-    fn uncounted_type(&self, _: &str, _: &str) {}
+    fn uncounted_type(&self, _: &str) {}
 }
 
 /// What a site may set.
@@ -169,14 +170,19 @@ impl Cache {
     ) -> R {
         let now = self.clock.wall();
         self.hub.with(|hub| {
-            let (result, events, mut changes, version, summary) =
+            let (result, written, version, summary) =
                 self.gate.write(&*self.clock, &*self.observer, |state| {
                     let mut transaction = Transaction::new(state, &self.config.bounds, now);
                     let result = f(&mut transaction);
-                    let (events, changes) = transaction.into_parts();
-                    let summary = (!events.is_empty()).then(|| state.tally());
-                    (result, events, changes, state.version(), summary)
+                    let written = transaction.into_written();
+                    let summary = (!written.events.is_empty()).then(|| state.tally());
+                    (result, written, state.version(), summary)
                 });
+            let Written {
+                events,
+                mut changes,
+                uncounted,
+            } = written;
             if let Some(log) = &self.log {
                 changes.extend(remember().map(|(uuid, memory)| Change::Memory(uuid, memory)));
                 if !changes.is_empty() {
@@ -196,6 +202,9 @@ impl Cache {
             }
             if let Some(gpus) = summary {
                 self.observer.written(version, &gpus);
+            }
+            for type_ in uncounted {
+                self.observer.uncounted_type(&type_);
             }
             result
         })

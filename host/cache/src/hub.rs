@@ -6,16 +6,27 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use device_api_core::error::ApiError;
+use device_api_core::gpu::Encodings;
 use device_api_core::ids::ResourceVersion;
+use device_api_core::limits;
 use device_api_core::watch::Event;
 
+use crate::state::text_bytes;
 use crate::watcher::Cell;
+
+/// Text that an event keeps: its conditions, and once more as each dialect encodes them.
+fn bytes(event: &Event) -> usize {
+    let conditions = event.gpu.conditions.iter();
+    conditions.map(text_bytes).sum::<usize>() * (1 + Encodings::SLOTS)
+}
 
 #[derive(Debug)]
 pub(crate) struct Hub {
     watchers: Vec<Weak<Cell>>,
     history: VecDeque<Event>,
     history_max: usize,
+    /// Text in the history.
+    history_bytes: usize,
     /// Changes after this version are all in the history.
     oldest: ResourceVersion,
     /// The first version of this run. Between it and `oldest`, where that is of the run before, lie
@@ -36,6 +47,7 @@ impl Hub {
             watchers: Vec::new(),
             history: VecDeque::new(),
             history_max,
+            history_bytes: 0,
             oldest: oldest.unwrap_or(first),
             first,
             newest: first,
@@ -70,10 +82,13 @@ impl Hub {
     pub(crate) fn keep(&mut self, events: Vec<Event>) {
         for event in events {
             self.newest = self.newest.max(event.gpu.version);
+            self.history_bytes += bytes(&event);
             self.history.push_back(event);
-            if self.history.len() > self.history_max
+            while (self.history.len() > self.history_max
+                || self.history_bytes > limits::HISTORY_BYTES_MAX)
                 && let Some(oldest) = self.history.pop_front()
             {
+                self.history_bytes -= bytes(&oldest);
                 self.oldest = oldest.gpu.version;
             }
         }

@@ -40,23 +40,24 @@ pub(crate) fn lease_of(held: &LeaseRecord) -> Lease {
 }
 
 impl Leases {
-    /// Leases of an earlier run of the same boot, and the identities whose connections count: those
+    /// Leases of an earlier run, and the identities whose connections count. Those that own something
     /// have as long to come back as they may be away.
     pub(crate) fn restored(
         held: Vec<LeaseRecord>,
         connected: &[(Arc<str>, Duration)],
+        owns: impl Fn(&str) -> bool,
         now: BootTime,
     ) -> Self {
-        // While the daemon was away nobody could renew.
+        // While the daemon was away nobody could renew, and an earlier boot's time says nothing.
         let held = held.into_iter().map(|lease| {
-            let ends = lease.ends.max(now.after(lease.duration));
+            let ends = now.after(lease.duration);
             (lease.provider.clone(), LeaseRecord { ends, ..lease })
         });
         let connected = connected.iter().map(|(identity, timeout)| {
             let away = Connected {
                 timeout: *timeout,
                 connections: 0,
-                ends: Some(now.after(*timeout)),
+                ends: owns(identity).then(|| now.after(*timeout)),
             };
             (identity.clone(), away)
         });
@@ -125,6 +126,15 @@ impl Leases {
 
     pub(crate) fn end(&mut self, provider: &str) -> bool {
         self.held.remove(provider).is_some()
+    }
+
+    /// Whether a lease has run out, or a connection has been away too long.
+    pub(crate) fn is_due(&self, now: BootTime) -> bool {
+        self.held.values().any(|held| held.ends <= now)
+            || self
+                .connected
+                .values()
+                .any(|away| away.ends.is_some_and(|ends| ends <= now))
     }
 
     /// Takes the providers whose lease has run out, or whose last connection has been away too long.

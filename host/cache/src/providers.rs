@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use device_api_core::action::Action;
 use device_api_core::clock::WallTime;
-use device_api_core::condition::{self, Condition, HOST_OWNED, Owner, Polarity};
+use device_api_core::condition::{self, Condition, HOST_OWNED, Owner, Polarity, RESTARTED};
 use device_api_core::durable::{Change, Claim};
 use device_api_core::error::ApiError;
-use device_api_core::gpu::Gpu;
-use device_api_core::ports::DeviceCache as _;
+use device_api_core::gpu::{Gpu, is_echo};
 use device_api_core::provider::{
     Caller, Lease, Merge, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
@@ -17,45 +16,29 @@ use device_api_core::verdict::{Clear, ClearOn, Judgement};
 
 use crate::cache::{Cache, check_version};
 use crate::leases::lease_of;
-use crate::restore::{RESTARTED, last_said};
-use crate::state::{State, Transaction};
+use crate::restore::last_said;
+use crate::state::{State, Transaction, provider_bytes};
 
 /// Reason of a condition whose provider is gone.
 const PROVIDER_LOST: &str = "ProviderLost";
 
 impl Cache {
     /// Marks the conditions of providers whose lease has run out (design P2): what was fine is
-    /// Unknown, problems stay. Returns their names.
+    /// Unknown, problems stay. Returns their names. One write, so that who registers again meanwhile
+    /// does so before or after all of it.
     pub fn expire_leases(&self) -> Vec<Arc<str>> {
         let now = self.clock.boot();
-        let lost = self.leases.with(|leases| leases.expire(now));
-        for provider in &lost {
-            self.write(|transaction| transaction.note(Change::LeaseGone(provider.clone())));
-            self.mark_lost(provider);
+        if !self.leases.with(|leases| leases.is_due(now)) {
+            return Vec::new();
         }
-        lost
-    }
-
-    fn mark_lost(&self, provider: &Arc<str>) {
-        let owner = Owner::Provider(provider.clone());
-        // Of deleted GPUs too: their conditions come back with them.
-        for uuid in self.read(State::uuids) {
-            self.change(&uuid, &mut |conditions: &mut Vec<Condition>| {
-                let own = |condition: &&mut Condition| condition.owner.same(&owner);
-                for condition in conditions.iter_mut().filter(own) {
-                    if condition.state == Judgement::Ok {
-                        condition.state = Judgement::Unknown;
-                        condition.transition = self.clock.wall();
-                    }
-                    if condition.reason != PROVIDER_LOST {
-                        if condition.reason != RESTARTED {
-                            condition.message = last_said(condition);
-                        }
-                        PROVIDER_LOST.clone_into(&mut condition.reason);
-                    }
-                }
-            });
-        }
+        self.write(|transaction| {
+            let lost = self.leases.with(|leases| leases.expire(now));
+            for provider in &lost {
+                transaction.note(Change::LeaseGone(provider.clone()));
+                mark_lost(transaction, provider);
+            }
+            lost
+        })
     }
 
     pub(crate) async fn register(&self, wanted: Registration) -> Result<Lease, ApiError> {
@@ -147,19 +130,24 @@ impl Cache {
         .await
     }
 
-    /// Whose a type is: the host's own and the policies' before any condition is written, but for
-    /// `Ready`, on which providers may vote.
+    /// Whose a type is: the host's own and the policies' before any condition is written. What stands
+    /// of a policy that is not loaded now is still that one's.
     fn owner_of(&self, state: &State, type_: &str) -> Option<Owner> {
-        if HOST_OWNED.contains(&type_) && type_ != condition::READY {
+        if HOST_OWNED.contains(&type_) || condition::is_vote(type_) {
             return Some(Owner::Host);
         }
         let reserved = self
             .reserved
             .get()
             .and_then(|types| types.iter().find(|(reserved, _)| reserved == type_));
-        reserved
-            .map(|(_, owner)| owner.clone())
-            .or_else(|| state.claims.get(type_).map(|claim| claim.owner.clone()))
+        let claimed = || state.claims.get(type_).map(|claim| claim.owner.clone());
+        let standing = || {
+            let mut conditions = state.records.values().map(|record| &record.conditions);
+            conditions
+                .find_map(|conditions| Some(condition::find(conditions, type_)?.owner.clone()))
+        };
+        let reserved = reserved.map(|(_, owner)| owner.clone());
+        reserved.or_else(claimed).or_else(standing)
     }
 
     /// Writes provider conditions to an object, after the checks that `update` asks for.
@@ -183,14 +171,12 @@ impl Cache {
             conditions.retain(|old| !left_out(old));
         }
         let mut written: Vec<Claim> = Vec::new();
-        let echo = current.ready();
         for new in &update.conditions {
-            // An upstream client that reads, changes and writes back repeats the derived
-            // `Ready`: that is no vote of its own.
-            if new.type_ == condition::READY
-                && (new.status, &new.reason, &new.message)
-                    == (echo.status(), &echo.reason, &echo.message)
-            {
+            if new.type_ == condition::READY {
+                if !is_echo(&new.message) {
+                    let vote = vote(new, &owner, transaction.now);
+                    condition::upsert(&mut conditions, vote);
+                }
                 continue;
             }
             match self.owner_of(transaction.state, &new.type_) {
@@ -200,34 +186,48 @@ impl Cache {
                 },
                 Some(_) | None => {}
             }
-            let claim = self.claim(transaction.state, new, &owner);
-            condition::upsert(&mut conditions, from_provider(new, &claim, transaction.now));
+            let claim = claim(transaction.state, new, &owner);
+            let polarity = claim
+                .polarity
+                .or_else(|| self.config.polarity.of(&new.type_));
+            let mut condition = from_provider(new, &claim, polarity, transaction.now);
+            if update.merge == Merge::Lenient {
+                keep_action(&mut condition, &conditions);
+            }
+            condition::upsert(&mut conditions, condition);
             written.push(claim);
         }
-        let max = self.config.bounds.conditions_per_gpu;
-        if conditions.len() > max {
-            let limit = "conditions-per-gpu";
-            return Err(ApiError::Exhausted { limit, max });
-        }
+        self.check_room(transaction.state, &current, &conditions)?;
         self.take_claims(transaction, caller, &current, written)?;
-        transaction.change(&current.uuid, |record| *record = conditions);
+        transaction.change(&current.uuid, |record| {
+            *record = conditions;
+            observed(record);
+        });
         let key = &update.key;
         let written = transaction.state.object(key).cloned();
         written.ok_or_else(|| ApiError::NotFound { key: key.clone() })
     }
 
-    /// What a write says of its type: the writer owns it, and it is this way round.
-    fn claim(&self, state: &State, new: &ProviderCondition, owner: &Owner) -> Claim {
-        let before = state.claims.get(&*new.type_);
-        let polarity = new
-            .polarity
-            .or_else(|| before.and_then(|claim| claim.polarity))
-            .or_else(|| self.config.polarity.of(&new.type_));
-        Claim {
-            type_: before.map_or_else(|| new.type_.as_str().into(), |claim| claim.type_.clone()),
-            owner: owner.clone(),
-            polarity,
+    /// Whether there is room for what providers say now.
+    fn check_room(&self, state: &State, gpu: &Gpu, new: &[Condition]) -> Result<(), ApiError> {
+        let bounds = &self.config.bounds;
+        let counted = new
+            .iter()
+            .filter(|condition| !matches!(condition.owner, Owner::Host));
+        if counted.count() > bounds.conditions_per_gpu {
+            return Err(ApiError::Exhausted {
+                limit: "conditions-per-gpu",
+                max: bounds.conditions_per_gpu,
+            });
         }
+        let others = state.provider_bytes() - provider_bytes(&gpu.conditions);
+        if others + provider_bytes(new) > bounds.condition_bytes {
+            return Err(ApiError::Exhausted {
+                limit: "condition-bytes",
+                max: bounds.condition_bytes,
+            });
+        }
+        Ok(())
     }
 
     fn take_claims(
@@ -255,8 +255,9 @@ impl Cache {
             if before.as_ref() == Some(&claim) {
                 continue;
             }
-            if before.is_none() && claim.polarity.is_none() {
-                self.observer.uncounted_type(&caller.provider, &claim.type_);
+            let listed = || self.config.polarity.of(&claim.type_);
+            if before.is_none() && claim.polarity.or_else(listed).is_none() {
+                transaction.warn_uncounted(&claim.type_);
             }
             transaction.note(Change::Claim(claim));
         }
@@ -264,10 +265,78 @@ impl Cache {
     }
 }
 
+fn mark_lost(transaction: &mut Transaction<'_>, provider: &Arc<str>) {
+    let (owner, now) = (Owner::Provider(provider.clone()), transaction.now);
+    // Of deleted GPUs too: their conditions come back with them.
+    for uuid in transaction.state.uuids() {
+        transaction.change(&uuid, |conditions| {
+            let own = |condition: &&mut Condition| condition.owner.same(&owner);
+            for condition in conditions.iter_mut().filter(own) {
+                if condition.state == Judgement::Ok {
+                    condition.state = Judgement::Unknown;
+                    condition.transition = now;
+                }
+                if condition.reason != PROVIDER_LOST {
+                    if condition.reason != RESTARTED {
+                        condition.message = last_said(condition);
+                    }
+                    PROVIDER_LOST.clone_into(&mut condition.reason);
+                }
+            }
+        });
+    }
+}
+
+/// What a write says of its type: the writer owns it, and it is this way round.
+fn claim(state: &State, new: &ProviderCondition, owner: &Owner) -> Claim {
+    let before = state.claims.get(&*new.type_);
+    Claim {
+        type_: before.map_or_else(|| new.type_.as_str().into(), |claim| claim.type_.clone()),
+        owner: owner.clone(),
+        polarity: new
+            .polarity
+            .or_else(|| before.and_then(|claim| claim.polarity)),
+    }
+}
+
+/// A provider's own word on `Ready`: one vote each.
+fn vote(new: &ProviderCondition, owner: &Owner, now: WallTime) -> Condition {
+    let provider = match owner {
+        Owner::Provider(name) => &**name,
+        Owner::Host | Owner::Policy(_) => "",
+    };
+    let claim = Claim {
+        type_: condition::vote_of(provider),
+        owner: owner.clone(),
+        polarity: None,
+    };
+    from_provider(new, &claim, Some(Polarity::TrueIsHealthy), now)
+}
+
+/// A condition that says what it said before keeps its action: the one that is written with it may be
+/// an echo of the published one, which follows from others, too.
+fn keep_action(new: &mut Condition, conditions: &[Condition]) {
+    let same = condition::find(conditions, &new.type_).filter(|old| {
+        (old.state, &old.reason, &old.message) == (new.state, &new.reason, &new.message)
+    });
+    if let Some(old) = same {
+        new.action = old.action;
+    }
+}
+
+/// Somebody has observed the GPU since the restart.
+fn observed(conditions: &mut Vec<Condition>) {
+    conditions.retain(|condition| {
+        !(&*condition.type_ == condition::PROBING && condition.reason == RESTARTED)
+    });
+}
+
 /// The daemon does not trust all that the provider once called healthy.
 fn is_doubted(state: &State, provider: &Arc<str>) -> bool {
     let owner = Owner::Provider(provider.clone());
-    state.records.values().any(|record| {
+    let shown = state.records.values();
+    let mut shown = shown.filter(|record| !record.objects.is_empty());
+    shown.any(|record| {
         record.conditions.iter().any(|condition| {
             condition.owner.same(&owner)
                 && (condition.reason == PROVIDER_LOST || condition.reason == RESTARTED)
@@ -281,10 +350,15 @@ fn not_yours(type_: &str, owner: &Owner) -> ApiError {
     }
 }
 
-fn from_provider(new: &ProviderCondition, claim: &Claim, now: WallTime) -> Condition {
-    let shown = claim.polarity.unwrap_or(Polarity::TrueIsHealthy);
+fn from_provider(
+    new: &ProviderCondition,
+    claim: &Claim,
+    polarity: Option<Polarity>,
+    now: WallTime,
+) -> Condition {
+    let shown = polarity.unwrap_or(Polarity::TrueIsHealthy);
     let state = shown.judgement(new.status);
-    let is_problem = state == Judgement::Problem && claim.polarity.is_some();
+    let is_problem = state == Judgement::Problem && polarity.is_some();
     Condition {
         type_: claim.type_.clone(),
         state,
@@ -304,7 +378,7 @@ fn from_provider(new: &ProviderCondition, claim: &Claim, now: WallTime) -> Condi
         incident: None,
         cause: None,
         drill: false,
-        counted: claim.polarity.is_some(),
+        counted: polarity.is_some(),
         evidence: Vec::new(),
     }
 }

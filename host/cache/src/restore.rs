@@ -7,29 +7,29 @@
 //! | a provider's ok | Unknown, reason `Restarted`, until the provider writes it again |
 //! | a policy's or the host's ok | nothing, until it is observed again |
 //! | an object | itself, as a new version, since what it shows has changed |
-//! | a lease, in the same boot | itself, with its whole duration before it |
+//! | any device | with a `Probing` that is Unknown, until NVML finds it or a provider speaks of it |
+//! | a PCI address, after a reboot | nothing: who has it now is NVML's to say |
+//! | a lease | itself, with its whole duration before it |
 //!
 //! So no GPU comes back Healthy before something has been observed of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use device_api_core::action::Action;
 use device_api_core::clock::{BootId, Clock, WallTime};
-use device_api_core::condition::{Condition, Owner};
+use device_api_core::condition::{self, Condition, Owner, PROBING, Polarity, RESTARTED};
 use device_api_core::durable::{Change, DeviceRecord, ObjectRecord, Snapshot, Start};
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Derived;
 use device_api_core::ids::{DeviceUuid, ResourceVersion};
-use device_api_core::verdict::{ClearOn, Judgement};
+use device_api_core::verdict::{ClearOn, Judgement, Severity};
 use device_api_core::watch::{Event, EventType};
 
 use crate::cache::Config;
 use crate::hub::Hub;
 use crate::leases::Leases;
 use crate::state::{Record, State, object_record};
-
-/// Reason of a provider's condition that was fine before a restart.
-pub(crate) const RESTARTED: &str = "Restarted";
 
 /// What a node reboot ends, since it resets the GPUs and loads the driver anew.
 const ENDED_BY_REBOOT: [ClearOn; 3] = [
@@ -60,7 +60,12 @@ pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn 
         return Restored {
             state: State::new(first),
             hub: Hub::new(first, None, history_max),
-            leases: Leases::restored(Vec::new(), &config.connection_leases, clock.boot()),
+            leases: Leases::restored(
+                Vec::new(),
+                &config.connection_leases,
+                |_| false,
+                clock.boot(),
+            ),
             changes: Vec::new(),
         };
     };
@@ -80,12 +85,10 @@ pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn 
     let mut changes = Vec::new();
     let mut before = HashMap::new();
     for old in devices {
-        let (record, kept) = device(&old, rebooted, now);
-        if !kept {
-            changes.push(Change::Device(record.durable()));
-        }
+        let record = device(&old, rebooted, now);
+        changes.push(Change::Device(record.durable()));
         before.insert(old.info.uuid.clone(), old);
-        state.records.insert(record.info.uuid.clone(), record);
+        state.insert_record(record);
     }
     for claim in claims {
         state.claims.insert(claim.type_.clone(), claim);
@@ -99,34 +102,62 @@ pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn 
         changes.push(Change::Object(object_record(&event.gpu)));
         hub.keep(vec![event]);
     }
-    let mut leases = leases;
+    let owns = |identity: &str| {
+        let owner = Owner::Provider(identity.into());
+        state.claims.values().any(|claim| claim.owner.same(&owner))
+    };
+    let leases = Leases::restored(leases, &config.connection_leases, owns, clock.boot());
     if rebooted {
         // From the first write on, what is durable is of this boot: all that runs on boot time goes
         // with it.
-        let gone = leases.drain(..);
-        changes.extend(gone.map(|lease| Change::LeaseGone(lease.provider)));
+        changes.extend(leases.held().cloned().map(Change::Lease));
         let adjusted = memories.into_iter();
         changes.extend(adjusted.map(|(uuid, memory)| Change::Memory(uuid, memory)));
     }
     Restored {
         state,
         hub,
-        leases: Leases::restored(leases, &config.connection_leases, clock.boot()),
+        leases,
         changes,
     }
 }
 
-/// The record of a device, and whether its conditions are all as they were.
-fn device(old: &DeviceRecord, rebooted: bool, now: WallTime) -> (Record, bool) {
-    let conditions: Arc<[Condition]> = old
-        .conditions
-        .iter()
+/// The record of a device, of which nothing was observed yet.
+fn device(old: &DeviceRecord, rebooted: bool, now: WallTime) -> Record {
+    let kept = old.conditions.iter();
+    let mut conditions: Vec<Condition> = kept
         .filter_map(|condition| restored(condition, rebooted, now))
         .collect();
-    let kept = conditions == old.conditions;
-    let mut record = Record::new(old.info.clone(), conditions);
+    condition::upsert(&mut conditions, unobserved(now));
+    let mut info = old.info.clone();
+    if rebooted {
+        Arc::make_mut(&mut info).pci = None;
+    }
+    let mut record = Record::new(info, conditions.into());
     record.is_deleted = old.is_deleted;
-    (record, kept)
+    record
+}
+
+/// Whatever else stands, nothing was observed since the restart.
+fn unobserved(now: WallTime) -> Condition {
+    Condition {
+        type_: PROBING.into(),
+        state: Judgement::Unknown,
+        polarity: Polarity::TrueIsProblem,
+        severity: Severity::Warning,
+        reason: RESTARTED.to_owned(),
+        message: "Nothing has been observed of it since the daemon started.".to_owned(),
+        action: Action::None,
+        clears: Vec::new(),
+        owner: Owner::Host,
+        transition: now,
+        heartbeat: now,
+        incident: None,
+        cause: None,
+        drill: false,
+        counted: true,
+        evidence: Vec::new(),
+    }
 }
 
 fn restored(old: &Condition, rebooted: bool, now: WallTime) -> Option<Condition> {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use device_api_core::condition::Condition;
+use device_api_core::condition::{Condition, Owner};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{Claim, DeviceRecord, ObjectRecord};
 use device_api_core::gpu::Gpu;
@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) records: HashMap<DeviceUuid, Record>,
     /// Condition types that providers own.
     pub(crate) claims: BTreeMap<Arc<str>, Claim>,
+    /// Text of what providers say, of all devices.
+    provider_bytes: usize,
     /// Objects by health, in the order of [`Health::ALL`].
     by_health: [usize; Health::ALL.len()],
 }
@@ -67,6 +69,7 @@ impl State {
             objects: BTreeMap::new(),
             records: HashMap::new(),
             claims: BTreeMap::new(),
+            provider_bytes: 0,
             by_health: [0; Health::ALL.len()],
         }
     }
@@ -126,6 +129,33 @@ impl State {
         }
     }
 
+    pub(crate) fn provider_bytes(&self) -> usize {
+        self.provider_bytes
+    }
+
+    /// Puts a record in.
+    pub(crate) fn insert_record(&mut self, record: Record) {
+        let uuid = record.info.uuid.clone();
+        self.remove_record(&uuid);
+        self.provider_bytes += provider_bytes(&record.conditions);
+        self.records.insert(uuid, record);
+    }
+
+    pub(crate) fn remove_record(&mut self, uuid: &DeviceUuid) {
+        if let Some(record) = self.records.remove(uuid) {
+            self.provider_bytes -= provider_bytes(&record.conditions);
+        }
+    }
+
+    /// Sets the conditions of a device that has a record.
+    pub(crate) fn set_conditions(&mut self, uuid: &DeviceUuid, conditions: Arc<[Condition]>) {
+        if let Some(record) = self.records.get_mut(uuid) {
+            self.provider_bytes -= provider_bytes(&record.conditions);
+            self.provider_bytes += provider_bytes(&conditions);
+            record.conditions = conditions;
+        }
+    }
+
     /// GPUs by health.
     pub(crate) fn tally(&self) -> Vec<(Health, usize)> {
         Health::ALL.into_iter().zip(self.by_health).collect()
@@ -145,6 +175,27 @@ impl State {
             .find(|record| record.info.pci == Some(pci))
             .map(|record| record.info.uuid.clone())
     }
+}
+
+/// Text of the conditions that providers wrote.
+pub(crate) fn provider_bytes(conditions: &[Condition]) -> usize {
+    conditions
+        .iter()
+        .filter(|condition| matches!(condition.owner, Owner::Provider(_)))
+        .map(text_bytes)
+        .sum()
+}
+
+/// Text of a condition.
+pub(crate) fn text_bytes(condition: &Condition) -> usize {
+    let evidence = condition
+        .evidence
+        .iter()
+        .map(|evidence| evidence.text.len());
+    condition.type_.len()
+        + condition.reason.len()
+        + condition.message.len()
+        + evidence.sum::<usize>()
 }
 
 pub(crate) fn object_record(gpu: &Gpu) -> ObjectRecord {

@@ -24,6 +24,16 @@ pub(crate) struct Transaction<'a> {
     bounds: &'a Bounds,
     events: Vec<Event>,
     changes: Vec<Change>,
+    uncounted: Vec<Arc<str>>,
+}
+
+/// What came of a write, for those who are told after the gate.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) events: Vec<Event>,
+    pub(crate) changes: Vec<Change>,
+    /// New condition types of unknown polarity.
+    pub(crate) uncounted: Vec<Arc<str>>,
 }
 
 impl<'a> Transaction<'a> {
@@ -34,11 +44,21 @@ impl<'a> Transaction<'a> {
             bounds,
             events: Vec::new(),
             changes: Vec::new(),
+            uncounted: Vec::new(),
         }
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<Event>, Vec<Change>) {
-        (self.events, self.changes)
+    pub(crate) fn into_written(self) -> Written {
+        Written {
+            events: self.events,
+            changes: self.changes,
+            uncounted: self.uncounted,
+        }
+    }
+
+    /// Somebody is to be told, once nobody waits for it.
+    pub(crate) fn warn_uncounted(&mut self, type_: &Arc<str>) {
+        self.uncounted.push(type_.clone());
     }
 
     /// Something that is to survive, and no reader sees.
@@ -75,7 +95,7 @@ impl<'a> Transaction<'a> {
         info: Option<DeviceInfo>,
     ) -> Result<Arc<Gpu>, ApiError> {
         if self.state.object_count() >= self.bounds.gpus {
-            return Err(self.too_many_gpus());
+            return Err(too_many_gpus(self.bounds));
         }
         // An address that another device has is that one's, until NVML says otherwise.
         let info = info.map(|info| DeviceInfo {
@@ -178,7 +198,7 @@ impl<'a> Transaction<'a> {
             return;
         }
         let conditions: Arc<[Condition]> = conditions.into();
-        record.conditions = conditions.clone();
+        self.state.set_conditions(uuid, conditions.clone());
         self.note_device(uuid);
         let now = self.now;
         self.each_object(uuid, |gpu| {
@@ -230,21 +250,25 @@ impl<'a> Transaction<'a> {
                 record.objects.is_empty() && !record.conditions.iter().any(Condition::is_problem)
             });
             let Some(idle) = idle.map(|(uuid, _)| uuid.clone()) else {
-                return Err(self.too_many_gpus());
+                return Err(too_many_gpus(self.bounds));
             };
-            self.state.records.remove(&idle);
+            self.state.remove_record(&idle);
             self.changes.push(Change::DeviceGone(idle));
         }
-        Ok(self.state.records.entry(uuid.clone()).or_insert_with(|| {
+        if !self.state.records.contains_key(uuid) {
             let info = info.unwrap_or_else(|| DeviceInfo::bare(uuid.clone()));
-            Record::new(Arc::new(info), Arc::new([]))
-        }))
-    }
-
-    fn too_many_gpus(&self) -> ApiError {
-        ApiError::Exhausted {
-            limit: "gpus",
-            max: self.bounds.gpus,
+            let record = Record::new(Arc::new(info), Arc::new([]));
+            self.changes.push(Change::Device(record.durable()));
+            self.state.insert_record(record);
         }
+        let record = self.state.records.get_mut(uuid);
+        record.ok_or_else(|| too_many_gpus(self.bounds))
+    }
+}
+
+fn too_many_gpus(bounds: &Bounds) -> ApiError {
+    ApiError::Exhausted {
+        limit: "gpus",
+        max: bounds.gpus,
     }
 }

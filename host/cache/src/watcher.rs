@@ -1,10 +1,14 @@
 //! One watch: the changes that its client has not been sent yet. Merged per GPU (design W2), or, for
 //! an exact watch, each for itself up to a bound.
+//!
+//! The hub only notes what changed. What of it a watch selects is found out on the client's side, when it
+//! is sent: so a thousand watches with long selectors cost the writers nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use device_api_core::gpu::Gpu;
 use device_api_core::ids::{ObjectKey, ResourceVersion};
 use device_api_core::ports::WatchStream;
 use device_api_core::selector::Selection;
@@ -15,23 +19,138 @@ use tokio::time::Instant;
 use crate::gate::Serial;
 use crate::hub::Hub;
 
-/// What of one GPU is still to be told. At most two events, so the set is bounded by the GPUs.
-#[derive(Clone, Debug)]
-enum Change {
-    Added(Event),
-    Modified(Event),
-    Deleted(Event),
-    Replaced { deleted: Event, added: Event },
+/// What became of one GPU since its client was last told of it.
+#[derive(Debug)]
+struct Change {
+    /// What the client knows; `None`: it was not there.
+    before: Option<Arc<Gpu>>,
+    /// It was deleted meanwhile, for the last time at this version.
+    deleted: Option<Arc<Gpu>>,
+    /// What it is; `None`: it is gone.
+    now: Option<Arc<Gpu>>,
+}
+
+impl Change {
+    fn of(event: &Event) -> Self {
+        let mut change = Self {
+            before: event.before.clone(),
+            deleted: None,
+            now: None,
+        };
+        change.go_on(event);
+        change
+    }
+
+    fn go_on(&mut self, event: &Event) {
+        match event.type_ {
+            EventType::Added | EventType::Modified => self.now = Some(event.gpu.clone()),
+            EventType::Deleted => {
+                self.deleted = Some(event.gpu.clone());
+                self.now = None;
+            }
+        }
+    }
+
+    /// Added and deleted before the client heard of it.
+    fn is_void(&self) -> bool {
+        self.before.is_none() && self.now.is_none()
+    }
+
+    /// What to tell of it. Types stay truthful: added then changed is one `Added`; deleted then
+    /// re-created stays both. With selectors, entering is `Added`, leaving is `Deleted` (design W3).
+    fn told(self, selection: &Selection) -> impl Iterator<Item = Event> {
+        let Self {
+            before,
+            deleted,
+            now,
+        } = self;
+        let was_in = before.as_ref().is_some_and(|gpu| selection.holds(gpu));
+        let now_in = now.as_ref().filter(|gpu| selection.holds(gpu)).cloned();
+        let event = |type_, gpu| Event {
+            type_,
+            gpu,
+            before: before.clone(),
+        };
+        let (first, second) = match (deleted, was_in, now_in) {
+            (Some(deleted), true, now_in) => (
+                Some(event(EventType::Deleted, deleted)),
+                now_in.map(|gpu| event(EventType::Added, gpu)),
+            ),
+            (Some(_), false, Some(gpu)) | (None, false, Some(gpu)) => {
+                (Some(event(EventType::Added, gpu)), None)
+            }
+            (None, true, Some(gpu)) => (Some(event(EventType::Modified, gpu)), None),
+            (None, true, None) => (now.map(|gpu| event(EventType::Deleted, gpu)), None),
+            (_, false, None) => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
 }
 
 #[derive(Debug)]
 enum Changes {
+    /// Bounded by the GPUs there are.
     Merged(HashMap<ObjectKey, Change>),
-    /// In ascending version, at most `max`.
-    Exact {
-        events: Vec<Event>,
-        max: usize,
-    },
+    Exact(Vec<Event>),
+}
+
+impl Changes {
+    fn new(exact: bool) -> Self {
+        if exact {
+            Self::Exact(Vec::new())
+        } else {
+            Self::Merged(HashMap::new())
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Merged(changes) => changes.len(),
+            Self::Exact(events) => events.len(),
+        }
+    }
+
+    /// Says whether it merged with a change that was pending.
+    fn push(&mut self, event: &Event) -> bool {
+        match self {
+            Self::Exact(events) => {
+                events.push(event.clone());
+                false
+            }
+            Self::Merged(changes) => match changes.get_mut(&event.gpu.key) {
+                None => {
+                    changes.insert(event.gpu.key.clone(), Change::of(event));
+                    false
+                }
+                Some(change) => {
+                    change.go_on(event);
+                    if change.is_void() {
+                        changes.remove(&event.gpu.key);
+                    }
+                    true
+                }
+            },
+        }
+    }
+
+    /// Drops what an exact watch does not select.
+    fn select(&mut self, selection: &Selection) {
+        if let Self::Exact(events) = self {
+            events.retain(|event| Change::of(event).told(selection).next().is_some());
+        }
+    }
+
+    /// What a watch tells of them, in ascending version.
+    fn told(self, selection: &Selection) -> Vec<Event> {
+        let changes: Vec<Change> = match self {
+            Self::Merged(changes) => changes.into_values().collect(),
+            Self::Exact(events) => events.iter().map(Change::of).collect(),
+        };
+        let changes = changes.into_iter();
+        let mut events: Vec<Event> = changes.flat_map(|change| change.told(selection)).collect();
+        events.sort_by_key(|event| event.gpu.version);
+        events
+    }
 }
 
 #[derive(Debug)]
@@ -45,74 +164,49 @@ struct Pending {
 #[derive(Debug)]
 pub(crate) struct Cell {
     selection: Selection,
+    /// How many changes an exact watch may be behind.
+    exact: Option<usize>,
     pending: Serial<Pending>,
     wake: Notify,
 }
 
 impl Cell {
-    /// `exact`: how many changes it may be behind. The changes it starts with don't count.
-    pub(crate) fn new(
-        selection: Selection,
-        exact: Option<usize>,
-        start: impl IntoIterator<Item = Event>,
-    ) -> Self {
-        let start = start.into_iter();
-        let changes = match exact {
-            None => Changes::Merged(HashMap::new()),
-            Some(_) => Changes::Exact {
-                events: Vec::new(),
-                max: usize::MAX,
-            },
+    pub(crate) fn new(selection: Selection, exact: Option<usize>) -> Self {
+        let pending = Pending {
+            changes: Changes::new(exact.is_some()),
+            end: None,
         };
-        let cell = Self {
+        Self {
             selection,
-            pending: Serial::new(Pending { changes, end: None }),
+            exact,
+            pending: Serial::new(pending),
             wake: Notify::new(),
-        };
-        for event in start {
-            cell.push(&event);
         }
-        cell.pending.with(|pending| {
-            if let (Changes::Exact { events, max }, Some(behind)) = (&mut pending.changes, exact) {
-                *max = events.len().saturating_add(behind);
-            }
-        });
-        cell
     }
 
-    /// Takes one change, as this watch sees it. Says whether it merged with one that was pending.
+    /// Takes one change. Says whether it merged with one that was pending.
     pub(crate) fn push(&self, event: &Event) -> bool {
-        let Some(type_) = self.seen_as(event) else {
+        if !self.selection.scope.holds(&event.gpu) {
             return false;
-        };
-        let event = Event {
-            type_,
-            ..event.clone()
-        };
-        let merged = self.pending.with(|pending| pending.push(event));
+        }
+        let merged = self.pending.with(|pending| {
+            if pending.is_behind() {
+                return false;
+            }
+            let merged = pending.changes.push(event);
+            if let Some(max) = self.exact
+                && pending.changes.len() > 2 * max
+            {
+                // Now and then, so that what it does not select costs little, and is not held against it.
+                pending.changes.select(&self.selection);
+                if pending.changes.len() > max {
+                    pending.fall_behind(max);
+                }
+            }
+            merged
+        });
         self.wake.notify_one();
         merged
-    }
-
-    /// With selectors, entering is `Added` and leaving is `Deleted` (design W3).
-    fn seen_as(&self, event: &Event) -> Option<EventType> {
-        let is_in = self.selection.holds(&event.gpu);
-        let was_in = || {
-            event
-                .before
-                .as_ref()
-                .is_some_and(|before| self.selection.holds(before))
-        };
-        match event.type_ {
-            EventType::Added => is_in.then_some(EventType::Added),
-            EventType::Deleted => is_in.then_some(EventType::Deleted),
-            EventType::Modified => match (was_in(), is_in) {
-                (true, true) => Some(EventType::Modified),
-                (false, true) => Some(EventType::Added),
-                (true, false) => Some(EventType::Deleted),
-                (false, false) => None,
-            },
-        }
     }
 
     pub(crate) fn close(&self) {
@@ -123,102 +217,40 @@ impl Cell {
     }
 
     fn is_idle(&self) -> bool {
-        self.pending.with(|pending| match &pending.changes {
-            Changes::Merged(changes) => changes.is_empty(),
-            Changes::Exact { events, .. } => events.is_empty(),
-        })
+        self.pending.with(|pending| pending.changes.len() == 0)
     }
 
-    /// What is pending; empty: nothing is.
+    /// What is pending; empty: nothing that the watch selects.
     fn take(&self) -> Result<Vec<Event>, WatchEnd> {
-        let (events, end) = self
-            .pending
-            .with(|pending| (pending.changes.take(), pending.end));
-        match end {
-            Some(WatchEnd::Closed) if !events.is_empty() => Ok(events),
-            Some(end) => Err(end),
-            None => Ok(events),
+        let fresh = Changes::new(self.exact.is_some());
+        let (changes, end) = self.pending.with(|pending| {
+            let changes = std::mem::replace(&mut pending.changes, fresh);
+            (changes, pending.end)
+        });
+        if let Some(end @ WatchEnd::Behind { .. }) = end {
+            return Err(end);
+        }
+        let events = changes.told(&self.selection);
+        match (end, self.exact) {
+            (_, Some(max)) if events.len() > max => {
+                self.pending.with(|pending| pending.fall_behind(max));
+                Err(WatchEnd::Behind { max })
+            }
+            (Some(end), _) if events.is_empty() => Err(end),
+            (Some(_) | None, _) => Ok(events),
         }
     }
 }
 
 impl Pending {
-    fn push(&mut self, event: Event) -> bool {
-        match &mut self.changes {
-            Changes::Merged(changes) => {
-                let key = event.gpu.key.clone();
-                let before = changes.remove(&key);
-                let merged = before.is_some();
-                if let Some(after) = merge(before, event) {
-                    changes.insert(key, after);
-                }
-                merged
-            }
-            Changes::Exact { events, max } if events.len() < *max => {
-                events.push(event);
-                false
-            }
-            Changes::Exact { events, max } => {
-                // What it has not been told is of no use with a gap after it.
-                *events = Vec::new();
-                self.end.get_or_insert(WatchEnd::Behind { max: *max });
-                false
-            }
-        }
+    fn is_behind(&self) -> bool {
+        matches!(self.end, Some(WatchEnd::Behind { .. }))
     }
-}
 
-impl Changes {
-    fn take(&mut self) -> Vec<Event> {
-        match self {
-            Self::Merged(changes) => {
-                let mut events: Vec<Event> = std::mem::take(changes)
-                    .into_values()
-                    .flat_map(Change::into_events)
-                    .collect();
-                events.sort_by_key(|event| event.gpu.version);
-                events
-            }
-            Self::Exact { events, .. } => std::mem::take(events),
-        }
-    }
-}
-
-impl Change {
-    fn into_events(self) -> impl Iterator<Item = Event> {
-        let (first, second) = match self {
-            Self::Added(event) | Self::Modified(event) | Self::Deleted(event) => (event, None),
-            Self::Replaced { deleted, added } => (deleted, Some(added)),
-        };
-        std::iter::once(first).chain(second)
-    }
-}
-
-/// Types stay truthful: added then changed is one `Added`; deleted then re-created stays both;
-/// added then deleted, before the client heard of it, is nothing.
-fn merge(before: Option<Change>, event: Event) -> Option<Change> {
-    let as_ = |type_, event: Event| Event { type_, ..event };
-    match (before, event.type_) {
-        (None | Some(Change::Modified(_)), EventType::Modified) => Some(Change::Modified(event)),
-        (None, EventType::Added) => Some(Change::Added(event)),
-        (None | Some(Change::Modified(_)), EventType::Deleted) => Some(Change::Deleted(event)),
-        (Some(Change::Added(_)), EventType::Deleted) => None,
-        (Some(Change::Added(_)), EventType::Added | EventType::Modified) => {
-            Some(Change::Added(as_(EventType::Added, event)))
-        }
-        (Some(Change::Modified(_)), EventType::Added) => {
-            Some(Change::Modified(as_(EventType::Modified, event)))
-        }
-        (
-            Some(Change::Deleted(deleted) | Change::Replaced { deleted, .. }),
-            EventType::Added | EventType::Modified,
-        ) => Some(Change::Replaced {
-            deleted,
-            added: as_(EventType::Added, event),
-        }),
-        (Some(Change::Deleted(_) | Change::Replaced { .. }), EventType::Deleted) => {
-            Some(Change::Deleted(event))
-        }
+    /// What it has not been told is of no use with a gap after it.
+    fn fall_behind(&mut self, max: usize) {
+        self.changes = Changes::new(true);
+        self.end = Some(WatchEnd::Behind { max });
     }
 }
 
@@ -271,21 +303,29 @@ impl Bookmarks {
 pub struct Watcher {
     cell: Arc<Cell>,
     bookmarks: Option<Bookmarks>,
-    /// The state at the start, or the changes it resumes with, were told.
-    has_begun: bool,
+    /// The state at the start, or the changes it resumes with, until they are told.
+    start: Option<Vec<Event>>,
 }
 
 impl Watcher {
-    pub(crate) fn new(cell: Arc<Cell>, bookmarks: Option<Bookmarks>) -> Self {
+    /// `start` came before all that the cell will hold.
+    pub(crate) fn new(cell: Arc<Cell>, bookmarks: Option<Bookmarks>, start: Vec<Event>) -> Self {
         Self {
             cell,
             bookmarks,
-            has_begun: false,
+            start: Some(start),
         }
     }
 
+    fn begin(&mut self) -> Vec<Event> {
+        let mut changes = Changes::new(self.cell.exact.is_some());
+        for event in self.start.take().unwrap_or_default() {
+            changes.push(&event);
+        }
+        changes.told(&self.cell.selection)
+    }
+
     fn told(&mut self, events: Vec<Event>) -> Told {
-        self.has_begun = true;
         if let (Some(bookmarks), Some(last)) = (&mut self.bookmarks, events.last()) {
             bookmarks.told = bookmarks.told.max(last.gpu.version);
         }
@@ -294,9 +334,6 @@ impl Watcher {
 
     /// The mark that ends the state at the start.
     fn initial_mark(&mut self) -> Option<Told> {
-        if !self.has_begun && !self.cell.is_idle() {
-            return None;
-        }
         let bookmarks = self.bookmarks.as_mut()?;
         std::mem::take(&mut bookmarks.initial).then_some(Told::Bookmark {
             version: bookmarks.told,
@@ -307,10 +344,16 @@ impl Watcher {
 
 impl WatchStream for Watcher {
     async fn next(&mut self) -> Result<Told, WatchEnd> {
-        loop {
-            if let Some(mark) = self.initial_mark() {
-                return Ok(mark);
+        if self.start.is_some() {
+            let events = self.begin();
+            if !events.is_empty() {
+                return Ok(self.told(events));
             }
+        }
+        if let Some(mark) = self.initial_mark() {
+            return Ok(mark);
+        }
+        loop {
             let events = self.cell.take()?;
             if !events.is_empty() {
                 return Ok(self.told(events));
@@ -334,191 +377,4 @@ impl WatchStream for Watcher {
 }
 
 #[cfg(test)]
-mod tests {
-    use device_api_core::clock::WallTime;
-    use device_api_core::device::DeviceInfo;
-    use device_api_core::health::{Derived, Health};
-    use device_api_core::ids::DeviceUuid;
-
-    use device_api_core::gpu::Gpu;
-
-    use super::*;
-
-    fn event(type_: EventType, version: u64) -> Event {
-        let uuid = DeviceUuid::new("GPU-0");
-        let gpu = Arc::new(Gpu {
-            key: ObjectKey::new("", "gpu-0"),
-            uid: "uid".into(),
-            generation: 1,
-            created: WallTime::default(),
-            version: ResourceVersion(version),
-            uuid: uuid.clone(),
-            device: Arc::new(DeviceInfo::bare(uuid)),
-            conditions: [].into(),
-            derived: Derived::default(),
-            ready_since: WallTime::default(),
-            encoded: Default::default(),
-        });
-        Event {
-            type_,
-            before: (type_ != EventType::Added).then(|| gpu.clone()),
-            gpu,
-        }
-    }
-
-    #[track_caller]
-    fn check(input: &[(EventType, u64)], expected: &[(EventType, u64)]) {
-        let cell = Cell::new(
-            Selection::all(),
-            None,
-            input.iter().map(|(type_, version)| event(*type_, *version)),
-        );
-        let events = cell.take().expect("open");
-        let told: Vec<_> = events
-            .iter()
-            .map(|event| (event.type_, event.gpu.version.0))
-            .collect();
-        assert_eq!(told, expected);
-    }
-
-    #[test]
-    fn w2_merged_changes_keep_truthful_types() {
-        use EventType::{Added, Deleted, Modified};
-        check(&[(Added, 1)], &[(Added, 1)]);
-        check(&[(Added, 1), (Modified, 2), (Modified, 3)], &[(Added, 3)]);
-        check(&[(Modified, 2), (Modified, 3)], &[(Modified, 3)]);
-        check(&[(Modified, 2), (Deleted, 3)], &[(Deleted, 3)]);
-        check(&[(Added, 1), (Deleted, 2)], &[]);
-        check(&[(Deleted, 2), (Added, 3)], &[(Deleted, 2), (Added, 3)]);
-        check(
-            &[(Deleted, 2), (Added, 3), (Modified, 4)],
-            &[(Deleted, 2), (Added, 4)],
-        );
-        check(&[(Deleted, 2), (Added, 3), (Deleted, 4)], &[(Deleted, 4)]);
-        check(&[(Added, 1), (Deleted, 2), (Added, 3)], &[(Added, 3)]);
-    }
-
-    #[test]
-    fn w2_an_exact_watch_tells_each_change_or_ends() {
-        let all = || Cell::new(Selection::all(), Some(2), []);
-        let cell = all();
-        for version in 1..=2 {
-            cell.push(&event(EventType::Added, version));
-        }
-        assert_eq!(cell.take().map(|events| events.len()), Ok(2));
-        for version in 3..=5 {
-            cell.push(&event(EventType::Added, version));
-        }
-        assert_eq!(cell.take(), Err(WatchEnd::Behind { max: 2 }));
-        assert_eq!(cell.take(), Err(WatchEnd::Behind { max: 2 }), "for good");
-    }
-
-    #[test]
-    fn w3_entering_a_selection_is_added_and_leaving_it_deleted() {
-        let selection = Selection {
-            fields: device_api_core::selector::fields("status.health=Unhealthy").expect("fits"),
-            ..Selection::all()
-        };
-        let with = |health, version| {
-            let mut gpu = Gpu::clone(&event(EventType::Added, version).gpu);
-            gpu.derived.health = health;
-            Arc::new(gpu)
-        };
-        let (healthy, unhealthy) = (with(Health::Healthy, 1), with(Health::Unhealthy, 2));
-        #[track_caller]
-        fn check(
-            selection: &Selection,
-            type_: EventType,
-            before: Option<&Arc<Gpu>>,
-            gpu: &Arc<Gpu>,
-            expected: Option<EventType>,
-        ) {
-            let cell = Cell::new(selection.clone(), None, []);
-            assert_eq!(
-                cell.seen_as(&Event {
-                    type_,
-                    gpu: gpu.clone(),
-                    before: before.cloned(),
-                }),
-                expected
-            );
-        }
-        use EventType::{Added, Deleted, Modified};
-        check(&selection, Added, None, &unhealthy, Some(Added));
-        check(&selection, Added, None, &healthy, None);
-        check(
-            &selection,
-            Modified,
-            Some(&healthy),
-            &unhealthy,
-            Some(Added),
-        );
-        check(
-            &selection,
-            Modified,
-            Some(&unhealthy),
-            &healthy,
-            Some(Deleted),
-        );
-        check(
-            &selection,
-            Modified,
-            Some(&unhealthy),
-            &unhealthy,
-            Some(Modified),
-        );
-        check(&selection, Modified, Some(&healthy), &healthy, None);
-        check(
-            &selection,
-            Deleted,
-            Some(&unhealthy),
-            &unhealthy,
-            Some(Deleted),
-        );
-        check(&selection, Deleted, Some(&healthy), &healthy, None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn w3_bookmarks_mark_the_end_of_the_state_and_where_an_idle_watch_is() {
-        let hub = Arc::new(Serial::new(Hub::new(ResourceVersion(1), None, 8)));
-        let cell = Arc::new(Cell::new(
-            Selection::all(),
-            None,
-            [event(EventType::Added, 1)],
-        ));
-        hub.with(|hub| hub.register(&cell));
-        let at = ResourceVersion(1);
-        let bookmarks = Bookmarks::new(hub.clone(), Duration::from_secs(30), at, true);
-        let mut watcher = Watcher::new(cell, Some(bookmarks));
-        let mark = |version, initial| {
-            Ok(Told::Bookmark {
-                version: ResourceVersion(version),
-                initial,
-            })
-        };
-        assert!(matches!(watcher.next().await, Ok(Told::Changes(_))));
-        assert_eq!(watcher.next().await, mark(1, true));
-        // Something it does not watch.
-        hub.with(|hub| hub.publish(Vec::new(), ResourceVersion(7)));
-        let started = Instant::now();
-        assert_eq!(watcher.next().await, mark(7, false));
-        assert_eq!(started.elapsed(), Duration::from_secs(30));
-        // A change that waits is told before any mark.
-        hub.with(|hub| hub.publish(vec![event(EventType::Modified, 8)], ResourceVersion(8)));
-        tokio::time::advance(Duration::from_secs(31)).await;
-        assert!(matches!(watcher.next().await, Ok(Told::Changes(_))));
-    }
-
-    #[tokio::test]
-    async fn a_closed_watch_tells_what_is_left_and_ends() {
-        let cell = Arc::new(Cell::new(
-            Selection::all(),
-            None,
-            [event(EventType::Added, 1)],
-        ));
-        cell.close();
-        let mut watcher = Watcher::new(cell, None);
-        assert!(matches!(watcher.next().await, Ok(Told::Changes(_))));
-        assert_eq!(watcher.next().await, Err(WatchEnd::Closed));
-    }
-}
+mod tests;

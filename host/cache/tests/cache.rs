@@ -16,7 +16,7 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::error::ApiError;
 use device_api_core::health::Health;
 use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
-use device_api_core::limits::Bounds;
+use device_api_core::limits::{Bounds, HISTORY_BYTES_MAX};
 use device_api_core::ports::{DeviceCache, Devices, Overdue, WatchStream};
 use device_api_core::provider::{
     Caller, Creation, Merge, ProviderCondition, Registration, StatusUpdate,
@@ -809,4 +809,143 @@ async fn c8_a_jump_of_the_wall_clock_moves_no_lease_and_no_version_back() {
     store.heartbeat(&lease.id).await.unwrap();
     clock.boot.advance(Duration::from_secs(10));
     assert_eq!(store.expire_leases(), ["agent".into()]);
+}
+
+/// A vote of an upstream client.
+fn votes(status: Status, message: &str) -> StatusUpdate {
+    let vote = ProviderCondition {
+        polarity: None,
+        message: message.to_owned(),
+        ..said("Ready", status)
+    };
+    StatusUpdate {
+        key: key(0),
+        expected: None,
+        conditions: vec![vote],
+        merge: Merge::Lenient,
+    }
+}
+
+#[tokio::test]
+async fn p3_each_provider_has_its_vote_and_the_worst_counts() {
+    let rig = rig();
+    rig.register(0);
+    let (a, b) = (caller("a"), caller("b"));
+    let write = async |caller: &Caller, status| {
+        let gpu = rig.store.update_status(caller, votes(status, "mine")).await;
+        gpu.unwrap().derived.health
+    };
+    assert_eq!(write(&a, Status::True).await, Health::Healthy);
+    assert_eq!(write(&b, Status::False).await, Health::Unhealthy);
+    assert_eq!(write(&a, Status::True).await, Health::Unhealthy);
+    let gpu = rig.store.get(&key(0)).await.unwrap();
+    let shown: Vec<_> = gpu.published().map(|c| c.type_.to_string()).collect();
+    assert_eq!(shown, ["Ready"], "votes are not shown");
+    assert!(
+        gpu.ready().message.contains("Ready/b"),
+        "{}",
+        gpu.ready().message
+    );
+    assert_eq!(write(&b, Status::True).await, Health::Healthy);
+    let direct = rig
+        .store
+        .update_condition(&a, &key(0), said("Ready/b", Status::True))
+        .await;
+    assert!(
+        matches!(direct, Err(ApiError::Forbidden { .. })),
+        "{direct:?}"
+    );
+}
+
+#[tokio::test]
+async fn p3_a_derived_ready_that_is_repeated_is_no_vote_however_old_it_is() {
+    let rig = rig();
+    rig.register(0);
+    rig.judge(0, Judgement::Problem);
+    let bad = rig.store.get(&key(0)).await.unwrap().ready();
+    rig.judge(0, Judgement::Ok);
+    let fine = rig.store.get(&key(0)).await.unwrap().ready();
+    for old in [bad, fine] {
+        // Cut, as the wire may do.
+        for message in [old.message.clone(), old.message.chars().take(24).collect()] {
+            let written = rig
+                .store
+                .update_status(&caller("a"), votes(old.status(), &message))
+                .await
+                .unwrap();
+            assert_eq!(written.derived.health, Health::Healthy, "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_providers_say_is_bounded_in_bytes_for_all_gpus_together() {
+    let bounds = Bounds {
+        condition_bytes: 1_000,
+        ..Bounds::default()
+    };
+    let config = Config {
+        bounds: Arc::new(bounds),
+        ..Config::default()
+    };
+    let clock = Arc::new(ManualClock::default());
+    let store = Cache::in_memory(config, clock, Arc::new(Unobserved));
+    for n in 0..2 {
+        store.upsert_device(DeviceInfo::bare(uuid(n))).unwrap();
+    }
+    let long = |type_: &str, bytes| ProviderCondition {
+        message: "x".repeat(bytes),
+        ..said(type_, Status::True)
+    };
+    let a = caller("a");
+    let write = async |n, type_: &str, bytes| {
+        let key = key(n);
+        let written = store.update_condition(&a, &key, long(type_, bytes));
+        written.await.map(drop)
+    };
+    assert_eq!(write(0, "A", 500).await, Ok(()));
+    let full = ApiError::Exhausted {
+        limit: "condition-bytes",
+        max: 1_000,
+    };
+    assert_eq!(write(1, "B", 500).await, Err(full));
+    assert_eq!(write(0, "A", 100).await, Ok(()), "in place of the old");
+    assert_eq!(write(1, "B", 500).await, Ok(()));
+    store.forget_provider("a").await.unwrap();
+    assert_eq!(write(1, "C", 900).await, Ok(()));
+}
+
+#[tokio::test]
+async fn history_is_bounded_in_bytes_too() {
+    let rig = rig();
+    rig.register(0);
+    let start = rig.version().await;
+    let write = async |n: usize| {
+        let long = ProviderCondition {
+            message: format!("{n} {}", "x".repeat(4_000)),
+            ..said("Long", Status::True)
+        };
+        rig.store
+            .update_condition(&caller("a"), &key(0), long)
+            .await
+            .unwrap();
+    };
+    let resume = async |version| {
+        let request = asks(Scope::All, WatchFrom::After(version));
+        rig.store.watch(request).await.map(drop)
+    };
+    write(0).await;
+    assert!(resume(start).await.is_ok());
+    let writes = HISTORY_BYTES_MAX / 3 / 4_000;
+    assert!(
+        writes < Bounds::default().history_events,
+        "or it is not the bytes"
+    );
+    for n in 0..writes {
+        write(n).await;
+    }
+    assert!(matches!(
+        resume(start).await,
+        Err(ApiError::OutOfRange { .. })
+    ));
 }

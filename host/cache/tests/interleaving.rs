@@ -57,7 +57,7 @@ use crate::gate::Gate;
 pub(crate) use crate::locks::{Mutex, RwLock};
 
 /// Interleavings of each scenario and scheduler in the ordinary run: seconds in all.
-const SCHEDULES: usize = 2_000;
+const SCHEDULES: usize = 5_000;
 /// How many preemptions the second scheduler spends. Known bugs of this kind need two or three.
 const PREEMPTIONS: usize = 4;
 /// Any time does: the model's clock passes it when the scheduler says so, or never.

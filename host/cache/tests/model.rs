@@ -156,15 +156,12 @@ fn from() -> impl Strategy<Value = From> {
     ]
 }
 
-fn written() -> impl Strategy<Value = Step> {
-    let (device, name) = (|| 0..rig::DEVICES, || 0..rig::NAMES);
-    let (provider, type_) = (|| 0..rig::PROVIDERS, || 0..rig::TYPES);
+fn call() -> impl Strategy<Value = Call> {
+    let (name, type_) = (|| 0..rig::NAMES, || 0..rig::TYPES);
+    let provider = || 0..rig::PROVIDERS;
     let types = prop::collection::vec((type_(), judgement()), 0..4);
     prop_oneof![
-        3 => (device(), 0..3_u8).prop_map(|(device, info)| Step::Upsert { device, info }),
-        4 => (device(), 0..rig::HOST_TYPES, judgement(), any::<bool>()).prop_map(
-            |(device, type_, state, reason)| Step::Judge { device, type_, state, reason }),
-        3 => (name(), device(), any::<bool>()).prop_map(
+        3 => (name(), 0..rig::DEVICES, any::<bool>()).prop_map(
             |(name, device, exclusive)| Call::Create { name, device, exclusive }),
         2 => (name(), expected()).prop_map(|(name, expected)| Call::Delete { name, expected }),
         5 => (provider(), name(), type_(), judgement(), any::<bool>()).prop_map(
@@ -173,18 +170,29 @@ fn written() -> impl Strategy<Value = Step> {
         4 => (provider(), 0..2_u8, name(), expected(), types).prop_map(
             |(provider, connection, name, expected, types)|
                 Call::Status { provider, connection, name, expected, types }),
-        1 => (provider(), 1..60_u64).prop_map(
-            |(provider, seconds)| Term::Register { provider, seconds }),
-        1 => provider().prop_map(|provider| Term::Heartbeat { provider }),
-        1 => (1..40_u64).prop_map(|seconds| Term::Pass { seconds }),
-        1 => provider().prop_map(|provider| Term::Forget { provider }),
+    ]
+}
+
+fn term() -> impl Strategy<Value = Term> {
+    let provider = || 0..rig::PROVIDERS;
+    prop_oneof![
+        (provider(), 1..60_u64)
+            .prop_map(|(provider, seconds)| Term::Register { provider, seconds }),
+        provider().prop_map(|provider| Term::Heartbeat { provider }),
+        (1..40_u64).prop_map(|seconds| Term::Pass { seconds }),
+        provider().prop_map(|provider| Term::Forget { provider }),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let signal = (0..rig::DEVICES, judgement(), any::<bool>());
+    let device = || 0..rig::DEVICES;
+    let signal = (device(), judgement(), any::<bool>());
     prop_oneof![
-        20 => written(),
+        2 => (device(), 0..3_u8).prop_map(|(device, info)| Step::Upsert { device, info }),
+        3 => (device(), 0..rig::HOST_TYPES, judgement(), any::<bool>()).prop_map(
+            |(device, type_, state, reason)| Step::Judge { device, type_, state, reason }),
+        11 => call().prop_map(Step::Call),
+        3 => term().prop_map(Step::Term),
         2 => signal.prop_map(|(device, state, in_time)| Step::Signal { device, state, in_time }),
         4 => (from(), 0..rig::SELECTIONS, any::<bool>()).prop_map(
             |(from, selection, exact)| Step::Watch { from, selection, exact }),

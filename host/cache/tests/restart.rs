@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use device_api_cache::{Cache, Config, Unobserved};
 use device_api_core::action::Action;
-use device_api_core::clock::{BootId, BootTime, ManualClock, WallTime};
+use device_api_core::clock::{BootId, BootTime, Clock as _, ManualClock, WallTime};
 use device_api_core::condition::{self, Condition, Owner, Polarity, Status};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{Batch, Change, DeviceMemory, NotDurable, Snapshot, Start};
@@ -21,8 +21,9 @@ use device_api_core::health::Health;
 use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
 use device_api_core::policy::PolicyId;
 use device_api_core::ports::{DeviceCache, Devices, StateLog, Synced, WatchStream};
-use device_api_core::provider::{Caller, Creation, ProviderCondition, Registration};
+use device_api_core::provider::{Caller, Creation, PolarityTable, ProviderCondition, Registration};
 use device_api_core::selector::Selection;
+use device_api_core::signal::Target;
 use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
 use device_api_core::watch::{EventType, Told, WatchFrom, WatchRequest};
 
@@ -484,11 +485,20 @@ async fn c8_a_lease_goes_on_in_the_same_boot_and_asks_for_what_is_doubted() {
     assert_eq!(after.cache.expire_leases(), ["agent".into()]);
 
     let lease = after.cache.register_provider(register()).await.unwrap();
+    // Another boot's time says nothing: the lease is whole again, and runs out if nobody renews it.
     let rebooted = after.killed(2_000, "another");
-    assert!(rebooted.cache.heartbeat(&lease.id).await.is_err());
+    assert!(rebooted.cache.heartbeat(&lease.id).await.is_ok());
+    rebooted.clock.advance(Duration::from_secs(10));
+    assert_eq!(rebooted.cache.expire_leases(), ["agent".into()]);
     let claimed = rebooted.cache.providers();
     assert_eq!(claimed.len(), 1);
     assert_eq!((&*claimed[0].types[0], claimed[0].lease), ("Fine", None));
+    let gpu = rebooted.gpu(0).await;
+    let fine = condition::find(&gpu.conditions, "Fine").unwrap();
+    assert_eq!(
+        (fine.state, &*fine.reason),
+        (Judgement::Unknown, "ProviderLost")
+    );
 }
 
 #[tokio::test]
@@ -548,5 +558,119 @@ async fn c8_the_first_write_after_a_reboot_carries_all_that_runs_on_boot_time() 
     let after = run(start, before.disk, before.clock);
     let kept = after.disk.kept.lock().unwrap();
     assert_eq!(kept.get(&key), Some(&Change::Memory(uuid(0), quiet(350))));
-    assert!(!kept.contains_key("l agent"), "a lease of another boot");
+    let Some(Change::Lease(lease)) = kept.get("l agent") else {
+        panic!("the lease goes on")
+    };
+    assert_eq!(lease.ends, after.clock.boot().after(lease.duration));
+}
+
+#[tokio::test]
+async fn c7_no_gpu_comes_back_healthy_whatever_mild_problem_it_kept() {
+    #[track_caller]
+    async fn check(severity: Severity, written_in: &str, before_kill: Health) {
+        let before = first_run();
+        before.register(0);
+        before.says(0, policy_says("Fine", Judgement::Ok, &[]));
+        let mild = Condition {
+            severity,
+            ..policy_says("Mild", Judgement::Problem, &[ClearOn::Quiet])
+        };
+        before.says(0, mild);
+        assert_eq!(before.gpu(0).await.derived.health, before_kill);
+        let after = before.killed(1_000, written_in);
+        assert_eq!(
+            after.gpu(0).await.derived.health,
+            Health::Unknown,
+            "{severity:?}"
+        );
+        // Until somebody speaks of it.
+        let said = provider_says("FineToo", Status::False);
+        after
+            .cache
+            .update_condition(&agent(), &key(0), said)
+            .await
+            .unwrap();
+        assert_eq!(after.gpu(0).await.derived.health, before_kill);
+    }
+    for written_in in ["this", "another"] {
+        check(Severity::Info, written_in, Health::Healthy).await;
+        check(Severity::Warning, written_in, Health::Degraded).await;
+    }
+}
+
+#[tokio::test]
+async fn c7_after_a_reboot_an_address_is_nobodys_until_nvml_says_whose() {
+    let pci = "0000:3b:00.0".parse().unwrap();
+    let at = |n| DeviceInfo {
+        pci: Some(pci),
+        ..DeviceInfo::bare(uuid(n))
+    };
+    let whose = |run: &Run| run.cache.resolve(&Target::Pci(pci));
+    for (written_in, expected) in [("this", Some(uuid(0))), ("another", None)] {
+        let before = first_run();
+        before.cache.upsert_device(at(0)).unwrap();
+        let after = before.killed(1_000, written_in);
+        assert_eq!(whose(&after), expected);
+        after.cache.upsert_device(at(1)).unwrap();
+        assert_eq!(whose(&after), Some(uuid(1)));
+    }
+}
+
+#[tokio::test]
+async fn p1_what_stands_of_a_policy_that_is_not_loaded_is_still_that_ones() {
+    let before = first_run();
+    before.register(0);
+    before.register(1);
+    before.says(0, policy_says("Fabric", Judgement::Problem, &[]));
+    let after = before.killed(1_000, "this");
+    for n in [0, 1] {
+        let said = provider_says("Fabric", Status::False);
+        let refused = after.cache.update_condition(&agent(), &key(n), said).await;
+        assert!(
+            matches!(refused, Err(ApiError::Forbidden { .. })),
+            "{n}: {refused:?}"
+        );
+    }
+    assert_eq!(
+        state_of(&*after.gpu(0).await, "Fabric"),
+        Some(Judgement::Problem)
+    );
+}
+
+#[tokio::test]
+async fn p3_a_sites_word_on_polarity_counts_after_a_restart_too() {
+    let upstream = |status| ProviderCondition {
+        polarity: None,
+        ..provider_says("GpuFanWatch", status)
+    };
+    let before = first_run();
+    before.register(0);
+    before
+        .cache
+        .update_condition(&agent(), &key(0), upstream(Status::True))
+        .await
+        .unwrap();
+    assert_eq!(
+        state_of(&*before.gpu(0).await, "GpuFanWatch"),
+        Some(Judgement::Problem)
+    );
+    let start = before.disk.start(1_000, "this");
+    let row = ("GpuFan*".to_owned(), Polarity::TrueIsHealthy);
+    let config = Config {
+        polarity: PolarityTable::default().with(vec![row]),
+        ..Config::default()
+    };
+    let after = Cache::durable(
+        config,
+        start,
+        before.disk.clone(),
+        &BootId("this".into()),
+        before.clock.clone(),
+        Arc::new(Unobserved),
+    );
+    let gpu = after
+        .update_condition(&agent(), &key(0), upstream(Status::True))
+        .await
+        .unwrap();
+    assert_eq!(state_of(&gpu, "GpuFanWatch"), Some(Judgement::Ok));
 }

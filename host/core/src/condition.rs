@@ -22,6 +22,23 @@ pub const FALLBACK: &str = "PolicyFallback";
 /// Host-owned: NVML said that *a* GPU was lost, and this one is being asked (design C2).
 pub const PROBING: &str = "Probing";
 
+/// Reason of what was not observed since the daemon started (design C7).
+pub const RESTARTED: &str = "Restarted";
+
+/// How the type of a provider's vote on `Ready` begins; its provider follows. Not shown: the published
+/// `Ready` is derived (design P3).
+pub const VOTE: &str = "Ready/";
+
+/// The type under which a provider's vote is kept.
+pub fn vote_of(provider: &str) -> Arc<str> {
+    format!("{VOTE}{provider}").into()
+}
+
+/// Whether it is the type of a vote.
+pub fn is_vote(type_: &str) -> bool {
+    type_.starts_with(VOTE)
+}
+
 /// The types that no policy and no provider may own.
 pub const HOST_OWNED: [&str; 5] = [READY, FAULT_FLOOR, POLICY_READY, FALLBACK, PROBING];
 

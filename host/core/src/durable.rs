@@ -44,6 +44,16 @@ pub struct DeviceMemory {
 }
 
 impl DeviceMemory {
+    /// The same after some time in which nobody watched, from the last write `at` until `now`: that
+    /// was no quiet time.
+    #[must_use]
+    pub fn after_absence(mut self, at: BootTime, now: BootTime) -> Self {
+        for (_, due) in &mut self.quiet {
+            *due = due.after(now.since(at));
+        }
+        self
+    }
+
     /// What is left of it once the machine was booted again (design C7, C8): faults that a reset ends
     /// are over, and what was left of a timer `at` the last write is left `now`.
     #[must_use]
@@ -97,11 +107,14 @@ pub struct AssumedFault {
     pub signal: Signal,
 }
 
-/// Whose a condition type is, on this node (design P1), and which way round.
+/// Whose a condition type is, on this node (design P1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub type_: Arc<str>,
     pub owner: Owner,
+    /// As the owner declared it; `None`: the [`PolarityTable`] tells.
+    ///
+    /// [`PolarityTable`]: crate::provider::PolarityTable
     pub polarity: Option<Polarity>,
 }
 

@@ -3,11 +3,27 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::clock::WallTime;
-use crate::condition::{Condition, Evidence, Owner, Polarity, READY};
+use crate::condition::{self, Condition, Evidence, Owner, Polarity, READY};
 use crate::device::DeviceInfo;
 use crate::health::{self, Derived, Health};
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion};
 use crate::verdict::{Judgement, Severity};
+
+/// What the derived `Ready` says where no condition stands out.
+const NO_PROBLEM: &str = "No counted problem stands.";
+const NOTHING_KNOWN: &str = "Nothing has been observed of it yet.";
+/// Between the health and the condition it comes from.
+const BECAUSE: &str = " because of ";
+
+/// Whether the message is one of a derived `Ready`, of now or of before. A client that reads, changes
+/// and writes back a whole status repeats it, and that is no vote of its own (design P3).
+pub fn is_echo(message: &str) -> bool {
+    let because = |health: Health| {
+        let rest = message.strip_prefix(health.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(BECAUSE))
+    };
+    message == NO_PROBLEM || message == NOTHING_KNOWN || Health::ALL.into_iter().any(because)
+}
 
 /// One GPU as consumers see it: immutable, one per version.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,13 +87,12 @@ impl Gpu {
         self.derived = derived;
     }
 
-    /// The published conditions: the derived `Ready`, then the others. A provider's own `Ready` is
-    /// a vote and not shown.
+    /// The published conditions: the derived `Ready`, then the others. Providers' votes are not shown.
     pub fn published(&self) -> impl Iterator<Item = Condition> + '_ {
         let others = self
             .conditions
             .iter()
-            .filter(|c| &*c.type_ != READY)
+            .filter(|c| !condition::is_vote(&c.type_))
             .cloned();
         std::iter::once(self.ready()).chain(others)
     }
@@ -88,11 +103,11 @@ impl Gpu {
             .derived
             .health_from
             .as_deref()
-            .and_then(|type_| crate::condition::find(&self.conditions, type_));
+            .and_then(|type_| condition::find(&self.conditions, type_));
         let message = match (self.derived.health, decider) {
-            (Health::Healthy, _) => "No counted problem stands.".to_owned(),
-            (Health::Unknown, None) => "Nothing has been observed of it yet.".to_owned(),
-            (health, Some(c)) => format!("{health} because of {}: {}", c.type_, c.message),
+            (Health::Healthy, _) => NO_PROBLEM.to_owned(),
+            (Health::Unknown, None) => NOTHING_KNOWN.to_owned(),
+            (health, Some(c)) => format!("{health}{BECAUSE}{}: {}", c.type_, c.message),
             (health, None) => health.to_string(),
         };
         Condition {

@@ -14,6 +14,9 @@ pub struct Bounds {
     pub conditions_per_gpu: usize,
     /// Providers known at once. One per agent on a node.
     pub providers: usize,
+    /// Text of all conditions that providers have written, in bytes. What one list answers must stay below
+    /// `send_bytes`, with room for the policies' conditions.
+    pub condition_bytes: usize,
     /// Condition types that providers own in all: each provider's dozen, and room for what was
     /// renamed and not forgotten.
     pub condition_types: usize,
@@ -47,6 +50,7 @@ impl Default for Bounds {
             gpus: 1024,
             conditions_per_gpu: 64,
             providers: 64,
+            condition_bytes: 8 * 1024 * 1024,
             condition_types: 1024,
             barrier_wait: Duration::from_millis(50),
             request_time: Duration::from_secs(30),
@@ -154,8 +158,14 @@ pub const SELECTOR_VALUES_MAX: usize = 64;
 pub const SELECTOR_BYTES_MAX: usize = 4096;
 
 /// Versions reserved at once (design C5): what a run may give out before the store must be asked
-/// again. At a million writes a second a quarter of a minute; twice that is lost at a restart at most.
-pub const VERSIONS_RESERVED: u64 = 1 << 24;
+/// again, which it is when half is used: some 500,000 writes in the time of one commit. Versions follow
+/// the Unix time in microseconds, so a daemon that is restarted more than once a second gets ahead of it.
+pub const VERSIONS_RESERVED: u64 = 1 << 20;
+
+/// Text of the changes kept for watches that resume, all together. Each change of a GPU keeps its own
+/// conditions, and once it was sent their encoding; without a bound in bytes one chatty provider with
+/// long messages would fill the node's memory.
+pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// `sun_path` of a Unix socket address on Linux, its terminating NUL left out.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::gpu::Gpu;
+use crate::ids::PciAddress;
 use crate::limits::{
     LABEL_VALUE_BYTES_MAX, NAME_BYTES_MAX, SELECTOR_BYTES_MAX, SELECTOR_TERMS_MAX,
     SELECTOR_VALUES_MAX,
@@ -114,7 +115,7 @@ impl Field {
             Self::Uuid => gpu.uuid.as_str() == value,
             Self::Product => gpu.device.product == value,
             Self::Architecture => gpu.device.architecture == value,
-            Self::PciAddress => gpu.device.pci.is_some_and(|pci| pci.to_string() == value),
+            Self::PciAddress => value.parse().is_ok_and(|pci| gpu.device.pci == Some(pci)),
             Self::Health => gpu.derived.health.as_str() == value,
             Self::RecommendedAction => gpu.derived.action.as_str() == value,
         }
@@ -127,11 +128,17 @@ pub struct FieldTerm {
     field: Field,
     equal: bool,
     value: String,
+    /// The value as an address, where it is one: nothing is written out to be compared.
+    pci: Option<PciAddress>,
 }
 
 impl FieldTerm {
     fn holds(&self, gpu: &Gpu) -> bool {
-        self.field.is(gpu, &self.value) == self.equal
+        let is = match self.field {
+            Field::PciAddress => self.pci.is_some() && gpu.device.pci == self.pci,
+            field => field.is(gpu, &self.value),
+        };
+        is == self.equal
     }
 }
 
@@ -209,7 +216,11 @@ fn label_term(term: &str) -> Result<LabelTerm, BadSelector> {
         match head.split_whitespace().collect::<Vec<_>>().as_slice() {
             [key, "in"] => (*key, Wants::In(values)),
             [key, "notin"] => (*key, Wants::NotIn(values)),
-            _ => return bad(format!("{term:?}: write `key in (a, b)` or `key notin (a, b)`")),
+            _ => {
+                return bad(format!(
+                    "{term:?}: write `key in (a, b)` or `key notin (a, b)`"
+                ));
+            }
         }
     } else if let Some(key) = term.strip_prefix('!') {
         (key, Wants::Absent)
@@ -278,6 +289,7 @@ fn field_term(term: &str) -> Result<FieldTerm, BadSelector> {
         field,
         equal,
         value: value.trim().to_owned(),
+        pci: value.trim().parse().ok(),
     })
 }
 

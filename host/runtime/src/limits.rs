@@ -117,6 +117,12 @@ static TABLE: &[Row] = &[
         1..=4_096,
         "Providers known at once: one per agent on a node."
     ),
+    bytes!(
+        "condition-bytes",
+        condition_bytes,
+        64 * KIB..=64 * MIB,
+        "Text of all conditions that providers have written, of all GPUs. A list holds them all, and must stay below send-bytes."
+    ),
     count!(
         "condition-types",
         condition_types,

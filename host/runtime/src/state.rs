@@ -72,11 +72,14 @@ pub(crate) fn open(
             rebooted,
             "going on from the store"
         );
-        if rebooted {
-            let now = clock.boot();
-            for (_, memory) in &mut snapshot.memories {
-                *memory = std::mem::take(memory).after_reboot(snapshot.at, now);
-            }
+        let (at, now) = (snapshot.at, clock.boot());
+        for (_, memory) in &mut snapshot.memories {
+            let before = std::mem::take(memory);
+            *memory = if rebooted {
+                before.after_reboot(at, now)
+            } else {
+                before.after_absence(at, now)
+            };
         }
         memories.clone_from(&snapshot.memories);
         log = snapshot.log.take();

@@ -28,6 +28,8 @@ pub(crate) struct Record {
     pub(crate) info: u8,
     pub(crate) said: BTreeMap<Type, Said>,
     pub(crate) is_deleted: bool,
+    /// Nobody has spoken of it since the start.
+    pub(crate) unobserved: bool,
     /// Over which connection a type was last written.
     written_over: BTreeMap<Type, u64>,
 }
@@ -156,10 +158,14 @@ impl Model {
 
     /// Changes what is said of a device; where that changes nothing, nobody hears of it.
     fn say(&mut self, device: Device, change: impl FnOnce(&mut BTreeMap<Type, Said>)) -> Changes {
-        let said = &mut self.devices.entry(device).or_default().said;
-        let before = said.clone();
-        change(said);
-        if *said == before {
+        self.tell(device, |record| change(&mut record.said))
+    }
+
+    fn tell(&mut self, device: Device, change: impl FnOnce(&mut Record)) -> Changes {
+        let record = self.devices.entry(device).or_default();
+        let before = (record.said.clone(), record.unobserved);
+        change(record);
+        if (&record.said, record.unobserved) == (&before.0, before.1) {
             return Vec::new();
         }
         self.modified(device)
@@ -201,7 +207,9 @@ impl Model {
             return Err(Refusal::Forbidden);
         }
         let written_over = self.devices.entry(device).or_default().written_over.clone();
-        let changes = self.say(device, |said| {
+        let changes = self.tell(device, |record| {
+            record.unobserved = false;
+            let said = &mut record.said;
             if write.lenient && write.expected.is_some() {
                 said.retain(|type_, old| {
                     old.owner != Some(write.provider)
@@ -283,6 +291,7 @@ impl Model {
     pub(crate) fn restart(&mut self, base: u64, rebooted: bool, clears_at_reboot: &[Type]) {
         for record in self.devices.values_mut() {
             record.written_over.clear();
+            record.unobserved = true;
             record.said.retain(|type_, said| match said.state {
                 Judgement::Problem => {
                     !(rebooted && said.owner.is_none() && clears_at_reboot.contains(type_))
@@ -297,11 +306,8 @@ impl Model {
                 }
             }
         }
-        if rebooted {
-            self.leases.clear();
-        }
         for lease in self.leases.values_mut() {
-            lease.ends = lease.ends.max(self.now + lease.duration);
+            lease.ends = self.now + lease.duration;
         }
         self.version = base + 1;
         // In the order in which they were.

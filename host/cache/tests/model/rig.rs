@@ -30,7 +30,7 @@ mod steps;
 use crate::disk::Disk;
 use crate::plain::{Changes, Device, Model, Name, Provider, Refusal, Type, Write};
 use crate::watched::{Objects, Watched, selected, versions};
-use crate::{Expected, From, Step};
+use crate::{Call, Expected, From, Step, Term};
 
 pub(crate) const DEVICES: u8 = 4;
 /// The first [`DEVICES`] are those that NVML's own objects bear; the others are of another namespace.
@@ -323,16 +323,20 @@ impl Rig {
                 )
             })
             .collect();
-        let expected: Vec<_> = record
-            .said
-            .iter()
-            .map(|(type_, said)| {
-                let owner = said.owner.map_or(Owner::Host, |provider| {
-                    Owner::Provider(provider_name(provider))
-                });
-                (type_name(*type_), owner, said.state, said.reason.clone())
-            })
-            .collect();
+        let probing = (
+            "Probing".to_owned(),
+            Owner::Host,
+            Judgement::Unknown,
+            "Restarted".to_owned(),
+        );
+        let unobserved = record.unobserved.then_some(probing);
+        let said_of = record.said.iter().map(|(type_, said)| {
+            let owner = said.owner.map_or(Owner::Host, |provider| {
+                Owner::Provider(provider_name(provider))
+            });
+            (type_name(*type_), owner, said.state, said.reason.clone())
+        });
+        let expected: Vec<_> = unobserved.into_iter().chain(said_of).collect();
         assert_eq!(said, expected, "what is said of {}", gpu.key);
     }
 }

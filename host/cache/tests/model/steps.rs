@@ -34,12 +34,38 @@ impl Rig {
                 let changes = self.model.judge(n, type_, state, reason(r));
                 self.published(changes, true);
             }
-            Step::Create {
+            Step::Call(call) => self.call(call).await,
+            Step::Term(term) => self.term(term).await,
+            Step::Signal {
+                device,
+                state,
+                in_time,
+            } => self.signal(device, state, in_time).await,
+            Step::Watch {
+                from,
+                selection,
+                exact,
+            } => self.watch(from, selection, exact).await,
+            Step::Next { watch } => {
+                let present = self.state_at(self.model.version);
+                if let Some(at) = watch.checked_rem(self.watches.len())
+                    && !self.watches[at].check(&present)
+                {
+                    self.watches.remove(at);
+                }
+            }
+            Step::Restart { rebooted, gap } => self.restart(rebooted, gap),
+        }
+    }
+
+    async fn call(&mut self, call: Call) {
+        match call {
+            Call::Create {
                 name,
                 device,
                 exclusive,
             } => self.create(name, device, exclusive).await,
-            Step::Delete { name, expected } => {
+            Call::Delete { name, expected } => {
                 let expected = self.version_of(name, expected);
                 let key = key(name);
                 let version = expected.map(ResourceVersion);
@@ -47,7 +73,7 @@ impl Rig {
                 let changes = self.model.delete(name, expected);
                 self.same(answer, changes);
             }
-            Step::Condition {
+            Call::Condition {
                 provider,
                 name,
                 type_,
@@ -67,7 +93,7 @@ impl Rig {
                 };
                 self.wrote(answer, &write);
             }
-            Step::Status {
+            Call::Status {
                 provider,
                 connection,
                 name,
@@ -89,29 +115,6 @@ impl Rig {
                 };
                 self.update_status(write).await;
             }
-            Step::Register { .. }
-            | Step::Heartbeat { .. }
-            | Step::Pass { .. }
-            | Step::Forget { .. } => self.provider_step(step).await,
-            Step::Signal {
-                device,
-                state,
-                in_time,
-            } => self.signal(device, state, in_time).await,
-            Step::Watch {
-                from,
-                selection,
-                exact,
-            } => self.watch(from, selection, exact).await,
-            Step::Next { watch } => {
-                let present = self.state_at(self.model.version);
-                if let Some(at) = watch.checked_rem(self.watches.len())
-                    && !self.watches[at].check(&present)
-                {
-                    self.watches.remove(at);
-                }
-            }
-            Step::Restart { rebooted, gap } => self.restart(rebooted, gap),
         }
     }
 
@@ -163,9 +166,9 @@ impl Rig {
         self.wrote(answer, &write);
     }
 
-    async fn provider_step(&mut self, step: Step) {
-        match step {
-            Step::Register { provider, seconds } => {
+    async fn term(&mut self, term: Term) {
+        match term {
+            Term::Register { provider, seconds } => {
                 let duration = Duration::from_secs(seconds);
                 let lease = self
                     .cache
@@ -179,7 +182,7 @@ impl Rig {
                 self.lease_ids.insert(provider, lease.id);
                 self.model.register(provider, duration);
             }
-            Step::Heartbeat { provider } => {
+            Term::Heartbeat { provider } => {
                 let Some(id) = self.lease_ids.get(&provider) else {
                     return;
                 };
@@ -191,21 +194,20 @@ impl Rig {
                     lease.ends = now + lease.duration;
                 }
             }
-            Step::Pass { seconds } => {
+            Term::Pass { seconds } => {
                 let time = Duration::from_secs(seconds);
                 self.clock.advance(time);
                 self.cache.expire_leases();
                 let changes = self.model.pass(time);
                 self.published(changes, false);
             }
-            Step::Forget { provider } => {
+            Term::Forget { provider } => {
                 let answer = self.cache.forget_provider(&provider_name(provider)).await;
                 let changes = self.model.forget(provider);
                 let answered = refusal(answer).map(drop);
                 assert_eq!(answered, changes.as_ref().map(|_| ()).map_err(|e| *e));
                 self.published(changes.unwrap_or_default(), false);
             }
-            other => panic!("{other:?} is no step of a provider"),
         }
     }
 

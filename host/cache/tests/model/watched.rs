@@ -14,14 +14,25 @@ use device_api_core::watch::{Event, EventType, Told, WatchEnd};
 /// Objects, as of one version.
 pub(crate) type Objects = BTreeMap<ObjectKey, Arc<Gpu>>;
 
+/// One change in short: what, of which object, in which version.
+type Line = (EventType, ObjectKey, u64);
+
+#[derive(Debug)]
+struct Exact {
+    pending: Vec<Line>,
+    /// Changes that it selects since it was read, and how many there may be.
+    behind: usize,
+    max: usize,
+}
+
 pub(crate) struct Watched {
     watcher: Watcher,
     selection: Selection,
     /// What it has been told of.
     fold: Objects,
     last: u64,
-    /// For an exact watch: what it is still to tell, and how much that may be.
-    exact: Option<(Vec<(EventType, ObjectKey, u64)>, usize)>,
+    /// For an exact watch: what it is still to tell.
+    exact: Option<Exact>,
     is_behind: bool,
     /// The end of the state at the start is still to be marked (W3).
     owes_mark: bool,
@@ -40,6 +51,15 @@ fn seen_as(selection: &Selection, event: &Event) -> Option<EventType> {
         (true, false) => Some(EventType::Deleted),
         (false, false) => None,
     }
+}
+
+/// What a selection sees of some events, in short.
+fn lines(selection: &Selection, events: &[Event]) -> Vec<Line> {
+    let line = |event: &Event| {
+        let type_ = seen_as(selection, event)?;
+        Some((type_, event.gpu.key.clone(), event.gpu.version.0))
+    };
+    events.iter().filter_map(line).collect()
 }
 
 pub(crate) fn selected(selection: &Selection, objects: &Objects) -> Objects {
@@ -62,13 +82,17 @@ impl Watched {
             fold: selected(&selection, known),
             selection,
             last: version,
-            exact: exact.map(|_| (Vec::new(), usize::MAX)),
+            exact: exact.map(|max| Exact {
+                pending: Vec::new(),
+                behind: 0,
+                max,
+            }),
             is_behind: false,
             owes_mark: false,
         };
-        watched.published(start);
-        if let (Some((pending, max)), Some(behind)) = (&mut watched.exact, exact) {
-            *max = pending.len() + behind;
+        if let Some(exact) = &mut watched.exact {
+            // What it starts with is not what it is behind by.
+            exact.pending = lines(&watched.selection, start);
         }
         watched
     }
@@ -81,19 +105,13 @@ impl Watched {
 
     /// Something happened in the store.
     pub(crate) fn published(&mut self, events: &[Event]) {
-        let Some((pending, max)) = &mut self.exact else {
+        let Some(exact) = &mut self.exact else {
             return;
         };
-        for event in events {
-            let Some(type_) = seen_as(&self.selection, event) else {
-                continue;
-            };
-            if pending.len() == *max {
-                self.is_behind = true;
-            } else {
-                pending.push((type_, event.gpu.key.clone(), event.gpu.version.0));
-            }
-        }
+        let lines = lines(&self.selection, events);
+        exact.behind += lines.len();
+        self.is_behind |= exact.behind > exact.max;
+        exact.pending.extend(lines);
     }
 
     /// Reads what it tells, and compares. Says whether it goes on.
@@ -128,14 +146,15 @@ impl Watched {
         for event in &events {
             self.take(event);
         }
-        if let Some((pending, _)) = &mut self.exact {
+        if let Some(exact) = &mut self.exact {
+            exact.behind = 0;
             let told: Vec<_> = events
                 .iter()
                 .map(|event| (event.type_, event.gpu.key.clone(), event.gpu.version.0))
                 .collect();
             assert_eq!(
                 told,
-                std::mem::take(pending),
+                std::mem::take(&mut exact.pending),
                 "an exact watch tells each change"
             );
         }

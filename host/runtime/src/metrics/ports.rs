@@ -102,9 +102,8 @@ impl CacheObserver for Metrics {
         self.cached(version, gpus);
     }
 
-    fn uncounted_type(&self, provider: &str, type_: &str) {
+    fn uncounted_type(&self, type_: &str) {
         tracing::warn!(
-            %provider,
             condition = %type_,
             "condition type of unknown polarity: it is shown and does not count; list it with --polarity"
         );
