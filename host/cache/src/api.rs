@@ -13,6 +13,7 @@ use device_api_core::selector::Selection;
 use device_api_core::watch::{Event, EventType, Listing, WatchFrom, WatchRequest};
 
 use crate::cache::{Cache, check_version};
+use crate::state::State;
 use crate::watcher::{Bookmarks, Cell, Watcher};
 
 impl Devices for Cache {
@@ -34,10 +35,14 @@ impl Devices for Cache {
 
     async fn list(&self, selection: &Selection) -> Listing {
         self.pass_barrier(None).await;
-        self.read(|state| Listing {
-            version: state.version(),
-            gpus: state.objects(selection),
-        })
+        let (version, all) = self.read(|state| (state.version(), state.all()));
+        let gpus = if selection.is_all() {
+            all
+        } else {
+            let selected = all.iter().filter(|gpu| selection.holds(gpu));
+            selected.cloned().collect()
+        };
+        Listing { version, gpus }
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<Watcher, ApiError> {
@@ -53,18 +58,18 @@ impl Devices for Cache {
         let cell = Arc::new(Cell::new(selection, exact));
         // What comes after is in the cell, what was before in `start`: the hub lets nobody write between.
         let (start, at) = self.hub.with(|hub| {
-            let (start, at) = match from {
-                WatchFrom::Now => (self.initial_state(), hub.newest()),
-                WatchFrom::After(version) => (hub.since(version)?, version),
+            let begun = match from {
+                WatchFrom::Now => (Begin::With(self.read(State::all)), hub.newest()),
+                WatchFrom::After(version) => (Begin::After(hub.since(version)?), version),
             };
             hub.register(&cell);
-            Ok((start, at))
+            Ok(begun)
         })?;
         let bookmarks = bookmarks.then(|| {
             let initial = from == WatchFrom::Now;
             Bookmarks::new(self.hub.clone(), bounds.bookmark_interval, at, initial)
         });
-        Ok(Watcher::new(cell, bookmarks, start))
+        Ok(Watcher::new(cell, bookmarks, start.events()))
     }
 
     async fn create(
@@ -182,17 +187,6 @@ impl Devices for Cache {
 }
 
 impl Cache {
-    /// What is there, as `Added`. The watch selects and sorts.
-    fn initial_state(&self) -> Vec<Event> {
-        let gpus = self.read(|state| state.objects(&Selection::all()));
-        let added = |gpu| Event {
-            type_: EventType::Added,
-            gpu,
-            before: None,
-        };
-        gpus.into_iter().map(added).collect()
-    }
-
     /// A write that waited may find that its provider has been lost meanwhile: then it is none.
     fn check_lease(&self, caller: &Caller) -> Result<(), ApiError> {
         match &caller.lease {
@@ -201,6 +195,28 @@ impl Cache {
                 .with(|leases| leases.provider_of(lease))
                 .map(drop),
             None => Ok(()),
+        }
+    }
+}
+
+/// What a watch begins with.
+enum Begin {
+    /// What is there.
+    With(Arc<[Arc<Gpu>]>),
+    After(Vec<Event>),
+}
+
+impl Begin {
+    /// As events; the watch selects and sorts.
+    fn events(self) -> Vec<Event> {
+        let added = |gpu: &Arc<Gpu>| Event {
+            type_: EventType::Added,
+            gpu: gpu.clone(),
+            before: None,
+        };
+        match self {
+            Self::With(gpus) => gpus.iter().map(added).collect(),
+            Self::After(events) => events,
         }
     }
 }

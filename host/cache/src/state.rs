@@ -5,7 +5,7 @@
 //! back with the UUID (design C7).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use device_api_core::condition::{Condition, Owner};
 use device_api_core::device::DeviceInfo;
@@ -13,7 +13,6 @@ use device_api_core::durable::{Claim, DeviceRecord, ObjectRecord};
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Health;
 use device_api_core::ids::{DeviceUuid, ObjectKey, PciAddress, ResourceVersion};
-use device_api_core::selector::Selection;
 
 pub(crate) use crate::transaction::Transaction;
 
@@ -53,6 +52,7 @@ impl Record {
 pub(crate) struct State {
     version: ResourceVersion,
     objects: BTreeMap<ObjectKey, Arc<Gpu>>,
+    all: OnceLock<Arc<[Arc<Gpu>]>>,
     pub(crate) records: HashMap<DeviceUuid, Record>,
     /// Condition types that providers own.
     pub(crate) claims: BTreeMap<Arc<str>, Claim>,
@@ -67,6 +67,7 @@ impl State {
         Self {
             version,
             objects: BTreeMap::new(),
+            all: OnceLock::new(),
             records: HashMap::new(),
             claims: BTreeMap::new(),
             provider_bytes: 0,
@@ -91,17 +92,15 @@ impl State {
         self.objects.len()
     }
 
-    /// In the order of names.
-    pub(crate) fn objects(&self, selection: &Selection) -> Vec<Arc<Gpu>> {
-        self.objects
-            .values()
-            .filter(|gpu| selection.holds(gpu))
-            .cloned()
-            .collect()
+    /// All objects, in the order of names: gathered once, until one changes.
+    pub(crate) fn all(&self) -> Arc<[Arc<Gpu>]> {
+        let gather = || self.objects.values().cloned().collect();
+        self.all.get_or_init(gather).clone()
     }
 
     /// Puts an object in; the record of its device must be there.
     pub(crate) fn insert(&mut self, gpu: Arc<Gpu>) {
+        self.all.take();
         self.count(gpu.derived.health, 1);
         if let Some(record) = self.records.get_mut(&gpu.uuid)
             && let Err(at) = record.objects.binary_search(&gpu.key)
@@ -115,6 +114,7 @@ impl State {
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Gpu>> {
         let gpu = self.objects.remove(key)?;
+        self.all.take();
         self.count(gpu.derived.health, -1);
         if let Some(record) = self.records.get_mut(&gpu.uuid) {
             record.objects.retain(|other| other != key);

@@ -326,7 +326,6 @@ async fn c7_conditions_of_a_deleted_gpu_survive_the_restart_too() {
 
 #[tokio::test]
 async fn c7_a_reboot_ends_what_a_reboot_ends_and_nothing_else() {
-    #[track_caller]
     async fn check(written_in: &str, clears: &[ClearOn], expected: Option<Judgement>) {
         let before = first_run();
         before.register(0);
@@ -566,7 +565,6 @@ async fn c8_the_first_write_after_a_reboot_carries_all_that_runs_on_boot_time() 
 
 #[tokio::test]
 async fn c7_no_gpu_comes_back_healthy_whatever_mild_problem_it_kept() {
-    #[track_caller]
     async fn check(severity: Severity, written_in: &str, before_kill: Health) {
         let before = first_run();
         before.register(0);

@@ -35,6 +35,11 @@ impl Selection {
         }
     }
 
+    /// Whether it selects whatever there is.
+    pub fn is_all(&self) -> bool {
+        self.scope == Scope::All && self.labels.is_empty() && self.fields.is_empty()
+    }
+
     pub fn holds(&self, gpu: &Gpu) -> bool {
         self.scope.holds(gpu)
             && self.labels.iter().all(|term| term.holds(gpu))

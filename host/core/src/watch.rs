@@ -105,5 +105,5 @@ pub enum WatchEnd {
 #[derive(Clone, Debug)]
 pub struct Listing {
     pub version: ResourceVersion,
-    pub gpus: Vec<Arc<Gpu>>,
+    pub gpus: Arc<[Arc<Gpu>]>,
 }

@@ -293,7 +293,7 @@ impl Rig {
             let listed: Objects = listing
                 .gpus
                 .into_iter()
-                .map(|gpu| (gpu.key.clone(), gpu))
+                .map(|gpu| (gpu.key.clone(), gpu.clone()))
                 .collect();
             assert_eq!(versions(&listed), versions(&present), "{selection:?}");
             if n == 0 {
