@@ -112,19 +112,6 @@ impl Field {
             Self::RecommendedAction => "status.recommended_action",
         }
     }
-
-    fn is(self, gpu: &Gpu, value: &str) -> bool {
-        match self {
-            Self::Name => *gpu.key.name == *value,
-            Self::Namespace => *gpu.key.namespace == *value,
-            Self::Uuid => gpu.uuid.as_str() == value,
-            Self::Product => gpu.device.product == value,
-            Self::Architecture => gpu.device.architecture == value,
-            Self::PciAddress => value.parse().is_ok_and(|pci| gpu.device.pci == Some(pci)),
-            Self::Health => gpu.derived.health.as_str() == value,
-            Self::RecommendedAction => gpu.derived.action.as_str() == value,
-        }
-    }
 }
 
 /// One requirement on a field.
@@ -139,9 +126,16 @@ pub struct FieldTerm {
 
 impl FieldTerm {
     fn holds(&self, gpu: &Gpu) -> bool {
+        let value = self.value.as_str();
         let is = match self.field {
+            Field::Name => *gpu.key.name == *value,
+            Field::Namespace => *gpu.key.namespace == *value,
+            Field::Uuid => gpu.uuid.as_str() == value,
+            Field::Product => gpu.device.product == value,
+            Field::Architecture => gpu.device.architecture == value,
             Field::PciAddress => self.pci.is_some() && gpu.device.pci == self.pci,
-            field => field.is(gpu, &self.value),
+            Field::Health => gpu.derived.health.as_str() == value,
+            Field::RecommendedAction => gpu.derived.action.as_str() == value,
         };
         is == self.equal
     }

@@ -292,7 +292,7 @@ impl Rig {
             let present = selected(&selection, &self.state_at(self.model.version));
             let listed: Objects = listing
                 .gpus
-                .into_iter()
+                .iter()
                 .map(|gpu| (gpu.key.clone(), gpu.clone()))
                 .collect();
             assert_eq!(versions(&listed), versions(&present), "{selection:?}");
