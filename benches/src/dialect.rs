@@ -132,7 +132,6 @@ impl Dialect {
         match self {
             Self::Native => bytes(&native::CreateGpuRequest {
                 gpu: Some(native_gpu(name, gpu)),
-                ..Default::default()
             }),
             Self::Upstream => bytes(&upstream::CreateGpuRequest {
                 gpu: Some(upstream::Gpu {

@@ -185,12 +185,7 @@ fn ratio(one: &[Writes], other: &[Writes], of: fn(&Writes) -> Option<f64>) -> Op
 impl Measured {
     fn figures(&self) -> Figures {
         let sorted = |of: fn(&Writes) -> &[Duration]| {
-            let mut all: Vec<Duration> = self
-                .rounds
-                .iter()
-                .flat_map(|round| of(round))
-                .copied()
-                .collect();
+            let mut all: Vec<Duration> = self.rounds.iter().flat_map(of).copied().collect();
             all.sort_unstable();
             all
         };

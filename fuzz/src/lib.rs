@@ -20,6 +20,8 @@ mod harness;
 mod owned;
 #[path = "../../host/grpc/tests/rpc/store.rs"]
 mod store;
+#[path = "../../host/grpc/tests/rpc/verbatim.rs"]
+mod verbatim;
 #[path = "../../host/grpc/tests/rpc/wellformed.rs"]
 mod wellformed;
 

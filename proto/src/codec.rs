@@ -4,7 +4,12 @@ use std::marker::PhantomData;
 
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+/// What a stream of answers has room for at first, and when what was encoded is handed on, though more is
+/// there: a watch whose client does not read holds so much, and there are thousands.
+const BUFFER_BYTES: usize = 8 * 1024;
+const YIELD_BYTES: usize = 16 * 1024;
 
 /// Prost's encoding, as tonic's own codec does it, but for two things: bytes that are no message of the
 /// type are the caller's fault (`InvalidArgument`, not `Internal`, which pages someone), and an answer
@@ -49,6 +54,10 @@ impl<T: Message> Encoder for Answers<T> {
         buf.reserve(item.encoded_len());
         item.encode(buf)
             .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
     }
 }
 

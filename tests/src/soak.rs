@@ -47,6 +47,12 @@ impl Random {
         usize::try_from(self.next() % count).unwrap_or_default()
     }
 
+    /// One of these, of which there must be some.
+    #[expect(clippy::indexing_slicing, reason = "the index is below the length")]
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+
     /// True once in `times`.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0

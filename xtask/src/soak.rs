@@ -32,7 +32,7 @@ const LONG: [Long; 5] = [
         package: "device-api-cache",
         target: "interleaving",
         factor: 50,
-        what: "100,000 interleavings of each scenario of gate and barrier, with each scheduler",
+        what: "250,000 interleavings of each scenario of gate and barrier, with each scheduler",
     },
     Long {
         package: "device-api-cache",

@@ -7,7 +7,7 @@ use crate::clock::{BootId, BootTime, WallTime};
 use crate::condition::{Condition, Owner, Polarity};
 use crate::device::DeviceInfo;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion};
-use crate::signal::Signal;
+use crate::signal::{Signal, SignalKind};
 use crate::verdict::PolicyState;
 
 /// What is known of a device, and what stands against it: by UUID, objects come and go.
@@ -39,6 +39,8 @@ pub struct DeviceMemory {
     /// Signals whose floor stands.
     pub floors: Vec<Signal>,
     pub assumed: Vec<AssumedFault>,
+    /// Double-bit errors that wait for what contains them (design H8).
+    pub awaiting: Vec<Signal>,
     /// Conditions that a quiet time clears, and when.
     pub quiet: Vec<(Arc<str>, BootTime)>,
 }
@@ -63,9 +65,10 @@ impl DeviceMemory {
             due: due(wake.due),
             ..wake
         };
+        let is_timer = |signal: &Signal| signal.kind == SignalKind::Timer;
         let policy = |policy: PolicyMemory| PolicyMemory {
             wakes: policy.wakes.into_iter().map(wake).collect(),
-            failed: Vec::new(),
+            failed: policy.failed.into_iter().filter(is_timer).collect(),
             ..policy
         };
         let quiet = self.quiet.into_iter();
@@ -73,6 +76,7 @@ impl DeviceMemory {
             policies: self.policies.into_iter().map(policy).collect(),
             floors: Vec::new(),
             assumed: Vec::new(),
+            awaiting: Vec::new(),
             quiet: quiet.map(|(type_, quiet)| (type_, due(quiet))).collect(),
         }
     }

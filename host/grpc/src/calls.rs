@@ -1,54 +1,45 @@
 //! What holds for every call, whichever service it is of, or none: it is counted with the code that
-//! the client gets, it has a deadline, what it sends is bounded, and a message too large is told
-//! apart from a version out of range.
+//! the client gets, who may not write is refused before a byte of its request is read, it has a deadline, and
+//! what it sends and is sent is bounded.
 
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use device_api_core::error::ApiError;
 use device_api_core::limits::Bounds;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Frame, SizeHint};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::{Code, Status};
 use tower::Service as _;
 
-use crate::budget::{Budget, Share};
+use crate::answer::{Answer, Terms};
+use crate::audit::{self, Audit};
+use crate::budget::{Held, Kind};
 use crate::conn::ConnInfo;
-use crate::limits::RECEIVING_IN_ALL;
-use crate::methods::Methods;
+use crate::limits::{ASIDES_IN_ALL, CALLS_IN_ALL};
+use crate::methods::{Does, Known, Methods};
 use crate::observe::{Call, RpcObserver};
+use crate::peer::Access;
+use crate::receive::{Brought, receive};
 use crate::status::{Refusal, going_down};
 
-const GRPC_STATUS: &str = "grpc-status";
-const GRPC_MESSAGE: &str = "grpc-message";
+const GRPC_ENCODING: &str = "grpc-encoding";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-
-/// How tonic's own refusals of a message begin (percent-encoded, as in the header). It calls them
-/// `OutOfRange`, which to the clients of a watch means to list again.
-const RECEIVED_TOO_LARGE: &str = "Error,%20decoded%20message%20length%20too%20large";
-const SENT_TOO_LARGE: &str = "Error,%20encoded%20message%20length%20too%20large";
-
-/// How the decoder's refusals begin. tonic calls them `Internal`, as if it were our fault.
-const NOT_DECODED: &str = "failed%20to%20decode%20Protobuf%20message";
 
 /// Carries out calls.
 pub(crate) struct Calls {
     routes: Routes,
     methods: &'static Methods,
     observer: Arc<dyn RpcObserver>,
+    audit: Arc<Audit>,
     bounds: Arc<Bounds>,
-    /// Bytes of requests that may be received at once, on all connections.
-    receiving: Arc<Budget>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -65,16 +56,16 @@ impl Calls {
         routes: Routes,
         methods: &'static Methods,
         observer: Arc<dyn RpcObserver>,
+        audit: Arc<Audit>,
         bounds: Arc<Bounds>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        let receiving = Arc::new(Budget::new(RECEIVING_IN_ALL * bounds.receive_bytes));
         Self {
             routes,
             methods,
             observer,
+            audit,
             bounds,
-            receiving,
             shutdown,
         }
     }
@@ -87,39 +78,106 @@ impl Calls {
     ) -> Result<Response<Answer>, Infallible> {
         let known = self.methods.of(request.uri().path());
         let call = Call::begin(self.observer.clone(), known.method);
-        if *self.shutdown.borrow() {
-            return Ok(self.answer(refusal(going_down()), call, None));
-        }
         let asked = client_timeout(request.headers());
-        let deadline = if known.streams {
-            asked
-        } else {
-            Some(asked.map_or(self.bounds.request_time, |asked| {
-                asked.min(self.bounds.request_time)
-            }))
-        };
-        let deadline = deadline.map(|time| Instant::now() + time);
-        let receiving = (!known.streams)
-            .then(|| Share::new(connection.receiving.clone(), self.receiving.clone()));
-        let receive_bytes = self.bounds.receive_bytes;
-        let mut request = request.map(|body| Receiving {
-            body,
-            receiving,
-            receive_bytes,
-        });
-        request.extensions_mut().insert(connection);
-        let answer = self.routes.clone().call(request);
-        let answer = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, answer).await,
-            None => Ok(answer.await),
-        };
-        Ok(match answer {
-            Ok(Ok(answer)) => {
-                let deadline = deadline.filter(|_| known.streams);
-                self.answer(answer, call, deadline)
+        let began = Instant::now();
+        let time = self.bounds.request_time;
+        let in_time = began + asked.map_or(time, |asked| asked.min(time));
+        let answer = match self.admit(&connection, known) {
+            Ok(held) => {
+                let carried_out = self.carry_out(&connection, known, request);
+                let answer = tokio::time::timeout_at(in_time, carried_out).await;
+                let answer = answer.unwrap_or_else(|_elapsed| Err(self.late()));
+                answer.map(|answer| (answer, held))
             }
-            Err(_elapsed) => self.answer(self.late().into_http(), call, None),
+            Err(refused) => Err(refused),
+        };
+        let (answer, terms) = match answer {
+            Ok((answer, held)) => {
+                let until = match known.does {
+                    Does::Watch | Does::HealthWatch => asked.map(|asked| began + asked),
+                    Does::Reflection => Some(in_time),
+                    Does::Nothing | Does::Read | Does::Write => None,
+                };
+                (answer, self.terms(known, held, until))
+            }
+            Err(status) => (status.into_http(), Terms::default()),
+        };
+        let bounds = self.bounds.clone();
+        Ok(Answer::new(answer, call, connection, bounds, terms))
+    }
+
+    /// Whether a call may begin; what it holds then.
+    fn admit(&self, connection: &Arc<ConnInfo>, known: Known) -> Result<Held, Status> {
+        if *self.shutdown.borrow() {
+            return Err(Refusal::from(going_down()).into());
+        }
+        if let (Does::Write, Access::Read { reason, why }) = (known.does, &connection.access) {
+            // What it is about would be in what is not read.
+            let entry = audit::entry(known.method, "");
+            self.audit
+                .refused(&*self.observer, connection, &entry, *reason, why);
+            let why = why.clone();
+            return Err(Refusal::from(ApiError::Forbidden { why }).into());
+        }
+        let (kind, what, max) = match known.does {
+            Does::HealthWatch | Does::Reflection => (
+                Kind::Asides,
+                "streams of health and reflection",
+                ASIDES_IN_ALL,
+            ),
+            Does::Nothing | Does::Read | Does::Write | Does::Watch => {
+                (Kind::Calls, "calls at once", CALLS_IN_ALL)
+            }
+        };
+        connection.account.hold(kind, 1).map_err(|_level| {
+            Status::resource_exhausted(format!(
+                "too many {what}; there are at most {max} in all, and a part of them for one user"
+            ))
         })
+    }
+
+    async fn carry_out(
+        &self,
+        connection: &Arc<ConnInfo>,
+        known: Known,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Status> {
+        // Held until the answer is there: so long there is what was decoded.
+        let mut held = connection
+            .account
+            .hold(Kind::Receiving, 0)
+            .map_err(|_level| Status::resource_exhausted("too many requests at once"))?;
+        let (mut head, body) = request.into_parts();
+        let body = match known.does {
+            // No service reads it.
+            Does::Nothing => Brought::Whole(Bytes::new()),
+            Does::Reflection => Brought::Streamed(body),
+            // We have no compression, and tonic tells which there are not.
+            _ if is_compressed(&head.headers) => Brought::Whole(Bytes::new()),
+            Does::Read | Does::Write | Does::Watch | Does::HealthWatch => {
+                let methods = self.methods;
+                Brought::Whole(receive(methods, known, &self.bounds, body, &mut held).await?)
+            }
+        };
+        head.extensions.insert(connection.clone());
+        let request = Request::from_parts(head, body);
+        match self.routes.clone().call(request).await {
+            Ok(answer) => Ok(answer),
+            Err(never) => match never {},
+        }
+    }
+
+    fn terms(&self, known: Known, held: Held, until: Option<Instant>) -> Terms {
+        let deadline = until.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        let unread = (!known.lasts()).then_some(self.bounds.request_time);
+        let is_one = matches!(known.does, Does::Nothing | Does::Read | Does::Write);
+        Terms {
+            deadline,
+            unread,
+            // A watch has a permit of its own by now.
+            held: (known.does != Does::Watch).then_some(held),
+            is_one,
+        }
     }
 
     /// Which of the two deadlines it was, is the client's to know: it set one of them.
@@ -129,67 +187,12 @@ impl Calls {
             self.bounds.request_time
         ))
     }
-
-    fn answer(
-        &self,
-        answer: Response<Body>,
-        call: Call,
-        deadline: Option<Instant>,
-    ) -> Response<Answer> {
-        let (mut head, body) = answer.into_parts();
-        let mut call = Some(call);
-        if head.headers.contains_key(GRPC_STATUS) {
-            amend(&mut head.headers, &self.bounds);
-            end(&mut call, &head.headers);
-        }
-        let answer = Answer {
-            body,
-            call,
-            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
-            bounds: self.bounds.clone(),
-            is_over: false,
-        };
-        Response::from_parts(head, answer)
-    }
 }
 
-fn refusal(error: ApiError) -> Response<Body> {
-    Status::from(Refusal::from(error)).into_http()
-}
-
-/// Tells the observer the code that is sent.
-fn end(call: &mut Option<Call>, trailers: &HeaderMap) {
-    if let Some(call) = call.take() {
-        let code = trailers.get(GRPC_STATUS).map(HeaderValue::as_bytes);
-        call.end(code.map_or(Code::Unknown, Code::from_bytes));
-    }
-}
-
-/// A message too large is `ResourceExhausted`, naming the limit; one that can't be decoded is
-/// `InvalidArgument`.
-fn amend(trailers: &mut HeaderMap, bounds: &Bounds) {
-    let code = trailers
-        .get(GRPC_STATUS)
-        .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
-    if !matches!(code, Code::OutOfRange | Code::Internal) {
-        return;
-    }
-    let said = trailers.get(GRPC_MESSAGE).map(HeaderValue::to_str);
-    let said = said.and_then(Result::ok).unwrap_or_default();
-    let exhausted = |limit, max| Status::from(Refusal::from(ApiError::Exhausted { limit, max }));
-    let better = if said.starts_with(RECEIVED_TOO_LARGE) {
-        exhausted("receive-bytes", bounds.receive_bytes)
-    } else if said.starts_with(SENT_TOO_LARGE) {
-        exhausted("send-bytes", bounds.send_bytes)
-    } else if said.starts_with(NOT_DECODED) {
-        Status::invalid_argument("the request is not what its .proto says; build the client anew")
-    } else {
-        return;
-    };
-    // What is ours is ASCII and fits a header.
-    if better.add_header(trailers).is_err() {
-        tracing::debug!(%better, "a status could not be amended");
-    }
+fn is_compressed(headers: &HeaderMap) -> bool {
+    headers
+        .get(GRPC_ENCODING)
+        .is_some_and(|encoding| encoding != "identity")
 }
 
 /// The deadline in the headers (gRPC's `grpc-timeout`: up to 8 digits and a unit). One that can't be
@@ -210,122 +213,6 @@ fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
         "u" => Some(Duration::from_micros(value)),
         "n" => Some(Duration::from_nanos(value)),
         _ => None,
-    }
-}
-
-/// A request on its way in.
-struct Receiving {
-    body: Incoming,
-    /// `None`: it is of a stream, whose messages are small.
-    receiving: Option<Share>,
-    receive_bytes: usize,
-}
-
-impl http_body::Body for Receiving {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                return Poll::Ready(Some(Err(Status::from_error(error.into()))));
-            }
-            None => return Poll::Ready(None),
-        };
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        if self
-            .receiving
-            .as_mut()
-            .is_none_or(|share| share.grow(bytes))
-        {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        let max = self.receive_bytes;
-        Poll::Ready(Some(Err(Status::resource_exhausted(format!(
-            "too many large requests at once; limit receive-bytes is {max}, and a few times that is received at a time"
-        )))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// An answer on its way out; what it ends with is told to the observer.
-pub(crate) struct Answer {
-    body: Body,
-    /// `None`: its end was told.
-    call: Option<Call>,
-    deadline: Option<Pin<Box<Sleep>>>,
-    bounds: Arc<Bounds>,
-    is_over: bool,
-}
-
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
-            .field("call", &self.call)
-            .finish_non_exhaustive()
-    }
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.is_over {
-            return Poll::Ready(None);
-        }
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            let late = Status::deadline_exceeded("the deadline that the client set has passed");
-            let mut trailers = HeaderMap::new();
-            self.is_over = true;
-            if let Err(error) = late.add_header(&mut trailers) {
-                return Poll::Ready(Some(Err(error)));
-            }
-            end(&mut self.call, &trailers);
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => Some(Ok(match frame.into_trailers() {
-                Ok(mut trailers) => {
-                    amend(&mut trailers, &self.bounds);
-                    end(&mut self.call, &trailers);
-                    Frame::trailers(trailers)
-                }
-                Err(data) => data,
-            })),
-            Some(Err(status)) => {
-                if let Some(call) = self.call.take() {
-                    call.end(status.code());
-                }
-                Some(Err(status))
-            }
-            None => None,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.is_over || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use device_api_core::limits::Bounds;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
-use crate::budget::Budget;
-use crate::limits::RECEIVING_PER_CONNECTION;
-use crate::peer::{Access, Peer, Writers};
-use crate::tls::{self, Tls};
+use crate::budget::Account;
+use crate::peer::{Access, Peer};
+use crate::tls::Tls;
+use crate::unsent::Unsent;
+use crate::{certificate, handshake};
 
 /// What HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -31,10 +31,10 @@ pub(crate) struct ConnInfo {
     /// Who the peer proves to be.
     pub(crate) identity: Arc<str>,
     pub(crate) access: Access,
-    /// A permit for each watch that may still start on this connection (design W4).
-    pub(crate) watches: Arc<Semaphore>,
-    /// Bytes of requests that may still be received at once.
-    pub(crate) receiving: Arc<Budget>,
+    /// What it holds, and may hold still.
+    pub(crate) account: Arc<Account>,
+    /// Its answers that were not sent yet.
+    pub(crate) unsent: Arc<Unsent>,
     /// Calls under way, watches apart: they hold up the drain.
     calls: watch::Sender<usize>,
 }
@@ -44,16 +44,20 @@ pub(crate) struct ConnInfo {
 pub(crate) struct UnderWay<'a>(&'a ConnInfo);
 
 impl ConnInfo {
-    pub(crate) fn new(peer: Peer, writers: &Writers, bounds: &Bounds) -> Self {
+    /// Of a peer that is who it proves to be, and may what it may.
+    pub(crate) fn new(
+        peer: Peer,
+        (identity, access): (Arc<str>, Access),
+        account: Arc<Account>,
+    ) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let (identity, access) = writers.access(&peer);
         Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             peer,
             identity,
             access,
-            watches: Arc::new(Semaphore::new(bounds.watches_per_connection)),
-            receiving: Arc::new(Budget::new(RECEIVING_PER_CONNECTION * bounds.receive_bytes)),
+            account,
+            unsent: Arc::default(),
             calls: watch::Sender::new(0),
         }
     }
@@ -108,22 +112,19 @@ impl Socket {
     /// anything is set up for it.
     pub(crate) async fn hello(self, handshakes: &Semaphore) -> io::Result<(Conn, Peer)> {
         let peer = self.peer();
-        let (mut io, peer) = match self {
-            Self::Unix(stream) => (Io::Unix(stream), peer),
-            Self::Tcp(stream) => (Io::Tcp(nodelay(stream)), peer),
+        let (mut io, peer, void) = match self {
+            Self::Unix(stream) => (Io::Unix(stream), peer, None),
+            Self::Tcp(stream) => (Io::Tcp(nodelay(stream)), peer, None),
             Self::Tls(stream, tls) => {
-                // The semaphore is never closed.
-                let _turn = handshakes.acquire().await;
-                let stream = TlsAcceptor::from(tls.config())
-                    .accept(nodelay(stream))
-                    .await?;
+                let stream = handshake::shake(nodelay(stream), &tls, handshakes).await?;
                 let (tcp, session) = stream.get_ref();
-                let certificate = session.peer_certificates().and_then(<[_]>::first);
+                let chain = session.peer_certificates().unwrap_or_default();
                 let peer = Peer::Tls {
                     addr: tcp.peer_addr().ok(),
-                    names: certificate.map(tls::names).unwrap_or_default(),
+                    names: chain.first().map(certificate::names).unwrap_or_default(),
                 };
-                (Io::Tls(Box::new(stream)), peer)
+                let void = Box::pin(void(tls, chain.to_vec(), peer.clone()));
+                (Io::Tls(Box::new(stream)), peer, Some(void as Void))
             }
         };
         let mut preface = [0; PREFACE.len()];
@@ -134,7 +135,12 @@ impl Socket {
                 "not HTTP/2; this is a gRPC port",
             ));
         }
-        Ok((Conn { io, replayed: 0 }, peer))
+        let conn = Conn {
+            io,
+            replayed: 0,
+            void,
+        };
+        Ok((conn, peer))
     }
 
     /// Says, as far as that can be said at once, why the connection is turned away: HTTP/2's
@@ -152,6 +158,23 @@ impl Socket {
             tracing::debug!(%error, "a client was turned away unheard");
         }
     }
+}
+
+/// Says so in the audit log and returns when the client may no longer be connected.
+async fn void(tls: Tls, chain: Vec<CertificateDer<'static>>, peer: Peer) {
+    let error = tls.voided(chain).await;
+    let identity = match &peer {
+        Peer::Tls { names, .. } => names.first().map(|name| &**name),
+        Peer::Unix { .. } | Peer::Unidentified | Peer::Tcp { .. } => None,
+    };
+    tracing::warn!(
+        target: "audit",
+        identity,
+        %peer,
+        outcome = "ended",
+        %error,
+        "connection ended: the client's certificate is no longer good; renew it, or have its CA in --tls-client-ca"
+    );
 }
 
 /// Small answers go out at once; without it they are only slower.
@@ -198,11 +221,32 @@ enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+type Void = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A connection that begins as HTTP/2 does. What was read of it is read again from here.
 pub(crate) struct Conn {
     io: Io,
     /// Bytes of [`PREFACE`] that were handed on.
     replayed: usize,
+    /// Whether it may go on; asked whenever it is read from or written to, and wakes whoever does.
+    void: Option<Void>,
+}
+
+impl Conn {
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(void) = &mut self.void else {
+            return Ok(());
+        };
+        if void.as_mut().poll(cx).is_pending() {
+            return Ok(());
+        }
+        // From now on, each time.
+        self.void = Some(Box::pin(std::future::ready(())));
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the client's certificate is no longer good",
+        ))
+    }
 }
 
 impl fmt::Debug for Conn {
@@ -241,6 +285,7 @@ impl AsyncRead for Conn {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         let left = PREFACE.get(self.replayed..).unwrap_or_default();
         if left.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
@@ -258,6 +303,7 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         self.io.write().poll_write(cx, buf)
     }
 
@@ -282,6 +328,7 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         self.io.write().poll_write_vectored(cx, bufs)
     }
 }

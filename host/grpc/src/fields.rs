@@ -1,12 +1,18 @@
 //! What both dialects check of a request. An error names the field by its path in the message.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use device_api_core::clock::WallTime;
+use device_api_core::condition::READY;
+use device_api_core::error::ApiError;
 use device_api_core::ids::{DeviceUuid, ObjectKey};
-use device_api_core::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use device_api_core::limits::{Bounds, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use device_api_core::provider::ProviderCondition;
 use device_api_core::watch::Scope;
 use prost_types::Timestamp;
+
+use crate::status::Refusal;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -175,6 +181,37 @@ pub(crate) fn timestamp(at: WallTime) -> Option<Timestamp> {
         seconds: i64::try_from(at.unix_ns / NANOS_PER_SECOND).unwrap_or(i64::MAX),
         nanos: i32::try_from(at.unix_ns % NANOS_PER_SECOND).unwrap_or_default(),
     })
+}
+
+/// The conditions of one update, each read by `read`; no type may be in it twice. `Ready` does not count:
+/// it is derived, and a client that writes back what it was shown repeats it. (A vote on it counts
+/// where it is stored.)
+pub(crate) fn conditions<W>(
+    bounds: &Bounds,
+    path: &str,
+    wire: Vec<W>,
+    read: impl Fn(&str, W) -> Result<ProviderCondition, FieldError>,
+) -> Result<Vec<ProviderCondition>, Refusal> {
+    let max = bounds.conditions_per_gpu;
+    let limit = "conditions-per-gpu";
+    if wire.len() > max + 1 {
+        return Err(ApiError::Exhausted { limit, max }.into());
+    }
+    let mut seen = BTreeSet::new();
+    let mut conditions = Vec::with_capacity(wire.len());
+    for (at, wire) in wire.into_iter().enumerate() {
+        let path = format!("{path}[{at}]");
+        let condition = read(&path, wire)?;
+        if !seen.insert(condition.type_.clone()) {
+            let why = "appears twice; say each type once";
+            return Err(FieldError::new(format!("{path}.type"), why).into());
+        }
+        conditions.push(condition);
+    }
+    if conditions.len() - usize::from(seen.contains(READY)) > max {
+        return Err(ApiError::Exhausted { limit, max }.into());
+    }
+    Ok(conditions)
 }
 
 /// A time from the wire.

@@ -1,12 +1,14 @@
-//! The methods there are, by their paths: what a call is named in metrics, before anyone looked at it.
+//! The methods there are, by their paths: what a call is named in metrics, who may make it and what it may
+//! bring, before anyone looked at it.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 
 use crate::observe::Method;
+use crate::shape::{ShapeId, Shapes};
 
 /// A call of what there is not. One name for all, or a client would choose our labels.
 const UNKNOWN: Known = Known {
@@ -14,20 +16,51 @@ const UNKNOWN: Known = Known {
         service: "unknown",
         name: "unknown",
     },
-    streams: false,
+    does: Does::Nothing,
+    request: None,
 };
+
+/// How the names of methods begin that change nothing. Any other changes something: a new one is taken
+/// for a write until it is listed here.
+const READS: [&str; 3] = ["Get", "List", "Watch"];
+
+/// What a method is to the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Does {
+    /// There is no such method.
+    Nothing,
+    Read,
+    Write,
+    /// It is open as long as its client likes.
+    Watch,
+    /// A stream of health: open as long as its client likes, and there are few.
+    HealthWatch,
+    /// The client sends a stream, too.
+    Reflection,
+}
 
 /// One method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) method: Method,
+    pub(crate) does: Does,
+    /// `None`: of no message of ours.
+    pub(crate) request: Option<ShapeId>,
+}
+
+impl Known {
     /// It is open as long as its client likes.
-    pub(crate) streams: bool,
+    pub(crate) fn lasts(self) -> bool {
+        matches!(self.does, Does::Watch | Does::HealthWatch)
+    }
 }
 
 /// All methods, by path.
 #[derive(Debug)]
-pub(crate) struct Methods(HashMap<&'static str, Known>);
+pub(crate) struct Methods {
+    known: HashMap<&'static str, Known>,
+    shapes: Shapes,
+}
 
 impl Methods {
     /// Those of our services, health and reflection.
@@ -44,18 +77,28 @@ impl Methods {
     }
 
     pub(crate) fn of(&self, path: &str) -> Known {
-        self.0.get(path).copied().unwrap_or(UNKNOWN)
+        self.known.get(path).copied().unwrap_or(UNKNOWN)
+    }
+
+    /// How many elements of repeated fields a request has.
+    pub(crate) fn elements(&self, known: Known, request: &[u8]) -> usize {
+        known
+            .request
+            .map_or(0, |shape| self.shapes.elements(shape, request))
     }
 
     fn read() -> Result<Self, prost::DecodeError> {
-        let mut methods = HashMap::new();
-        for encoded in [
-            device_api_proto::FILE_DESCRIPTOR_SET,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        let mut known = HashMap::new();
+        let mut shapes = Shapes::default();
+        for (encoded, ours) in [
+            (device_api_proto::FILE_DESCRIPTOR_SET, true),
+            (tonic_health::pb::FILE_DESCRIPTOR_SET, false),
+            (tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, false),
+            (tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET, false),
         ] {
-            for file in FileDescriptorSet::decode(encoded)?.file {
+            let set = FileDescriptorSet::decode(encoded)?;
+            let messages = shapes.add(&set);
+            for file in &set.file {
                 for service in &file.service {
                     let service_name = format!("{}.{}", file.package(), service.name());
                     // Once in the life of the process, for names that observers keep as labels.
@@ -63,20 +106,31 @@ impl Methods {
                     for method in &service.method {
                         let path: &'static str =
                             format!("/{service_name}/{}", method.name()).leak();
-                        let name = path.rsplit('/').next().unwrap_or_default();
-                        let known = Known {
+                        let method_known = Known {
                             method: Method {
                                 service: service_name,
-                                name,
+                                name: path.rsplit('/').next().unwrap_or_default(),
                             },
-                            streams: method.server_streaming(),
+                            does: does(method, ours),
+                            request: messages.get(method.input_type()).copied(),
                         };
-                        methods.insert(path, known);
+                        known.insert(path, method_known);
                     }
                 }
             }
         }
-        Ok(Self(methods))
+        Ok(Self { known, shapes })
+    }
+}
+
+fn does(method: &MethodDescriptorProto, ours: bool) -> Does {
+    let reads = READS.iter().any(|reads| method.name().starts_with(reads));
+    match (method.client_streaming(), method.server_streaming()) {
+        (true, _) => Does::Reflection,
+        (false, true) if ours => Does::Watch,
+        (false, true) => Does::HealthWatch,
+        (false, false) if ours && !reads => Does::Write,
+        (false, false) => Does::Read,
     }
 }
 
@@ -87,25 +141,38 @@ mod tests {
     #[test]
     fn methods_are_known_by_their_paths_and_all_others_are_one() {
         let methods = Methods::get().expect("read");
-        let of = |path: &str| {
-            let known = methods.of(path);
-            (known.method.service, known.method.name, known.streams)
-        };
-        assert_eq!(
-            of("/nvidia.device.v1alpha1.GpuService/WatchGpus"),
-            ("nvidia.device.v1alpha1.GpuService", "WatchGpus", true)
-        );
-        assert_eq!(
-            of("/nvidia.nvsentinel.v1alpha1.GpuService/GetGpu"),
-            ("nvidia.nvsentinel.v1alpha1.GpuService", "GetGpu", false)
-        );
-        assert_eq!(
-            of("/grpc.health.v1.Health/Check"),
-            ("grpc.health.v1.Health", "Check", false)
-        );
-        assert!(of("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").2);
-        for path in ["/a.B/C", "/", "", "/nvidia.device.v1alpha1.GpuService/"] {
-            assert_eq!(of(path), ("unknown", "unknown", false), "{path}");
+        #[track_caller]
+        fn check(path: &str, service: &str, name: &str, does: Does) {
+            let known = Methods::get().expect("read").of(path);
+            let got = (known.method.service, known.method.name, known.does);
+            assert_eq!(got, (service, name, does), "{path}");
         }
+        let native = "nvidia.device.v1alpha1.GpuService";
+        let upstream = "nvidia.nvsentinel.v1alpha1.GpuService";
+        let providers = "nvidia.device.v1alpha1.ProviderService";
+        for (service, name, does) in [
+            (native, "WatchGpus", Does::Watch),
+            (native, "UpdateGpuStatus", Does::Write),
+            (upstream, "GetGpu", Does::Read),
+            (upstream, "DeleteGpu", Does::Write),
+            (providers, "ListProviders", Does::Read),
+            (providers, "Heartbeat", Does::Write),
+            ("grpc.health.v1.Health", "Check", Does::Read),
+            ("grpc.health.v1.Health", "Watch", Does::HealthWatch),
+            (
+                "grpc.reflection.v1.ServerReflection",
+                "ServerReflectionInfo",
+                Does::Reflection,
+            ),
+        ] {
+            check(&format!("/{service}/{name}"), service, name, does);
+        }
+        for path in ["/a.B/C", "/", "", "/nvidia.device.v1alpha1.GpuService/"] {
+            check(path, "unknown", "unknown", Does::Nothing);
+        }
+        let all = methods.known.values();
+        assert!(all.clone().all(|known| known.request.is_some()));
+        let writes = all.filter(|known| known.does == Does::Write).count();
+        assert_eq!(writes, 15, "each of them asks who is calling");
     }
 }

@@ -44,6 +44,9 @@ pub trait RpcObserver: Send + Sync {
     /// A connection was turned away ([`Turned`](crate::Turned)).
     fn turned_away(&self, why: &'static str);
 
+    /// A TLS handshake failed ([`HandshakeFailure`](crate::HandshakeFailure)).
+    fn handshake_failed(&self, why: &'static str);
+
     /// The files of TLS have changed, and are in use; or can't be.
     fn tls_reloaded(&self, used: bool);
 }
@@ -130,29 +133,17 @@ impl fmt::Debug for Counted {
 }
 
 /// A watch that counts as active until it is dropped.
-pub(crate) struct ActiveWatch {
-    observer: Arc<dyn RpcObserver>,
-}
+#[derive(Debug)]
+pub(crate) struct ActiveWatch(Counted);
 
 impl ActiveWatch {
     pub(crate) fn begin(observer: Arc<dyn RpcObserver>) -> Self {
-        observer.watch_active(1);
-        Self { observer }
+        Self(Counted::begin(observer, |observer, delta| {
+            observer.watch_active(delta);
+        }))
     }
 
     pub(crate) fn event(&self, type_: &'static str) {
-        self.observer.watch_event(type_);
-    }
-}
-
-impl Drop for ActiveWatch {
-    fn drop(&mut self) {
-        self.observer.watch_active(-1);
-    }
-}
-
-impl fmt::Debug for ActiveWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ActiveWatch")
+        self.0.observer.watch_event(type_);
     }
 }

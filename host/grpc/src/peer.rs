@@ -1,7 +1,7 @@
 //! Who is calling, and what it may do (design P4).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// What the kernel shows instead of a uid that has no mapping in our user namespace: anyone, so it
@@ -55,8 +55,53 @@ impl fmt::Display for Peer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Share {
     Uid(u32),
-    Address(IpAddr),
+    Network(Network),
     Nobody,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uid(uid) => write!(f, "uid:{uid}"),
+            Self::Network(network) => write!(f, "tcp:{network}"),
+            Self::Nobody => f.write_str("nobody"),
+        }
+    }
+}
+
+/// Addresses of which a client that has one has the others for the asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Network {
+    /// Of this machine, whichever: a process may call from all of 127.0.0.0/8.
+    Loopback,
+    V4(Ipv4Addr),
+    /// The first 64 bits: what one host is given (RFC 4291, section 2.5.4).
+    V6([u16; 4]),
+}
+
+impl Network {
+    fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            ip if ip.is_loopback() => Self::Loopback,
+            IpAddr::V4(ip) => Self::V4(ip),
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.segments();
+                Self::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback => f.write_str("loopback"),
+            Self::V4(ip) => ip.fmt(f),
+            Self::V6([a, b, c, d]) => {
+                write!(f, "{}/64", Ipv6Addr::from([*a, *b, *c, *d, 0, 0, 0, 0]))
+            }
+        }
+    }
 }
 
 impl Peer {
@@ -66,7 +111,7 @@ impl Peer {
             Self::Tcp { addr: Some(addr) }
             | Self::Tls {
                 addr: Some(addr), ..
-            } => Share::Address(addr.ip()),
+            } => Share::Network(Network::of(addr.ip())),
             Self::Unidentified | Self::Tcp { addr: None } | Self::Tls { addr: None, .. } => {
                 Share::Nobody
             }
@@ -305,10 +350,26 @@ mod tests {
     fn connections_are_shared_out_by_who_can_be_told_apart() {
         assert_eq!(unix(7, 1, &[]).share(), unix(7, 2, &[3]).share());
         assert_ne!(unix(7, 1, &[]).share(), unix(8, 1, &[]).share());
-        let tcp = |ip, port| Peer::Tcp {
-            addr: Some(SocketAddr::from((ip, port))),
+        #[track_caller]
+        fn check(a: &str, b: &str, same: bool) {
+            let [a, b] = [a, b].map(|addr| Peer::Tcp {
+                addr: Some(addr.parse().expect("an address")),
+            });
+            assert_eq!(a.share() == b.share(), same, "{a} and {b}");
+        }
+        check("10.0.0.7:1", "10.0.0.7:2", true);
+        check("10.0.0.7:1", "[::ffff:10.0.0.7]:1", true);
+        check("10.0.0.7:1", "10.0.0.8:1", false);
+        check("127.0.0.1:1", "127.4.5.6:1", true);
+        check("127.0.0.1:1", "[::1]:1", true);
+        check("[2001:db8:0:1::1]:1", "[2001:db8:0:1:ffff::]:1", true);
+        check("[2001:db8:0:1::1]:1", "[2001:db8:0:2::1]:1", false);
+        let share = |addr: &str| {
+            let addr = addr.parse().ok();
+            Peer::Tcp { addr }.share().to_string()
         };
-        assert_eq!(tcp([10, 0, 0, 7], 1).share(), tcp([10, 0, 0, 7], 2).share());
-        assert_ne!(tcp([10, 0, 0, 7], 1).share(), tcp([10, 0, 0, 8], 1).share());
+        assert_eq!(share("[2001:db8:0:1::1]:1"), "tcp:2001:db8:0:1::/64");
+        assert_eq!(share("127.1.2.3:1"), "tcp:loopback");
+        assert_eq!(unix(7, 1, &[]).share().to_string(), "uid:7");
     }
 }

@@ -19,19 +19,21 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::audit::Audit;
 use crate::calls::Calls;
 use crate::conn::{Conn, ConnInfo, Socket};
 use crate::context::Context;
 use crate::incoming::incoming;
 use crate::limits::{
     ERROR_STREAMS, HANDSHAKES, HEADER_BYTES, HELLO_TIME, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    LINGER, RESET_STREAMS, SEND_BUFFER_BYTES, WINDOW_BYTES,
+    LINGER, READ_BYTES, RESET_STREAMS, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES, WINDOW_BYTES,
 };
+use crate::lines::Key;
 use crate::listen::Bound;
 use crate::methods::Methods;
 use crate::observe::{Counted, RpcObserver};
-use crate::peer::{Access, Writers};
-use crate::slots::{Slot, Slots, Turned};
+use crate::peer::{Access, Peer, Writers};
+use crate::slots::{Slot, Slots, Standing, Turned};
 use crate::{native, upstream};
 
 /// Names in the gRPC health protocol; the empty one is the server as a whole.
@@ -41,9 +43,6 @@ const HEALTH_NAMES: [&str; 4] = [
     native_provider::SERVICE_NAME,
     upstream_gpu::SERVICE_NAME,
 ];
-
-/// Requests to health and reflection are a name long.
-const SMALL_REQUEST_BYTES: usize = 16 * 1024;
 
 /// Why serving did not start: a broken build.
 #[derive(Debug, thiserror::Error)]
@@ -100,9 +99,11 @@ pub async fn serve<D: Devices>(
 ) -> Result<(), ServeError> {
     let parts = bound.into_parts();
     let methods = Methods::get().map_err(ServeError::Methods)?;
+    let audit = Arc::new(Audit::default());
     let context = Arc::new(Context::new(
         devices.clone(),
         observer.clone(),
+        audit.clone(),
         parts.bounds.clone(),
         shutdown.clone(),
     ));
@@ -117,6 +118,7 @@ pub async fn serve<D: Devices>(
         routes.prepare(),
         methods,
         observer.clone(),
+        audit,
         parts.bounds.clone(),
         shutdown.clone(),
     );
@@ -126,7 +128,7 @@ pub async fn serve<D: Devices>(
         background.spawn(watcher.run(observer.clone()));
     }
     background.spawn(stop_health(health, shutdown.clone()));
-    let slots = Slots::new(parts.bounds.connections);
+    let slots = Slots::new(parts.bounds.clone());
     let serving = Arc::new(Serving {
         devices,
         observer,
@@ -161,8 +163,13 @@ pub async fn serve<D: Devices>(
 impl<D: Devices> Serving<D> {
     fn admit(&self, slots: &Arc<Slots>, socket: &Socket) -> Option<Slot> {
         let peer = socket.peer();
-        let may_write = matches!(self.writers.access(&peer).1, Access::Write);
-        match slots.take(peer.share(), may_write) {
+        let (identity, access) = self.writers.access(&peer);
+        let standing = match (&peer, access) {
+            (_, Access::Write) => Standing::Writes,
+            (Peer::Tls { .. }, Access::Read { .. }) => Standing::Unproven,
+            (_, Access::Read { .. }) => Standing::Reads,
+        };
+        match slots.take(Key::of(&peer, &identity), standing) {
             Ok(slot) => Some(slot),
             Err(why) => {
                 let of = match why {
@@ -205,12 +212,25 @@ async fn connection<D: Devices>(serving: Arc<Serving<D>>, socket: Socket, slot: 
             return;
         }
     };
-    let info = Arc::new(ConnInfo::new(peer, &serving.writers, &serving.bounds));
+    let known = serving.writers.access(&peer);
+    let may_write = matches!(known.1, Access::Write);
+    let slot = match &peer {
+        Peer::Tls { .. } => match slot.prove(Key::of(&peer, &known.0), may_write) {
+            Ok(slot) => slot,
+            Err(why) => {
+                serving.turned_away(why);
+                tracing::debug!(%peer, why = why.as_str(), "connection turned away");
+                return;
+            }
+        },
+        Peer::Unix { .. } | Peer::Unidentified | Peer::Tcp { .. } => slot,
+    };
+    let info = Arc::new(ConnInfo::new(peer, known, slot.account(may_write)));
     let _counted = Counted::begin(serving.observer.clone(), |observer, delta| {
         observer.connections(delta);
     });
-    let _present = matches!(info.access, Access::Write)
-        .then(|| Present::begin(serving.devices.clone(), info.identity.clone()));
+    let _present =
+        may_write.then(|| Present::begin(serving.devices.clone(), info.identity.clone()));
     if let Err(error) = serve_http2(&serving, conn, &info).await {
         tracing::debug!(peer = %info.peer, %error, "connection broke off");
     }
@@ -229,7 +249,7 @@ async fn serve_http2<D: Devices>(
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_header_list_size(HEADER_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(RESET_STREAMS)
@@ -238,6 +258,10 @@ async fn serve_http2<D: Devices>(
     let mut conn = pin!(http2.serve_connection(TokioIo::new(conn), service));
     tokio::select! {
         ended = conn.as_mut() => return ended,
+        () = info.unsent.overdue(serving.bounds.request_time) => {
+            tracing::debug!(peer = %info.peer, "connection closed: its client does not read what it asked for");
+            return Ok(());
+        }
         () = stopped(serving.shutdown.clone()) => {}
     }
     conn.as_mut().graceful_shutdown();
@@ -279,7 +303,7 @@ fn routes<D: Devices>(
     let health = tonic_health::pb::health_server::HealthServer::new(
         HealthService::from_health_reporter(health),
     )
-    .max_decoding_message_size(SMALL_REQUEST_BYTES);
+    .max_decoding_message_size(READ_BYTES);
     let v1 = reflection().build_v1()?;
     let v1alpha = reflection().build_v1alpha()?;
 
@@ -289,8 +313,8 @@ fn routes<D: Devices>(
         .add_service(providers)
         .add_service(upstream_gpus)
         .add_service(health)
-        .add_service(v1.max_decoding_message_size(SMALL_REQUEST_BYTES))
-        .add_service(v1alpha.max_decoding_message_size(SMALL_REQUEST_BYTES));
+        .add_service(v1.max_decoding_message_size(READ_BYTES))
+        .add_service(v1alpha.max_decoding_message_size(READ_BYTES));
     Ok(routes.routes())
 }
 

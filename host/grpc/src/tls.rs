@@ -18,21 +18,23 @@ use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use tokio::sync::watch;
 use tokio_rustls::rustls;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::certificate::expires;
+use crate::handshake::Refusals;
 use crate::limits::{TLS_CHECK_INTERVAL, TLS_FILE_BYTES};
 use crate::observe::RpcObserver;
 
 /// What HTTP/2 is called in a TLS handshake; gRPC speaks nothing else.
 const ALPN: &[u8] = b"h2";
 
-/// Names taken from one certificate; the largest public ones have a hundred.
-const NAMES_MAX: usize = 256;
+/// How often clients' certificates are looked at again, besides when the files change and when one runs
+/// out: a clock may be set, and any certificate of a chain runs out.
+const RECHECK: Duration = Duration::from_mins(1);
 
 const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
@@ -105,6 +107,8 @@ struct Content {
 #[derive(Clone, Debug)]
 struct State {
     config: Arc<ServerConfig>,
+    /// Of clients; `None`: they show no certificates.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// When our certificate runs out.
     expires: SystemTime,
     /// Why the files, as they are now, are not in use.
@@ -113,12 +117,45 @@ struct State {
 
 /// TLS as it is now.
 #[derive(Clone, Debug)]
-pub(crate) struct Tls(watch::Receiver<State>);
+pub(crate) struct Tls {
+    state: watch::Receiver<State>,
+    refusals: Arc<Refusals>,
+}
 
 impl Tls {
     /// For one connection.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        self.0.borrow().config.clone()
+        self.state.borrow().config.clone()
+    }
+
+    /// To be told of handshakes that fail.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Returns when, and why, a client's chain of certificates is no longer good: it has run out, or who
+    /// vouched for it does so no more.
+    pub(crate) async fn voided(mut self, chain: Vec<CertificateDer<'static>>) -> rustls::Error {
+        let Some((own, intermediates)) = chain.split_first() else {
+            return std::future::pending().await;
+        };
+        let end = expires(own) + Duration::from_secs(1);
+        loop {
+            let verifier = self.state.borrow_and_update().verifier.clone();
+            let verified =
+                verifier.map(|by| by.verify_client_cert(own, intermediates, UnixTime::now()));
+            if let Some(Err(error)) = verified {
+                return error;
+            }
+            let left = end.duration_since(SystemTime::now()).unwrap_or(RECHECK);
+            // Where nobody looks at the files any more, the daemon ends, and time alone counts.
+            let changed = async {
+                if self.state.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            let _either = tokio::time::timeout(left.min(RECHECK), changed).await;
+        }
     }
 }
 
@@ -146,6 +183,7 @@ pub(crate) struct Watcher {
     /// As they were a moment ago, if it is not what is in use; an error as its text.
     seen: Option<Result<Content, String>>,
     state: watch::Sender<State>,
+    refusals: Arc<Refusals>,
 }
 
 /// Reads the files for the first time.
@@ -154,31 +192,35 @@ pub(crate) struct Watcher {
 /// [`TlsError`].
 pub(crate) fn load(files: TlsFiles) -> Result<Watcher, TlsError> {
     let in_use = read(&files)?;
-    let (config, expires) = configure(&files, &in_use)?;
-    let (state, _) = watch::channel(State {
-        config,
-        expires,
-        failure: None,
-    });
+    let (state, _) = watch::channel(configure(&files, &in_use)?);
     Ok(Watcher {
         files,
         in_use,
         seen: None,
         state,
+        refusals: Arc::default(),
     })
 }
 
 impl Watcher {
     pub(crate) fn tls(&self) -> Tls {
-        Tls(self.state.subscribe())
+        Tls {
+            state: self.state.subscribe(),
+            refusals: self.refusals.clone(),
+        }
     }
 
     pub(crate) fn health(&self) -> TlsHealth {
         TlsHealth(self.state.subscribe())
     }
 
-    /// Looks at the files for ever.
-    pub(crate) async fn run(mut self, observer: Arc<dyn RpcObserver>) {
+    /// Looks at the files for ever. The observer is told of handshakes from this call on.
+    pub(crate) fn run(self, observer: Arc<dyn RpcObserver>) -> impl Future<Output = ()> + Send {
+        self.refusals.tell(observer.clone());
+        self.look(observer)
+    }
+
+    async fn look(mut self, observer: Arc<dyn RpcObserver>) {
         loop {
             tokio::time::sleep(TLS_CHECK_INTERVAL).await;
             let files = self.files.clone();
@@ -208,15 +250,11 @@ impl Watcher {
             Err(why) => return self.keep(&why, observer),
         };
         match configure(&self.files, &content) {
-            Ok((config, expires)) => {
+            Ok(state) => {
                 tracing::info!("the files of TLS have changed; new connections use them");
                 observer.tls_reloaded(true);
                 (self.in_use, self.seen) = (content, None);
-                self.state.send_replace(State {
-                    config,
-                    expires,
-                    failure: None,
-                });
+                self.state.send_replace(state);
             }
             Err(error) => self.keep(&chain(&error), observer),
         }
@@ -281,10 +319,7 @@ fn read_file(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     }
 }
 
-fn configure(
-    files: &TlsFiles,
-    content: &Content,
-) -> Result<(Arc<ServerConfig>, SystemTime), TlsError> {
+fn configure(files: &TlsFiles, content: &Content) -> Result<State, TlsError> {
     let chain = certificates(CERT, &files.cert, &content.cert)?;
     let expires = chain.first().map_or(SystemTime::UNIX_EPOCH, expires);
     let key = PrivateKeyDer::from_pem_slice(&content.key).map_err(|source| {
@@ -300,11 +335,13 @@ fn configure(
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Protocol)?;
-    let builder = match (&files.client_ca, &content.client_ca) {
-        (Some(path), Some(pem)) => {
-            builder.with_client_cert_verifier(verifier(path, pem, provider)?)
-        }
-        _ => builder.with_no_client_auth(),
+    let verifier = match (&files.client_ca, &content.client_ca) {
+        (Some(path), Some(pem)) => Some(verifier(path, pem, provider)?),
+        _ => None,
+    };
+    let builder = match verifier.clone() {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
     };
     let mut config = builder
         .with_single_cert(chain, key)
@@ -314,14 +351,22 @@ fn configure(
             source,
         })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok((Arc::new(config), expires))
+    // Who resumes a session shows no certificate again, so one that has run out would be good for ever.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(State {
+        config: Arc::new(config),
+        verifier,
+        expires,
+        failure: None,
+    })
 }
 
 fn verifier(
     path: &Path,
     pem: &[u8],
     provider: Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(CLIENT_CA, path, pem)? {
         roots
@@ -359,44 +404,3 @@ fn certificates(
     }
     Ok(certificates)
 }
-
-/// When a certificate runs out; the epoch where that can't be read.
-fn expires(certificate: &CertificateDer<'_>) -> SystemTime {
-    let seconds = X509Certificate::from_der(certificate)
-        .ok()
-        .and_then(|(_, parsed)| u64::try_from(parsed.validity().not_after.timestamp()).ok());
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or_default())
-}
-
-/// Who a verified certificate says its holder is: URIs first, as they say the most, then DNS names,
-/// then common names.
-pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<Arc<str>> {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-        return Vec::new();
-    };
-    let alternative = parsed.subject_alternative_name().ok().flatten();
-    let alternative = alternative.map_or(&[][..], |extension| &extension.value.general_names);
-    let uris = alternative.iter().filter_map(|name| {
-        let GeneralName::URI(uri) = name else {
-            return None;
-        };
-        Some(format!("uri:{uri}"))
-    });
-    let hosts = alternative.iter().filter_map(|name| {
-        let GeneralName::DNSName(host) = name else {
-            return None;
-        };
-        Some(format!("dns:{host}"))
-    });
-    let common = parsed.subject().iter_common_name();
-    let common = common.filter_map(|name| Some(format!("cn:{}", name.as_str().ok()?)));
-    uris.chain(hosts)
-        .chain(common)
-        .take(NAMES_MAX)
-        .map(Arc::from)
-        .collect()
-}
-
-#[cfg(test)]
-#[path = "tls_tests.rs"]
-mod tests;

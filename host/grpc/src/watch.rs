@@ -8,15 +8,16 @@ use device_api_core::ids::ResourceVersion;
 use device_api_core::ports::WatchStream;
 use device_api_core::watch::{Event, Told, WatchEnd};
 use futures_util::stream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::codegen::BoxStream;
 
+use crate::budget::Held;
 use crate::observe::ActiveWatch;
 use crate::status::{Refusal, going_down};
 
 /// What a watch holds as long as it lasts.
-pub(crate) type Held = (ActiveWatch, Vec<OwnedSemaphorePermit>);
+pub(crate) type Holds = (ActiveWatch, Held);
 
 /// One thing that a dialect puts into a response.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +39,7 @@ pub(crate) struct Watching<W, A> {
     set: vec::IntoIter<Event>,
     shutdown: watch::Receiver<bool>,
     active: ActiveWatch,
-    _permits: Vec<OwnedSemaphorePermit>,
+    _permit: Held,
 }
 
 impl<W, A> fmt::Debug for Watching<W, A> {
@@ -54,7 +55,7 @@ impl<W: WatchStream, A: Send + 'static> Watching<W, A> {
         source: W,
         encode: fn(Tell) -> Option<A>,
         shutdown: watch::Receiver<bool>,
-        (active, permits): Held,
+        (active, permit): Holds,
     ) -> Self {
         Self {
             source,
@@ -62,7 +63,7 @@ impl<W: WatchStream, A: Send + 'static> Watching<W, A> {
             set: Vec::new().into_iter(),
             shutdown,
             active,
-            _permits: permits,
+            _permit: permit,
         }
     }
 

@@ -57,6 +57,11 @@ impl Assembler {
         }
     }
 
+    /// Whether a message was begun that may still be completed.
+    pub(crate) fn is_within(&self) -> bool {
+        self.begun.is_some()
+    }
+
     fn pass(&mut self) {
         self.begun = self
             .begun

@@ -11,26 +11,24 @@
 //! Nothing spins: each turn either reads bytes or sleeps in `poll(2)`. A regular file, of which
 //! `poll` always says that it is readable, is looked at every [`FILE_POLL`].
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::clock::BootId;
 use device_api_core::durable::LogPosition;
-use device_api_core::ids::{DeviceUuid, PciAddress};
 use device_api_core::ports::SignalSink;
 use device_api_core::signal::SignalKind;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, read};
 
 use crate::assemble::{Assembler, Outcome};
-use crate::counts::{Counters, Counts, count};
+use crate::counts::count;
+use crate::kernel_log::{LogStatus, Shared};
 use crate::lines::{LINE_BYTES_MAX, Line, Lines};
 use crate::parse::{Parsed, parse_line};
 use crate::prefix::raw_record;
-use crate::source::{Kind, Log, Stop, Wake};
+use crate::source::{Kind, Log, Wake};
 
 /// How often a regular file is looked at: what a fault in it is late at most.
 const FILE_POLL: Duration = Duration::from_millis(20);
@@ -51,130 +49,10 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Bytes read at once from a FIFO or file: a FIFO's default capacity.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Identities kept: the largest NVLink domain that a node sees has 72 GPUs.
-const IDENTITIES_MAX: usize = 1024;
-
-/// How the log is just now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogStatus {
-    /// It can't be read, and why; it is tried again.
-    Waiting { why: String },
-    /// It is read. `caught_up`: all that was in it when it was opened has been observed.
-    Following { caught_up: bool },
-}
-
-/// The reader could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(
-        "cannot make an event descriptor for the kernel log reader; raise the limit of open files"
-    )]
-    Event(#[source] std::io::Error),
-    #[error("cannot start the kernel log thread; raise the limit of threads")]
-    Thread(#[source] std::io::Error),
-}
-
-/// A kernel log that is being followed. Dropping it stops the reader.
-#[derive(Debug)]
-pub struct KernelLog {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    stop: Stop,
-    counters: Counters,
-    status: Mutex<LogStatus>,
-    /// Which GPU the driver said sits where; at most [`IDENTITIES_MAX`].
-    identities: Mutex<BTreeMap<PciAddress, DeviceUuid>>,
-}
-
-impl KernelLog {
-    /// Starts to read `path` (`/dev/kmsg`, a FIFO, or a regular file) and hands what it tells to `sink`,
-    /// on a thread of its own. Where `path` can't be opened it is tried again for ever. `drill`:
-    /// whatever it tells is a drill (design N8). `from`: reads on from there if it is still the same
-    /// log, else from the beginning (design C7).
-    ///
-    /// # Errors
-    /// Where the process has no descriptor or thread left.
-    pub fn start(
-        path: impl Into<PathBuf>,
-        sink: Arc<dyn SignalSink>,
-        drill: bool,
-        boot: BootId,
-        from: Option<LogPosition>,
-    ) -> Result<Self, StartError> {
-        let stop = Stop::new().map_err(|errno| StartError::Event(errno.into()))?;
-        let shared = Arc::new(Shared {
-            stop,
-            counters: Counters::default(),
-            status: Mutex::new(LogStatus::Waiting {
-                why: "not opened yet".to_owned(),
-            }),
-            identities: Mutex::new(BTreeMap::new()),
-        });
-        let reader = Reader {
-            path: path.into(),
-            sink,
-            drill,
-            shared: Arc::clone(&shared),
-            assembler: Assembler::default(),
-            newest_record: Newest::default(),
-            boot,
-            from,
-            told: None,
-        };
-        let thread = std::thread::Builder::new()
-            .name("kmsg".to_owned())
-            .spawn(move || reader.run())
-            .map_err(StartError::Thread)?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
-    }
-
-    /// Stops the reader and waits until its thread has ended; nothing is observed after it.
-    pub fn stop(mut self) {
-        self.join();
-    }
-
-    pub fn counts(&self) -> Counts {
-        self.shared.counters.read()
-    }
-
-    pub fn status(&self) -> LogStatus {
-        lock(&self.shared.status).clone()
-    }
-
-    /// Which GPU the log says sits at which address. After XID 79 NVML can't tell any more.
-    pub fn identities(&self) -> BTreeMap<PciAddress, DeviceUuid> {
-        lock(&self.shared.identities).clone()
-    }
-
-    fn join(&mut self) {
-        self.shared.stop.set();
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            tracing::error!("the kernel log thread had panicked");
-        }
-    }
-}
-
-impl Drop for KernelLog {
-    fn drop(&mut self) {
-        self.join();
-    }
-}
-
-/// None of the values behind these locks can be left half-changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// How often it is looked whether the rest of a message has come, and at most how many times: its lines
+/// are printed at one go, so that a second is long.
+const REST_POLL: Duration = Duration::from_millis(20);
+const REST_LOOKS_MAX: u32 = 50;
 
 /// Why following one open log ended.
 enum End {
@@ -199,7 +77,7 @@ impl Newest {
     }
 }
 
-struct Reader {
+pub(crate) struct Reader {
     path: PathBuf,
     sink: Arc<dyn SignalSink>,
     drill: bool,
@@ -209,28 +87,67 @@ struct Reader {
     boot: BootId,
     /// Where an earlier run left off; taken when a log is first opened.
     from: Option<LogPosition>,
+    /// The regular file that was read last (device, inode), how far, and its last line so far.
+    place: Option<((u64, u64), u64)>,
+    lines: Lines,
     /// The position that was told last.
     told: Option<LogPosition>,
+    /// How often it was not told, for the rest of a message.
+    withheld: u32,
 }
 
 impl Reader {
-    fn run(mut self) {
-        // Kept open until its successor is: between the two nothing in a FIFO gets lost.
+    pub(crate) fn new(
+        path: PathBuf,
+        sink: Arc<dyn SignalSink>,
+        drill: bool,
+        shared: Arc<Shared>,
+        boot: BootId,
+        from: Option<LogPosition>,
+    ) -> Self {
+        Self {
+            path,
+            sink,
+            drill,
+            shared,
+            assembler: Assembler::default(),
+            newest_record: Newest::default(),
+            boot,
+            from,
+            place: None,
+            lines: Lines::default(),
+            told: None,
+            withheld: 0,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        // Kept open until its successor is: between the two nothing in a FIFO gets lost, and no other
+        // file gets the inode that says which one was read.
         let mut _before: Option<Log> = None;
+        let mut is_next_writer = false;
         let mut delay = RETRY_MIN;
         while !self.shared.stop.is_set() {
             let why = match Log::open(&self.path) {
                 Ok(log) => {
                     _before = None;
-                    self.set_status(LogStatus::Following { caught_up: false });
+                    // Between two writers of a FIFO nothing was missed.
+                    if !(is_next_writer && log.kind == Kind::Fifo) {
+                        let reading = LogStatus::Following { caught_up: false };
+                        self.shared.set_status(&self.path, reading);
+                    }
                     match self.follow(&log) {
                         End::Stopped => return,
                         End::Reopen => {
                             delay = RETRY_MIN;
+                            is_next_writer = log.kind == Kind::Fifo;
                             _before = Some(log);
                             continue;
                         }
-                        End::Failed(errno) => format!("reading failed: {errno}"),
+                        End::Failed(errno) => {
+                            _before = Some(log);
+                            format!("reading failed: {errno}")
+                        }
                     }
                 }
                 Err(error) => match std::error::Error::source(&error) {
@@ -238,33 +155,14 @@ impl Reader {
                     None => error.to_string(),
                 },
             };
-            self.set_status(LogStatus::Waiting { why });
+            is_next_writer = false;
+            self.shared
+                .set_status(&self.path, LogStatus::Waiting { why });
             if self.shared.stop.wait(None, Some(delay)).is_err() {
                 std::thread::park_timeout(delay);
             }
             delay = (delay * 2).min(RETRY_MAX);
         }
-    }
-
-    /// Logs a status once, however often it is found again.
-    fn set_status(&self, status: LogStatus) {
-        let mut current = lock(&self.shared.status);
-        if *current == status {
-            return;
-        }
-        let path = self.path.display();
-        match &status {
-            LogStatus::Waiting { why } => {
-                tracing::warn!(%path, %why, "kernel log: not readable, waiting")
-            }
-            LogStatus::Following { caught_up: false } => {
-                tracing::info!(%path, "kernel log: reading")
-            }
-            LogStatus::Following { caught_up: true } => {
-                tracing::debug!(%path, "kernel log: caught up")
-            }
-        }
-        *current = status;
     }
 
     fn follow(&mut self, log: &Log) -> End {
@@ -279,13 +177,39 @@ impl Reader {
                 self.follow_kmsg(log)
             }
             Kind::Fifo => self.follow_fifo(log),
-            Kind::File => begin(log, from).and_then(|offset| self.follow_file(log, offset)),
+            Kind::File => self
+                .begin(log, from)
+                .and_then(|offset| self.follow_file(log, offset)),
         };
         ended.unwrap_or_else(End::Failed)
     }
 
-    /// Tells how far the log was read, once.
+    /// Goes to where an earlier run left off, or this one before it could not read on, if this is the
+    /// file that was read and it has not been truncated.
+    fn begin(&mut self, log: &Log, from: Option<LogPosition>) -> Result<u64, Errno> {
+        let place = match from {
+            Some(LogPosition::File { id, offset }) => Some((id, offset)),
+            Some(LogPosition::Record { .. }) | None => self.place,
+        };
+        let size = log.size()?;
+        match place.filter(|(id, offset)| *id == log.id && *offset <= size) {
+            Some((_, offset)) => seek(&log.fd, SeekFrom::Start(offset)),
+            None => {
+                self.lines.clear();
+                Ok(0)
+            }
+        }
+    }
+
+    /// Tells how far the log was read, once; not in the middle of a message, of which a restart would
+    /// read the rest alone.
     fn tell(&mut self, position: LogPosition) {
+        if !self.assembler.is_within() {
+            self.withheld = 0;
+        } else if self.withheld < REST_LOOKS_MAX {
+            self.withheld += 1;
+            return;
+        }
         if self.told.as_ref() != Some(&position) {
             self.sink.log_read(position.clone());
             self.told = Some(position);
@@ -299,12 +223,15 @@ impl Reader {
                 Ok(0) => return Err(Errno::IO),
                 Ok(bytes) => self.record(record.get(..bytes).unwrap_or_default()),
                 Err(Errno::AGAIN) => {
-                    self.set_status(LogStatus::Following { caught_up: true });
+                    self.shared
+                        .set_status(&self.path, LogStatus::Following { caught_up: true });
                     if let Newest(Some(sequence)) = self.newest_record {
                         let boot = self.boot.clone();
                         self.tell(LogPosition::Record { boot, sequence });
                     }
-                    if self.shared.stop.wait(Some(log), None)? == Wake::Stopped {
+                    let is_withheld = self.assembler.is_within() && self.withheld < REST_LOOKS_MAX;
+                    let at_most = is_withheld.then_some(REST_POLL);
+                    if self.shared.stop.wait(Some(log), at_most)? == Wake::Stopped {
                         break;
                     }
                 }
@@ -337,8 +264,10 @@ impl Reader {
     fn follow_fifo(&mut self, log: &Log) -> Result<End, Errno> {
         let mut lines = Lines::default();
         let mut chunk = vec![0; CHUNK_BYTES];
+        // At once what is in it; then whatever comes.
+        let mut patience = Duration::ZERO;
         loop {
-            match self.shared.stop.wait(Some(log), Some(FIFO_CHECK))? {
+            match self.shared.stop.wait(Some(log), Some(patience))? {
                 Wake::Stopped => return Ok(End::Stopped),
                 Wake::Readable => match read(&log.fd, &mut chunk) {
                     Ok(bytes) => lines.push(chunk.get(..bytes).unwrap_or_default(), &mut |line| {
@@ -351,42 +280,49 @@ impl Reader {
                     lines.flush(&mut |line| self.line(&line));
                     return Ok(End::Reopen);
                 }
+                Wake::Elapsed if patience.is_zero() => {
+                    let caught_up = LogStatus::Following { caught_up: true };
+                    self.shared.set_status(&self.path, caught_up);
+                    patience = FIFO_CHECK;
+                }
                 Wake::Elapsed if log.is_replaced(&self.path) => return Ok(End::Reopen),
-                Wake::Elapsed => self.set_status(LogStatus::Following { caught_up: true }),
+                Wake::Elapsed => {}
             }
         }
     }
 
     fn follow_file(&mut self, log: &Log, mut offset: u64) -> Result<End, Errno> {
-        let mut lines = Lines::default();
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut quiet: u32 = 0;
         while !self.shared.stop.is_set() {
             match read(&log.fd, &mut chunk) {
                 Ok(0) => {}
                 Ok(bytes) => {
-                    lines.push(chunk.get(..bytes).unwrap_or_default(), &mut |line| {
-                        self.line(&line)
-                    });
                     offset = offset.saturating_add(bytes as u64);
+                    self.place = Some((log.id, offset));
+                    self.with_lines(|lines, each| {
+                        lines.push(chunk.get(..bytes).unwrap_or_default(), each);
+                    });
                     quiet = 0;
                     continue;
                 }
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
             }
-            self.set_status(LogStatus::Following { caught_up: true });
+            self.shared
+                .set_status(&self.path, LogStatus::Following { caught_up: true });
             if log.size()? < offset {
                 tracing::info!(path = %self.path.display(), "kernel log: truncated, reading from its start");
-                lines.clear();
+                self.lines.clear();
                 offset = seek(&log.fd, SeekFrom::Start(0))?;
+                self.place = Some((log.id, offset));
                 continue;
             }
             quiet = quiet.saturating_add(1);
             if quiet == QUIET_LOOKS_BEFORE_FLUSH {
-                lines.flush(&mut |line| self.line(&line));
+                self.with_lines(|lines, each| lines.flush(each));
             }
-            if !lines.is_partial() {
+            if !self.lines.is_partial() {
                 self.tell(LogPosition::File { id: log.id, offset });
             }
             if quiet.is_multiple_of(QUIET_LOOKS_PER_CHECK) && log.is_replaced(&self.path) {
@@ -395,6 +331,13 @@ impl Reader {
             self.shared.stop.wait(None, Some(FILE_POLL))?;
         }
         Ok(End::Stopped)
+    }
+
+    /// Takes the lines of a file that `cut` hands out.
+    fn with_lines(&mut self, cut: impl FnOnce(&mut Lines, &mut dyn FnMut(Line))) {
+        let mut lines = std::mem::take(&mut self.lines);
+        cut(&mut lines, &mut |line| self.line(&line));
+        self.lines = lines;
     }
 
     fn line(&mut self, line: &Line) {
@@ -407,10 +350,10 @@ impl Reader {
             return;
         };
         if let Parsed::Identity(identity) = &parsed {
-            let mut identities = lock(&self.shared.identities);
-            if identities.len() < IDENTITIES_MAX || identities.contains_key(&identity.pci) {
-                identities.insert(identity.pci, identity.uuid.clone());
-            }
+            self.shared.identity(identity);
+        }
+        if matches!(parsed, Parsed::LostBegin(_)) {
+            self.withheld = 0;
         }
         let unparsed = parsed == Parsed::Unparsed;
         match self.assembler.take(parsed) {
@@ -441,19 +384,16 @@ impl Reader {
     }
 }
 
-/// Goes to where an earlier run left off, if this is the file it read and it has not been truncated.
-fn begin(log: &Log, from: Option<LogPosition>) -> Result<u64, Errno> {
-    match from {
-        Some(LogPosition::File { id, offset }) if id == log.id && log.size()? >= offset => {
-            seek(&log.fd, SeekFrom::Start(offset))
-        }
-        Some(_) | None => Ok(0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use device_api_core::device::DeviceInfo;
+    use device_api_core::ids::DeviceUuid;
+    use device_api_core::signal::{Observation, Samples};
+
     use super::*;
+    use crate::source::Stop;
 
     #[test]
     fn a_record_that_was_read_before_is_not_new() {
@@ -461,5 +401,51 @@ mod tests {
         let is_new = [Some(0), Some(1), Some(0), Some(1), None, Some(1), Some(7)]
             .map(|number| newest.is_new(number));
         assert_eq!(is_new, [true, true, false, false, true, false, true]);
+    }
+
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<LogPosition>>);
+
+    impl SignalSink for Told {
+        fn observe(&self, _: Observation) {}
+        fn device_found(&self, _: DeviceInfo, _: Arc<Samples>) {}
+        fn sampled(&self, _: &DeviceUuid, _: Arc<Samples>) {}
+        fn probing(&self, _: &[DeviceUuid]) {}
+        fn probed(&self, _: &DeviceUuid) {}
+        fn log_read(&self, position: LogPosition) {
+            self.0.lock().unwrap().push(position);
+        }
+    }
+
+    #[test]
+    fn c7_no_position_is_told_within_a_message_of_several_lines() {
+        let told = Arc::new(Told::default());
+        let shared = Arc::new(Shared::new(Stop::new().unwrap()));
+        let (path, sink) = (PathBuf::from("log"), told.clone());
+        let mut reader = Reader::new(path, sink, false, shared, BootId::default(), None);
+        let at = |offset| LogPosition::File { id: (1, 1), offset };
+        let mut read = |text: &str, offset| {
+            reader.line(&Line {
+                text: text.to_owned(),
+                cut: false,
+            });
+            reader.tell(at(offset));
+            told.0.lock().unwrap().last().cloned()
+        };
+        let begin = "NVRM: The NVIDIA GPU 0000:b3:00.0";
+        let end = "NVRM: fallen off the bus and is not responding to commands.";
+        assert_eq!(read("noise", 1), Some(at(1)));
+        assert_eq!(read(begin, 2), Some(at(1)));
+        assert_eq!(read("noise", 3), Some(at(1)));
+        assert_eq!(read(end, 4), Some(at(4)));
+        // One that is never completed holds nothing up for ever.
+        assert_eq!(read(begin, 5), Some(at(4)));
+        for look in 1..REST_LOOKS_MAX {
+            assert_eq!(read("noise", 5), Some(at(4)), "{look}");
+        }
+        assert_eq!(read("noise", 6), Some(at(6)));
+        // The next has its own time.
+        assert_eq!(read(begin, 7), Some(at(6)));
+        assert_eq!(read(end, 8), Some(at(8)));
     }
 }

@@ -12,12 +12,13 @@
 mod assemble;
 mod counts;
 mod follow;
+mod kernel_log;
 mod lines;
 mod parse;
 mod prefix;
 mod source;
 
 pub use counts::Counts;
-pub use follow::{KernelLog, LogStatus, StartError};
+pub use kernel_log::{KernelLog, LogStatus, StartError};
 pub use lines::LINE_BYTES_MAX;
 pub use parse::{Identity, Lost, NvLink, Parsed, Recovery, Sxid, Xid, parse_line};

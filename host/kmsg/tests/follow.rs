@@ -317,7 +317,11 @@ fn c7_a_file_is_read_on_from_where_an_earlier_run_left_off() {
     append(&path).write_all(xid(48).as_bytes()).unwrap();
 
     let (log, seen, _positions) = start(&path, false, Some(position.clone()));
-    assert_eq!(seen.recv_timeout(DEADLINE).unwrap().code, Some(48), "79 was told before");
+    assert_eq!(
+        seen.recv_timeout(DEADLINE).unwrap().code,
+        Some(48),
+        "79 was told before"
+    );
     log.stop();
 
     // Another file under that name: all of it is new.
@@ -326,7 +330,82 @@ fn c7_a_file_is_read_on_from_where_an_earlier_run_left_off() {
     let LogPosition::File { id, offset } = position else {
         panic!("a file has a file's position")
     };
-    let elsewhere = LogPosition::File { id: (id.0, id.1 ^ 1), offset };
+    let elsewhere = LogPosition::File {
+        id: (id.0, id.1 ^ 1),
+        offset,
+    };
     let (_log, seen, _positions) = start(&path, false, Some(elsewhere));
     assert_eq!(seen.recv_timeout(DEADLINE).unwrap().code, Some(13));
+}
+
+#[test]
+fn c7_a_file_that_could_not_be_read_for_a_while_is_read_on_from_where_it_was() {
+    let following = follow(false, |path| {
+        std::fs::write(path, xid(79) + "NVRM: Xid (PCI:0000:a1").unwrap();
+    });
+    assert_eq!(following.code(), 79);
+    let aside = following.path.with_extension("1");
+    std::fs::rename(&following.path, &aside).unwrap();
+    std::fs::create_dir(&following.path).unwrap();
+    following.until(|log| matches!(log.status(), LogStatus::Waiting { .. }));
+    std::fs::remove_dir(&following.path).unwrap();
+    append(&aside)
+        .write_all((":00): 1, text\n".to_owned() + &xid(48)).as_bytes())
+        .unwrap();
+    std::fs::rename(&aside, &following.path).unwrap();
+    assert_eq!(following.code(), 48, "79 was told before");
+
+    // Truncated meanwhile: all of it is new.
+    std::fs::rename(&following.path, &aside).unwrap();
+    std::fs::create_dir(&following.path).unwrap();
+    following.until(|log| matches!(log.status(), LogStatus::Waiting { .. }));
+    std::fs::remove_dir(&following.path).unwrap();
+    std::fs::write(&aside, xid(13)).unwrap();
+    std::fs::rename(&aside, &following.path).unwrap();
+    assert_eq!(following.code(), 13);
+}
+
+#[test]
+fn c7_it_is_known_when_the_log_has_caught_up_or_cannot_be_read() {
+    // Less than what an idle FIFO is looked at after.
+    let soon = Duration::from_millis(900);
+    let following = follow(false, fifo);
+    assert!(following.log.wait_caught_up(soon), "nobody writes to it");
+    let mut writer = writer(&following.path);
+    writer.write_all(xid(79).as_bytes()).unwrap();
+    assert_eq!(following.code(), 79);
+    assert!(
+        following.log.wait_caught_up(Duration::ZERO),
+        "once is enough"
+    );
+
+    let following = follow(false, |path| {
+        std::fs::write(path, xid(79).repeat(1000)).unwrap();
+    });
+    assert!(following.log.wait_caught_up(DEADLINE));
+    assert_eq!(following.log.counts().xids, 1000);
+
+    let following = follow(false, |_| ());
+    assert!(!following.log.wait_caught_up(DEADLINE), "there is none");
+    std::fs::write(&following.path, xid(79)).unwrap();
+    assert_eq!(following.code(), 79);
+    following.until(|log| log.wait_caught_up(Duration::ZERO));
+}
+
+#[test]
+fn c7_a_writer_that_is_there_first_is_caught_up_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kmsg");
+    fifo(&path);
+    // A FIFO that is open for both never blocks.
+    let mut both = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    both.write_all(xid(79).as_bytes()).unwrap();
+    let (log, seen, _positions) = start(&path, false, None);
+    assert!(log.wait_caught_up(DEADLINE));
+    assert_eq!(seen.try_recv().unwrap().code, Some(79));
+    log.stop();
 }

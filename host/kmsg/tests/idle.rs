@@ -70,7 +70,8 @@ fn a_log_without_a_writer_costs_nothing() {
 #[track_caller]
 fn check(path: &Path, writable: bool) {
     let (sender, seen) = channel();
-    let log = KernelLog::start(path, Arc::new(Sink(sender)), false, BootId::default(), None).unwrap();
+    let log =
+        KernelLog::start(path, Arc::new(Sink(sender)), false, BootId::default(), None).unwrap();
     if writable {
         // A writer that came and went: what a reader that watches for the wrong event spins on.
         let mut writer = OpenOptions::new().append(true).open(path).unwrap();

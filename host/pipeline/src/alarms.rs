@@ -77,6 +77,7 @@ impl Shared {
             while let Some(key) = state.timers.take_due(now) {
                 calls.extend(self.fire(&mut state, key, now));
             }
+            self.log_decided(&mut state);
             calls
         };
         self.place(calls);
@@ -124,11 +125,12 @@ impl Shared {
     /// Asks a policy again about what it failed on: each signal alone, in their order.
     fn retry(&self, state: &mut State, uuid: &DeviceUuid, policy: usize) -> Vec<Call> {
         let lane = self.lane(state, uuid);
-        let failed = lane
+        let mut failed = lane
             .slots
             .get_mut(policy)
             .map(|slot| std::mem::take(&mut slot.failed))
             .unwrap_or_default();
+        failed.sort_by_key(|signal| signal.seq);
         let mut is_full = false;
         for signal in failed {
             let pending = Pending {
@@ -159,26 +161,27 @@ impl Shared {
         let now = self.clock.wall();
         let (drills, platform) = (self.config.drills, self.config.platform);
         let floors = &self.lane(state, uuid).floors;
-        self.cache.change(uuid, &mut |conditions: &mut Vec<Condition>| {
-            let Some(old) = find(conditions, type_)
-                .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
-            else {
-                return;
-            };
-            let mut cleared = old.clone();
-            cleared.state = Judgement::Ok;
-            cleared.message = format!("Cleared: no further signal. Last: {}", old.message);
-            "Quiet".clone_into(&mut cleared.reason);
-            cleared.transition = now;
-            cleared.heartbeat = now;
-            cleared.clears.clear();
-            cleared.action = Action::None;
-            cleared.counted = true;
-            cleared.incident = None::<IncidentId>;
-            condition::upsert(conditions, cleared);
-            // The policy's word may have been what met a floor.
-            floors.publish(conditions, drills, platform, now);
-        });
+        self.cache
+            .change(uuid, &mut |conditions: &mut Vec<Condition>| {
+                let Some(old) = find(conditions, type_)
+                    .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
+                else {
+                    return;
+                };
+                let mut cleared = old.clone();
+                cleared.state = Judgement::Ok;
+                cleared.message = format!("Cleared: no further signal. Last: {}", old.message);
+                "Quiet".clone_into(&mut cleared.reason);
+                cleared.transition = now;
+                cleared.heartbeat = now;
+                cleared.clears.clear();
+                cleared.action = Action::None;
+                cleared.counted = true;
+                cleared.incident = None::<IncidentId>;
+                condition::upsert(conditions, cleared);
+                // The policy's word may have been what met a floor.
+                floors.publish(conditions, drills, platform, now);
+            });
         // Its timer is no more to be remembered.
         self.write(state, uuid, &[], &[]);
     }

@@ -1,7 +1,7 @@
 //! The commit of a batch (design H4): verdicts, state, timers, floor and fallback as one write.
 
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{self, Condition, PROBING, find};
+use device_api_core::condition::{self, Condition, PROBING, RESTARTED, find};
 use device_api_core::durable::DeviceMemory;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
@@ -161,6 +161,10 @@ impl Shared {
         now: BootTime,
     ) {
         let lane = self.lane(state, uuid);
+        if lane.is_void(policy, signal) {
+            // What is newer is judged, or is what is assumed.
+            return;
+        }
         if signal.kind.raises_barrier() {
             lane.floors.fall_back(Fallback {
                 policy: Some(policy),
@@ -186,12 +190,17 @@ impl Shared {
         decisions: &[(usize, Decision)],
         signals: &[Signal],
     ) {
+        if self.cache.device(uuid).is_none() {
+            // It was forgotten with the device.
+            self.lane(state, uuid).remembered = None;
+        }
         let mut write = Write {
             shared: self,
             state,
             uuid,
             decisions,
             signals,
+            written: Vec::new(),
         };
         self.cache.change(uuid, &mut write);
     }
@@ -221,7 +230,13 @@ impl Shared {
     }
 
     /// Sets the timers of the conditions that a quiet time clears.
-    fn plan_quiet(&self, state: &mut State, uuid: &DeviceUuid, written: &[&Verdict], now: BootTime) {
+    fn plan_quiet(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        written: &[&Verdict],
+        now: BootTime,
+    ) {
         for verdict in written {
             let key = Key::Quiet {
                 uuid: uuid.clone(),
@@ -278,6 +293,8 @@ struct Write<'a> {
     uuid: &'a DeviceUuid,
     decisions: &'a [(usize, Decision)],
     signals: &'a [Signal],
+    /// The verdicts that became conditions.
+    written: Vec<&'a Verdict>,
 }
 
 impl Commit for Write<'_> {
@@ -291,7 +308,6 @@ impl Commit for Write<'_> {
         } = *self;
         let now = shared.clock.wall();
         let (drills, platform) = (shared.config.drills, shared.config.platform);
-        let mut written = Vec::new();
         for (at, decision) in decisions {
             let Some(policy) = shared.policies.get(*at) else {
                 continue;
@@ -303,11 +319,16 @@ impl Commit for Write<'_> {
                 platform,
                 now,
             };
-            written.extend(verdicts::apply(conditions, decision, context));
+            self.written
+                .extend(verdicts::apply(conditions, decision, context));
         }
-        let is_lost = signals
-            .iter()
-            .any(|signal| signal.kind == SignalKind::GpuLost);
+        let has = |kind| signals.iter().any(|signal| signal.kind == kind);
+        if has(SignalKind::GpuFound) {
+            // Judged for the first time since the daemon started: not before, or a reader could be told
+            // what is left of an earlier run.
+            conditions.retain(|c| !(&*c.type_ == PROBING && c.reason == RESTARTED));
+        }
+        let is_lost = has(SignalKind::GpuLost);
         if is_lost
             && find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok)
         {
@@ -316,13 +337,23 @@ impl Commit for Write<'_> {
         }
         let floors = &shared.lane(self.state, uuid).floors;
         floors.publish(conditions, drills, platform, now);
-        let now = shared.clock.boot();
-        shared.plan(self.state, uuid, decisions, signals, now);
-        shared.plan_quiet(self.state, uuid, &written, now);
     }
 
     fn remember(&mut self) -> Option<DeviceMemory> {
-        Some(self.shared.memory_of(self.state, self.uuid))
+        let Self {
+            shared,
+            uuid,
+            decisions,
+            signals,
+            ..
+        } = *self;
+        let now = shared.clock.boot();
+        shared.plan(self.state, uuid, decisions, signals, now);
+        shared.plan_quiet(self.state, uuid, &self.written, now);
+        let memory = shared.memory_of(self.state, uuid);
+        let remembered = &mut shared.lane(self.state, uuid).remembered;
+        let is_new = remembered.as_ref() != Some(&memory);
+        is_new.then(|| remembered.insert(memory).clone())
     }
 }
 

@@ -91,7 +91,10 @@ impl Floors {
     }
 
     /// What is to be remembered: the signals whose floor stands, and what is assumed of others.
-    pub(crate) fn memory(&self, name: impl Fn(usize) -> Option<Arc<str>>) -> (Vec<Signal>, Vec<AssumedFault>) {
+    pub(crate) fn memory(
+        &self,
+        name: impl Fn(usize) -> Option<Arc<str>>,
+    ) -> (Vec<Signal>, Vec<AssumedFault>) {
         let standing = self.standing.iter().map(|standing| standing.signal.clone());
         let assumed = self.fallbacks.iter().map(|fallback| AssumedFault {
             policy: fallback.policy.and_then(&name),

@@ -4,14 +4,14 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use device_api_core::clock::BootTime;
-use device_api_core::durable::PolicyMemory;
-use device_api_core::floor;
+use device_api_core::durable::{DeviceMemory, PolicyMemory};
 use device_api_core::ids::SignalSeq;
 use device_api_core::limits;
 use device_api_core::policy::Outcome;
-use device_api_core::signal::{Attr, Samples, Signal, SignalKind, Value};
+use device_api_core::signal::{Samples, Signal, SignalKind};
 use device_api_core::verdict::PolicyState;
 
+use crate::alike::{overtakes, subject_of, telling};
 use crate::floors::Floors;
 use crate::readings::Told;
 
@@ -31,18 +31,6 @@ pub(crate) struct Pending {
     pub(crate) is_floored: bool,
 }
 
-/// Attributes that tell faults of one code apart; others (pid, process, …) vary from repeat to repeat.
-const TELLING: [&str; 8] = [
-    "action",
-    "error",
-    "error-status",
-    "intr-info",
-    "key",
-    "link",
-    "name",
-    "unit",
-];
-
 impl Pending {
     /// Whether `other` tells of the same thing, so that one may stand for both.
     fn is_repeat(&self, other: &Self) -> bool {
@@ -54,9 +42,17 @@ impl Pending {
             && a.instance == b.instance
             && a.incident == b.incident
             && a.drill == b.drill
-            && TELLING
-                .iter()
-                .all(|key| attr(&a.attrs, key) == attr(&b.attrs, key))
+            && telling(&a.attrs).eq(telling(&b.attrs))
+    }
+
+    /// It is asked about again by itself, after it failed: nobody waits for it, and no log tells of it
+    /// a second time.
+    pub(crate) fn is_asked_again(&self, policy: usize) -> bool {
+        self.alone && self.deadline.is_none() && self.recipients & (1 << policy) != 0
+    }
+
+    pub(crate) fn is_first_asked(&self, policy: usize) -> bool {
+        !self.alone && self.recipients & (1 << policy) != 0
     }
 
     /// Takes a repeat in. Of a reading the newest value counts.
@@ -77,40 +73,6 @@ impl Pending {
     }
 }
 
-fn attr<'a>(attrs: &'a [Attr], key: &str) -> Option<&'a Value> {
-    attrs
-        .iter()
-        .find(|attr| attr.key == key)
-        .map(|attr| &attr.value)
-}
-
-/// What a signal tells the newest state of, so that a newer one makes an older one void.
-#[derive(Debug, PartialEq)]
-enum Subject<'a> {
-    /// Whether the GPU answers.
-    Presence,
-    RecoveryAction,
-    Reading(Option<&'a Value>),
-    Timer(Option<&'a Value>),
-}
-
-fn subject(signal: &Signal) -> Option<Subject<'_>> {
-    match (signal.kind, signal.code) {
-        (SignalKind::GpuLost | SignalKind::GpuFound, _) => Some(Subject::Presence),
-        (SignalKind::RecoveryAction, _) | (SignalKind::Xid, Some(floor::XID_RECOVERY_ACTION)) => {
-            Some(Subject::RecoveryAction)
-        }
-        (SignalKind::Reading, _) => Some(Subject::Reading(attr(&signal.attrs, "key"))),
-        (SignalKind::Timer, _) => Some(Subject::Timer(attr(&signal.attrs, "name"))),
-        (SignalKind::Xid | SignalKind::Sxid | SignalKind::Ecc, _) => None,
-    }
-}
-
-/// Whether `new` makes `old` void. A drill makes nothing real void.
-fn overtakes(new: &Signal, old: &Signal) -> bool {
-    subject(new).is_some_and(|about| subject(old) == Some(about)) && (old.drill || !new.drill)
-}
-
 /// A batch that the policies have.
 #[derive(Debug)]
 pub(crate) struct Flight {
@@ -126,7 +88,7 @@ pub(crate) struct Flight {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) state: PolicyState,
-    /// Signals that it failed on, oldest first; tried again with back-off.
+    /// Signals that it failed on; tried again with back-off, in their order.
     pub(crate) failed: Vec<Signal>,
     pub(crate) failures: u32,
 }
@@ -157,6 +119,8 @@ pub(crate) struct Lane {
     /// Of real signals, and of drills: an injected 94 contains no real error.
     pub(crate) real: Containment,
     pub(crate) drilled: Containment,
+    /// What was handed over last to be remembered; `None`: nobody knows.
+    pub(crate) remembered: Option<DeviceMemory>,
 }
 
 impl Lane {
@@ -175,6 +139,7 @@ impl Lane {
             drill_wakes: HashSet::new(),
             real: Containment::default(),
             drilled: Containment::default(),
+            remembered: None,
         }
     }
 
@@ -189,7 +154,7 @@ impl Lane {
     /// Queues a signal, or folds it into one that waits and tells of the same.
     pub(crate) fn enqueue(&mut self, new: Pending) -> Enqueued {
         // States keep their order: lost, found, lost is not lost twice and then found.
-        let mut candidates = match subject(&new.signal) {
+        let mut candidates = match subject_of(&new.signal) {
             Some(_) => self.queue.range_mut(self.queue.len().saturating_sub(1)..),
             None => self.queue.range_mut(..),
         };
@@ -211,13 +176,41 @@ impl Lane {
         }
     }
 
-    /// Keeps a signal that a policy failed on, to be tried again; but for one that something newer in
-    /// the queue makes void. Past the bound what tells of a state takes the place of what does not.
+    /// Takes a signal's floor into account now, before its turn: what it makes void and has not had its
+    /// turn comes too late for that.
+    pub(crate) fn floor_now(&mut self, signal: &Signal) {
+        let flying = self
+            .flight
+            .iter_mut()
+            .flat_map(|flight| flight.batch.iter_mut());
+        let older = flying
+            .chain(self.queue.iter_mut())
+            .filter(|pending| pending.signal.seq < signal.seq);
+        for pending in older.filter(|pending| overtakes(signal, &pending.signal)) {
+            pending.is_floored = true;
+        }
+        self.floors.observe(signal);
+    }
+
+    /// Whether something newer that waits, to be judged or to be tried again, makes void what a policy
+    /// failed on.
+    pub(crate) fn is_void(&self, policy: usize, signal: &Signal) -> bool {
+        let waiting = self.queue.iter().map(|pending| {
+            let newest = pending.through.max(pending.signal.seq);
+            (newest, &pending.signal)
+        });
+        let failed = self.slots.get(policy).into_iter();
+        let failed = failed.flat_map(|slot| &slot.failed);
+        let failed = failed.map(|failed| (failed.seq, failed));
+        waiting
+            .chain(failed)
+            .any(|(seq, newer)| seq > signal.seq && overtakes(newer, signal))
+    }
+
+    /// Keeps a signal that a policy failed on, to be tried again; but for one that is void. Past the
+    /// bound what tells of a state takes the place of what does not.
     pub(crate) fn keep_failed(&mut self, policy: usize, signal: &Signal) {
-        let is_void = self
-            .queue
-            .iter()
-            .any(|newer| overtakes(&newer.signal, signal));
+        let is_void = self.is_void(policy, signal);
         let Some(slot) = self.slots.get_mut(policy) else {
             return;
         };
@@ -228,13 +221,19 @@ impl Lane {
             let least = slot
                 .failed
                 .iter()
-                .position(|failed| subject(failed).is_none());
-            match least.filter(|_| subject(signal).is_some()) {
+                .position(|failed| subject_of(failed).is_none());
+            match least.filter(|_| subject_of(signal).is_some()) {
                 Some(least) => slot.failed.remove(least),
                 None => return,
             };
         }
         slot.failed.push(signal.clone());
+    }
+
+    /// All that is with the policies or waits for them, oldest first.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Pending> {
+        let flying = self.flight.iter().flat_map(|flight| flight.batch.iter());
+        flying.chain(self.queue.iter())
     }
 
     /// The next batch: signals in order, one alone where it must be.
@@ -265,10 +264,8 @@ impl Lane {
     }
 
     /// Sequence numbers of all signals that no policy has judged yet, and no fallback stands for.
-    pub(crate) fn unjudged(&mut self) -> impl Iterator<Item = SignalSeq> {
-        let flying = self.flight.iter().flat_map(|flight| flight.batch.iter());
-        flying
-            .chain(self.queue.iter())
+    pub(crate) fn unjudged(&self) -> impl Iterator<Item = SignalSeq> {
+        self.pending()
             .filter(|pending| pending.deadline.is_some() || !pending.signal.kind.raises_barrier())
             .map(|pending| pending.signal.seq)
     }

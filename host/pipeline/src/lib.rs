@@ -18,7 +18,9 @@
 //! **Invariant:** a policy is never called, and never answers, while the pipeline's lock is held.
 
 mod alarms;
+mod alike;
 mod commit;
+mod containment;
 mod dispatch;
 mod floors;
 mod incidents;
@@ -27,6 +29,8 @@ mod logmark;
 mod memory;
 mod pipeline;
 mod readings;
+mod shelf;
+mod sink;
 mod timers;
 mod undecided;
 mod verdicts;

@@ -1,7 +1,8 @@
 //! How far the kernel log is decided: a restart reads on from there (design C7).
 //!
 //! A position counts once every signal that was observed before it is decided, so that what is durable
-//! by then is in the cache. At most two positions wait: the one that is next, and the newest.
+//! by then is in the cache. At most two positions wait: the one that is next, and the newest. One
+//! more is held while the shelf holds something that the log told.
 
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ struct Read {
 pub(crate) struct LogMark {
     next: Option<Read>,
     newest: Option<Read>,
+    /// As far as the log was read while something that was seen had no device.
+    held: Option<LogPosition>,
+    /// The log was read to its end once.
+    is_caught_up: bool,
     /// Up to here signals were decided when a position was last made durable, and when.
     noted: Option<(SignalSeq, BootTime)>,
 }
@@ -35,8 +40,10 @@ impl LogMark {
     /// must be read again if we die before it has.
     pub(crate) fn read(&mut self, position: LogPosition, after: SignalSeq, is_held: bool) {
         if is_held {
+            self.held = Some(position);
             return;
         }
+        self.held = None;
         let read = Read { position, after };
         if self.next.is_none() {
             self.next = Some(read);
@@ -57,14 +64,21 @@ impl LogMark {
             self.next = self.newest.take();
             read
         };
-        let is_due = self.noted.is_none_or(|(seq, at)| {
-            read.after > seq || now.since(at) >= IDLE_INTERVAL
-        });
+        let is_due = self
+            .noted
+            .is_none_or(|(seq, at)| read.after > seq || now.since(at) >= IDLE_INTERVAL);
         if !is_due {
             return None;
         }
         self.noted = Some((read.after, now));
         Some(read.position)
+    }
+
+    /// Nothing holds the position any more. What did may be among the signals up to `after`.
+    fn release(&mut self, after: SignalSeq) {
+        if let Some(position) = self.held.take() {
+            self.read(position, after, false);
+        }
     }
 
     fn is_waiting(&self) -> bool {
@@ -73,14 +87,28 @@ impl LogMark {
 }
 
 impl Shared {
+    /// The kernel log was read to its end, which is at `position`.
+    pub(crate) fn log_was_read(&self, state: &mut State, position: LogPosition) {
+        if !std::mem::replace(&mut state.log.is_caught_up, true) {
+            self.await_containment(state);
+        }
+        let is_held = state.shelf.holds_log(self.clock.boot());
+        state.log.read(position, state.newest, is_held);
+        self.log_decided(state);
+    }
+
     /// Has the position of the kernel log made durable that counts by now.
     pub(crate) fn log_decided(&self, state: &mut State) {
+        let now = self.clock.boot();
+        if state.log.held.is_some() && !state.shelf.holds_log(now) {
+            state.log.release(state.newest);
+        }
         if !state.log.is_waiting() {
             return;
         }
-        let undecided = state.lanes.values_mut().flat_map(|lane| lane.unjudged());
+        let undecided = state.lanes.values().flat_map(|lane| lane.unjudged());
         let oldest = undecided.min();
-        if let Some(position) = state.log.take(oldest, self.clock.boot()) {
+        if let Some(position) = state.log.take(oldest, now) {
             self.cache.log_decided(position);
         }
     }
@@ -107,6 +135,13 @@ mod tests {
         assert_eq!(mark.take(None, now), Some(at(40)), "the newest that counts");
         mark.read(at(50), SignalSeq(10), true);
         assert_eq!(mark.take(None, now), None, "something has no device yet");
+        mark.release(SignalSeq(12));
+        assert_eq!(
+            mark.take(Some(SignalSeq(11)), now),
+            None,
+            "it is being judged"
+        );
+        assert_eq!(mark.take(None, now), Some(at(50)));
     }
 
     #[test]

@@ -2,17 +2,19 @@
 //! (design H3, H4, C7).
 //!
 //! Signals that were not decided when the run ended are not among it: those of the kernel log are
-//! read again, and of what was assumed of the others the policies are asked anew.
+//! read again, and of what was assumed of the others the policies are asked anew. What nothing would
+//! bring again is: a signal that is being tried again, and a timer that has fired.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::condition::Condition;
 use device_api_core::durable::{DeviceMemory, PolicyMemory, WakeMemory};
-use device_api_core::ids::{DeviceUuid, IncidentId};
-use device_api_core::signal::Signal;
+use device_api_core::ids::DeviceUuid;
+use device_api_core::signal::{Signal, SignalKind, text_attr};
 
 use crate::floors::Fallback;
+use crate::lane::{Lane, Pending, Slot};
 use crate::pipeline::{Shared, State};
 use crate::timers::Key;
 
@@ -42,15 +44,16 @@ impl Shared {
                 Key::Overdue(_) | Key::Containment { .. } | Key::Retry { .. } => {}
             }
         }
-        let lane = self.lane(state, uuid);
+        let lane = &*self.lane(state, uuid);
         let named = self.policies.iter().zip(&lane.slots).zip(wakes);
         let policies = named
-            .map(|((policy, slot), wakes)| PolicyMemory {
+            .enumerate()
+            .map(|(at, ((policy, slot), wakes))| PolicyMemory {
                 policy: policy.info().id.name.clone(),
                 schema: policy.info().state_schema,
                 state: slot.state.clone(),
-                wakes,
-                failed: slot.failed.iter().map(without_samples).collect(),
+                wakes: with_fired(wakes, lane, at),
+                failed: failed(slot, lane, at),
             })
             .filter(|memory| {
                 !(memory.state.is_empty() && memory.wakes.is_empty() && memory.failed.is_empty())
@@ -58,14 +61,12 @@ impl Shared {
             .chain(lane.absent.iter().cloned())
             .collect();
         let (mut floors, mut assumed) = lane.floors.memory(|at| self.name_of(at));
-        // A double-bit error that waits for its containment: were we to die now, none would come.
-        floors.extend(
-            [&lane.real, &lane.drilled]
-                .into_iter()
-                .filter_map(|containment| containment.double_bit.clone()),
-        );
+        let waiting = [&lane.real, &lane.drilled].into_iter();
+        let waiting = waiting.filter_map(|containment| containment.double_bit.clone());
+        let mut awaiting: Vec<Signal> = waiting.collect();
         for signal in floors
             .iter_mut()
+            .chain(&mut awaiting)
             .chain(assumed.iter_mut().map(|fault| &mut fault.signal))
         {
             signal.samples = None;
@@ -74,6 +75,7 @@ impl Shared {
             policies,
             floors,
             assumed,
+            awaiting,
             quiet,
         }
     }
@@ -92,10 +94,19 @@ impl Shared {
                 let (uuid, condition) = (uuid.clone(), condition.to_string());
                 state.timers.set(Key::Quiet { uuid, condition }, *due);
             }
-            let used = self.cache.conditions(&uuid);
-            let used = used.iter().filter_map(|c: &Condition| c.incident).max();
+            let conditions = self.cache.conditions(&uuid);
+            let used = conditions.iter().filter_map(|c: &Condition| c.incident);
+            let seen = signals_of(&memory).map(|signal| signal.incident);
+            let used = used.chain(seen).max();
             state.incidents.go_on_after(used.unwrap_or_default());
+            let used = conditions.iter().filter_map(|c: &Condition| c.cause);
+            let seen = signals_of(&memory).map(|signal| signal.seq);
+            let used = used.chain(seen).max();
+            state.newest = state.newest.max(used.unwrap_or_default());
             self.restore_faults(state, &uuid, &memory);
+            for signal in &memory.awaiting {
+                self.restore_containment(state, &uuid, signal);
+            }
             for policy in memory.policies {
                 self.restore_policy(state, &uuid, policy);
             }
@@ -115,11 +126,11 @@ impl Shared {
                 let is_named = |info: &&device_api_core::policy::PolicyInfo| info.id.name == *name;
                 infos.iter().position(is_named)
             });
-            if fault.policy.is_none() {
-                let asked = infos.iter().enumerate();
-                let asked = asked.filter(|(_, info)| info.wants(&fault.signal));
-                again.extend(asked.map(|(at, _)| (at, &fault.signal)));
-            }
+            // Also the one that failed: it is remembered as such only up to a bound.
+            let asked = infos.iter().enumerate().filter(|(at, info)| {
+                info.wants(&fault.signal) && (fault.policy.is_none() || named == Some(*at))
+            });
+            again.extend(asked.map(|(at, _)| (at, &fault.signal)));
             lane.floors.fall_back(Fallback {
                 policy: named,
                 why: fault.why.clone(),
@@ -130,20 +141,9 @@ impl Shared {
             self.lane(state, uuid).keep_failed(policy, signal);
             self.ask_again(state, uuid, policy);
         }
-        let seen = memory.floors.iter();
-        let seen = seen.chain(memory.assumed.iter().map(|fault| &fault.signal));
-        let used = seen.map(|signal| signal.incident).max();
-        state
-            .incidents
-            .go_on_after(used.unwrap_or(IncidentId::default()));
     }
 
-    fn restore_policy(
-        &self,
-        state: &mut State,
-        uuid: &DeviceUuid,
-        memory: PolicyMemory,
-    ) {
+    fn restore_policy(&self, state: &mut State, uuid: &DeviceUuid, memory: PolicyMemory) {
         let infos = self.infos();
         let found = infos
             .iter()
@@ -168,10 +168,15 @@ impl Shared {
         if let Some(slot) = lane.slots.get_mut(at) {
             slot.state = memory.state;
         }
-        for signal in &memory.failed {
+        let failed = memory.failed.iter();
+        for signal in failed.filter(|signal| !is_seen_anew(signal.kind)) {
             lane.keep_failed(at, signal);
         }
-        if !memory.failed.is_empty() {
+        if lane
+            .slots
+            .get(at)
+            .is_some_and(|slot| !slot.failed.is_empty())
+        {
             self.ask_again(state, uuid, at);
         }
     }
@@ -183,6 +188,58 @@ impl Shared {
         };
         self.set_timer(state, key, self.clock.boot().after(ASKED_AGAIN));
     }
+}
+
+/// All signals that an earlier run left behind.
+fn signals_of(memory: &DeviceMemory) -> impl Iterator<Item = &Signal> {
+    let failed = memory.policies.iter().flat_map(|policy| &policy.failed);
+    let assumed = memory.assumed.iter().map(|fault| &fault.signal);
+    failed
+        .chain(assumed)
+        .chain(&memory.floors)
+        .chain(&memory.awaiting)
+}
+
+/// Whether the next run sees it for itself. That a GPU answered an earlier one would let a policy call
+/// it healthy before anything was observed (design C7).
+fn is_seen_anew(kind: SignalKind) -> bool {
+    matches!(kind, SignalKind::GpuFound | SignalKind::Reading)
+}
+
+/// What a policy failed on: also what it is being asked again about, or is about to be.
+fn failed(slot: &Slot, lane: &Lane, at: usize) -> Vec<Signal> {
+    let again = lane.pending().filter(|pending| pending.is_asked_again(at));
+    let all = slot
+        .failed
+        .iter()
+        .chain(again.map(|pending| &pending.signal));
+    let mut failed: Vec<Signal> = all
+        .filter(|signal| !is_seen_anew(signal.kind))
+        .map(without_samples)
+        .collect();
+    failed.sort_by_key(|signal| signal.seq);
+    failed
+}
+
+/// A policy's timers: also those that fired and that it has not judged yet, where it has not set them
+/// anew.
+fn with_fired(mut wakes: Vec<WakeMemory>, lane: &Lane, at: usize) -> Vec<WakeMemory> {
+    let fired = lane
+        .pending()
+        .filter(|pending| pending.signal.kind == SignalKind::Timer && pending.is_first_asked(at));
+    for Pending { signal, .. } in fired {
+        let Some(name) = text_attr(&signal.attrs, "name") else {
+            continue;
+        };
+        if !wakes.iter().any(|wake| wake.name == name) {
+            wakes.push(WakeMemory {
+                name: name.to_owned(),
+                due: signal.observed_boot,
+                drill: signal.drill,
+            });
+        }
+    }
+    wakes
 }
 
 fn without_samples(signal: &Signal) -> Signal {

@@ -1,6 +1,6 @@
 //! The pipeline: its state, and where sources put what they see.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -8,26 +8,19 @@ use std::time::Duration;
 
 use device_api_core::action::Platform;
 use device_api_core::clock::Clock;
-use device_api_core::condition::{self, Condition, PROBING, find};
-use device_api_core::device::DeviceInfo;
-use device_api_core::durable::LogPosition;
-use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::limits;
 use device_api_core::policy::{FailureKind, PolicyInfo};
 use device_api_core::ports::{DeviceCache, Overdue, Policy, SignalSink};
-use device_api_core::signal::{
-    Observation, Samples, Signal, SignalKind, Source, Target, printable,
-};
-use device_api_core::verdict::{Judgement, Severity};
+use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target, printable};
 
 use crate::dispatch::Call;
-use crate::floors::host_condition;
 use crate::incidents::Incidents;
 use crate::lane::{Enqueued, Lane, Pending};
 use crate::logmark::LogMark;
 use crate::memory::Memories;
-use crate::timers::{Key, Timers};
+use crate::shelf::Shelf;
+use crate::timers::Timers;
 use crate::verdicts::Drills;
 
 /// Is told what passes. Called with the pipeline's lock held: be quick.
@@ -147,9 +140,9 @@ pub(crate) struct State {
     pub(crate) stopped: bool,
     pub(crate) incidents: Incidents,
     pub(crate) log: LogMark,
-    /// Seen before anybody knew their device.
-    unattributed: VecDeque<Observation>,
-    newest: u64,
+    pub(crate) shelf: Shelf,
+    /// Of the signals.
+    pub(crate) newest: SignalSeq,
 }
 
 #[derive(Debug)]
@@ -181,9 +174,16 @@ impl Shared {
             .or_insert_with(|| Lane::new(self.policies.len()))
     }
 
-    /// Numbers an observation, and queues it for those who subscribed.
-    fn take_in(&self, state: &mut State, uuid: &DeviceUuid, observation: Observation) -> Vec<Call> {
-        let signal = self.number(state, uuid, observation);
+    /// Numbers an observation that was made `repeats` times, and queues it for those who subscribed.
+    pub(crate) fn take_in(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        observation: Observation,
+        repeats: u32,
+    ) -> Vec<Call> {
+        let mut signal = self.number(state, uuid, observation);
+        signal.repeats = repeats;
         let recipients = self.recipients(&signal);
         self.admit(state, uuid, signal, recipients)
     }
@@ -226,31 +226,6 @@ impl Shared {
         calls
     }
 
-    /// A double-bit error waits for the XIDs that say that it was contained (design H8).
-    fn watch_containment(&self, state: &mut State, uuid: &DeviceUuid, signal: &Signal) {
-        let (SignalKind::Xid, Some(code)) = (signal.kind, signal.code) else {
-            return;
-        };
-        let (now, drill) = (signal.observed_boot, signal.drill);
-        let key = Key::Containment {
-            uuid: uuid.clone(),
-            drill,
-        };
-        let containment = self.lane(state, uuid).containment(drill);
-        if floor::XIDS_CONTAINED.contains(&code) {
-            containment.contained = Some(now);
-            containment.double_bit = None;
-            state.timers.cancel(&key);
-        } else if code == floor::XID_DOUBLE_BIT
-            && containment
-                .contained
-                .is_none_or(|seen| now.since(seen) > limits::CONTAINMENT_WINDOW)
-        {
-            containment.double_bit = Some(signal.clone());
-            self.set_timer(state, key, now.after(limits::CONTAINMENT_WINDOW));
-        }
-    }
-
     /// Makes a signal of an observation, the barrier up first if it is a fault: its time is one
     /// from which on readers wait. Whatever concerns a simulated device is a drill.
     pub(crate) fn number(
@@ -259,8 +234,8 @@ impl Shared {
         uuid: &DeviceUuid,
         observation: Observation,
     ) -> Signal {
-        state.newest += 1;
-        let seq = SignalSeq(state.newest);
+        state.newest = SignalSeq(state.newest.0 + 1);
+        let seq = state.newest;
         if observation.kind.raises_barrier() {
             self.cache.raise(uuid, seq);
         }
@@ -294,141 +269,5 @@ impl Shared {
             attrs,
             samples: observation.samples,
         }
-    }
-
-    /// Keeps what can't be attributed until its device is known; the oldest makes room. An NVSwitch's
-    /// address never becomes a GPU's: that is for the log alone.
-    fn shelve(&self, state: &mut State, observation: Observation) {
-        self.observer.unattributed(&observation.target);
-        if observation.kind == SignalKind::Sxid {
-            let evidence = printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX);
-            tracing::warn!(switch = %observation.target, evidence, "NVSwitch error, of no GPU");
-            return;
-        }
-        if state.unattributed.len() == limits::UNATTRIBUTED_MAX {
-            state.unattributed.pop_front();
-        }
-        state.unattributed.push_back(observation);
-    }
-
-    /// Takes what was seen of this device before it was known.
-    fn unshelve(&self, state: &mut State, uuid: &DeviceUuid) -> Vec<Observation> {
-        let shelf = std::mem::take(&mut state.unattributed);
-        let (mine, rest) = shelf
-            .into_iter()
-            .partition(|seen| self.cache.resolve(&seen.target).as_ref() == Some(uuid));
-        state.unattributed = rest;
-        mine.into()
-    }
-
-    /// Ends the probing of a device.
-    fn end_probing(&self, uuid: &DeviceUuid) {
-        let now = self.clock.wall();
-        self.cache.change(uuid, &mut |conditions: &mut Vec<Condition>| {
-            if find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok) {
-                condition::upsert(
-                    conditions,
-                    host_condition(PROBING, Judgement::Ok, "Probed", now),
-                );
-            }
-        });
-    }
-}
-
-impl SignalSink for Shared {
-    fn observe(&self, observation: Observation) {
-        let calls = {
-            let mut state = self.lock();
-            match self.cache.resolve(&observation.target) {
-                Some(uuid) => self.take_in(&mut state, &uuid, observation),
-                None => {
-                    self.shelve(&mut state, observation);
-                    return;
-                }
-            }
-        };
-        self.place(calls);
-    }
-
-    fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
-        let uuid = device.uuid.clone();
-        if let Err(refused) = self.cache.upsert_device(device) {
-            tracing::error!(gpu = %uuid, error = %refused, "GPU not registered");
-            return;
-        }
-        let calls = {
-            let mut state = self.lock();
-            let infos = self.infos();
-            let lane = self.lane(&mut state, &uuid);
-            lane.samples = samples.clone();
-            lane.told.prime(&infos, &samples);
-            let found = Observation {
-                evidence: "the device answers".to_owned(),
-                samples: Some(samples),
-                ..Observation::new(
-                    SignalKind::GpuFound,
-                    Target::Uuid(uuid.clone()),
-                    Source::Nvml,
-                )
-            };
-            let mut calls = self.take_in(&mut state, &uuid, found);
-            for earlier in self.unshelve(&mut state, &uuid) {
-                calls.extend(self.take_in(&mut state, &uuid, earlier));
-            }
-            calls
-        };
-        self.end_probing(&uuid);
-        self.place(calls);
-    }
-
-    fn sampled(&self, uuid: &DeviceUuid, samples: Arc<Samples>) {
-        let calls = {
-            let mut state = self.lock();
-            let infos = self.infos();
-            let lane = self.lane(&mut state, uuid);
-            lane.samples = samples.clone();
-            let crossings = lane.told.crossings(&infos, &samples);
-            let mut calls = Vec::new();
-            for crossing in crossings {
-                let reading = Observation {
-                    attrs: crossing.attrs,
-                    samples: Some(samples.clone()),
-                    ..Observation::new(
-                        SignalKind::Reading,
-                        Target::Uuid(uuid.clone()),
-                        Source::Nvml,
-                    )
-                };
-                let signal = self.number(&mut state, uuid, reading);
-                calls.extend(self.admit(&mut state, uuid, signal, crossing.recipients));
-            }
-            calls
-        };
-        self.place(calls);
-    }
-
-    fn probing(&self, candidates: &[DeviceUuid]) {
-        let now = self.clock.wall();
-        for uuid in candidates {
-            self.cache.change(uuid, &mut |conditions: &mut Vec<Condition>| {
-                let mut probing = host_condition(PROBING, Judgement::Unknown, "Probing", now);
-                probing.severity = Severity::Warning;
-                "NVML does not tell of this GPU just now; it is being asked."
-                    .clone_into(&mut probing.message);
-                condition::upsert(conditions, probing);
-            });
-        }
-    }
-
-    fn probed(&self, uuid: &DeviceUuid) {
-        self.end_probing(uuid);
-    }
-
-    fn log_read(&self, position: LogPosition) {
-        let mut state = self.lock();
-        let newest = SignalSeq(state.newest);
-        let is_held = !state.unattributed.is_empty();
-        state.log.read(position, newest, is_held);
-        self.log_decided(&mut state);
     }
 }

@@ -77,7 +77,8 @@ impl Timers {
 
     /// How many of one policy's own timers run for a device.
     pub(crate) fn wakes(&self, of: &DeviceUuid, by: usize) -> usize {
-        let is_own = |(key, _): &(&Key, BootTime)| matches!(key, Key::Wake { policy, .. } if *policy == by);
+        let is_own =
+            |(key, _): &(&Key, BootTime)| matches!(key, Key::Wake { policy, .. } if *policy == by);
         self.of(of).filter(is_own).count()
     }
 

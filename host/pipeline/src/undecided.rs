@@ -18,7 +18,7 @@ impl Shared {
         self.observer.fallback("queue-full");
         let now = self.clock.boot();
         let signal = &pending.signal;
-        self.lane(state, uuid).floors.observe(signal);
+        self.lane(state, uuid).floor_now(signal);
         let why = "too many different signals wait to be judged";
         for policy in 0..self.policies.len() {
             if pending.recipients & (1 << policy) != 0 {
@@ -57,7 +57,7 @@ impl Shared {
         for (signal, _, is_floored) in late {
             self.observer.fallback("overdue");
             if !is_floored {
-                lane.floors.observe(&signal);
+                lane.floor_now(&signal);
             }
             let why = "no decision in time".to_owned();
             lane.floors.fall_back(Fallback {

@@ -12,11 +12,13 @@ use device_api_core::condition::Polarity;
 use device_api_core::limits::Bounds;
 
 use crate::args::Args;
+pub(crate) use crate::config_api::ApiConfig;
+use crate::config_api::api;
 pub(crate) use crate::config_error::ConfigError;
 use crate::layers;
 use crate::limits;
 use crate::units::Size;
-use crate::values::{self, Drills, InsecureTcp, LogFormat, StoreMode, TcpAddress};
+use crate::values::{self, Drills, LogFormat, StoreMode};
 
 /// A call's deadline is counted in ticks of this; the engine's clock has no finer ones.
 const POLICY_DEADLINE_MIN: Duration = Duration::from_millis(1);
@@ -33,11 +35,6 @@ const POLL_INTERVAL_MAX: Duration = Duration::from_mins(1);
 
 /// Longer than any grace period that a kubelet gives by default (30 s), by far.
 const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_mins(10);
-
-/// Unix sockets. Each dialect's clients look at a path or two.
-const UNIX_SOCKETS_MAX: usize = 8;
-/// Users and groups that may write: one per agent on a node.
-const WRITERS_MAX: usize = 64;
 
 /// Rows of a site's own about providers: some for each of the agents on a node.
 const PROVIDER_ROWS_MAX: usize = 256;
@@ -62,29 +59,6 @@ pub(crate) struct Config {
     pub(crate) kmsg: Option<KmsgConfig>,
     pub(crate) drills: Drills,
     pub(crate) platform: Platform,
-}
-
-/// Where the gRPC API listens, and who may write. At least one of both kinds of address is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ApiConfig {
-    pub(crate) tcp: Option<SocketAddr>,
-    pub(crate) unix_sockets: Vec<PathBuf>,
-    pub(crate) writers_uid: Vec<u32>,
-    pub(crate) writers_gid: Vec<u32>,
-    /// `None`: TCP is plain.
-    pub(crate) tls: Option<TlsConfig>,
-    /// Identities in certificates that may write over TCP.
-    pub(crate) writers_tcp: Vec<String>,
-    pub(crate) insecure_tcp: InsecureTcp,
-}
-
-/// Files of TLS on TCP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TlsConfig {
-    pub(crate) cert: PathBuf,
-    pub(crate) key: PathBuf,
-    /// Who vouches for clients; `None`: clients show no certificate.
-    pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// What a site says of providers that can't say it themselves: those of the upstream dialect.
@@ -220,78 +194,6 @@ impl Config {
     }
 }
 
-fn api(args: &Args) -> Result<ApiConfig, ConfigError> {
-    let tcp = match args.grpc_address {
-        TcpAddress::Off => None,
-        TcpAddress::At(address) => Some(address),
-    };
-    let mut unix_sockets: Vec<PathBuf> = Vec::new();
-    for path in args
-        .unix_socket
-        .iter()
-        .filter(|path| !path.as_os_str().is_empty())
-    {
-        if unix_sockets.contains(path) {
-            return Err(ConfigError::SocketTwice { path: path.clone() });
-        }
-        unix_sockets.push(path.clone());
-    }
-    if tcp.is_none() && unix_sockets.is_empty() {
-        return Err(ConfigError::NothingToServe);
-    }
-    at_most("--unix-socket", unix_sockets.len(), UNIX_SOCKETS_MAX)?;
-    at_most("--allow-write-uid", args.allow_write_uid.len(), WRITERS_MAX)?;
-    at_most("--allow-write-gid", args.allow_write_gid.len(), WRITERS_MAX)?;
-    at_most("--tcp-writers", args.tcp_writers.len(), WRITERS_MAX)?;
-    Ok(ApiConfig {
-        tcp,
-        unix_sockets,
-        writers_uid: args.allow_write_uid.clone(),
-        writers_gid: args.allow_write_gid.clone(),
-        tls: tls(args, tcp)?,
-        writers_tcp: args.tcp_writers.clone(),
-        insecure_tcp: args.insecure_tcp,
-    })
-}
-
-/// TLS where it is asked for; plain TCP no farther than was said (design P4).
-fn tls(args: &Args, tcp: Option<SocketAddr>) -> Result<Option<TlsConfig>, ConfigError> {
-    let half = |given, missing| Err(ConfigError::HalfTls { given, missing });
-    let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => Some(TlsConfig {
-            cert: cert.clone(),
-            key: key.clone(),
-            client_ca: args.tls_client_ca.clone(),
-        }),
-        (Some(_), None) => return half("--tls-cert", "--tls-key"),
-        (None, Some(_)) => return half("--tls-key", "--tls-cert"),
-        (None, None) => None,
-    };
-    if tls.is_some() {
-        if args.insecure_tcp != InsecureTcp::Off {
-            return Err(ConfigError::InsecureTls);
-        }
-        if !args.tcp_writers.is_empty() && args.tls_client_ca.is_none() {
-            return Err(ConfigError::WritersWithoutCa);
-        }
-        return Ok(tls);
-    }
-    for (flag, given) in [
-        ("--tls-client-ca", args.tls_client_ca.is_some()),
-        ("--tcp-writers", !args.tcp_writers.is_empty()),
-    ] {
-        if given {
-            return Err(ConfigError::CertificatesWithoutTls { flag });
-        }
-    }
-    match tcp {
-        Some(address) if !address.ip().is_loopback() && args.insecure_tcp == InsecureTcp::Off => {
-            Err(ConfigError::WideWithoutTls { address })
-        }
-        _ => Ok(None),
-    }
-}
-
 fn providers(args: &Args) -> Result<ProviderConfig, ConfigError> {
     at_most(
         "--provider-timeout",
@@ -395,7 +297,7 @@ fn policies(args: &Args, limits: &Bounds) -> Result<PolicyConfig, ConfigError> {
     })
 }
 
-fn at_most(flag: &'static str, count: usize, max: usize) -> Result<(), ConfigError> {
+pub(crate) fn at_most(flag: &'static str, count: usize, max: usize) -> Result<(), ConfigError> {
     if count > max {
         Err(ConfigError::TooMany { flag, count, max })
     } else {

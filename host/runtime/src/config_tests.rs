@@ -1,4 +1,5 @@
 use super::*;
+use crate::config_api::UNIX_SOCKETS_MAX;
 
 fn load(flags: &[&str]) -> Result<Config, ConfigError> {
     let argv: Vec<OsString> = std::iter::once("device-api-server")

@@ -10,6 +10,7 @@ mod admin;
 mod args;
 mod clock;
 mod config;
+mod config_api;
 mod config_error;
 mod file;
 mod files;

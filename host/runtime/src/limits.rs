@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use device_api_core::limits::Bounds;
+use device_api_core::limits::{
+    Bounds, EVIDENCE_BYTES_MAX, EVIDENCE_PER_CONDITION_MAX, MESSAGE_BYTES_MAX,
+};
 
 use crate::units::{Size, parse_duration, parse_size};
 
@@ -52,7 +54,23 @@ pub(crate) enum LimitError {
         "--limit watches-per-connection ({watches}) must be less than streams-per-connection ({streams}), or a client that watches has no stream left for its calls"
     )]
     NoStreamLeft { watches: usize, streams: u32 },
+    #[error(
+        "--limit send-bytes ({send}) must be at least {min}, the largest that a GPU with conditions-per-gpu ({conditions}) of them can be, or watches end that meet one"
+    )]
+    GpuTooLarge {
+        send: usize,
+        min: usize,
+        conditions: usize,
+    },
+    #[error(
+        "--limit condition-bytes ({texts}) must be at most half of send-bytes ({send}), or a list of all GPUs can be too large to send"
+    )]
+    ListTooLarge { texts: usize, send: usize },
 }
+
+/// The most that a condition has on the wire: its message, its evidence, and as much as all the rest of it.
+const CONDITION_BYTES: usize =
+    MESSAGE_BYTES_MAX + EVIDENCE_PER_CONDITION_MAX * EVIDENCE_BYTES_MAX + 2 * 1024;
 
 const MS: u64 = 1_000;
 const S: u64 = 1_000 * MS;
@@ -121,7 +139,7 @@ static TABLE: &[Row] = &[
         "condition-bytes",
         condition_bytes,
         64 * KIB..=64 * MIB,
-        "Text of all conditions that providers have written, of all GPUs. A list holds them all, and must stay below send-bytes."
+        "Text of all conditions that providers have written, of all GPUs. A list holds them all, so it is half of send-bytes at most."
     ),
     count!(
         "condition-types",
@@ -159,7 +177,12 @@ static TABLE: &[Row] = &[
         S..=3_600 * S,
         "How often an idle watch is told the newest version."
     ),
-    count!("watches", watches, 1..=65_536, "Watch streams in all."),
+    count!(
+        "watches",
+        watches,
+        1..=65_536,
+        "Watch streams in all. One user takes at most half of them."
+    ),
     count!(
         "watches-per-connection",
         watches_per_connection,
@@ -187,8 +210,8 @@ static TABLE: &[Row] = &[
     bytes!(
         "send-bytes",
         send_bytes,
-        64 * KIB..=256 * MIB,
-        "Size of a message that a client is sent."
+        256 * KIB..=256 * MIB,
+        "Size of a message that a client is sent: at least a GPU with all its conditions, and twice condition-bytes."
     ),
 ];
 
@@ -226,12 +249,29 @@ pub(crate) fn bounds(settings: &[Setting]) -> Result<Bounds, LimitError> {
         }
         (setting.row.set)(&mut bounds, setting.value);
     }
+    go_together(&bounds)?;
+    Ok(bounds)
+}
+
+fn go_together(bounds: &Bounds) -> Result<(), LimitError> {
     let (watches, streams) = (bounds.watches_per_connection, bounds.streams_per_connection);
-    if u32::try_from(watches).is_ok_and(|watches| watches < streams) {
-        Ok(bounds)
-    } else {
-        Err(LimitError::NoStreamLeft { watches, streams })
+    if u32::try_from(watches).is_ok_and(|watches| watches >= streams) {
+        return Err(LimitError::NoStreamLeft { watches, streams });
     }
+    let (send, conditions) = (bounds.send_bytes, bounds.conditions_per_gpu);
+    let min = conditions * CONDITION_BYTES;
+    if send < min {
+        return Err(LimitError::GpuTooLarge {
+            send,
+            min,
+            conditions,
+        });
+    }
+    let texts = bounds.condition_bytes;
+    if texts > send / 2 {
+        return Err(LimitError::ListTooLarge { texts, send });
+    }
+    Ok(())
 }
 
 /// The help of `--limit`.

@@ -280,6 +280,38 @@ fn settings_are_set_once_and_go_together() {
 }
 
 #[test]
+fn what_there_may_be_can_be_sent() {
+    let read = |texts: &[&str]| {
+        let settings: Vec<_> = texts
+            .iter()
+            .map(|text| parse(text).expect("read"))
+            .collect();
+        bounds(&settings)
+    };
+    let small = ["send-bytes=512KiB", "condition-bytes=256KiB"];
+    let (send, min) = (512 * 1024, 64 * 10 * 1024);
+    let conditions = 64;
+    assert_eq!(
+        read(&small),
+        Err(LimitError::GpuTooLarge {
+            send,
+            min,
+            conditions
+        })
+    );
+    read(&[small[0], small[1], "conditions-per-gpu=32"]).expect("a GPU fits");
+    assert_eq!(
+        read(&["send-bytes=8MiB"]),
+        Err(LimitError::ListTooLarge {
+            texts: 8 << 20,
+            send: 8 << 20
+        })
+    );
+    read(&["send-bytes=8MiB", "condition-bytes=4MiB"]).expect("a list fits");
+    read(&["conditions-per-gpu=1024"]).expect("the most, with the default");
+}
+
+#[test]
 fn help_lists_them_all() {
     let help = help();
     for row in TABLE {

@@ -22,6 +22,9 @@ use crate::values::LogFormat;
 /// Variable with a filter in the syntax that Rust programs share; `-v` beats it.
 const FILTER_VARIABLE: &str = "RUST_LOG";
 
+/// The audit log is there whatever else is asked for; a filter that means it has to name it.
+const AUDIT: &str = "audit=info";
+
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
@@ -66,10 +69,24 @@ fn filter(verbose: u8, variable: Option<OsString>) -> Result<EnvFilter, LogError
         return Ok(EnvFilter::new(directives(verbose)));
     };
     let value = value.to_string_lossy().into_owned();
-    EnvFilter::try_new(&value).map_err(|error| LogError::Filter {
+    let directives = if names_audit(&value) {
+        value.clone()
+    } else {
+        format!("{value},{AUDIT}")
+    };
+    EnvFilter::try_new(directives).map_err(|error| LogError::Filter {
         value,
         why: error.to_string(),
     })
+}
+
+/// Whether a filter has a directive for the audit log, as in `audit=off`.
+fn names_audit(filter: &str) -> bool {
+    let mut targets = filter.split(',').map(|directive| {
+        let end = directive.find(['=', '[']).unwrap_or(directive.len());
+        directive.get(..end).unwrap_or_default()
+    });
+    targets.any(|target| target == "audit")
 }
 
 /// Our crates' names all begin with `device_api`.
@@ -115,7 +132,6 @@ mod tests {
             text(0, Some("")).expect("valid"),
             EnvFilter::new("warn,audit=info,device_api=info").to_string()
         );
-        assert_eq!(text(0, Some("trace")).expect("valid"), "trace");
         assert_eq!(
             text(1, Some("error")).expect("valid"),
             EnvFilter::new("warn,audit=info,device_api=debug").to_string()
@@ -130,6 +146,28 @@ mod tests {
         assert!(
             error.contains("RUST_LOG") && error.contains("device_api=loud"),
             "{error}"
+        );
+    }
+    #[test]
+    fn the_audit_log_is_silenced_by_its_name_alone() {
+        #[track_caller]
+        fn check(variable: &str, expected: &str) {
+            let filter = filter(0, Some(variable.into())).expect("valid");
+            assert_eq!(
+                filter.to_string(),
+                EnvFilter::new(expected).to_string(),
+                "{variable}"
+            );
+        }
+        check("trace", "trace,audit=info");
+        check("error", "error,audit=info");
+        check("off", "off,audit=info");
+        check("warn,auditor=error", "warn,auditor=error,audit=info");
+        check("audit=off", "audit=off");
+        check("error,audit=warn", "error,audit=warn");
+        check(
+            "error,audit[{identity}]=trace",
+            "error,audit[{identity}]=trace",
         );
     }
 }

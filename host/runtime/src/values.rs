@@ -52,9 +52,18 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
         .map_err(|_| "expected a port number, 0 to 65535".to_owned())
 }
 
+/// What the kernel shows for whoever has no mapping in our user namespace
+/// (`/proc/sys/kernel/overflowuid`), and what images call "nobody".
+const OVERFLOW_ID: u32 = 65_534;
+
 pub(crate) fn parse_id(text: &str) -> Result<u32, String> {
-    text.parse()
-        .map_err(|_| "expected a number, as `id` tells it, not a name".to_owned())
+    match text.parse() {
+        Ok(OVERFLOW_ID) => Err(format!(
+            "{OVERFLOW_ID} is whoever the kernel can't tell; run the writer under a number of its own"
+        )),
+        Ok(id) => Ok(id),
+        Err(_) => Err("expected a number, as `id` tells it, not a name".to_owned()),
+    }
 }
 
 pub(crate) fn parse_ip(text: &str) -> Result<IpAddr, String> {
@@ -254,6 +263,20 @@ mod tests {
         }
         for text in ["uid:0", "node-agent", "cn:", ""] {
             assert!(parse_certificate_identity(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn p4_nobody_in_particular_may_not_be_listed() {
+        assert_eq!(parse_id("0"), Ok(0));
+        assert_eq!(parse_id("65533"), Ok(65_533));
+        for (text, says) in [
+            ("65534", "of its own"),
+            ("nobody", "not a name"),
+            ("-1", "a number"),
+        ] {
+            let error = parse_id(text).expect_err("refused");
+            assert!(error.contains(says), "{error}");
         }
     }
 

@@ -3,6 +3,9 @@
 //! | task or thread | of | ends |
 //! | --- | --- | --- |
 //! | `grpc` task | the API | when drained |
+//! | tasks of connections, and of their streams | the API | with their connections; when drained |
+//! | tasks that look at the files of TLS, and end health | the API | with the `grpc` task |
+//! | tasks that tell what the audit log left out | the API | a minute or two after the last refusal |
 //! | `leases` task | the cache | with the runtime |
 //! | `store` thread | the store | when stopped, what is pending written |
 //! | `signal-timer` thread | the pipeline | when it is dropped |
@@ -45,6 +48,11 @@ use crate::values;
 /// How often it is looked for leases that have run out: a fraction of the shortest there are.
 const LEASE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How long NVML's source waits for the kernel log, so that what it tells of the time in which the
+/// daemon was down is known before a GPU that answers is called healthy (design C7). A full kernel
+/// buffer is read in milliseconds; a node whose log is slower, or hangs, must be served all the same.
+const LOG_WAIT: Duration = Duration::from_secs(2);
+
 /// The daemon at work, admin ports apart.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -60,7 +68,8 @@ pub(crate) struct Running {
 }
 
 /// Starts all rooms: the API's addresses first, since another daemon may have them; then policies,
-/// the store, the cache and the pipeline; then the sources; and last the API answers.
+/// the store, the cache and the pipeline; then the sources, the kernel log first; and last the API
+/// answers.
 ///
 /// # Errors
 /// What the daemon can't be without can't be had (a socket in use); not what it serves without
@@ -103,12 +112,15 @@ pub(crate) async fn start(
     .context("cannot start the pipeline; raise the limit of threads")?;
     cache.on_overdue(pipeline.overdue());
 
-    let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
     let kmsg = config
         .kmsg
         .as_ref()
         .map(|kmsg| start_kmsg(kmsg, (boot, log), pipeline.sink(), &metrics, readiness))
         .transpose()?;
+    if let Some(kmsg) = &kmsg {
+        tokio::task::block_in_place(|| await_log(kmsg));
+    }
+    let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
     let (shutdown, shut_down) = watch::channel(false);
     let api = tokio::spawn(device_api_grpc::serve(
         bound,
@@ -379,6 +391,13 @@ fn start_kmsg(
         }
     });
     Ok(log)
+}
+
+/// Waits until the kernel log has caught up, or can't be read, for [`LOG_WAIT`] at most.
+fn await_log(log: &KernelLog) {
+    if !log.wait_caught_up(LOG_WAIT) {
+        tracing::warn!(status = ?log.status(), "GPUs are looked for before the kernel log was read: until then a fault of the time in which the daemon was down is not known");
+    }
 }
 
 async fn expire_leases(cache: Arc<Cache>) {

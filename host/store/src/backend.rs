@@ -43,15 +43,21 @@ pub(crate) struct Backend {
     pub(crate) trouble: Arc<Trouble>,
 }
 
-impl redb::StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
+impl Backend {
+    pub(crate) fn size(&self) -> io::Result<u64> {
         self.trouble
             .note("looking at the size of", false, self.file.size())
+    }
+}
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.size()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         // A damaged file makes the database ask for what is not there: no fault of the disk.
-        if offset.saturating_add(out.len() as u64) > self.file.size()? {
+        if offset.saturating_add(out.len() as u64) > self.size()? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.trouble
@@ -59,7 +65,7 @@ impl redb::StorageBackend for Backend {
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        let resized = if bytes > self.bytes_max && bytes > self.file.size()? {
+        let resized = if bytes > self.bytes_max && bytes > self.size()? {
             Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
                 format!(

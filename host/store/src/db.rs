@@ -8,12 +8,12 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use device_api_core::durable::Snapshot;
+use device_api_core::durable::{Change, Snapshot};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use crate::backend::{Backend, Said, Trouble};
 use crate::disk::DiskFile;
-use crate::format::{self, FORMAT_VERSION, Head, META_FORMAT, META_HEAD, Slot, Table};
+use crate::format::{self, BadRecord, FORMAT_VERSION, Head, META_FORMAT, META_HEAD, Slot, Table};
 
 /// Pages that redb keeps in memory. The content is in the cache already; these are for the tree's
 /// inner nodes, and for the pages of one commit.
@@ -52,7 +52,36 @@ pub(crate) struct Loaded {
     pub(crate) head: Head,
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) slots: HashSet<Slot>,
+    /// Records that are as they were written, and yet no record of ours.
+    pub(crate) unread: Vec<Unread>,
     content_bytes: u64,
+}
+
+/// One row to write; `None` removes.
+pub(crate) type Row = (Slot, Option<Vec<u8>>);
+
+/// A record that does not decode though the file is whole: a fault of the format, so of this daemon.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) slot: Slot,
+    pub(crate) why: String,
+    value: Vec<u8>,
+}
+
+impl Unread {
+    /// Keeps the record's bytes out of the way, and puts in its place what is taken for it. Where it
+    /// said something of a device, not all up to the log's position is decided and durable any more:
+    /// the log is read from its start again.
+    pub(crate) fn kept(&self, rows: &mut Vec<Row>) -> Result<(), BadRecord> {
+        rows.push((self.slot.unread(), Some(self.value.clone())));
+        let instead = format::instead_of(&self.slot).map(Change::Device);
+        let instead = instead.as_ref().map(format::encode).transpose()?.flatten();
+        rows.push((self.slot.clone(), instead));
+        if self.slot.is_of_device() {
+            rows.push((Slot::log(), None));
+        }
+        Ok(())
+    }
 }
 
 pub(crate) struct Db {
@@ -72,14 +101,15 @@ fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [
     TableDefinition::new(table.name())
 }
 
-/// Runs what redb does; a failure of the disk beneath is told as such.
+/// Runs what redb does; a failure of the disk beneath is told as such, also where redb got over it:
+/// what it then found is not what is there.
 fn guarded<T>(trouble: &Trouble, act: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     let result = catch_unwind(AssertUnwindSafe(act))
         .unwrap_or_else(|_| Err(Fault::damaged("the database panicked over it")));
-    result.map_err(|fault| match trouble.first() {
-        Some(said) => Fault::Disk { said },
-        None => fault,
-    })
+    match trouble.first() {
+        Some(said) => Err(Fault::Disk { said }),
+        None => result,
+    }
 }
 
 impl Db {
@@ -93,14 +123,15 @@ impl Db {
 
     /// Opens what [`Db::create`] made, repairs what a crash left undone, and reads all of it.
     pub(crate) fn open(file: Arc<dyn DiskFile>, bytes_max: u64) -> Result<(Self, Loaded), Fault> {
-        let trouble = Trouble::default();
+        let trouble = Arc::new(Trouble::default());
         let empty = guarded(&trouble, || {
-            let size = redb::StorageBackend::len(&Backend {
+            let backend = Backend {
                 file: file.clone(),
                 bytes_max,
-                trouble: Arc::default(),
-            });
-            size.map(|bytes| bytes == 0).map_err(Fault::damaged)
+                trouble: trouble.clone(),
+            };
+            let size = backend.size().map_err(Fault::damaged)?;
+            Ok(size == 0)
         })?;
         if empty {
             // redb would make a new one of it.
@@ -152,7 +183,8 @@ impl Db {
         })
     }
 
-    /// Reads all there is.
+    /// Reads all there is. A record that does not decode costs itself alone, but for the head, without
+    /// which nothing is known of when and in which boot the rest was written.
     fn load(&self) -> Result<Loaded, Fault> {
         let database = self.database()?;
         guarded(&self.trouble, || {
@@ -173,12 +205,27 @@ impl Db {
                     let (key, value) = row.map_err(Fault::damaged)?;
                     let (slot, value) = (Slot::new(table, key.value()), value.value());
                     loaded.content_bytes += (slot.key.len() + value.len()) as u64;
-                    let read = format::decode(&slot, value, &mut snapshot, &mut loaded.head);
-                    read.map_err(|error| Fault::Damaged {
-                        why: format!("record {:?} of {}: {error}", slot.key, table.name()),
-                        ceiling: loaded.head.ceiling,
-                    })?;
+                    match format::decode(&slot, value, &mut snapshot, &mut loaded.head) {
+                        Ok(()) => {}
+                        Err(error) if slot == Slot::head() => {
+                            return Err(Fault::Damaged {
+                                why: format!("its head: {error}"),
+                                ceiling: ceiling_in(value),
+                            });
+                        }
+                        Err(BadRecord(why)) => loaded.unread.push(Unread {
+                            slot: slot.clone(),
+                            why,
+                            value: value.to_owned(),
+                        }),
+                    }
                     loaded.slots.insert(slot);
+                }
+            }
+            for unread in &loaded.unread {
+                snapshot.devices.extend(format::instead_of(&unread.slot));
+                if unread.slot.is_of_device() {
+                    snapshot.log = None;
                 }
             }
             loaded.snapshot = format::complete(snapshot, &loaded.head);
@@ -211,7 +258,8 @@ impl Db {
 
     /// Writes, and returns when it would survive a power loss. `None` removes. Returns the bytes of
     /// keys and values.
-    pub(crate) fn write(&self, rows: &[(Slot, Option<Vec<u8>>)]) -> Result<u64, Fault> {
+    /// Of two rows of one slot the later one stays.
+    pub(crate) fn write(&self, rows: &[Row]) -> Result<u64, Fault> {
         let database = self.database()?;
         guarded(&self.trouble, || {
             let transaction = database.begin_write().map_err(Fault::damaged)?;
@@ -245,9 +293,7 @@ impl Db {
 /// Refuses a format that this daemon does not know; says the ceiling all the same, if it can be read.
 fn read_format(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<(), Fault> {
     let get = |key: &str| meta.get(key).map_err(Fault::damaged);
-    let ceiling = get(META_HEAD)?
-        .and_then(|head| serde_json::from_slice::<Head>(head.value()).ok())
-        .map_or(0, |head| head.ceiling);
+    let ceiling = get(META_HEAD)?.map_or(0, |head| ceiling_in(head.value()));
     let Some(format) = get(META_FORMAT)? else {
         return Err(Fault::damaged("it does not say its format version"));
     };
@@ -259,6 +305,13 @@ fn read_format(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result
             "there is no format version {found}"
         ))),
     }
+}
+
+/// The ceiling in a head, whatever else may be in it; zero where there is none.
+fn ceiling_in(head: &[u8]) -> u64 {
+    let head = serde_json::from_slice::<serde_json::Value>(head).unwrap_or_default();
+    let ceiling = head.get("ceiling").and_then(serde_json::Value::as_u64);
+    ceiling.unwrap_or_default()
 }
 
 impl Drop for Db {
@@ -273,7 +326,7 @@ impl Drop for Db {
 }
 
 /// The head as a row to write.
-pub(crate) fn head_row(head: &Head) -> Result<(Slot, Option<Vec<u8>>), format::BadRecord> {
+pub(crate) fn head_row(head: &Head) -> Result<Row, BadRecord> {
     let value = serde_json::to_vec(head)?;
-    Ok((Slot::new(Table::Meta, META_HEAD), Some(value)))
+    Ok((Slot::head(), Some(value)))
 }

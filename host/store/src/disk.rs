@@ -21,6 +21,16 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// As of `open(2)`.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// # Errors
+    /// As of `rename(2)`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Returns when the names in a directory would survive a power loss.
+    ///
+    /// # Errors
+    /// As of `open(2)` and `fsync(2)`.
+    fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 }
 
 /// An open file.
@@ -63,6 +73,35 @@ impl Disk for LocalDisk {
         }
         Ok(Arc::new(options.open(path)?))
     }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
+    }
+}
+
+/// Bytes read and written again at a time after a sync failed.
+const REWRITE_BYTES: usize = 64 * 1024;
+
+/// Writes a file's content over itself. After a failed sync the kernel holds pages for written that are
+/// not, and a later sync that succeeds says nothing of them; written again they are.
+pub(crate) fn rewrite(file: &dyn DiskFile) -> io::Result<()> {
+    let size = file.size()?;
+    let mut buffer = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    while at < size {
+        let step = (size - at).min(REWRITE_BYTES as u64) as usize;
+        let Some(part) = buffer.get_mut(..step) else {
+            break;
+        };
+        file.read(at, part)?;
+        file.write(at, part)?;
+        at += step as u64;
+    }
+    file.sync()
 }
 
 impl DiskFile for File {

@@ -5,13 +5,15 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use device_api_core::clock::WallTime;
 
 use crate::db::{Db, Fault, Loaded};
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, rewrite};
 use crate::overlay::Overlay;
-use crate::store::OpenError;
+use crate::store::{OpenError, Settings};
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "store.redb";
@@ -23,8 +25,12 @@ const NEW_NAME: &str = "store.redb.new";
 /// Files set aside in one second that get names of their own.
 const SET_ASIDE_PER_SECOND_MAX: u32 = 1000;
 
-/// Bytes read and written again at a time after a sync failed.
-const REWRITE_BYTES: usize = 64 * 1024;
+/// Times that an old file is tried to be read where the disk fails, with pauses from
+/// [`Settings::read_pause`] on that double: three seconds in all. A network disk that is mounted again
+/// takes about one; the daemon serves nothing meanwhile.
+///
+/// [`Settings::read_pause`]: crate::Settings::read_pause
+const READ_TRIES: u32 = 6;
 
 /// Mode of a state directory that is made here: the group may look (design P4).
 const DIRECTORY_MODE: u32 = 0o750;
@@ -63,8 +69,11 @@ pub(crate) struct Home {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     bytes_max: u64,
+    read_pause: Duration,
     lock: Option<File>,
     known: Known,
+    /// Names were changed in the directory, and that is not durable yet.
+    owes_names: bool,
     /// The last sync failed: pages that read well may never have reached the disk.
     rewrite: bool,
 }
@@ -81,18 +90,16 @@ pub(crate) struct Left {
 
 impl Home {
     /// Makes and locks the directory. A disk that does not let us is no error: it is tried again.
-    pub(crate) fn enter(
-        directory: &Path,
-        disk: Arc<dyn Disk>,
-        bytes_max: u64,
-    ) -> Result<Self, OpenError> {
+    pub(crate) fn enter(directory: &Path, settings: Settings) -> Result<Self, OpenError> {
         let mut home = Self {
             directory: directory.to_owned(),
             path: directory.join(FILE_NAME),
-            disk,
-            bytes_max,
+            disk: settings.disk,
+            bytes_max: settings.file_bytes_max,
+            read_pause: settings.read_pause,
             lock: None,
             known: Known::Absent,
+            owes_names: false,
             rewrite: false,
         };
         match fs::metadata(directory) {
@@ -142,43 +149,67 @@ impl Home {
         Ok(())
     }
 
-    /// Reads what an earlier run left, without changing it; sets it aside if it can't be used.
+    /// Reads what an earlier run left, without changing it; what was read and is wrong is set aside. A
+    /// disk that fails says nothing of the content: it is asked again for a bounded time, and then the
+    /// file is left as it is.
     pub(crate) fn look(&mut self, now: WallTime) -> Left {
+        let mut pause = self.read_pause;
+        for left in (0..READ_TRIES).rev() {
+            let why = match self.read_old() {
+                Ok(None) => return Left::default(),
+                Ok(Some(loaded)) => {
+                    self.known = Known::Ours;
+                    return Left {
+                        loaded: Some(loaded),
+                        ..Left::default()
+                    };
+                }
+                Err(NotRead::Wrong { why, ceiling }) => {
+                    self.set_aside(&why, now);
+                    return Left {
+                        loaded: None,
+                        ceiling,
+                        was_set_aside: self.known == Known::Absent,
+                    };
+                }
+                Err(NotRead::Disk(why)) => why,
+            };
+            if left > 0 {
+                tracing::warn!(%why, tries_left = left, "the old state can't be read now; trying again");
+                thread::sleep(pause);
+                pause = pause.saturating_mul(2);
+                continue;
+            }
+            let why = format!(
+                "{why}, {READ_TRIES} times; the file is left as it is, and nothing is written in this \
+                 run: see to the disk and restart the daemon"
+            );
+            tracing::error!(%why, "the old state can't be read, and every GPU starts Unknown");
+            self.known = Known::Untouchable(why);
+        }
+        Left::default()
+    }
+
+    /// `None`: there is no file.
+    fn read_old(&self) -> Result<Option<Loaded>, NotRead> {
+        let path = self.path.display();
         let file = match self.disk.open(&self.path, Access::Read) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Left::default(),
-            Err(error) => {
-                let why = format!("opening {} failed: {error}", self.path.display());
-                tracing::error!(%why, "the old state can't be read; nothing is written over it");
-                self.known = Known::Untouchable(why);
-                return Left::default();
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(NotRead::Disk(format!("opening {path} failed: {error}"))),
         };
-        let opened = Overlay::new(file)
-            .map_err(|error| Fault::Damaged {
-                why: error.to_string(),
-                ceiling: 0,
-            })
-            .and_then(|overlay| Db::open(Arc::new(overlay), u64::MAX));
-        match opened {
-            Ok((_, loaded)) => {
-                self.known = Known::Ours;
-                Left {
-                    loaded: Some(loaded),
-                    ..Left::default()
-                }
-            }
-            Err(fault) => {
-                let ceiling = match fault {
-                    Fault::Disk { .. } => 0,
-                    Fault::Damaged { ceiling, .. } | Fault::Newer { ceiling, .. } => ceiling,
-                };
-                self.set_aside(&fault.to_string(), now);
-                Left {
-                    loaded: None,
-                    ceiling,
-                    was_set_aside: self.known == Known::Absent,
-                }
+        let overlay = Overlay::new(file).map_err(|error| {
+            NotRead::Disk(format!("looking at the size of {path} failed: {error}"))
+        })?;
+        match Db::open(Arc::new(overlay), u64::MAX) {
+            Ok((_, loaded)) => Ok(Some(loaded)),
+            Err(Fault::Disk { said }) => Err(NotRead::Disk(format!(
+                "reading {path} failed: {}",
+                said.what
+            ))),
+            Err(fault @ (Fault::Damaged { ceiling, .. } | Fault::Newer { ceiling, .. })) => {
+                let why = fault.to_string();
+                Err(NotRead::Wrong { why, ceiling })
             }
         }
     }
@@ -195,9 +226,13 @@ impl Home {
             .map(|name| self.directory.join(name))
             .find(|path| !fs::exists(path).unwrap_or(true));
         let renamed = match &free {
-            Some(free) => fs::rename(&self.path, free).and_then(|()| self.sync_directory()),
+            Some(free) => self.disk.rename(&self.path, free),
             None => Err(io::ErrorKind::AlreadyExists.into()),
         };
+        if renamed.is_ok() {
+            // Made durable before anything else is.
+            self.owes_names = true;
+        }
         match (renamed, free) {
             (Ok(()), Some(kept)) => tracing::error!(
                 why,
@@ -243,6 +278,7 @@ impl Home {
             }
             Taken::Not(why) => Refusal::now(why),
         })?;
+        self.settle_names()?;
         let (mut db, loaded) = match self.known {
             Known::Absent => self.create()?,
             Known::Ours | Known::Untouchable(_) => self.reopen()?,
@@ -273,27 +309,35 @@ impl Home {
     }
 
     fn create(&mut self) -> Result<(Db, Loaded), Refusal> {
-        if fs::exists(&self.path).unwrap_or(true) {
-            let why = format!(
-                "{} came up after the daemon had begun without it; restart the daemon to go on from it",
-                self.path.display()
-            );
-            self.known = Known::Untouchable(why.clone());
-            return Err(Refusal {
-                why,
-                for_good: true,
-            });
+        let path = self.path.display();
+        match self.disk.open(&self.path, Access::Read) {
+            Ok(_) => {
+                let why = format!(
+                    "{path} came up after the daemon had begun without it; restart the daemon to go \
+                     on from it"
+                );
+                self.known = Known::Untouchable(why.clone());
+                return Err(Refusal {
+                    why,
+                    for_good: true,
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Refusal::now(format!("looking for {path} failed: {error}")));
+            }
         }
         let new = self.directory.join(NEW_NAME);
         let file = self.opened(&new, Access::Create)?;
         let db =
             Db::create(file, self.bytes_max).map_err(|fault| self.refusal("making", &fault))?;
-        fs::rename(&new, &self.path)
-            .and_then(|()| self.sync_directory())
-            .map_err(|error| {
-                Refusal::now(format!("naming {} failed: {error}", self.path.display()))
-            })?;
+        self.disk.rename(&new, &self.path).map_err(|error| {
+            Refusal::now(format!("naming {} failed: {error}", self.path.display()))
+        })?;
+        // From here on the file is this run's, whatever becomes of the sync.
         self.known = Known::Ours;
+        self.owes_names = true;
+        self.settle_names()?;
         Ok((db, Loaded::default()))
     }
 
@@ -315,32 +359,30 @@ impl Home {
         opened.map_err(|fault| self.refusal("opening", &fault))
     }
 
-    /// Makes names durable.
-    fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+    /// Makes names durable, where they are not.
+    fn settle_names(&mut self) -> Result<(), Refusal> {
+        if self.owes_names {
+            let synced = self.disk.sync_directory(&self.directory);
+            synced.map_err(|error| {
+                let directory = self.directory.display();
+                Refusal::now(format!("syncing {directory} failed: {error}"))
+            })?;
+            self.owes_names = false;
+        }
+        Ok(())
     }
+}
+
+/// Why nothing is known of what an earlier run left.
+enum NotRead {
+    /// The disk did not say what is there.
+    Disk(String),
+    /// What is there is no state of ours, or not whole.
+    Wrong { why: String, ceiling: u64 },
 }
 
 /// Why the directory is not ours.
 enum Taken {
     ByAnother,
     Not(String),
-}
-
-/// Writes a file's content over itself. After a failed sync the kernel holds pages for written that are
-/// not, and a later sync that succeeds says nothing of them; written again they are.
-fn rewrite(file: &dyn DiskFile) -> io::Result<()> {
-    let size = file.size()?;
-    let mut buffer = vec![0; REWRITE_BYTES];
-    let mut at = 0;
-    while at < size {
-        let step = (size - at).min(REWRITE_BYTES as u64) as usize;
-        let Some(part) = buffer.get_mut(..step) else {
-            break;
-        };
-        file.read(at, part)?;
-        file.write(at, part)?;
-        at += step as u64;
-    }
-    file.sync()
 }

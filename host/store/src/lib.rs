@@ -9,8 +9,17 @@
 //! synced ─▶ waiters ◀──────────────── Ok after fsync │ Err, and kept for the next try
 //! ```
 //!
-//! **Invariant:** no old state is ever deleted, nor written over unless it was read whole. What can't
-//! be read is set aside under another name, or left where it is and nothing is written in this run.
+//! **Invariant:** no old state is ever deleted, nor written over unless it was read. What was read and
+//! is damaged is set aside under another name; what the disk does not let us read is left where it is,
+//! and nothing is written in this run.
+//!
+//! **Invariant:** one record that can't be decoded or encoded costs itself alone. Of the first the bytes
+//! are kept in the table `unread`, and its device is Unknown; of the second an older one stays. While
+//! either may hide what was decided on a device, the log's position does not go past it, so that the
+//! kernel log is read again. Whoever waits for a commit that lacks a record is told [`NotDurable`]:
+//! nobody knows whose it was, and outcome unknown is always true; those of other commits are not.
+//!
+//! [`NotDurable`]: device_api_core::durable::NotDurable
 //!
 //! **Invariant:** redb is named in `db.rs` and `backend.rs` alone; how a thing looks in the file is said
 //! in `format/` alone.
@@ -32,4 +41,4 @@ pub use format::FORMAT_VERSION;
 pub use home::FILE_NAME;
 pub use shared::{HUNG_AFTER, SYNCED_WAITING_MAX};
 pub use status::{Status, StoreObserver};
-pub use store::{FILE_BYTES_MAX, OpenError, Settings, Store};
+pub use store::{FILE_BYTES_MAX, OpenError, RECORD_BYTES_MAX, Settings, Store};

@@ -22,6 +22,9 @@ pub const SYNCED_WAITING_MAX: usize = 16 * 1024;
 /// the slow kind syncs within a second.
 pub const HUNG_AFTER: Duration = Duration::from_secs(5);
 
+/// What is told while it stops.
+const GOING_DOWN: &str = "the daemon is going down";
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
@@ -43,7 +46,14 @@ struct State {
     waiting_in_commit: Vec<Synced>,
     /// What the file holds, or may hold.
     stored: HashSet<Slot>,
+    /// How writing goes: never [`Status::Incomplete`].
     status: Status,
+    /// What of the last run is not in this one's state.
+    missing: Option<String>,
+    /// What of this run's state is not in the file.
+    left_out: Option<String>,
+    /// What the last commit was to those who waited for it: some of them may come late.
+    last: Option<NotDurable>,
     stopping: bool,
     has_ended: bool,
 }
@@ -61,8 +71,8 @@ impl std::fmt::Debug for State {
 impl State {
     /// Why whoever asks now is not to wait.
     fn refusal(&self, now: BootTime) -> Option<String> {
-        if self.stopping || self.has_ended {
-            return Some("the daemon is going down".to_owned());
+        if self.stopping {
+            return Some(GOING_DOWN.to_owned());
         }
         self.trouble(now)
     }
@@ -72,7 +82,7 @@ impl State {
             return Some(why.to_owned());
         }
         if self.has_ended {
-            return Some("the store is closed".to_owned());
+            return Some("the store's thread has ended; restart the daemon".to_owned());
         }
         let waited = now.since(self.committing_since?);
         (waited >= HUNG_AFTER).then(|| {
@@ -92,12 +102,17 @@ pub(crate) struct Next {
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Arc<dyn Clock>, status: Status, stored: HashSet<Slot>) -> Self {
+    /// `missing` says what of the last run could not be read.
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        stored: HashSet<Slot>,
+        missing: Option<String>,
+    ) -> Self {
         Self {
             clock,
             state: Mutex::new(State {
-                status,
                 stored,
+                missing,
                 ..State::default()
             }),
             work: Condvar::new(),
@@ -137,8 +152,9 @@ impl Shared {
         } else if state.committing_since.is_some() {
             state.waiting_in_commit.push(done);
         } else {
+            let last = state.last.clone();
             drop(guard);
-            done(Ok(()));
+            done(last.map_or(Ok(()), Err));
         }
     }
 
@@ -153,9 +169,18 @@ impl Shared {
     pub(crate) fn status(&self) -> Status {
         let now = self.clock.boot();
         let state = self.state();
-        match (&state.status, state.trouble(now)) {
-            (Status::Ok, Some(why)) => Status::Failing { why },
-            (status, _) => status.clone(),
+        if state.status != Status::Ok {
+            return state.status.clone();
+        }
+        if let Some(why) = state.trouble(now) {
+            return Status::Failing { why };
+        }
+        let lacking = state.left_out.iter().chain(&state.missing);
+        match lacking.cloned().collect::<Vec<_>>() {
+            lacking if lacking.is_empty() => Status::Ok,
+            lacking => Status::Incomplete {
+                why: lacking.join("; "),
+            },
         }
     }
 
@@ -211,8 +236,14 @@ impl Shared {
         taken
     }
 
-    /// The commit is durable. Says whether it is the first after failures.
-    pub(crate) fn committed(&self, taken: &Pending) -> bool {
+    /// The commit is durable, but for what was `left_out` of the file until now; who waited for it is
+    /// told so, or that it is `short`. Says whether it is the first after failures.
+    pub(crate) fn committed(
+        &self,
+        taken: &Pending,
+        left_out: Option<String>,
+        short: Option<NotDurable>,
+    ) -> bool {
         let mut state = self.state();
         for (slot, change) in &taken.changes {
             if change.is_none() {
@@ -220,10 +251,12 @@ impl Shared {
             }
         }
         state.committing_since = None;
+        state.left_out = left_out;
+        state.last.clone_from(&short);
         let recovered = std::mem::take(&mut state.status) != Status::Ok;
         let waiting = std::mem::take(&mut state.waiting_in_commit);
         drop(state);
-        answer(waiting, &Ok(()));
+        answer(waiting, &short.map_or(Ok(()), Err));
         recovered
     }
 
@@ -236,7 +269,8 @@ impl Shared {
             state.pending.put_back(taken);
         }
         state.committing_since = None;
-        let news = state.status == Status::Ok;
+        let ends = |status: &Status| matches!(status, Status::ReadOnly { .. });
+        let news = state.status == Status::Ok || (ends(&status) && !ends(&state.status));
         state.status = status;
         let mut waiting = std::mem::take(&mut state.waiting_in_commit);
         waiting.append(&mut state.waiting);
@@ -257,8 +291,7 @@ impl Shared {
         waiting.append(&mut state.waiting);
         drop(state);
         self.ended.notify_all();
-        let why = "the daemon is going down".to_owned();
-        answer(waiting, &Err(NotDurable(why)));
+        answer(waiting, &Err(NotDurable(GOING_DOWN.to_owned())));
     }
 
     /// Asks the thread to end and waits for it; false where it did not within `patience`.

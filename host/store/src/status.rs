@@ -11,6 +11,8 @@ pub enum Status {
     /// What is written becomes durable.
     #[default]
     Ok,
+    /// What is written becomes durable, but for some records, of this run or of the last.
+    Incomplete { why: String },
     /// Nothing becomes durable just now; it is tried again.
     Failing { why: String },
     /// Nothing becomes durable in this run.
@@ -21,7 +23,7 @@ impl Status {
     /// Why nothing becomes durable.
     pub fn why(&self) -> Option<&str> {
         match self {
-            Self::Ok => None,
+            Self::Ok | Self::Incomplete { .. } => None,
             Self::Failing { why } | Self::ReadOnly { why } => Some(why),
         }
     }
@@ -31,6 +33,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ok => f.write_str("ok"),
+            Self::Incomplete { why } => write!(f, "incomplete: {why}"),
             Self::Failing { why } => write!(f, "failing: {why}"),
             Self::ReadOnly { why } => write!(f, "read-only: {why}"),
         }

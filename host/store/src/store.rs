@@ -1,6 +1,5 @@
 //! The store as the rest of the daemon has it.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -9,21 +8,30 @@ use std::time::Duration;
 use device_api_core::clock::{BootId, Clock};
 use device_api_core::durable::{Batch, NotDurable, Start};
 use device_api_core::ids::ResourceVersion;
-use device_api_core::limits::VERSIONS_RESERVED;
 use device_api_core::ports::{StateLog, Synced};
 
-use crate::db::{Db, head_row};
+use crate::db::Unread;
 use crate::disk::{Disk, LocalDisk};
-use crate::format::Head;
-use crate::home::{Home, Refusal};
+use crate::home::Home;
 use crate::shared::Shared;
 use crate::status::{Status, StoreObserver};
-use crate::writer::{Writer, unix_us};
+use crate::writer::Writer;
 
 /// Size of the file beyond which nothing is written. A node's real content is below a megabyte; 1,024
 /// GPUs with a dozen conditions and a full policy state each are near 100 MiB, and copy-on-write needs
 /// as much again. It keeps a fault of ours from filling the node's disk.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Size of one record beyond which it can't be kept. The largest is what 16 policies remember of a GPU,
+/// 64 KiB each and twice that as text, with the signals that are to be asked about again: some MiB.
+pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Records that can't be read and are named in the log, each on a line; the status says how many there
+/// are.
+const UNREAD_LOGGED_MAX: usize = 16;
+
+/// See [`Settings::read_pause`].
+const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long [`Store::stop`] waits for the disk. A hung one must not keep the daemon from going down
 /// within the half minute that a pod is given.
@@ -45,7 +53,12 @@ pub enum OpenError {
 /// What a site, or a test, may set.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Size of the file beyond which nothing is written.
     pub file_bytes_max: u64,
+    /// Size of one record beyond which it is left out.
+    pub record_bytes_max: usize,
+    /// First pause before an old file is tried to be read again; each next one is twice as long.
+    pub read_pause: Duration,
     pub disk: Arc<dyn Disk>,
 }
 
@@ -53,6 +66,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             file_bytes_max: FILE_BYTES_MAX,
+            record_bytes_max: RECORD_BYTES_MAX,
+            read_pause: READ_PAUSE,
             disk: Arc::new(LocalDisk),
         }
     }
@@ -92,37 +107,20 @@ impl Store {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn StoreObserver>,
     ) -> Result<(Self, Start), OpenError> {
-        let mut home = Home::enter(state_dir, settings.disk, settings.file_bytes_max)?;
+        let record_bytes_max = settings.record_bytes_max;
+        let mut home = Home::enter(state_dir, settings)?;
         let left = home.look(clock.wall());
         if left.was_set_aside {
             observer.set_aside();
         }
-        let (mut head, snapshot, slots) = match left.loaded {
-            Some(loaded) => (loaded.head, loaded.snapshot, loaded.slots),
-            None => (Head::default(), None, HashSet::new()),
-        };
+        let loaded = left.loaded.unwrap_or_default();
+        let mut head = loaded.head;
         head.ceiling = head.ceiling.max(left.ceiling);
-        let shared = Arc::new(Shared::new(clock, Status::Ok, slots));
-        let now = unix_us(&shared);
-        let mut writer = Writer {
-            shared: shared.clone(),
-            observer,
-            home,
-            boot,
-            db: None,
-            head: head.clone(),
-            owes_reservation: true,
-        };
-        let base = match writer.reserve(now) {
-            Ok(base) => base,
-            Err(refusal) => {
-                let base = unreserved(&head, now);
-                // Reserved with the first commit that the disk takes.
-                writer.head.ceiling = base;
-                let _told = writer.give_up(None, refusal);
-                base
-            }
-        };
+        let missing = tell_unread(&loaded.unread);
+        let shared = Arc::new(Shared::new(clock, loaded.slots, missing));
+        let mut writer = Writer::new(shared.clone(), observer, home, boot, head, record_bytes_max);
+        let base = writer.begin();
+        let snapshot = loaded.snapshot;
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run())
@@ -180,45 +178,22 @@ impl StateLog for Store {
     }
 }
 
-impl Writer {
-    /// Reserves this run's versions; returns the one below them.
-    fn reserve(&mut self, now: u64) -> Result<u64, Refusal> {
-        let (db, loaded) = self.home.connect()?;
-        self.shared.opened(loaded.slots);
-        let base = self.head.ceiling.max(now).max(1);
-        let head = Head {
-            ceiling: base.saturating_add(VERSIONS_RESERVED),
-            reserved_at: now,
-            ..self.head.clone()
-        };
-        self.write_head(&db, &head)?;
-        self.observer.size(db.size());
-        self.db = Some(db);
-        self.head = head;
-        self.owes_reservation = false;
-        Ok(base)
+/// Says which records of the last run can't be read; returns it for the status.
+fn tell_unread(unread: &[Unread]) -> Option<String> {
+    for record in unread.iter().take(UNREAD_LOGGED_MAX) {
+        tracing::error!(
+            record = %record.slot,
+            why = %record.why,
+            "a record of the last run can't be read, which is a fault of this daemon: it is kept in the \
+             file under `unread`, all others are back, and what it said is unknown"
+        );
     }
-
-    fn write_head(&mut self, db: &Db, head: &Head) -> Result<(), Refusal> {
-        let refusal = |why: String| Refusal {
-            why,
-            for_good: false,
-        };
-        let row = head_row(head).map_err(|error| refusal(error.to_string()))?;
-        db.write(&[row]).map(drop).map_err(|fault| {
-            self.home.failed(&fault);
-            refusal(fault.to_string())
-        })
-    }
-}
-
-/// The base of a run that can't reserve its versions. Time that passed since the last reservation is
-/// added: two such runs in a row would begin alike where the ceiling is ahead of the clock.
-fn unreserved(head: &Head, now: u64) -> u64 {
-    let passed = now.saturating_sub(head.reserved_at);
-    let past_ceiling = match head.ceiling {
-        0 => 0,
-        ceiling => ceiling.saturating_add(passed),
-    };
-    past_ceiling.max(now).max(1)
+    let first = unread.first()?;
+    Some(format!(
+        "{} of the last run's records can't be read, as {}: {}; they are kept in the file, and what they \
+         said is unknown",
+        unread.len(),
+        first.slot,
+        first.why
+    ))
 }

@@ -1,14 +1,17 @@
 //! The thread that writes.
 
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::clock::BootId;
-use device_api_core::durable::NotDurable;
+use device_api_core::durable::{Change, NotDurable};
 use device_api_core::limits::VERSIONS_RESERVED;
 
-use crate::db::{Db, Fault, head_row};
-use crate::format::{self, Head, Last};
+use crate::db::{Db, Fault, Loaded, Row, Unread, head_row};
+use crate::format::{self, BadRecord, Head, Last, Slot, Table};
 use crate::home::{Home, Refusal};
 use crate::pending::Pending;
 use crate::shared::Shared;
@@ -21,22 +24,146 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Writer {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) observer: Arc<dyn StoreObserver>,
-    pub(crate) home: Home,
-    pub(crate) boot: BootId,
+    shared: Arc<Shared>,
+    observer: Arc<dyn StoreObserver>,
+    home: Home,
+    boot: BootId,
+    record_bytes_max: usize,
     /// `None` after a failure: redb is done with a file once that failed.
-    pub(crate) db: Option<Db>,
+    db: Option<Db>,
     /// As in the file, or as it is to be.
-    pub(crate) head: Head,
+    head: Head,
     /// The versions of this run are not reserved yet.
-    pub(crate) owes_reservation: bool,
+    owes_reservation: bool,
+    /// In the file, and to be put out of the way with the next commit.
+    unread: Vec<Unread>,
+    /// Records whose newest content is not in the file as it can't be encoded, and why.
+    left_out: BTreeMap<Slot, String>,
+    /// The log's position, while what was decided up to it is among them: the log is to be read from an
+    /// earlier one then.
+    held: Option<Row>,
+}
+
+/// Rows of a commit, and what becomes of those that can't be in it.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: Vec<Row>,
+    left_out: BTreeMap<Slot, String>,
+    held: Option<Row>,
+    /// Why whoever waits for this commit is not told that all is durable.
+    short: Option<NotDurable>,
+    bytes: u64,
 }
 
 impl Writer {
+    /// `head` is what the last run left.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        observer: Arc<dyn StoreObserver>,
+        home: Home,
+        boot: BootId,
+        head: Head,
+        record_bytes_max: usize,
+    ) -> Self {
+        Self {
+            shared,
+            observer,
+            home,
+            boot,
+            record_bytes_max,
+            db: None,
+            head,
+            owes_reservation: true,
+            unread: Vec::new(),
+            left_out: BTreeMap::new(),
+            held: None,
+        }
+    }
+
+    /// Reserves this run's versions, now or, where the disk does not let us, with the first commit;
+    /// returns the one below them.
+    pub(crate) fn begin(&mut self) -> u64 {
+        let now = unix_us(&self.shared);
+        let base = unreserved(&self.head, now);
+        match self.reserve(now) {
+            Ok(base) => base,
+            Err(refusal) => {
+                self.head.ceiling = base;
+                let _told = self.give_up(None, refusal);
+                base
+            }
+        }
+    }
+
+    fn reserve(&mut self, now: u64) -> Result<u64, Refusal> {
+        let (db, loaded) = self.home.connect()?;
+        self.opened(loaded);
+        let base = self.head.ceiling.max(now).max(1);
+        let head = Head {
+            ceiling: base.saturating_add(VERSIONS_RESERVED),
+            reserved_at: now,
+            ..self.head.clone()
+        };
+        self.write_head(&db, &head)?;
+        self.observer.size(db.size());
+        self.db = Some(db);
+        self.head = head;
+        self.owes_reservation = false;
+        self.unread.clear();
+        Ok(base)
+    }
+
+    fn write_head(&mut self, db: &Db, head: &Head) -> Result<(), Refusal> {
+        let rows = self.first_rows(head).map_err(unencoded);
+        let written = rows.and_then(|rows| db.write(&rows));
+        written.map(drop).map_err(|fault| {
+            self.home.failed(&fault);
+            Refusal {
+                why: fault.to_string(),
+                for_good: false,
+            }
+        })
+    }
+
+    /// What each commit begins with.
+    fn first_rows(&self, head: &Head) -> Result<Vec<Row>, BadRecord> {
+        let mut rows = vec![head_row(head)?];
+        for unread in &self.unread {
+            unread.kept(&mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    /// The file was opened, and read again.
+    fn opened(&mut self, loaded: Loaded) {
+        let mut slots = loaded.slots;
+        // Their end is to be told, for them to be no longer left out.
+        slots.extend(self.left_out.keys().cloned());
+        self.shared.opened(slots);
+        self.unread = loaded.unread;
+    }
+
+    /// Writes until it is stopped. A panic is a fault of this daemon: what it was about to write is
+    /// lost, so that nothing more is written, and everyone is told.
     pub(crate) fn run(mut self) {
-        // Also where something here panics: nobody may wait for a thread that is gone.
+        // Nobody may wait for a thread that is gone.
         let _end = End(self.shared.clone());
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work())) else {
+            return;
+        };
+        let refusal = Refusal {
+            why: format!(
+                "the store's thread panicked: {}; restart the daemon, and report it",
+                said(&*panic)
+            ),
+            for_good: true,
+        };
+        // Whoever is told may be who panicked: the status stands by then.
+        let _told = catch_unwind(AssertUnwindSafe(|| self.give_up(None, refusal)));
+        self.shared.until_stopping();
+    }
+
+    fn work(&mut self) {
         let mut retry = self.owes_reservation.then_some(RETRY_MIN);
         loop {
             let next = self.shared.next(retry);
@@ -68,12 +195,14 @@ impl Writer {
         };
         let taken = self.shared.take();
         match self.commit(&db, &taken) {
-            Ok(bytes) => {
+            Ok(rows) => {
                 let size = db.size();
                 self.db = Some(db);
-                let recovered = self.shared.committed(&taken);
+                let lacking = in_words(&rows.left_out);
+                let recovered = self.shared.committed(&taken, lacking, rows.short);
+                self.report(rows.left_out);
                 let elapsed = self.shared.clock.boot().since(began);
-                self.observer.committed(elapsed, taken.batches, bytes);
+                self.observer.committed(elapsed, taken.batches, rows.bytes);
                 self.observer.size(size);
                 if recovered {
                     tracing::info!("the store is written to again");
@@ -96,7 +225,7 @@ impl Writer {
     fn reconnect(&mut self) -> Result<Db, Failed> {
         match self.home.connect() {
             Ok((db, loaded)) => {
-                self.shared.opened(loaded.slots);
+                self.opened(loaded);
                 Ok(db)
             }
             Err(refusal) => Err(self.give_up(None, refusal)),
@@ -104,7 +233,7 @@ impl Writer {
     }
 
     /// Encodes and writes, and with it the reservation, if the versions pass its middle (design C5).
-    fn commit(&mut self, db: &Db, taken: &Pending) -> Result<u64, Fault> {
+    fn commit(&mut self, db: &Db, taken: &Pending) -> Result<Rows, Fault> {
         let mut head = self.head.clone();
         if !taken.is_empty() {
             head.last = Some(Last {
@@ -120,26 +249,75 @@ impl Writer {
             head.ceiling = from.saturating_add(VERSIONS_RESERVED);
             head.reserved_at = unix_us(&self.shared);
         }
-        let bad = |error: format::BadRecord| Fault::Damaged {
-            why: format!("a record can't be encoded: {error}"),
-            ceiling: 0,
-        };
-        let mut rows = vec![head_row(&head).map_err(bad)?];
-        for (slot, change) in &taken.changes {
-            let value = match change {
-                Some(change) => format::encode(change).map_err(bad)?,
-                None => None,
-            };
-            rows.push((slot.clone(), value));
-        }
-        let bytes = db.write(&rows)?;
+        let mut rows = self.rows(&head, taken).map_err(unencoded)?;
+        rows.bytes = db.write(&rows.rows)?;
         self.head = head;
         self.owes_reservation = false;
-        Ok(bytes)
+        self.unread.clear();
+        self.held = rows.held.take();
+        Ok(rows)
+    }
+
+    /// Encodes what was taken. A record that can't be is left out, and what the file holds of it stays;
+    /// all else is committed. Whoever waits for the commit is told that it is short, since nobody knows
+    /// whose record it was; but for a policy's memory, for which no client waits.
+    fn rows(&self, head: &Head, taken: &Pending) -> Result<Rows, BadRecord> {
+        let mut made = Rows {
+            rows: self.first_rows(head)?,
+            left_out: self.left_out.clone(),
+            held: self.held.clone(),
+            ..Rows::default()
+        };
+        for (slot, change) in &taken.changes {
+            match self.encoded(change.as_ref()) {
+                Ok(value) if *slot == Slot::log() => made.held = Some((slot.clone(), value)),
+                Ok(value) => {
+                    made.left_out.remove(slot);
+                    made.rows.push((slot.clone(), value));
+                }
+                Err(BadRecord(why)) => {
+                    if slot.table != Table::Memories {
+                        made.short = Some(NotDurable(format!("{slot} can't be kept: {why}")));
+                    }
+                    made.left_out.insert(slot.clone(), why);
+                }
+            }
+        }
+        if !made.left_out.keys().any(Slot::is_of_device) {
+            made.rows.extend(made.held.take());
+        }
+        Ok(made)
+    }
+
+    fn encoded(&self, change: Option<&Change>) -> Result<Option<Vec<u8>>, BadRecord> {
+        let value = change.map(format::encode).transpose()?.flatten();
+        match &value {
+            Some(value) if value.len() > self.record_bytes_max => Err(BadRecord(format!(
+                "it has {} bytes, and the bound is {}",
+                value.len(),
+                self.record_bytes_max
+            ))),
+            Some(_) | None => Ok(value),
+        }
+    }
+
+    /// Says, once, what is left out now.
+    fn report(&mut self, left_out: BTreeMap<Slot, String>) {
+        for (slot, why) in &left_out {
+            if !self.left_out.contains_key(slot) {
+                tracing::error!(
+                    record = %slot,
+                    %why,
+                    "a record can't be kept, which is a fault of this daemon: an older one, if any, \
+                     stays in the store, and all others are written"
+                );
+            }
+        }
+        self.left_out = left_out;
     }
 
     /// Tells everyone that nothing becomes durable.
-    pub(crate) fn give_up(&self, taken: Option<Pending>, refusal: Refusal) -> Failed {
+    fn give_up(&self, taken: Option<Pending>, refusal: Refusal) -> Failed {
         let Refusal { why, for_good } = refusal;
         let failure = NotDurable(why.clone());
         let status = if for_good {
@@ -158,15 +336,50 @@ impl Writer {
     }
 }
 
+fn in_words(left_out: &BTreeMap<Slot, String>) -> Option<String> {
+    let (slot, why) = left_out.first_key_value()?;
+    let records = left_out.len();
+    Some(format!(
+        "{records} of this run's records can't be kept, as {slot}: {why}; all others are"
+    ))
+}
+
 /// An attempt failed, and everyone has been told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Failed {
+struct Failed {
     for_good: bool,
 }
 
+/// The base of a run that can't reserve its versions. Time that passed since the last reservation is
+/// added: two such runs in a row would begin alike where the ceiling is ahead of the clock.
+fn unreserved(head: &Head, now: u64) -> u64 {
+    let passed = now.saturating_sub(head.reserved_at);
+    let past_ceiling = match head.ceiling {
+        0 => 0,
+        ceiling => ceiling.saturating_add(passed),
+    };
+    past_ceiling.max(now).max(1)
+}
+
+/// The head, or what stands in for a record that can't be read, does not encode: without them there is
+/// no commit.
+fn unencoded(error: BadRecord) -> Fault {
+    Fault::Damaged {
+        why: format!("a record can't be encoded: {error}"),
+        ceiling: 0,
+    }
+}
+
 /// Microseconds since the Unix epoch.
-pub(crate) fn unix_us(shared: &Shared) -> u64 {
+fn unix_us(shared: &Shared) -> u64 {
     shared.clock.wall().unix_ns / 1000
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a word")
 }
 
 struct End(Arc<Shared>);

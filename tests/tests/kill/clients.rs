@@ -44,9 +44,9 @@ async fn write_conditions(mut client: Native, run: &Run, type_: &str) -> Result<
     };
     let lease = client.providers.register_provider(request).await?;
     let lease_id = lease.into_inner().lease_id;
-    let mut random = run.random(type_.len() as u64);
+    let mut random = run.random(type_.bytes().map(u64::from).sum());
     loop {
-        let gpu = &run.ledger.gpus[random.below(run.ledger.gpus.len())];
+        let gpu = random.pick(&run.ledger.gpus);
         let write = Write {
             number: next_number(),
             is_problem: random.once_in(2),
@@ -89,7 +89,7 @@ pub(crate) async fn upstream(client: Upstream, run: Run) -> Result<()> {
 async fn write_status(mut client: Upstream, run: &Run) -> Result<()> {
     let mut random = run.random(100);
     loop {
-        let gpu = &run.ledger.gpus[random.below(run.ledger.gpus.len())];
+        let gpu = random.pick(&run.ledger.gpus);
         let write = Write {
             number: next_number(),
             is_problem: random.once_in(2),
@@ -132,7 +132,7 @@ pub(crate) async fn creator(client: Native, run: Run) -> Result<()> {
 async fn create_and_delete(mut client: Native, run: &Run) -> Result<()> {
     let mut random = run.random(200);
     loop {
-        let name = EXTRA[random.below(EXTRA.len())];
+        let name = *random.pick(&EXTRA);
         let there = random.once_in(2);
         run.ledger.begins_object(name, there);
         run.begin_write();
@@ -291,7 +291,7 @@ pub(crate) async fn any_version(
             "not the newest"
         );
         let request = upstream::GetGpuRequest {
-            name: ledger.gpus[0].clone(),
+            name: ledger.gpus.first().cloned().unwrap_or_default(),
             opts: Some(upstream::GetOptions {
                 resource_version: version.to_string(),
             }),

@@ -27,8 +27,9 @@ const GPUS: u32 = 16;
 const EXTRA: [&str; 4] = ["extra-0", "extra-1", "extra-2", "extra-3"];
 const NATIVE_READERS: u64 = 6;
 const UPSTREAM_READERS: u64 = 3;
-/// The condition types of the providers: two native ones, and an upstream client.
-const TYPES: [&str; 3] = ["AgentFirst", "AgentSecond", "SysLogsThird"];
+/// The condition types of two native providers and of an upstream client.
+const NATIVE_TYPES: [&str; 2] = ["AgentFirst", "AgentSecond"];
+const UPSTREAM_TYPE: &str = "SysLogsThird";
 
 /// What the tasks of a round share.
 #[derive(Clone, Debug)]
@@ -96,8 +97,9 @@ async fn operations(node: &Node, round: &Round) -> Result<Vec<Operation>> {
             stream,
         ));
     }
-    tasks.spawn(writers::native(node.native().await?, round.clone(), 0));
-    tasks.spawn(writers::native(node.native().await?, round.clone(), 1));
+    for type_ in NATIVE_TYPES {
+        tasks.spawn(writers::native(node.native().await?, round.clone(), type_));
+    }
     tasks.spawn(writers::upstream(node.upstream().await?, round.clone()));
     tasks.spawn(writers::creator(node.upstream().await?, round.clone()));
     break_gpus(node, round).await?;
@@ -114,7 +116,10 @@ async fn round(seed: u64) -> Result<Verdict> {
     let gpus = node.gpus().into_iter().map(|gpu| gpu.uuid);
     let objects: Arc<[String]> = gpus.chain(EXTRA.map(str::to_owned)).collect();
     let round = Round {
-        names: Names::new(objects.iter().map(String::as_str), TYPES),
+        names: Names::new(
+            objects.iter().map(String::as_str),
+            NATIVE_TYPES.into_iter().chain([UPSTREAM_TYPE]),
+        ),
         objects,
         done: Arc::new(watch::Sender::new(0)),
         seed,

@@ -13,12 +13,13 @@ use crate::witness;
 /// What a refusal tells of the object.
 pub(crate) fn refused(recorder: &Recorder, name: &str, status: &Status) -> Result<Answer> {
     let key = recorder.names.object(name);
-    match status.code() {
-        Code::NotFound => Ok(Answer::Absent(key)),
-        Code::AlreadyExists => Ok(Answer::Present(key)),
-        Code::Unavailable => Ok(Answer::Unknown { key, field: None }),
-        _ => bail!("{name}: {status}"),
+    if status.code() == Code::NotFound {
+        return Ok(Answer::Absent(key));
     }
+    if status.code() == Code::AlreadyExists {
+        return Ok(Answer::Present(key));
+    }
+    bail!("{name}: {status}")
 }
 
 pub(crate) async fn native(mut client: Native, round: Round, stream: u64) -> Result<Recorder> {
@@ -32,7 +33,7 @@ pub(crate) async fn native(mut client: Native, round: Round, stream: u64) -> Res
             let version = list.resource_version.unsigned_abs();
             recorder.list(began, version, &list.gpus);
         } else {
-            let name = &round.objects[random.below(round.objects.len())];
+            let name = random.pick(&round.objects);
             let request = native::GetGpuRequest {
                 name: name.clone(),
                 ..Default::default()
@@ -70,7 +71,7 @@ pub(crate) async fn upstream(mut client: Upstream, round: Round, stream: u64) ->
             let version = list.metadata.context("no metadata")?.resource_version;
             recorder.list(began, version.parse()?, &list.items);
         } else {
-            let name = &round.objects[random.below(round.objects.len())];
+            let name = random.pick(&round.objects);
             let answer = get(&mut client, name).await;
             let answer = match answer {
                 Ok(gpu) => Answer::Read(gpu.seen(&recorder.names)),

@@ -1,6 +1,8 @@
 //! Clients that write: two native providers, an upstream one that reads, changes and writes back, and
 //! one that creates and deletes.
 
+use std::collections::HashMap;
+
 use anyhow::{Context as _, Result};
 use device_api_proto::{native, upstream};
 use device_api_tests::history::{Recorder, Shown as _, now, value};
@@ -9,13 +11,16 @@ use device_api_tests::{Native, Upstream};
 use tonic::Code;
 
 use crate::readers::{get, refused};
-use crate::{EXTRA, Round, TYPES};
+use crate::{EXTRA, Round, UPSTREAM_TYPE};
 
 const REASON: &str = "Because";
 
 /// Writes a condition of its own again and again; one in eight times the same once more.
-pub(crate) async fn native(mut client: Native, round: Round, provider: usize) -> Result<Recorder> {
-    let type_ = TYPES[provider];
+pub(crate) async fn native(
+    mut client: Native,
+    round: Round,
+    type_: &'static str,
+) -> Result<Recorder> {
     let request = native::RegisterProviderRequest {
         name: type_.to_lowercase(),
         lease_duration: Some(prost_types::Duration {
@@ -25,18 +30,21 @@ pub(crate) async fn native(mut client: Native, round: Round, provider: usize) ->
     };
     let lease_id = client.providers.register_provider(request).await?;
     let lease_id = lease_id.into_inner().lease_id;
-    let (mut recorder, mut random) = (round.recorder(), round.random(100 + provider as u64));
+    let (mut recorder, mut random) = (
+        round.recorder(),
+        round.random(type_.bytes().map(u64::from).sum()),
+    );
     let field = round.names.field(type_).context("no field")?;
-    let mut written = vec![0_u64; round.objects.len()];
-    let mut count = 0;
+    let mut written: HashMap<&String, u64> = HashMap::new();
+    let mut count = 0_u64;
     while round.goes_on(&recorder) {
-        let at = random.below(round.objects.len());
-        if written[at] == 0 || !random.once_in(8) {
+        let name = random.pick(&round.objects);
+        let last = written.entry(name).or_default();
+        if *last == 0 || !random.once_in(8) {
             count += 1;
-            written[at] = count;
+            *last = count;
         }
-        let name = &round.objects[at];
-        let message = written[at].to_string();
+        let message = last.to_string();
         let field = (field, value(2, REASON, &message));
         let request = native::UpdateGpuConditionRequest {
             lease_id: lease_id.clone(),
@@ -69,11 +77,11 @@ pub(crate) async fn native(mut client: Native, round: Round, provider: usize) ->
 /// Reads, changes one condition, and writes all of it back if nobody was quicker.
 pub(crate) async fn upstream(mut client: Upstream, round: Round) -> Result<Recorder> {
     let (mut recorder, mut random) = (round.recorder(), round.random(200));
-    let type_ = TYPES[2];
+    let type_ = UPSTREAM_TYPE;
     let field = round.names.field(type_).context("no field")?;
     let mut count = 0_u64;
     while round.goes_on(&recorder) {
-        let name = &round.objects[random.below(round.objects.len())];
+        let name = random.pick(&round.objects);
         let began = now();
         let read = get(&mut client, name).await;
         let mut gpu = match read {
@@ -125,7 +133,7 @@ pub(crate) async fn upstream(mut client: Upstream, round: Round) -> Result<Recor
 pub(crate) async fn creator(mut client: Upstream, round: Round) -> Result<Recorder> {
     let (mut recorder, mut random) = (round.recorder(), round.random(300));
     while round.goes_on(&recorder) {
-        let name = EXTRA[random.below(EXTRA.len())];
+        let name = *random.pick(&EXTRA);
         let began = now();
         let answer = if random.once_in(2) {
             let request = upstream::CreateGpuRequest {

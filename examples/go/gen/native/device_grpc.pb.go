@@ -445,8 +445,8 @@ type ProviderServiceClient interface {
 	// Who owns a condition type or holds a lease. A read: whoever may connect may ask.
 	ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error)
 	// Releases the condition types of a provider that does not come back, and removes its conditions from
-	// every GPU; its lease ends. For administrators: it needs write access and goes into the audit log. One
-	// that nobody knows owns nothing: no type is released.
+	// every GPU; its lease ends. For administrators: it needs write access and goes into the audit log.
+	// INVALID_ARGUMENT where nobody of that name owns a condition type or holds a lease.
 	ForgetProvider(ctx context.Context, in *ForgetProviderRequest, opts ...grpc.CallOption) (*ForgetProviderResponse, error)
 }
 
@@ -564,8 +564,8 @@ type ProviderServiceServer interface {
 	// Who owns a condition type or holds a lease. A read: whoever may connect may ask.
 	ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error)
 	// Releases the condition types of a provider that does not come back, and removes its conditions from
-	// every GPU; its lease ends. For administrators: it needs write access and goes into the audit log. One
-	// that nobody knows owns nothing: no type is released.
+	// every GPU; its lease ends. For administrators: it needs write access and goes into the audit log.
+	// INVALID_ARGUMENT where nobody of that name owns a condition type or holds a lease.
 	ForgetProvider(context.Context, *ForgetProviderRequest) (*ForgetProviderResponse, error)
 	mustEmbedUnimplementedProviderServiceServer()
 }

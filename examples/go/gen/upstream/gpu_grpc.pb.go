@@ -57,8 +57,8 @@ type GpuServiceClient interface {
 	// version is neither empty nor current.
 	UpdateGpu(ctx context.Context, in *UpdateGpuRequest, opts ...grpc.CallOption) (*Gpu, error)
 	// Merges conditions by type, as the caller's identity on the connection. Types of others are left alone, and
-	// the answer shows the truth; with the current version, types of one's own that are left out are removed.
-	// NOT_FOUND; ABORTED where the version is neither empty nor current.
+	// the answer shows the truth; with the current version, types of one's own are removed that are left out and
+	// were last written over this very connection. NOT_FOUND; ABORTED where the version is neither empty nor current.
 	UpdateGpuStatus(ctx context.Context, in *UpdateGpuStatusRequest, opts ...grpc.CallOption) (*Gpu, error)
 	// Deletes the object. Its conditions survive with the device's UUID and come back with it. NOT_FOUND.
 	DeleteGpu(ctx context.Context, in *DeleteGpuRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
@@ -170,8 +170,8 @@ type GpuServiceServer interface {
 	// version is neither empty nor current.
 	UpdateGpu(context.Context, *UpdateGpuRequest) (*Gpu, error)
 	// Merges conditions by type, as the caller's identity on the connection. Types of others are left alone, and
-	// the answer shows the truth; with the current version, types of one's own that are left out are removed.
-	// NOT_FOUND; ABORTED where the version is neither empty nor current.
+	// the answer shows the truth; with the current version, types of one's own are removed that are left out and
+	// were last written over this very connection. NOT_FOUND; ABORTED where the version is neither empty nor current.
 	UpdateGpuStatus(context.Context, *UpdateGpuStatusRequest) (*Gpu, error)
 	// Deletes the object. Its conditions survive with the device's UUID and come back with it. NOT_FOUND.
 	DeleteGpu(context.Context, *DeleteGpuRequest) (*emptypb.Empty, error)

@@ -1,5 +1,6 @@
 //! Binding: the Unix sockets and the TCP address, or one line that says what is in the way.
 
+mod lock;
 mod tcp;
 mod unix;
 
@@ -69,16 +70,24 @@ pub enum BindError {
         source: io::Error,
     },
     #[error(
-        "cannot lock directory {directory:?}; make it readable for the daemon, or give another --unix-socket"
+        "directory {directory:?} {by}, so others than the daemon could replace the socket; give it mode 0750 and the daemon's user, or give a --unix-socket in a directory of its own, which is created then"
     )]
-    LockDirectory {
+    OthersDirectory { directory: PathBuf, by: String },
+    #[error(
+        "cannot look at directory {directory:?}; make it readable for the daemon, or give another --unix-socket"
+    )]
+    LookDirectory {
         directory: PathBuf,
         source: io::Error,
     },
     #[error(
-        "another process holds a lock on directory {directory:?}, perhaps another server that is starting; try again"
+        "cannot lock {lock:?}, which keeps two servers from starting at once; make its directory writable for the daemon, remove the file if it is another's, or give another --unix-socket"
     )]
-    DirectoryBusy { directory: PathBuf },
+    Lock { lock: PathBuf, source: io::Error },
+    #[error(
+        "another process holds the lock {lock:?}, perhaps another server that is starting; try again"
+    )]
+    Busy { lock: PathBuf },
     #[error("a server is already listening on {path:?}; stop it, or give another --unix-socket")]
     Live { path: PathBuf },
     #[error(

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! directory there? ──no──▶ create 0750
-//!   │ lock it: two daemons that start at once take turns
+//!   │ ours alone to write in? ──no──▶ OthersDirectory
+//!   │ lock: two daemons that start at once take turns
 //!   ▼
 //! path: nothing ───────────────┬──▶ bind ─▶ chmod 0660 ─▶ listen
 //!       a socket, refused ─────┘ (removed: its server is dead)
@@ -10,7 +11,7 @@
 //!       anything else ──────────▶ NotASocket, never deleted
 //! ```
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,15 +22,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use device_api_core::limits::SOCKET_PATH_BYTES_MAX;
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::BindError;
+use super::lock::Lock;
 
 /// Owner and group connect; others don't (design P4).
 const SOCKET_MODE: u32 = 0o660;
 const DIRECTORY_MODE: u32 = 0o750;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const STICKY: u32 = 0o1000;
 
 /// Connections that wait to be accepted: what the kernel allows by default (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -51,7 +55,8 @@ impl UnixSocket {
         let address = address(path)?;
         let directory = directory_of(path)?;
         create_directory(&directory)?;
-        let _lock = lock(&directory)?;
+        check_directory(&directory)?;
+        let _lock = Lock::take(&directory, path)?;
         clear_stale(path).await?;
 
         let socket = create(path, &address)?;
@@ -158,21 +163,24 @@ fn create_directory(directory: &Path) -> Result<(), BindError> {
         })
 }
 
-/// Held from the look at the path until the socket listens. It is on the directory, so that no lock
-/// file stays behind.
-fn lock(directory: &Path) -> Result<File, BindError> {
-    let failed = |source| BindError::LockDirectory {
+/// Whoever may write in the directory may replace the socket (design P4). In one with the sticky bit
+/// (`/tmp`) only its owner may, and the owner of the socket.
+fn check_directory(directory: &Path) -> Result<(), BindError> {
+    let meta = fs::metadata(directory).map_err(|source| BindError::LookDirectory {
         directory: directory.to_owned(),
         source,
+    })?;
+    let own = rustix::process::geteuid().as_raw();
+    let mode = meta.mode() & 0o7777;
+    let by = if meta.uid() != 0 && meta.uid() != own {
+        format!("belongs to uid {}", meta.uid())
+    } else if mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 {
+        format!("has mode {mode:04o}")
+    } else {
+        return Ok(());
     };
-    let handle = File::open(directory).map_err(failed)?;
-    match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(handle),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(BindError::DirectoryBusy {
-            directory: directory.to_owned(),
-        }),
-        Err(errno) => Err(failed(errno.into())),
-    }
+    let directory = directory.to_owned();
+    Err(BindError::OthersDirectory { directory, by })
 }
 
 /// Removes the socket of a server that is dead; anything else at `path` is an error.
@@ -326,11 +334,71 @@ mod tests {
     #[tokio::test]
     async fn two_that_start_at_once_take_turns() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let _held = lock(dir.path()).expect("first");
-        let error = UnixSocket::bind(&dir.path().join("device.sock"))
-            .await
-            .expect_err("second");
-        assert!(matches!(error, BindError::DirectoryBusy { .. }), "{error}");
+        let path = dir.path().join("device.sock");
+        let held = Lock::take(dir.path(), &path).expect("first");
+        let error = UnixSocket::bind(&path).await.expect_err("second");
+        assert!(matches!(error, BindError::Busy { .. }), "{error}");
+        let another = dir.path().join("other.sock");
+        UnixSocket::bind(&another).await.expect("another socket");
+        drop(held);
+        let socket = UnixSocket::bind(&path).await.expect("binds");
+        let left: Vec<_> = fs::read_dir(dir.path()).expect("a directory").collect();
+        assert_eq!(left.len(), 1, "no lock stays behind: {left:?}");
+        drop(socket);
+    }
+
+    #[tokio::test]
+    async fn who_only_reads_the_directory_keeps_nobody_from_starting() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let reader = fs::File::open(dir.path()).expect("opened");
+        let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        rustix::fs::flock(&reader, lock).expect("locked");
+        let path = dir.path().join("device.sock");
+        let stale = dir.path().join(".device.sock.lock");
+        fs::write(&stale, "").expect("of one that was killed");
+        fs::set_permissions(&stale, Permissions::from_mode(0o644)).expect("set");
+        let held = Lock::take(dir.path(), &path).expect("taken");
+        assert_eq!(mode(&stale), 0o600, "nobody else opens it");
+        drop(held);
+        UnixSocket::bind(&path).await.expect("binds");
+    }
+
+    #[tokio::test]
+    async fn p4_a_lock_that_is_not_ours_is_named() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let lock = dir.path().join(".device.sock.lock");
+        std::os::unix::fs::symlink("/etc/passwd", &lock).expect("linked");
+        let error = UnixSocket::bind(&dir.path().join("device.sock")).await;
+        let error = error.expect_err("refused");
+        assert!(
+            matches!(&error, BindError::Lock { lock: named, .. } if *named == lock),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn p4_a_directory_in_which_others_write_is_refused() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("device.sock");
+        for (mode, fine) in [
+            (0o777, false),
+            (0o770, false),
+            (0o702, false),
+            (0o2775, false),
+            (0o1777, true),
+            (0o755, true),
+            (0o700, true),
+        ] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).expect("set");
+            match UnixSocket::bind(&path).await {
+                Ok(_) => assert!(fine, "{mode:o}"),
+                Err(error) => {
+                    assert!(!fine, "{mode:o}: {error}");
+                    let says = format!("mode {mode:04o}");
+                    assert!(error.to_string().contains(&says), "{error}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

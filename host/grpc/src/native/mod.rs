@@ -53,18 +53,14 @@ impl<D: Devices> GpuService for Gpus<D> {
         &self,
         request: Request<proto::GetGpuRequest>,
     ) -> Result<Response<served::GetGpuResponse>, Status> {
-        self.context
-            .read(method("GetGpu"), request, read::get)
-            .await
+        self.context.read(request, read::get).await
     }
 
     async fn list_gpus(
         &self,
         request: Request<proto::ListGpusRequest>,
     ) -> Result<Response<served::ListGpusResponse>, Status> {
-        self.context
-            .read(method("ListGpus"), request, read::list)
-            .await
+        self.context.read(request, read::list).await
     }
 
     async fn watch_gpus(
@@ -72,7 +68,7 @@ impl<D: Devices> GpuService for Gpus<D> {
         request: Request<proto::WatchGpusRequest>,
     ) -> Result<Response<Self::WatchGpusStream>, Status> {
         self.context
-            .watch(method("WatchGpus"), request, watch::parse, watch::encode)
+            .watch(request, watch::parse, watch::encode)
             .await
     }
 

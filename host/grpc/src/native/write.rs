@@ -1,12 +1,11 @@
 //! The native dialect's words as the store takes them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use device_api_core::action::Action;
 use device_api_core::condition::{Polarity, Status};
 use device_api_core::device::DeviceInfo;
-use device_api_core::error::ApiError;
 use device_api_core::ids::{DeviceUuid, ResourceVersion};
 use device_api_core::limits::{
     Bounds, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LEASE_MAX, LEASE_MIN, NAME_BYTES_MAX,
@@ -16,7 +15,7 @@ use device_api_core::provider::ProviderCondition;
 use device_api_core::verdict::Severity;
 use device_api_proto::native as proto;
 
-use crate::fields::{FieldError, bounded, condition_type, cut_message, device_uuid};
+use crate::fields::{self, FieldError, bounded, condition_type, cut_message, device_uuid};
 use crate::status::Refusal;
 
 /// Length of a label's key: a DNS name, a slash and a name, as selectors take it.
@@ -134,25 +133,7 @@ pub(super) fn conditions(
     path: &str,
     wire: Vec<proto::Condition>,
 ) -> Result<Vec<ProviderCondition>, Refusal> {
-    if wire.len() > bounds.conditions_per_gpu {
-        let (limit, max) = ("conditions-per-gpu", bounds.conditions_per_gpu);
-        return Err(ApiError::Exhausted { limit, max }.into());
-    }
-    let mut seen = BTreeSet::new();
-    let mut conditions = Vec::with_capacity(wire.len());
-    for (at, wire) in wire.into_iter().enumerate() {
-        let path = format!("{path}[{at}]");
-        let condition = condition(&path, wire)?;
-        if !seen.insert(condition.type_.clone()) {
-            return Err(FieldError::new(
-                format!("{path}.type"),
-                "appears twice; say each type once",
-            )
-            .into());
-        }
-        conditions.push(condition);
-    }
-    Ok(conditions)
+    fields::conditions(bounds, path, wire, condition)
 }
 
 /// Of a condition, what its owner says is read; what the server sets is ignored.

@@ -1,5 +1,7 @@
 //! What the native dialect takes, and how it refuses the rest.
 
+use device_api_core::error::ApiError;
+
 use super::*;
 
 fn wire(change: impl FnOnce(&mut proto::Condition)) -> proto::Condition {

@@ -1,17 +1,14 @@
 //! The upstream dialect's words as the store takes them.
 
-use std::collections::BTreeSet;
-
 use device_api_core::action::Action;
 use device_api_core::condition::Status;
-use device_api_core::error::ApiError;
 use device_api_core::ids::ResourceVersion;
 use device_api_core::limits::{Bounds, REASON_BYTES_MAX};
 use device_api_core::provider::ProviderCondition;
 use device_api_core::verdict::Severity;
 use device_api_proto::upstream as proto;
 
-use crate::fields::{FieldError, bounded, condition_type, cut_message, wall_time};
+use crate::fields::{self, FieldError, bounded, condition_type, cut_message, wall_time};
 use crate::status::Refusal;
 
 /// Empty and "0" are no version: unconditional, or from now.
@@ -37,31 +34,16 @@ pub(super) fn conditions(
     path: &str,
     status: proto::GpuStatus,
 ) -> Result<Vec<ProviderCondition>, Refusal> {
-    if status.conditions.len() > bounds.conditions_per_gpu {
-        let (limit, max) = ("conditions-per-gpu", bounds.conditions_per_gpu);
-        return Err(ApiError::Exhausted { limit, max }.into());
-    }
     bounded(
         format!("{path}.recommended_action"),
         &status.recommended_action,
         REASON_BYTES_MAX,
     )?;
     let vote = action(&status.recommended_action);
-    let mut seen = BTreeSet::new();
-    let mut conditions = Vec::with_capacity(status.conditions.len());
-    for (at, wire) in status.conditions.into_iter().enumerate() {
-        let path = format!("{path}.conditions[{at}]");
-        let condition = condition(&path, wire, vote)?;
-        if !seen.insert(condition.type_.clone()) {
-            return Err(FieldError::new(
-                format!("{path}.type"),
-                "appears twice; say each type once",
-            )
-            .into());
-        }
-        conditions.push(condition);
-    }
-    Ok(conditions)
+    let path = format!("{path}.conditions");
+    fields::conditions(bounds, &path, status.conditions, |path, wire| {
+        condition(path, wire, vote)
+    })
 }
 
 fn condition(
@@ -176,6 +158,25 @@ mod tests {
             error.to_string(),
             "gpu.status.recommended_action: 129 bytes; at most 128"
         );
+    }
+
+    /// A full GPU is read with one condition more, the derived `Ready`, and may be written back as it is.
+    #[test]
+    fn what_a_full_gpu_shows_can_be_written_back() {
+        let bounds = Bounds::default();
+        let check = |own: usize, expected: Option<usize>| {
+            let types = (0..own).map(|n| format!("Own{n}"));
+            let shown = ["Ready".to_owned()].into_iter().chain(types);
+            let status = proto::GpuStatus {
+                conditions: shown.map(|type_| wire(&type_, "True")).collect(),
+                ..Default::default()
+            };
+            let read = conditions(&bounds, "gpu.status", status);
+            assert_eq!(read.ok().map(|read| read.len()), expected, "{own}");
+        };
+        let max = bounds.conditions_per_gpu;
+        check(max, Some(max + 1));
+        check(max + 1, None);
     }
 
     #[test]

@@ -4,18 +4,17 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use bytes::{Buf, BufMut};
 use device_api_proto::FILE_DESCRIPTOR_SET;
 use device_api_proto::native;
 use http::uri::PathAndQuery;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::harness::{Server, created, soon};
+use crate::verbatim::Bytes;
 use crate::wellformed::{Source, Types};
 
 /// Objects and history that are kept before the store starts afresh: a fuzzer runs for hours.
@@ -136,44 +135,5 @@ impl Target {
         } else {
             client.unary(request, path, Bytes).await.map(drop)
         }
-    }
-}
-
-/// Sends and takes bytes as they are.
-#[derive(Clone, Copy, Debug)]
-struct Bytes;
-
-impl Codec for Bytes {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buf.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        let length = buf.remaining();
-        Ok(Some(buf.copy_to_bytes(length).to_vec()))
     }
 }

@@ -162,14 +162,14 @@ async fn a_clients_own_deadline_counts_for_calls_and_watches() {
 
 #[tokio::test]
 async fn requests_that_are_never_ended_hold_no_more_than_was_set_aside_for_them() {
-    let server = Server::bounded(|bounds| bounds.receive_bytes = 256 * 1024).await;
+    let server = Server::bounded(|bounds| bounds.receive_bytes = 1 << 20).await;
     let mut raw = Raw::begin(&server.socket, &[]).await;
     // The window that the server offers is there once its SETTINGS are acknowledged.
     soon(raw.next_of(raw::SETTINGS)).await.expect("begins");
     raw.send(&frame(raw::SETTINGS, 1, 0, &[])).await;
-    // Each claims all that a message may have, and sends most of it: the third is too much.
-    let begun = [&[0][..], &(256_u32 * 1024).to_be_bytes()].concat();
-    for stream in [1, 3, 5] {
+    // Each claims all that a message may have, and sends a part: the tenth is too much.
+    let begun = [&[0][..], &(1_u32 << 20).to_be_bytes()].concat();
+    for stream in (0..10).map(|n| 2 * n + 1) {
         raw.send(&raw::headers(stream, CREATE, &[])).await;
         raw.send(&frame(DATA, 0, stream, &begun)).await;
         for _ in 0..14 {
@@ -178,7 +178,7 @@ async fn requests_that_are_never_ended_hold_no_more_than_was_set_aside_for_them(
     }
     soon(raw.next_of(HEADERS))
         .await
-        .expect("the third is refused");
+        .expect("the tenth is refused");
     let codes: Vec<_> = server
         .observer
         .handled()

@@ -171,6 +171,8 @@ pub(crate) struct Recorder {
     pub(crate) connections: watch::Sender<i64>,
     pub(crate) turned_away: watch::Sender<Vec<&'static str>>,
     pub(crate) reloads: watch::Sender<Vec<bool>>,
+    /// Why TLS handshakes failed.
+    pub(crate) handshakes: watch::Sender<Vec<&'static str>>,
     /// Started less handled; a test can wait for it.
     pub(crate) open: watch::Sender<i64>,
     pub(crate) watches: watch::Sender<i64>,
@@ -224,6 +226,10 @@ impl RpcObserver for Recorder {
 
     fn turned_away(&self, why: &'static str) {
         self.turned_away.send_modify(|turned| turned.push(why));
+    }
+
+    fn handshake_failed(&self, why: &'static str) {
+        self.handshakes.send_modify(|failed| failed.push(why));
     }
 
     fn tls_reloaded(&self, used: bool) {

@@ -112,10 +112,10 @@ async fn what_is_too_long_or_too_many_is_refused_naming_the_bound() {
     created(&mut native, "gpu-0").await;
     let before = server.store.fingerprint();
 
-    let many = vec![native::Condition::default(); 10_000];
+    let many = vec![native::Condition::default(); 1_000];
     let answer = native.update_gpu_status(native_status(many)).await;
     refused(answer, Code::ResourceExhausted, "conditions-per-gpu");
-    let many = vec![upstream::Condition::default(); 10_000];
+    let many = vec![upstream::Condition::default(); 1_000];
     let answer = upstream.update_gpu_status(upstream_status(many)).await;
     refused(answer, Code::ResourceExhausted, "conditions-per-gpu");
 

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use prost::Message as _;
+use prost_types::field_descriptor_proto::Type;
+use prost_types::{FieldDescriptorProto, FileDescriptorProto};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
@@ -65,6 +68,9 @@ async fn reflection_lists_the_services_and_describes_their_messages() {
         ask(MessageRequest::FileContainingSymbol(
             "nvidia.device.v1alpha1.Gpu".to_owned(),
         )),
+        ask(MessageRequest::FileContainingSymbol(
+            "nvidia.nvsentinel.v1alpha1.Gpu".to_owned(),
+        )),
     ];
     let mut answers = client
         .server_reflection_info(tokio_stream::iter(asked))
@@ -88,10 +94,66 @@ async fn reflection_lists_the_services_and_describes_their_messages() {
             .collect(),
         "grpc.reflection.v1.ServerReflection",
     );
-    let Some(MessageResponse::FileDescriptorResponse(file)) = next().await else {
-        panic!("a file")
-    };
-    assert!(!file.file_descriptor_proto.is_empty());
+    for package in ["nvidia.device.v1alpha1", "nvidia.nvsentinel.v1alpha1"] {
+        let Some(MessageResponse::FileDescriptorResponse(file)) = next().await else {
+            panic!("a file")
+        };
+        let gpu = format!(".{package}.Gpu");
+        for (message, field) in [
+            ("GetGpuResponse", "gpu"),
+            ("GpuList", "items"),
+            ("ListGpusResponse", "gpus"),
+            ("WatchGpusResponse", "gpu"),
+            ("WatchGpusResponse", "object"),
+        ] {
+            // What is handed on as bytes in here is a message to everyone else.
+            if let Some(field) = field_of(&file.file_descriptor_proto, package, message, field) {
+                assert_eq!(field.r#type(), Type::Message, "{message}.{}", field.name());
+                assert_eq!(field.type_name(), gpu, "{message}.{}", field.name());
+            }
+        }
+        let get = field_of(
+            &file.file_descriptor_proto,
+            package,
+            "GetGpuResponse",
+            "gpu",
+        );
+        assert!(get.is_some(), "{package}");
+        assert_eq!(
+            answer_of(&file.file_descriptor_proto, package, "UpdateGpu"),
+            gpu
+        );
+    }
+}
+
+fn files(encoded: &[Vec<u8>], package: &str) -> Vec<FileDescriptorProto> {
+    let decoded = encoded
+        .iter()
+        .map(|file| FileDescriptorProto::decode(&**file).expect("a descriptor"));
+    decoded.filter(|file| file.package() == package).collect()
+}
+
+fn field_of(
+    encoded: &[Vec<u8>],
+    package: &str,
+    message: &str,
+    field: &str,
+) -> Option<FieldDescriptorProto> {
+    let files = files(encoded, package);
+    let mut messages = files.into_iter().flat_map(|file| file.message_type);
+    let message = messages.find(|found| found.name() == message)?;
+    let mut fields = message.field.into_iter();
+    fields.find(|found| found.name() == field)
+}
+
+/// The type that a method of `GpuService` answers with.
+fn answer_of(encoded: &[Vec<u8>], package: &str, method: &str) -> String {
+    let files = files(encoded, package);
+    let mut services = files.into_iter().flat_map(|file| file.service);
+    let gpus = services.find(|service| service.name() == "GpuService");
+    let mut methods = gpus.expect("a service").method.into_iter();
+    let method = methods.find(|found| found.name() == method);
+    method.expect("a method").output_type().to_owned()
 }
 
 #[tokio::test]

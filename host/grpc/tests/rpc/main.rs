@@ -9,6 +9,7 @@
 mod access;
 mod attack;
 mod audit;
+mod bounded;
 mod changes;
 mod encoded;
 mod excess;
@@ -26,5 +27,6 @@ mod shutdown;
 mod store;
 mod tls;
 mod upstream;
+mod verbatim;
 mod watch;
 mod wellformed;

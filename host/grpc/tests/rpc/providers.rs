@@ -220,6 +220,8 @@ async fn p1_providers_are_listed_and_one_that_is_forgotten_releases_its_types() 
         .heartbeat(proto::HeartbeatRequest { lease_id: mine })
         .await;
     refused(answer, Code::PermissionDenied, "register again");
+    let answer = client.forget_provider(forget("fans")).await;
+    refused(answer, Code::InvalidArgument, "no provider");
     let answer = client.forget_provider(forget("")).await;
     refused(answer, Code::InvalidArgument, "name: required");
     let answer = client.forget_provider(forget(&"n".repeat(300))).await;

@@ -1,14 +1,18 @@
 //! HTTP/2 by hand, for what no client library would send.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) const GET: &str = "/nvidia.device.v1alpha1.GpuService/GetGpu";
 pub(crate) const CREATE: &str = "/nvidia.device.v1alpha1.GpuService/CreateGpu";
+pub(crate) const LIST: &str = "/nvidia.device.v1alpha1.GpuService/ListGpus";
+pub(crate) const STATUS: &str = "/nvidia.device.v1alpha1.GpuService/UpdateGpuStatus";
 pub(crate) const WATCH: &str = "/nvidia.device.v1alpha1.GpuService/WatchGpus";
 
 pub(crate) const DATA: u8 = 0;
@@ -69,26 +73,45 @@ pub(crate) fn message(stream: u32, message: &[u8]) -> Vec<u8> {
     frame(DATA, END_STREAM, stream, &bytes)
 }
 
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 /// A connection that does what it is told, and nothing else: no window is given, no ping answered.
-#[derive(Debug)]
-pub(crate) struct Raw(pub(crate) UnixStream);
+pub(crate) struct Raw(Box<dyn Io>);
+
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Raw")
+    }
+}
 
 impl Raw {
     pub(crate) async fn connect(socket: &Path) -> Self {
-        Self(UnixStream::connect(socket).await.expect("connects"))
+        let stream = UnixStream::connect(socket).await.expect("connects");
+        Self(Box::new(stream))
     }
 
     /// Begins as HTTP/2 does, with these SETTINGS.
     pub(crate) async fn begin(socket: &Path, settings: &[(u16, u32)]) -> Self {
-        let mut raw = Self::connect(socket).await;
+        Self::connect(socket).await.hello(settings).await
+    }
+
+    /// The same over TCP, whose clients may read and no more.
+    pub(crate) async fn begin_tcp(addr: SocketAddr, settings: &[(u16, u32)]) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("connects");
+        Self(Box::new(stream)).hello(settings).await
+    }
+
+    async fn hello(mut self, settings: &[(u16, u32)]) -> Self {
         let mut payload = Vec::new();
         for (id, value) in settings {
             payload.extend(id.to_be_bytes());
             payload.extend(value.to_be_bytes());
         }
-        raw.send(PREFACE).await;
-        raw.send(&frame(SETTINGS, 0, 0, &payload)).await;
-        raw
+        self.send(PREFACE).await;
+        self.send(&frame(SETTINGS, 0, 0, &payload)).await;
+        self
     }
 
     /// What a server that has had enough no longer takes, is no matter.

@@ -39,6 +39,10 @@ pub(crate) struct Store {
     pub(crate) open: watch::Sender<bool>,
     /// How many wait, or have waited.
     pub(crate) reading: watch::Sender<usize>,
+    /// Deletions that were applied are answered once it is true.
+    pub(crate) durable: watch::Sender<bool>,
+    /// How many wait for that, or have waited.
+    pub(crate) syncing: watch::Sender<usize>,
 }
 
 impl Store {
@@ -52,6 +56,8 @@ impl Store {
             written: watch::Sender::new(1),
             open: watch::Sender::new(true),
             reading: watch::Sender::new(0),
+            durable: watch::Sender::new(true),
+            syncing: watch::Sender::new(0),
         }
     }
 
@@ -68,6 +74,10 @@ impl Store {
     pub(crate) fn fingerprint(&self) -> (u64, usize) {
         let state = self.state();
         (state.version, state.leases.len())
+    }
+
+    pub(crate) fn is_there(&self, name: &str) -> bool {
+        self.state().gpus.contains_key(&ObjectKey::new("", name))
     }
 
     /// Whether there is a GPU of that name, and a lease.
@@ -322,9 +332,17 @@ impl Devices for Store {
         key: &ObjectKey,
         expected: Option<ResourceVersion>,
     ) -> Result<(), ApiError> {
-        let mut state = self.state();
-        let gpu = Gpu::clone(&*current(&state, key, expected)?);
-        self.write(&mut state, EventType::Deleted, gpu);
+        {
+            let mut state = self.state();
+            let gpu = Gpu::clone(&*current(&state, key, expected)?);
+            self.write(&mut state, EventType::Deleted, gpu);
+        }
+        self.syncing.send_modify(|n| *n += 1);
+        let mut durable = self.durable.subscribe();
+        durable
+            .wait_for(|durable| *durable)
+            .await
+            .expect("the store lives");
         Ok(())
     }
 
@@ -372,6 +390,16 @@ impl Devices for Store {
     async fn forget_provider(&self, provider: &str) -> Result<Vec<Arc<str>>, ApiError> {
         let mut state = self.state();
         let types = types_of(&state, provider);
+        let held = state
+            .leases
+            .values()
+            .any(|lease| *lease.provider == *provider);
+        if types.is_empty() && !held {
+            return Err(ApiError::Invalid {
+                field: "name",
+                why: format!("{provider:?} is no provider"),
+            });
+        }
         state.leases.retain(|_, lease| *lease.provider != *provider);
         let gpus: Vec<_> = state.gpus.values().cloned().collect();
         for gpu in gpus {

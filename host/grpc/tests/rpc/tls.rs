@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use device_api_grpc::{BindError, GrpcConfig, PlainTcp, TlsFiles, bind};
 use device_api_proto::native;
@@ -12,14 +13,16 @@ use rcgen::{
     KeyPair, SanType,
 };
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use crate::audit::{Log, check};
 use crate::harness::{Native, Server, created, native_gpu, refused, soon};
 
 /// A certificate and its key, as PEM and DER.
@@ -45,6 +48,15 @@ impl Ca {
     }
 
     fn issue(&self, common: &str, alternatives: Vec<SanType>) -> Identity {
+        self.issue_with(common, alternatives, |_| ())
+    }
+
+    fn issue_with(
+        &self,
+        common: &str,
+        alternatives: Vec<SanType>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
         let mut params = CertificateParams::new(Vec::new()).expect("params");
         params.distinguished_name.push(DnType::CommonName, common);
         params.subject_alt_names = alternatives;
@@ -52,6 +64,7 @@ impl Ca {
             ExtendedKeyUsagePurpose::ClientAuth,
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("signed");
         Identity {
@@ -69,6 +82,11 @@ impl Ca {
 
     fn agent(&self) -> Identity {
         self.issue("agent", Vec::new())
+    }
+
+    /// One that runs out at that time; certificates count in seconds.
+    fn agent_until(&self, end: SystemTime) -> Identity {
+        self.issue_with("agent", Vec::new(), |params| params.not_after = end.into())
     }
 }
 
@@ -244,16 +262,146 @@ async fn p4_without_a_certificate_that_we_trust_nobody_connects() {
     }
 }
 
+/// As many as there are turns to compute, twice, and one more: what waits for its client takes none.
 #[tokio::test]
 async fn handshakes_that_stall_hold_nobody_up() {
     let ca = Ca::new();
     let server = serve(&Secret::new(&ca.server(), &ca)).await;
+    let mut hello = Vec::new();
+    let name = ServerName::try_from("localhost").expect("a name");
+    let config = Arc::new(client(&ca, Some(&ca.agent())));
+    let mut half = ClientConnection::new(config, name).expect("a client");
+    half.write_tls(&mut hello).expect("a hello");
     let mut stalled = Vec::new();
-    for _ in 0..31 {
-        stalled.push(TcpStream::connect(server.tcp).await.expect("connects"));
+    let served = async {
+        for n in 0..130 {
+            let mut stream = TcpStream::connect(server.tcp).await.expect("connects");
+            // Some say nothing; some hear the answer, which costs a signature, and say no more.
+            if n >= 65 {
+                stream.write_all(&hello).await.expect("sent");
+                stream.readable().await.expect("answered");
+            }
+            stalled.push(stream);
+        }
+        let mut client = native(&server, &ca, &ca.agent()).await;
+        created(&mut client, "gpu-0").await;
+    };
+    // Before the first of those is given up.
+    let patience = Duration::from_secs(4);
+    tokio::time::timeout(patience, served)
+        .await
+        .expect("served");
+}
+
+#[tokio::test]
+async fn p4_each_client_that_is_not_let_in_is_counted_with_the_reason_and_said() {
+    let log = Log::installed();
+    let (ca, strangers) = (Ca::new(), Ca::new());
+    let server = serve(&Secret::new(&ca.server(), &ca)).await;
+    let old = SystemTime::now() - Duration::from_secs(60);
+    for config in [
+        client(&ca, None),
+        client(&ca, Some(&strangers.agent())),
+        client(&ca, Some(&ca.agent_until(old))),
+        client(&strangers, Some(&ca.agent())),
+    ] {
+        is_refused(&server, config).await;
     }
-    let mut client = native(&server, &ca, &ca.agent()).await;
-    created(&mut client, "gpu-0").await;
+    let mut plain = TcpStream::connect(server.tcp).await.expect("connects");
+    plain
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .await
+        .expect("sent");
+    let probe = TcpStream::connect(server.tcp).await.expect("connects");
+    drop(probe);
+    let expected = [
+        "no-certificate",
+        "unknown-issuer",
+        "expired",
+        "refused-by-client",
+        "protocol",
+    ];
+    let mut failed = server.observer.handshakes.subscribe();
+    let failed = soon(failed.wait_for(|failed| failed.len() >= expected.len())).await;
+    assert_eq!(*failed.expect("told"), expected);
+    for (reason, says) in [
+        ("no-certificate", "--tls-client-ca"),
+        ("unknown-issuer", "add its CA"),
+        ("expired", "renew it"),
+        ("refused-by-client", "--tls-cert"),
+        ("protocol", "TLS 1.3"),
+    ] {
+        let lines = log.lines(&format!("reason=\"{reason}\""));
+        let line = lines.last().expect("a line");
+        check(line, &["WARN", "peer=127.0.0.1:", "refused", says]);
+    }
+}
+
+/// Whoever connects anew each time is counted each time, and has no more lines than others.
+#[tokio::test]
+async fn lines_about_clients_that_are_not_let_in_are_bounded() {
+    let log = Log::installed();
+    let ca = Ca::new();
+    let server = serve(&Secret::new(&ca.server(), &ca)).await;
+    let before = log.lines("reason=\"hung-up\"").len();
+    for _ in 0..30 {
+        let mut stream = TcpStream::connect(server.tcp).await.expect("connects");
+        stream.write_all(&[22]).await.expect("sent");
+    }
+    let mut failed = server.observer.handshakes.subscribe();
+    soon(failed.wait_for(|failed| failed.len() == 30))
+        .await
+        .expect("told");
+    assert_eq!(log.lines("reason=\"hung-up\"").len() - before, 10);
+}
+
+/// When a connection ends that the server ends: the client hears it, and no more is written.
+async fn ends(server: &Server, mut client: Native) {
+    crate::hostile::connections(server, 0).await;
+    let request = native::CreateGpuRequest {
+        gpu: Some(native_gpu("late")),
+    };
+    soon(client.create_gpu(request)).await.expect_err("ended");
+    assert!(!server.store.is_there("late"));
+}
+
+#[tokio::test]
+async fn p4_a_certificate_that_runs_out_ends_its_connection_and_is_not_resumed() {
+    let ca = Ca::new();
+    let server = serve(&Secret::new(&ca.server(), &ca)).await;
+    let until = SystemTime::now() + Duration::from_secs(3);
+    // What a client keeps for a resumption, it keeps in its configuration.
+    let config = client(&ca, Some(&ca.agent_until(until)));
+    let mut first = Native::new(connect(&server, config.clone()).await.expect("connects"));
+    created(&mut first, "gpu-0").await;
+    let again = {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tcp = TcpStream::connect(server.tcp).await.expect("connects");
+        let connector = TlsConnector::from(Arc::new(config.clone()));
+        connector.connect(name, tcp).await.expect("shakes hands")
+    };
+    let kind = again.get_ref().1.handshake_kind();
+    assert_eq!(kind, Some(HandshakeKind::Full), "nothing is resumed");
+    drop(again);
+    ends(&server, first).await;
+    assert!(SystemTime::now() + Duration::from_secs(1) >= until);
+    is_refused(&server, config).await;
+}
+
+#[tokio::test]
+async fn p4_a_ca_that_is_no_longer_trusted_takes_its_clients_along() {
+    let (old, new) = (Ca::new(), Ca::new());
+    let cert = old.server();
+    let mut secret = Secret::new(&cert, &old);
+    let server = serve(&secret).await;
+    let mut before = native(&server, &old, &old.agent()).await;
+    created(&mut before, "gpu-0").await;
+    let both = format!("{}{}", old.pem(), new.pem());
+    secret.swap(&cert.cert, &cert.key, &both);
+    reloads(&server, &[true]).await;
+    created(&mut before, "gpu-1").await;
+    secret.swap(&cert.cert, &cert.key, &new.pem());
+    ends(&server, before).await;
 }
 
 #[tokio::test]
@@ -270,7 +418,7 @@ async fn changed_certificates_are_used_and_broken_ones_are_not() {
     let mut after = native(&server, &new, &new.agent()).await;
     created(&mut after, "gpu-1").await;
     is_refused(&server, client(&new, Some(&old.agent()))).await;
-    created(&mut before, "gpu-2").await;
+    created(&mut after, "gpu-2").await;
 
     secret.swap(&old.server().cert, &next.key, &new.pem());
     reloads(&server, &[true, false]).await;
@@ -351,4 +499,39 @@ async fn p4_plain_tcp_reaches_no_farther_and_writes_no_more_than_was_said() {
             .collect::<Vec<_>>(),
         ["tcp:127.0.0.1"]
     );
+}
+
+/// Who writes is known when the hands are shaken; until then nobody tells it from a reader.
+#[tokio::test]
+async fn p4_a_writer_gets_in_where_readers_have_taken_all_that_they_may() {
+    let ca = Ca::new();
+    let secret = Secret::new(&ca.server(), &ca);
+    let server = Server::start_with(|config| {
+        config.tls = Some(secret.files());
+        config.writers_tcp = vec!["cn:agent".into()];
+        Arc::make_mut(&mut config.bounds).connections = 32;
+    })
+    .await;
+    let mut held = Vec::new();
+    for (name, connections) in [("a", 16), ("b", 12)] {
+        let reader = ca.issue(name, Vec::new());
+        for _ in 0..connections {
+            let mut reader = native(&server, &ca, &reader).await;
+            let list = native::ListGpusRequest::default();
+            reader.list_gpus(list).await.expect("served");
+            held.push(reader);
+        }
+        // Its half, or the reserve: there is no more for it, nor for another reader.
+        let config = client(&ca, Some(&ca.issue(name, Vec::new())));
+        is_refused(&server, config).await;
+    }
+    is_refused(&server, client(&ca, Some(&ca.issue("c", Vec::new())))).await;
+    let turned_away = server.observer.turned_away.borrow().clone();
+    assert_eq!(turned_away[0], "share-full", "{turned_away:?}");
+    let rest = &turned_away[1..];
+    assert!(
+        !rest.is_empty() && rest.iter().all(|why| *why == "full"),
+        "{rest:?}"
+    );
+    created(&mut native(&server, &ca, &ca.agent()).await, "gpu-0").await;
 }

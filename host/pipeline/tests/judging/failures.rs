@@ -8,15 +8,10 @@ use device_api_core::condition::{FALLBACK, FAULT_FLOOR};
 use device_api_core::device::DeviceInfo;
 use device_api_core::health::Health;
 use device_api_core::limits;
-use device_api_core::policy::{
-    Evaluated, Evaluation, FailureKind,
-};
-use device_api_core::ports::SignalSink;
-use device_api_core::signal::{
-    Attr, Observation, Signal, SignalKind, Source, Target, Value,
-};
+use device_api_core::policy::{Evaluated, Evaluation, FailureKind};
+use device_api_core::ports::DeviceCache as _;
+use device_api_core::signal::{Attr, Observation, Signal, SignalKind, Source, Target, Value};
 use device_api_core::verdict::{Clear, ClearOn, Decision, Judgement, Severity};
-
 
 use crate::rig::*;
 
@@ -319,4 +314,75 @@ fn a_full_lane_loses_nothing_that_a_policy_asked_for() {
             .is_problem(),
         "it heard that the GPU answers"
     );
+}
+
+#[test]
+fn h8_a_gpu_that_answers_while_its_lane_is_full_outlives_the_older_loss_in_it() {
+    let policy = fails_on(|_| false);
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    rig.xid(8);
+    rig.sink.observe(lost());
+    for code in 0..limits::SIGNALS_PENDING_PER_GPU_MAX as u64 - 1 {
+        rig.xid(1000 + code);
+    }
+    rig.sink
+        .device_found(DeviceInfo::bare(gpu()), Arc::default());
+    policy.answer_all();
+    for _ in 0..10 {
+        rig.later(Duration::from_mins(1));
+        policy.answer_all();
+    }
+    assert_eq!(
+        rig.cache.health(&gpu()).0,
+        Health::Healthy,
+        "{:?}",
+        rig.cache.conditions(&gpu())
+    );
+}
+
+#[test]
+fn h8_an_older_loss_that_fails_after_the_gpu_answered_is_void() {
+    let failing = Arc::new(Mutex::new(true));
+    let policy = fails_on({
+        let failing = failing.clone();
+        move |signal| signal.kind == SignalKind::GpuLost || *failing.lock().unwrap()
+    });
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    rig.xid(8);
+    rig.sink.observe(lost());
+    for code in 0..limits::SIGNALS_PENDING_PER_GPU_MAX as u64 - 1 {
+        rig.xid(1000 + code);
+    }
+    rig.sink
+        .device_found(DeviceInfo::bare(gpu()), Arc::default());
+    *failing.lock().unwrap() = false;
+    policy.answer_all();
+    for _ in 0..10 {
+        rig.later(Duration::from_mins(1));
+        policy.answer_all();
+    }
+    assert_eq!(rig.cache.health(&gpu()).0, Health::Healthy);
+}
+
+#[test]
+fn h8_a_loss_that_is_overdue_keeps_its_floor_though_an_older_found_is_judged_later() {
+    let kinds = [SignalKind::Xid, SignalKind::GpuLost, SignalKind::GpuFound];
+    let fine = says("a", Judgement::Ok, Severity::Info, Action::None);
+    let policy = Scripted::new("a", kinds.map(every).to_vec(), fine);
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    rig.xid(8);
+    rig.sink
+        .device_found(DeviceInfo::bare(gpu()), Arc::default());
+    rig.sink.observe(lost());
+    rig.later(BARRIER_WAIT);
+    policy.answer_all();
+    assert_eq!(
+        rig.cache.health(&gpu()).0,
+        Health::Unhealthy,
+        "no policy may talk it away"
+    );
+    rig.sink
+        .device_found(DeviceInfo::bare(gpu()), Arc::default());
+    policy.answer_all();
+    assert_eq!(rig.cache.health(&gpu()).0, Health::Healthy);
 }

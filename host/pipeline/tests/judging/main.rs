@@ -10,3 +10,4 @@ mod failures;
 mod restart;
 mod rig;
 mod rules;
+mod shelf;

@@ -1,12 +1,13 @@
 //! Small second implementations of the pipeline's ports, and a pipeline on them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use device_api_core::action::{Action, Platform};
-use device_api_core::clock::{Clock as _, ManualClock};
-use device_api_core::condition::{Condition, find};
+use device_api_core::clock::{Clock as _, ManualClock, WallTime};
+use device_api_core::condition::{self, Condition, Owner, PROBING, Polarity, RESTARTED, find};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{DeviceMemory, LogPosition};
 use device_api_core::error::ApiError;
@@ -17,9 +18,7 @@ use device_api_core::policy::{
     PolicyInfo, Subscription,
 };
 use device_api_core::ports::{Commit, DeviceCache, Policy, Reply, SignalSink};
-use device_api_core::signal::{
-    Observation, Signal, SignalKind, Source, Target,
-};
+use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target};
 use device_api_core::verdict::{Clear, ClearOn, Decision, Judgement, Severity, Verdict};
 use device_api_pipeline::{Config, Drills, Memories, Pipeline, Unobserved};
 
@@ -31,6 +30,8 @@ pub(crate) struct Cache {
     pub(crate) devices: Mutex<HashMap<DeviceUuid, (DeviceInfo, Vec<Condition>)>>,
     pub(crate) marks: Mutex<HashMap<DeviceUuid, (SignalSeq, SignalSeq)>>,
     pub(crate) memories: Mutex<HashMap<DeviceUuid, DeviceMemory>>,
+    /// How often something was to be remembered.
+    pub(crate) remembered: AtomicUsize,
     pub(crate) log: Mutex<Option<LogPosition>>,
 }
 
@@ -98,6 +99,7 @@ impl DeviceCache for Cache {
         }
         if let Some(memory) = commit.remember() {
             self.memories.lock().unwrap().insert(uuid.clone(), memory);
+            self.remembered.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -264,7 +266,9 @@ impl Rig {
         }
     }
 
-    /// The next run of the daemon, on the conditions and memories that this one left.
+    /// The next run of the daemon, on the memories that this one left and on what a cache restores of
+    /// its conditions: nothing that was fine, nothing that a reboot clears after one, and that nothing
+    /// was observed yet.
     pub(crate) fn restarted(self, policies: &[Arc<Scripted>], rebooted: bool) -> Self {
         let Self {
             cache,
@@ -273,6 +277,12 @@ impl Rig {
             ..
         } = self;
         drop(pipeline);
+        for (info, conditions) in cache.devices.lock().unwrap().values_mut() {
+            conditions.retain(|old| is_restored(old, rebooted));
+            condition::upsert(conditions, unobserved());
+            info.pci = info.pci.filter(|_| !rebooted);
+        }
+        cache.marks.lock().unwrap().clear();
         let mut memories: Memories = cache.memories.lock().unwrap().clone().into_iter().collect();
         if rebooted {
             let at = clock.boot();
@@ -288,9 +298,54 @@ impl Rig {
         self.sink.observe(xid(code));
     }
 
+    /// NVML finds a device at this address.
+    pub(crate) fn found(&self, uuid: &str, pci: &str) {
+        let device = DeviceInfo {
+            pci: Some(pci.parse().unwrap()),
+            ..DeviceInfo::bare(DeviceUuid::new(uuid))
+        };
+        self.sink.device_found(device, Arc::default());
+    }
+
+    /// NVML finds the GPU of these tests.
+    pub(crate) fn found_again(&self) {
+        self.found("GPU-0", "0000:1b:00.0");
+    }
+
     pub(crate) fn later(&self, duration: Duration) {
         self.clock.advance(duration);
         self.pipeline.tick();
+    }
+}
+
+fn is_restored(old: &Condition, rebooted: bool) -> bool {
+    let resets = [
+        ClearOn::NodeReboot,
+        ClearOn::GpuReset,
+        ClearOn::DriverRebind,
+    ];
+    let is_over = rebooted && old.clears.iter().any(|clear| resets.contains(&clear.on));
+    old.state != Judgement::Ok && !(old.is_problem() && is_over)
+}
+
+fn unobserved() -> Condition {
+    Condition {
+        type_: PROBING.into(),
+        state: Judgement::Unknown,
+        polarity: Polarity::TrueIsProblem,
+        severity: Severity::Warning,
+        reason: RESTARTED.to_owned(),
+        message: String::new(),
+        action: Action::None,
+        clears: Vec::new(),
+        owner: Owner::Host,
+        transition: WallTime::default(),
+        heartbeat: WallTime::default(),
+        incident: None,
+        cause: None,
+        drill: false,
+        counted: true,
+        evidence: Vec::new(),
     }
 }
 
@@ -299,6 +354,15 @@ pub(crate) fn xid(code: u64) -> Observation {
         code: Some(code),
         evidence: format!("XID {code}"),
         ..Observation::new(SignalKind::Xid, Target::Uuid(gpu()), Source::Nvml)
+    }
+}
+
+/// As the kernel log tells of it.
+pub(crate) fn xid_at(pci: &str, code: u64) -> Observation {
+    Observation {
+        target: Target::Pci(pci.parse().unwrap()),
+        source: Source::Kmsg,
+        ..xid(code)
     }
 }
 

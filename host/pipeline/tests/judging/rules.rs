@@ -9,16 +9,11 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::health::Health;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
-use device_api_core::policy::{
-    Evaluated, Evaluation, FailureKind, Filter, Subscription,
-};
-use device_api_core::ports::{DeviceCache, SignalSink};
-use device_api_core::signal::{
-    Observation, Reading, Samples, SignalKind, Source, Target, Value,
-};
+use device_api_core::policy::{Evaluated, Evaluation, FailureKind, Filter, Subscription};
+use device_api_core::ports::DeviceCache;
+use device_api_core::signal::{Observation, Reading, Samples, SignalKind, Source, Target, Value};
 use device_api_core::verdict::{Clear, ClearOn, Decision, Judgement, Severity, Wake};
 use device_api_pipeline::Drills;
-
 
 use crate::rig::*;
 

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use device_api_grpc::{RefusalReason, Turned};
+use device_api_grpc::{HandshakeFailure, RefusalReason, Turned};
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::{Maker, Metrics, catalog};
@@ -16,6 +16,7 @@ pub(super) struct Access {
     turned_away: IntCounterVec,
     refusals: IntCounterVec,
     suppressed: IntCounter,
+    handshakes: IntCounterVec,
     reloads: IntCounterVec,
     expires: IntGauge,
 }
@@ -27,6 +28,7 @@ impl Access {
             turned_away: make.counters(&catalog::TURNED_AWAY)?,
             refusals: make.counters(&catalog::REFUSALS)?,
             suppressed: make.counter(&catalog::AUDIT_SUPPRESSED)?,
+            handshakes: make.counters(&catalog::TLS_HANDSHAKES)?,
             reloads: make.counters(&catalog::TLS_RELOADS)?,
             expires: make.gauge(&catalog::TLS_EXPIRES)?,
         })
@@ -38,6 +40,9 @@ impl Access {
         }
         for why in Turned::ALL {
             self.turned_away.with_label_values(&[why.as_str()]);
+        }
+        for why in HandshakeFailure::ALL {
+            self.handshakes.with_label_values(&[why.as_str()]);
         }
         for result in RELOADS {
             self.reloads.with_label_values(&[result]);
@@ -58,6 +63,10 @@ impl Access {
 
     pub(super) fn suppressed(&self) {
         self.suppressed.inc();
+    }
+
+    pub(super) fn handshake_failed(&self, why: &str) {
+        self.handshakes.with_label_values(&[why]).inc();
     }
 
     pub(super) fn tls_reloaded(&self, used: bool) {

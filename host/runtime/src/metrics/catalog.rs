@@ -61,9 +61,10 @@ catalog! {
     GRPC_HANDLING Histogram(CALL), "grpc_server_handling_seconds", ["grpc_service", "grpc_method"], "How long gRPC calls took; of a stream, its whole life.";
 
     CONNECTIONS Gauge, "device_api_server_connections", [], "Connections to the API, whose clients speak HTTP/2.";
-    TURNED_AWAY Counter, "device_api_server_connections_turned_away_total", ["reason"], "Connections turned away: too many in all, too many of one user, or no HTTP/2 in time.";
+    TURNED_AWAY Counter, "device_api_server_connections_turned_away_total", ["reason"], "Connections turned away: too many in all, too many of one user, or no HTTP/2 in time (TLS handshakes that failed among them).";
     REFUSALS Counter, "device_api_server_refusals_total", ["reason"], "Writes that their callers were not allowed; the audit log has them one by one.";
     AUDIT_SUPPRESSED Counter, "device_api_server_audit_suppressed_total", [], "Refusals without a line in the audit log, as their identity had too many.";
+    TLS_HANDSHAKES Counter, "device_api_server_tls_handshakes_failed_total", ["reason"], "TLS handshakes that failed; the audit log says of whom.";
     TLS_RELOADS Counter, "device_api_server_tls_reloads_total", ["result"], "Changes of the files of TLS: in use for new connections, or broken, so that the old ones stay.";
     TLS_EXPIRES Gauge, "device_api_server_tls_certificate_expires", [], "Unix time in seconds at which the certificate in use runs out; 0 without TLS.";
 

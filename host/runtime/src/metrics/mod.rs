@@ -3,6 +3,7 @@
 
 mod access;
 mod catalog;
+mod make;
 mod ports;
 mod store;
 
@@ -15,13 +16,12 @@ use device_api_core::ids::ResourceVersion;
 use device_api_core::policy::{FailureKind, PolicyId};
 use device_api_core::signal::{SignalKind, Source};
 use device_api_core::watch::EventType;
-use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
-use catalog::{Kind, Spec};
+use make::Maker;
 
 /// Readers and writers of the cache's lock.
 const LOCK_MODES: [&str; 2] = ["read", "write"];
@@ -118,64 +118,6 @@ impl fmt::Debug for Refreshes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Refreshes({})", self.0.len())
     }
-}
-
-/// Makes and registers metrics from their specification.
-struct Maker<'a>(&'a Registry);
-
-impl Maker<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> prometheus::Result<C> {
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, spec: &Spec) -> prometheus::Result<IntCounter> {
-        debug_assert!(
-            spec.kind == Kind::Counter && spec.labels.is_empty(),
-            "{spec:?}"
-        );
-        self.register(IntCounter::new(spec.name, spec.help)?)
-    }
-
-    fn counters(&self, spec: &Spec) -> prometheus::Result<IntCounterVec> {
-        debug_assert!(spec.kind == Kind::Counter, "{spec:?}");
-        self.register(IntCounterVec::new(
-            Opts::new(spec.name, spec.help),
-            spec.labels,
-        )?)
-    }
-
-    fn gauge(&self, spec: &Spec) -> prometheus::Result<IntGauge> {
-        debug_assert!(
-            spec.kind == Kind::Gauge && spec.labels.is_empty(),
-            "{spec:?}"
-        );
-        self.register(IntGauge::new(spec.name, spec.help)?)
-    }
-
-    fn gauges(&self, spec: &Spec) -> prometheus::Result<IntGaugeVec> {
-        debug_assert!(spec.kind == Kind::Gauge, "{spec:?}");
-        self.register(IntGaugeVec::new(
-            Opts::new(spec.name, spec.help),
-            spec.labels,
-        )?)
-    }
-
-    fn histogram(&self, spec: &Spec) -> prometheus::Result<Histogram> {
-        self.register(Histogram::with_opts(buckets(spec))?)
-    }
-
-    fn histograms(&self, spec: &Spec) -> prometheus::Result<HistogramVec> {
-        self.register(HistogramVec::new(buckets(spec), spec.labels)?)
-    }
-}
-
-fn buckets(spec: &Spec) -> HistogramOpts {
-    let bounds = match spec.kind {
-        Kind::Histogram(bounds) => bounds.to_vec(),
-        Kind::Counter | Kind::Gauge => Vec::new(),
-    };
-    HistogramOpts::new(spec.name, spec.help).buckets(bounds)
 }
 
 impl Metrics {

@@ -71,6 +71,10 @@ impl RpcObserver for Metrics {
         self.access.turned_away(why);
     }
 
+    fn handshake_failed(&self, why: &'static str) {
+        self.access.handshake_failed(why);
+    }
+
     fn tls_reloaded(&self, used: bool) {
         self.access.tls_reloaded(used);
     }

@@ -7,6 +7,7 @@ use device_api_core::signal::Target;
 use device_api_grpc::RpcObserver;
 use device_api_pipeline::Observer as PipelineObserver;
 
+use super::catalog::Kind;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -35,6 +36,7 @@ fn exercised() -> Metrics {
     metrics.audit_suppressed();
     metrics.connections(1);
     metrics.turned_away("full");
+    metrics.handshake_failed("expired");
     metrics.tls_reloaded(false);
     metrics.tls_expires(std::time::UNIX_EPOCH + 7_000 * MS);
     metrics.store_committed(MS, 3);
@@ -209,6 +211,10 @@ fn values_are_those_observed() {
     check(
         &text,
         "device_api_server_connections_turned_away_total{reason=\"full\"} 1",
+    );
+    check(
+        &text,
+        "device_api_server_tls_handshakes_failed_total{reason=\"expired\"} 1",
     );
     check(
         &text,

@@ -143,6 +143,7 @@ record!(DeviceMemory as DeviceMemoryForm {
     policies: Vec<PolicyMemory>,
     floors: Vec<Signal>,
     assumed: Vec<AssumedFault>,
+    awaiting: Vec<Signal>,
     quiet: Vec<(Arc<str>, BootTime)>,
 });
 

@@ -11,7 +11,12 @@ mod stored;
 mod tests;
 mod words;
 
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
 use device_api_core::clock::BootTime;
+use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{
     Change, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LogPosition, ObjectRecord, Snapshot,
 };
@@ -37,17 +42,20 @@ pub(crate) enum Table {
     Memories,
     Claims,
     Leases,
+    /// Values that a daemon did not understand, by table and key; kept for whoever looks for the fault.
+    Unread,
 }
 
 impl Table {
     /// In the order in which they are read.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Meta,
         Self::Devices,
         Self::Objects,
         Self::Memories,
         Self::Claims,
         Self::Leases,
+        Self::Unread,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -58,6 +66,7 @@ impl Table {
             Self::Memories => "memories",
             Self::Claims => "claims",
             Self::Leases => "leases",
+            Self::Unread => "unread",
         }
     }
 }
@@ -81,6 +90,24 @@ impl Slot {
         Self::new(table, &self.key)
     }
 
+    pub(crate) fn head() -> Self {
+        Self::new(Table::Meta, META_HEAD)
+    }
+
+    pub(crate) fn log() -> Self {
+        Self::new(Table::Meta, META_LOG)
+    }
+
+    /// Where its value is kept if it can't be read.
+    pub(crate) fn unread(&self) -> Self {
+        Self::new(Table::Unread, &self.to_string())
+    }
+
+    /// Whether it tells what was decided on a device.
+    pub(crate) fn is_of_device(&self) -> bool {
+        matches!(self.table, Table::Devices | Table::Memories)
+    }
+
     /// Where a change goes, and whether it ends what is there.
     pub(crate) fn of(change: &Change) -> (Self, bool) {
         match change {
@@ -93,7 +120,7 @@ impl Slot {
             Change::ClaimGone(type_) => (Self::new(Table::Claims, type_), true),
             Change::Lease(lease) => (Self::new(Table::Leases, &lease.provider), false),
             Change::LeaseGone(provider) => (Self::new(Table::Leases, provider), true),
-            Change::LogPosition(_) => (Self::new(Table::Meta, META_LOG), false),
+            Change::LogPosition(_) => (Self::log(), false),
         }
     }
 
@@ -103,6 +130,12 @@ impl Slot {
             table: Table::Objects,
             key: format!("{}:{}/{}", key.namespace.len(), key.namespace, key.name),
         }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.table.name(), self.key)
     }
 }
 
@@ -146,8 +179,18 @@ fn take<T: Stored>(bytes: &[u8]) -> Result<T, BadRecord> {
     T::of_form(serde_json::from_slice(bytes)?)
 }
 
+/// A record's fault is that record's alone: also where it makes the code panic.
+fn contained<T>(act: impl FnOnce() -> Result<T, BadRecord>) -> Result<T, BadRecord> {
+    let panicked = |_| Err(BadRecord("the daemon panicked over it".to_owned()));
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(panicked)
+}
+
 /// The value of what a change puts; `None` where it ends something.
 pub(crate) fn encode(change: &Change) -> Result<Option<Vec<u8>>, BadRecord> {
+    contained(|| value_of(change))
+}
+
+fn value_of(change: &Change) -> Result<Option<Vec<u8>>, BadRecord> {
     Ok(Some(match change {
         Change::Device(record) => put(record)?,
         Change::Object(record) => put(record)?,
@@ -169,6 +212,15 @@ pub(crate) fn decode(
     snapshot: &mut Snapshot,
     head: &mut Head,
 ) -> Result<(), BadRecord> {
+    contained(|| read_into(slot, value, snapshot, head))
+}
+
+fn read_into(
+    slot: &Slot,
+    value: &[u8],
+    snapshot: &mut Snapshot,
+    head: &mut Head,
+) -> Result<(), BadRecord> {
     match slot.table {
         Table::Meta => match slot.key.as_str() {
             META_HEAD => *head = serde_json::from_slice(value)?,
@@ -183,8 +235,19 @@ pub(crate) fn decode(
             .push((DeviceUuid::new(&slot.key), take::<DeviceMemory>(value)?)),
         Table::Claims => snapshot.claims.push(take::<Claim>(value)?),
         Table::Leases => snapshot.leases.push(take::<LeaseRecord>(value)?),
+        Table::Unread => {}
     }
     Ok(())
+}
+
+/// What is taken for a record that can't be read: of a device, that it is there and nothing is known of
+/// it, so that its health is Unknown and its object stays.
+pub(crate) fn instead_of(slot: &Slot) -> Option<DeviceRecord> {
+    (slot.table == Table::Devices).then(|| DeviceRecord {
+        info: Arc::new(DeviceInfo::bare(DeviceUuid::new(&slot.key))),
+        conditions: Arc::new([]),
+        is_deleted: false,
+    })
 }
 
 /// Fills in what the head says of the snapshot; `None` where nothing was ever written.

@@ -293,15 +293,17 @@ fn memory() -> impl Strategy<Value = Change> {
         vec(policy, 0..3),
         vec(signal(), 0..2),
         vec(assumed, 0..2),
+        vec(signal(), 0..2),
         quiet,
     )
-        .prop_map(|(uuid, policies, floors, assumed, quiet)| {
+        .prop_map(|(uuid, policies, floors, assumed, awaiting, quiet)| {
             Change::Memory(
                 uuid,
                 DeviceMemory {
                     policies,
                     floors,
                     assumed,
+                    awaiting,
                     quiet,
                 },
             )
@@ -353,7 +355,7 @@ fn real_bits(change: &Change) -> Vec<u64> {
         return Vec::new();
     };
     let failed = memory.policies.iter().flat_map(|policy| &policy.failed);
-    let signals = failed.chain(&memory.floors);
+    let signals = failed.chain(&memory.floors).chain(&memory.awaiting);
     let signals = signals.chain(memory.assumed.iter().map(|assumed| &assumed.signal));
     signals
         .flat_map(|signal| &signal.attrs)

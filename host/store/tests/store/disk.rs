@@ -53,7 +53,9 @@ fn c6_a_disk_that_fails_answers_at_once_and_loses_nothing() {
         disk.set(Mood::Well);
         until("written again", || fixture.store.writable().is_ok());
         assert_eq!(synced(&fixture.store), Ok(()));
-        assert_eq!(fixture.counts.recoveries.load(Ordering::SeqCst), 1);
+        // The observer is told after those who wait.
+        let recoveries = || fixture.counts.recoveries.load(Ordering::SeqCst);
+        until("told", || recoveries() == 1);
         assert_eq!(fixture.store.status(), Status::Ok);
         drop(fixture);
         let snapshot = open(dir.path()).start.snapshot.expect("kept");
@@ -135,6 +137,72 @@ fn an_old_file_that_cannot_be_read_is_left_alone() {
     assert_eq!(names(dir.path()), ["store.redb"]);
     assert!(before == std::fs::read(dir.path().join("store.redb")).expect("read"));
     assert_eq!(found(dir.path()), Some(1));
+}
+
+/// A disk that does not answer says nothing of the file: no bad checksum, no old state given up.
+#[test]
+fn c7_an_old_file_on_a_disk_that_fails_to_read_is_left_alone() {
+    for (mood, word) in [
+        (Mood::ReadFails, "reading"),
+        (Mood::SizeFails, "looking at the size of"),
+    ] {
+        let (dir, disk) = (used(), Faulty::default());
+        let before = std::fs::read(dir.path().join("store.redb")).expect("read");
+        disk.set(mood);
+        let fixture = open_with(disk.settings(), dir.path());
+        assert_eq!(fixture.start.snapshot, None);
+        assert_eq!(fixture.counts.set_aside.load(Ordering::SeqCst), 0);
+        disk.set(Mood::Well);
+        fixture.store.append(batch(9, vec![object("a", 9)]));
+        assert!(matches!(fixture.store.status(), Status::ReadOnly { .. }));
+        let why = why(&fixture);
+        assert!(why.contains(word) && why.contains("restart"), "{why}");
+        drop(fixture);
+        assert_eq!(names(dir.path()), ["store.redb"], "{mood:?}");
+        assert!(before == std::fs::read(dir.path().join("store.redb")).expect("read"));
+        assert_eq!(found(dir.path()), Some(1));
+    }
+}
+
+#[test]
+fn c7_an_old_file_is_read_once_the_disk_is_well_again() {
+    let (dir, disk) = (used(), Faulty::default());
+    disk.fail_reads(3);
+    let fixture = open_with(disk.settings(), dir.path());
+    let snapshot = fixture.start.snapshot.as_ref().expect("read");
+    assert_eq!(version_of(snapshot, "a"), Some(1));
+    assert_eq!(fixture.store.status(), Status::Ok);
+}
+
+#[test]
+fn a_file_made_in_this_run_is_its_own_though_its_name_could_not_be_synced() {
+    let (dir, disk) = (tempfile::tempdir().expect("a directory"), Faulty::default());
+    disk.set(Mood::NamesFail);
+    let fixture = open_with(disk.settings(), dir.path());
+    fixture.store.append(batch(2, vec![object("a", 2)]));
+    assert!(
+        why(&fixture).contains("syncing"),
+        "nothing is durable under a name that may be gone: {}",
+        why(&fixture)
+    );
+    disk.set(Mood::Well);
+    until("written", || fixture.store.writable().is_ok());
+    assert_eq!(synced(&fixture.store), Ok(()));
+    drop(fixture);
+    assert_eq!(found(dir.path()), Some(2));
+}
+
+#[test]
+fn a_file_is_set_aside_though_its_name_could_not_be_synced() {
+    let (dir, disk) = (tempfile::tempdir().expect("a directory"), Faulty::default());
+    std::fs::write(dir.path().join("store.redb"), "damaged").expect("written");
+    disk.set(Mood::NamesFail);
+    let fixture = open_with(disk.settings(), dir.path());
+    assert!(matches!(fixture.store.status(), Status::Failing { .. }));
+    disk.set(Mood::Well);
+    until("written", || fixture.store.writable().is_ok());
+    drop(fixture);
+    assert_eq!(names(dir.path()), ["store.redb", "store.redb.corrupt-0"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use device_api_store::{Access, Disk, DiskFile, Settings};
 
@@ -21,6 +22,12 @@ pub(crate) enum Mood {
     ReadOnly,
     /// Opening fails, for reading too.
     Closed,
+    /// Reading fails, as on a disk or a mount that is ill.
+    ReadFails,
+    /// So does asking for a file's size.
+    SizeFails,
+    /// The names in a directory can't be synced.
+    NamesFail,
     /// Writing fails, as on a full disk.
     Full,
     /// Syncs fail, and what they were to sync is lost to a power loss though it reads well.
@@ -33,6 +40,8 @@ pub(crate) enum Mood {
 struct Platter {
     mood: Mood,
     hanging: usize,
+    /// So many reads fail before the mood counts.
+    ill_reads: u32,
     syncs: u64,
     images: HashMap<u64, Image>,
 }
@@ -71,6 +80,7 @@ impl Faulty {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             disk: Arc::new(self.clone()),
+            read_pause: Duration::from_millis(1),
             ..Settings::default()
         }
     }
@@ -78,6 +88,14 @@ impl Faulty {
     pub(crate) fn set(&self, mood: Mood) {
         self.0.0.lock().unwrap().mood = mood;
         self.0.1.notify_all();
+    }
+
+    pub(crate) fn fail_reads(&self, reads: u32) {
+        self.0.0.lock().unwrap().ill_reads = reads;
+    }
+
+    fn mood(&self) -> Mood {
+        self.0.0.lock().unwrap().mood
     }
 
     pub(crate) fn syncs(&self) -> u64 {
@@ -147,6 +165,21 @@ impl Disk for Faulty {
             disk: self.clone(),
         }))
     }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        if self.mood() == Mood::NamesFail {
+            return Err(eio());
+        }
+        File::open(directory)?.sync_all()
+    }
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
 }
 
 #[derive(Debug)]
@@ -170,10 +203,23 @@ impl FaultyFile {
 
 impl DiskFile for FaultyFile {
     fn size(&self) -> io::Result<u64> {
+        if self.disk.mood() == Mood::SizeFails {
+            return Err(eio());
+        }
         self.file.size()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        {
+            let mut platter = self.disk.0.0.lock().unwrap();
+            if platter.ill_reads > 0 {
+                platter.ill_reads -= 1;
+                return Err(eio());
+            }
+            if platter.mood == Mood::ReadFails {
+                return Err(eio());
+            }
+        }
         self.file.read(offset, out)
     }
 

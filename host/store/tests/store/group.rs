@@ -49,6 +49,8 @@ fn c6_64_writers_that_each_wait_share_their_commits() {
         .into_iter()
         .map(|writer| writer.join().expect("wrote"))
         .collect();
+    // Those who wait are answered before the observer is told: it has been once the thread is gone.
+    fixture.store.stop();
     let count = |count: &AtomicU64| count.load(Ordering::SeqCst);
     let (commits, batches) = (
         count(&fixture.counts.commits),
@@ -94,6 +96,7 @@ fn what_comes_during_a_commit_is_one_commit_and_whoever_came_before_is_told_firs
     assert_eq!(synced(&fixture.store), Ok(()));
     let told = order.lock().expect("whole").clone();
     assert_eq!(told, ["in the commit under way", "in the next"]);
+    fixture.store.stop();
     assert_eq!(fixture.counts.commits.load(Ordering::SeqCst), 2);
     drop(fixture);
     let snapshot = open(dir.path()).start.snapshot.expect("kept");

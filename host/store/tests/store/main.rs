@@ -13,7 +13,11 @@ mod group;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod panic;
+#[cfg(test)]
 mod power;
+#[cfg(test)]
+mod records;
 #[cfg(test)]
 mod reopen;
 #[cfg(test)]

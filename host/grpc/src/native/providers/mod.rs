@@ -125,9 +125,7 @@ impl<D: Devices> ProviderService for Providers<D> {
         &self,
         request: Request<proto::ListProvidersRequest>,
     ) -> Result<Response<proto::ListProvidersResponse>, Status> {
-        self.context
-            .read(method("ListProviders"), request, names::list)
-            .await
+        self.context.read(request, names::list).await
     }
 
     async fn forget_provider(

@@ -1,0 +1,145 @@
+//! Where sources put what they see.
+
+use std::sync::Arc;
+
+use device_api_core::condition::{self, Condition, PROBING, RESTARTED, find};
+use device_api_core::device::DeviceInfo;
+use device_api_core::durable::LogPosition;
+use device_api_core::ids::DeviceUuid;
+use device_api_core::limits;
+use device_api_core::ports::SignalSink;
+use device_api_core::signal::{Observation, Samples, SignalKind, Source, Target, printable};
+use device_api_core::verdict::{Judgement, Severity};
+
+use crate::floors::host_condition;
+use crate::pipeline::{Shared, State};
+
+impl SignalSink for Shared {
+    fn observe(&self, observation: Observation) {
+        let calls = {
+            let mut state = self.lock();
+            match self.cache.resolve(&observation.target) {
+                Some(uuid) => self.take_in(&mut state, &uuid, observation, 1),
+                None => {
+                    self.shelve(&mut state, observation);
+                    return;
+                }
+            }
+        };
+        self.place(calls);
+    }
+
+    fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
+        let uuid = device.uuid.clone();
+        if let Err(refused) = self.cache.upsert_device(device) {
+            tracing::error!(gpu = %uuid, error = %refused, "GPU not registered");
+            return;
+        }
+        let calls = {
+            let mut state = self.lock();
+            let infos = self.infos();
+            let lane = self.lane(&mut state, &uuid);
+            lane.samples = samples.clone();
+            // The cache may have forgotten it in between.
+            lane.remembered = None;
+            lane.told.prime(&infos, &samples);
+            let found = Observation {
+                evidence: "the device answers".to_owned(),
+                samples: Some(samples),
+                ..Observation::new(
+                    SignalKind::GpuFound,
+                    Target::Uuid(uuid.clone()),
+                    Source::Nvml,
+                )
+            };
+            let mut calls = self.take_in(&mut state, &uuid, found, 1);
+            let is_its = |target: &_| self.cache.resolve(target).as_ref() == Some(&uuid);
+            for (earlier, repeats) in state.shelf.take(is_its) {
+                calls.extend(self.take_in(&mut state, &uuid, earlier, repeats));
+            }
+            calls
+        };
+        self.end_probing(&uuid);
+        self.place(calls);
+    }
+
+    fn sampled(&self, uuid: &DeviceUuid, samples: Arc<Samples>) {
+        let calls = {
+            let mut state = self.lock();
+            let infos = self.infos();
+            let lane = self.lane(&mut state, uuid);
+            lane.samples = samples.clone();
+            let crossings = lane.told.crossings(&infos, &samples);
+            let mut calls = Vec::new();
+            for crossing in crossings {
+                let reading = Observation {
+                    attrs: crossing.attrs,
+                    samples: Some(samples.clone()),
+                    ..Observation::new(
+                        SignalKind::Reading,
+                        Target::Uuid(uuid.clone()),
+                        Source::Nvml,
+                    )
+                };
+                let signal = self.number(&mut state, uuid, reading);
+                calls.extend(self.admit(&mut state, uuid, signal, crossing.recipients));
+            }
+            calls
+        };
+        self.place(calls);
+    }
+
+    fn probing(&self, candidates: &[DeviceUuid]) {
+        let now = self.clock.wall();
+        for uuid in candidates {
+            self.cache
+                .change(uuid, &mut |conditions: &mut Vec<Condition>| {
+                    let mut probing = host_condition(PROBING, Judgement::Unknown, "Probing", now);
+                    probing.severity = Severity::Warning;
+                    "NVML does not tell of this GPU just now; it is being asked."
+                        .clone_into(&mut probing.message);
+                    condition::upsert(conditions, probing);
+                });
+        }
+    }
+
+    fn probed(&self, uuid: &DeviceUuid) {
+        self.end_probing(uuid);
+    }
+
+    fn log_read(&self, position: LogPosition) {
+        let mut state = self.lock();
+        self.log_was_read(&mut state, position);
+    }
+}
+
+impl Shared {
+    /// Keeps what can't be attributed until its device is known. An NVSwitch's address never becomes a
+    /// GPU's: that is for the log alone.
+    fn shelve(&self, state: &mut State, observation: Observation) {
+        self.observer.unattributed(&observation.target);
+        if observation.kind == SignalKind::Sxid {
+            let evidence = printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX);
+            tracing::warn!(switch = %observation.target, evidence, "NVSwitch error, of no GPU");
+            return;
+        }
+        state.shelf.put(observation, self.clock.boot());
+    }
+
+    /// Ends the probing of a device.
+    fn end_probing(&self, uuid: &DeviceUuid) {
+        let now = self.clock.wall();
+        self.cache
+            .change(uuid, &mut |conditions: &mut Vec<Condition>| {
+                let is_asked = |probing: &Condition| {
+                    probing.state != Judgement::Ok && probing.reason != RESTARTED
+                };
+                if find(conditions, PROBING).is_some_and(is_asked) {
+                    condition::upsert(
+                        conditions,
+                        host_condition(PROBING, Judgement::Ok, "Probed", now),
+                    );
+                }
+            });
+    }
+}
