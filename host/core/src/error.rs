@@ -73,7 +73,9 @@ impl fmt::Display for ApiError {
                 key.name
             ),
             Self::Invalid { field, why } => write!(f, "{field}: {why}"),
-            Self::Exhausted { limit, max } => write!(f, "limit {limit} reached: at most {max}; see --limit"),
+            Self::Exhausted { limit, max } => {
+                write!(f, "limit {limit} reached: at most {max}; see --limit")
+            }
             Self::OutOfRange {
                 asked,
                 oldest,

@@ -28,7 +28,7 @@ use tonic::client::Grpc;
 use tonic::{Code, Request};
 
 use crate::harness::{Server, created, refused, soon};
-use crate::raw::{HEADERS, LIST, Raw, STATUS};
+use crate::raw::{HEADERS, LIST, Raw, STATUS, WATCH};
 use crate::verbatim::Bytes;
 
 /// SETTINGS_INITIAL_WINDOW_SIZE
@@ -37,6 +37,9 @@ const WINDOW: u16 = 4;
 /// What a user may hold of answers by default, and as much again for all else: the clients are of this
 /// process, too.
 const GROWTH_MIB: usize = 96;
+
+/// What a thousand watches may: 40 KiB each for HTTP/2 and the encoder, and half as much for all else.
+const WATCHES_MIB: usize = 60;
 
 /// A figure of the process, in MiB.
 fn memory(name: &str) -> usize {
@@ -83,6 +86,21 @@ async fn unread_answers(server: &Server) -> Vec<Raw> {
     unread
 }
 
+/// A thousand watches of a state of half a MiB, and nobody reads one.
+async fn unread_watches(server: &Server) -> Vec<Raw> {
+    let mut unread = Vec::new();
+    for _ in 0..5 {
+        let mut raw = Raw::begin(&server.socket, &[(WINDOW, 0)]).await;
+        for n in 0..200 {
+            raw.send(&raw::headers(2 * n + 1, WATCH, &[])).await;
+            raw.send(&raw::message(2 * n + 1, &[])).await;
+            soon(raw.next_of(HEADERS)).await.expect("watches");
+        }
+        unread.push(raw);
+    }
+    unread
+}
+
 #[tokio::test]
 async fn the_process_grows_by_what_was_set_aside_and_no_more() {
     let server = Server::start().await;
@@ -91,4 +109,8 @@ async fn the_process_grows_by_what_was_set_aside_and_no_more() {
     let _unread = unread_answers(&server).await;
     let grown = memory("VmHWM") - before;
     assert!(grown < GROWTH_MIB, "by {grown} MiB");
+    let before = memory("VmRSS");
+    let _unread = unread_watches(&server).await;
+    let grown = memory("VmRSS") - before;
+    assert!(grown < WATCHES_MIB, "by {grown} MiB for watches");
 }

@@ -221,7 +221,10 @@ async fn addresses_of_one_network_have_the_lines_of_one() {
     assert_eq!(log.lines("peer=127.0.7.").len(), 10);
     assert_eq!(*server.observer.suppressed.borrow(), 20);
     server.stop.send_replace(true);
-    soon(server.served).await.expect("no panic").expect("served");
+    soon(server.served)
+        .await
+        .expect("no panic")
+        .expect("served");
     let told = log.lines("of=\"tcp:loopback\" suppressed=20");
     assert_eq!(told.len(), 1, "what has no line is told at the end");
 }

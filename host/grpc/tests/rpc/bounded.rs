@@ -256,6 +256,21 @@ async fn requests_of_one_user_that_are_never_ended_leave_room_for_the_others() {
         while !soon(raw.next()).await.expect("connected").is_pong() {}
         stalled.push(raw);
     }
+    // To the last byte: what is refused gives back what it held.
+    let mut raw = Raw::begin(&server.socket, &[]).await;
+    soon(raw.next_of(SETTINGS)).await.expect("begins");
+    raw.send(&frame(SETTINGS, 1, 0, &[])).await;
+    let halves = (0..15).rev().map(|bits| 1 << bits);
+    for (n, bytes) in [1 << 14; 14].into_iter().chain(halves).enumerate() {
+        let stream = 2 * u32::try_from(n).expect("few") + 1;
+        let mut part = begun.clone();
+        part.resize(bytes, 0);
+        raw.send(&raw::headers(stream, CREATE, &[])).await;
+        raw.send(&frame(DATA, 0, stream, &part)).await;
+    }
+    raw.ping().await;
+    while !soon(raw.next()).await.expect("connected").is_pong() {}
+    stalled.push(raw);
     let mut reader = Native::new(server.tcp().await);
     for _ in 0..20 {
         soon(reader.list_gpus(native::ListGpusRequest::default()))
