@@ -100,7 +100,11 @@ fn tell(store: &Arc<Store>, config: &StoreConfig, readiness: &Readiness) {
         match asked.upgrade().map(|store| store.status()) {
             None => (ComponentState::Off, "stopped".to_owned()),
             Some(Status::Ok) => (ComponentState::Up, format!("durable in {}", dir.display())),
-            Some(status) => (
+            Some(status @ Status::Incomplete { .. }) => (
+                ComponentState::Degraded,
+                format!("durable in {}, {status}", dir.display()),
+            ),
+            Some(status @ (Status::Failing { .. } | Status::ReadOnly { .. })) => (
                 ComponentState::Degraded,
                 format!(
                     "{}: {status}; reads go on, writes are refused",
