@@ -8,8 +8,8 @@ use device_api_proto::native::{
     Condition, ConditionStatus, EventType, Health, Polarity, RegisterProviderRequest, Severity,
     UpdateGpuConditionRequest, WatchGpusRequest,
 };
-use device_api_tests::{Native, Node, condition_of, health_of};
-use rustix::process::Signal;
+use device_api_tests::{Native, Node, PATIENCE, condition_of, health_of, http};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tonic::Code;
 
 /// Writes a condition as a provider. Once it is answered, all that was decided before is durable too.
@@ -285,5 +285,49 @@ async fn two_daemons_never_share_a_state_directory() -> Result<()> {
         line.contains("--store=memory") || line.contains("its own"),
         "{line}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn c6_a_store_that_cannot_grow_costs_writes_and_not_reads() -> Result<()> {
+    let node = Node::start()?;
+    let mut client = node.healthy().await?;
+    let name = node.uuid(1)?;
+    provider_says(&mut client, &name, "AgentFine", false).await?;
+    let pid = i32::try_from(node.daemon.pid())?;
+    let limit = |bytes| {
+        let limits = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(Pid::from_raw(pid), Resource::Fsize, limits)
+    };
+    limit(Some(1))?;
+    let refused = provider_says(&mut client, &name, "AgentFine", true).await;
+    let refused = refused.err().context("acknowledged")?;
+    let status = refused
+        .downcast_ref::<tonic::Status>()
+        .context("no status")?;
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    client.get(&name).await?;
+    let (code, detail) = http(&node.address("/healthz")?, "/readyz")?;
+    assert!(
+        code == 200 && detail.contains("writes are refused"),
+        "{code} {detail}"
+    );
+    assert!(
+        node.metrics()?
+            .contains("device_api_server_store_writable 0\n")
+    );
+    limit(None)?;
+    let again = async {
+        while provider_says(&mut client, &name, "AgentFine", true)
+            .await
+            .is_err()
+        {}
+    };
+    tokio::time::timeout(PATIENCE, again)
+        .await
+        .context("not written again")?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use device_api_core::gpu::{Gpu, is_echo};
 use device_api_core::provider::{
     Caller, Lease, Merge, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
-use device_api_core::verdict::{Clear, ClearOn, Judgement};
+use device_api_core::verdict::Judgement;
 
 use crate::cache::{Cache, check_version};
 use crate::leases::lease_of;
@@ -45,6 +45,7 @@ impl Cache {
         let providers_max = self.config.bounds.providers;
         let (now, provider) = (self.clock.boot(), wanted.provider.clone());
         self.client_write(|transaction| {
+            check_name(transaction.state, &wanted)?;
             let held = self
                 .leases
                 .with(|leases| leases.register(wanted, now, providers_max))?;
@@ -186,7 +187,7 @@ impl Cache {
                 },
                 Some(_) | None => {}
             }
-            let claim = claim(transaction.state, new, &owner);
+            let claim = claim(transaction.state, new, &owner, caller);
             let polarity = claim
                 .polarity
                 .or_else(|| self.config.polarity.of(&new.type_));
@@ -287,12 +288,30 @@ fn mark_lost(transaction: &mut Transaction<'_>, provider: &Arc<str>) {
     }
 }
 
+/// A name that owns condition types is its owner's, also when no lease runs: or whoever may write could
+/// take it over, and heal what its owner reported.
+fn check_name(state: &State, wanted: &Registration) -> Result<(), ApiError> {
+    let owner = Owner::Provider(wanted.provider.clone());
+    let mut claims = state.claims.values();
+    let others = claims.find(|claim| claim.owner.same(&owner) && claim.identity != wanted.identity);
+    match others {
+        None => Ok(()),
+        Some(claim) => Err(ApiError::Forbidden {
+            why: format!(
+                "provider {:?} is {}'s, who owns condition type {:?} under it; use another name, or have the provider forgotten",
+                wanted.provider, claim.identity, claim.type_
+            ),
+        }),
+    }
+}
+
 /// What a write says of its type: the writer owns it, and it is this way round.
-fn claim(state: &State, new: &ProviderCondition, owner: &Owner) -> Claim {
+fn claim(state: &State, new: &ProviderCondition, owner: &Owner, caller: &Caller) -> Claim {
     let before = state.claims.get(&*new.type_);
     Claim {
         type_: before.map_or_else(|| new.type_.as_str().into(), |claim| claim.type_.clone()),
         owner: owner.clone(),
+        identity: caller.identity.clone(),
         polarity: new
             .polarity
             .or_else(|| before.and_then(|claim| claim.polarity)),
@@ -308,6 +327,7 @@ fn vote(new: &ProviderCondition, owner: &Owner, now: WallTime) -> Condition {
     let claim = Claim {
         type_: condition::vote_of(provider),
         owner: owner.clone(),
+        identity: "".into(),
         polarity: None,
     };
     from_provider(new, &claim, Some(Polarity::TrueIsHealthy), now)
@@ -367,11 +387,8 @@ fn from_provider(
         reason: new.reason.clone(),
         message: new.message.clone(),
         action: if is_problem { new.action } else { Action::None },
-        clears: if is_problem {
-            vec![Clear::on(ClearOn::Policy)]
-        } else {
-            Vec::new()
-        },
+        // Only its owner can say.
+        clears: Vec::new(),
         owner: claim.owner.clone(),
         transition: new.transition.unwrap_or(now),
         heartbeat: now,

@@ -202,17 +202,10 @@ impl<'a> Transaction<'a> {
         self.note_device(uuid);
         let now = self.now;
         self.each_object(uuid, |gpu| {
-            let same = gpu.conditions.len() == conditions.len()
-                && gpu
-                    .conditions
-                    .iter()
-                    .zip(&*conditions)
-                    .all(|(old, new)| old.same_content(new));
+            let before = gpu.clone();
             gpu.conditions = conditions.clone();
-            if !same {
-                gpu.rederive(now);
-            }
-            !same
+            gpu.rederive(now);
+            !gpu.shows_the_same(&before)
         });
     }
 

@@ -836,6 +836,9 @@ async fn p3_each_provider_has_its_vote_and_the_worst_counts() {
         gpu.unwrap().derived.health
     };
     assert_eq!(write(&a, Status::True).await, Health::Healthy);
+    let before = rig.version().await;
+    assert_eq!(write(&b, Status::True).await, Health::Healthy);
+    assert_eq!(rig.version().await, before, "C5: nobody sees any of it");
     assert_eq!(write(&b, Status::False).await, Health::Unhealthy);
     assert_eq!(write(&a, Status::True).await, Health::Unhealthy);
     let gpu = rig.store.get(&key(0)).await.unwrap();

@@ -672,3 +672,40 @@ async fn p3_a_sites_word_on_polarity_counts_after_a_restart_too() {
         .unwrap();
     assert_eq!(state_of(&gpu, "GpuFanWatch"), Some(Judgement::Ok));
 }
+
+#[tokio::test]
+async fn p1_a_providers_name_is_its_owners_when_no_lease_runs_and_after_a_restart() {
+    let wants = |identity: &str| Registration {
+        provider: "agent".into(),
+        identity: identity.into(),
+        duration: Duration::from_secs(10),
+    };
+    let before = first_run();
+    before.register(0);
+    let lease = before
+        .cache
+        .register_provider(wants("uid:7"))
+        .await
+        .unwrap();
+    let caller = Caller {
+        lease: Some(lease.id),
+        ..agent()
+    };
+    let said = provider_says("Bad", Status::True);
+    before
+        .cache
+        .update_condition(&caller, &key(0), said)
+        .await
+        .unwrap();
+    before.clock.advance(Duration::from_secs(10));
+    assert_eq!(before.cache.expire_leases(), ["agent".into()]);
+    let after = before.killed(1_000, "this");
+    let refused = after.cache.register_provider(wants("uid:8")).await;
+    let Err(ApiError::Forbidden { why }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(why.contains("uid:7") && why.contains("Bad"), "{why}");
+    assert!(after.cache.register_provider(wants("uid:7")).await.is_ok());
+    after.cache.forget_provider("agent").await.unwrap();
+    assert!(after.cache.register_provider(wants("uid:8")).await.is_ok());
+}

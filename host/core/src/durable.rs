@@ -116,6 +116,8 @@ pub struct AssumedFault {
 pub struct Claim {
     pub type_: Arc<str>,
     pub owner: Owner,
+    /// Who the owner was when it wrote last: with its types its name stays that one's.
+    pub identity: Arc<str>,
     /// As the owner declared it; `None`: the [`PolarityTable`] tells.
     ///
     /// [`PolarityTable`]: crate::provider::PolarityTable

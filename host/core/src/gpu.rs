@@ -89,12 +89,28 @@ impl Gpu {
 
     /// The published conditions: the derived `Ready`, then the others. Providers' votes are not shown.
     pub fn published(&self) -> impl Iterator<Item = Condition> + '_ {
-        let others = self
-            .conditions
-            .iter()
-            .filter(|c| !condition::is_vote(&c.type_))
-            .cloned();
+        let others = self.shown().cloned();
         std::iter::once(self.ready()).chain(others)
+    }
+
+    /// Whether it publishes what `other` does, what is not part of the versioned object left out. A vote
+    /// that changes nothing is not seen.
+    pub fn shows_the_same(&self, other: &Self) -> bool {
+        let (mut own, mut others) = (self.shown(), other.shown());
+        let conditions = loop {
+            match (own.next(), others.next()) {
+                (Some(a), Some(b)) if a.same_content(b) => {}
+                (None, None) => break true,
+                (_, _) => break false,
+            }
+        };
+        conditions && self.derived == other.derived && self.ready().same_content(&other.ready())
+    }
+
+    /// The conditions but for the votes, which are not shown.
+    fn shown(&self) -> impl Iterator<Item = &Condition> {
+        let conditions = self.conditions.iter();
+        conditions.filter(|condition| !condition::is_vote(&condition.type_))
     }
 
     /// The condition `Ready`, made of the derived health.

@@ -9,8 +9,8 @@ use device_api_core::limits::{CLEARS_PER_VERDICT_MAX, EVIDENCE_PER_CONDITION_MAX
 /// other side of the world needs a second; one that says nothing holds a connection for no longer.
 pub(crate) const HELLO_TIME: Duration = Duration::from_secs(10);
 
-/// TLS handshakes at once: each costs a millisecond of a core; the others wait, within their
-/// [`HELLO_TIME`].
+/// TLS handshakes computed at once: each costs a millisecond of a core. One that waits for its client
+/// counts for none.
 pub(crate) const HANDSHAKES: usize = 32;
 
 /// How long a connection may say nothing before it is asked whether it still lives, and how long
@@ -107,7 +107,10 @@ fn connecting() -> Vec<(&'static str, String)> {
             "TLS handshake and the first bytes of HTTP/2; a slower connection is closed",
             seconds(HELLO_TIME),
         ),
-        ("TLS handshakes at once; more wait", HANDSHAKES.to_string()),
+        (
+            "TLS handshakes computed at once; more wait",
+            HANDSHAKES.to_string(),
+        ),
         (
             "silence before a client is asked whether it lives, and its answer",
             format!(

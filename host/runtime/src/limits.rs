@@ -169,7 +169,7 @@ static TABLE: &[Row] = &[
         "exact-events",
         exact_events,
         1..=1_048_576,
-        "Changes that an exact watch may be behind before it is ended."
+        "Changes that an exact watch may be behind before it is ended; those that it resumes with do not count."
     ),
     time!(
         "bookmark-interval",

@@ -45,6 +45,9 @@ pub(crate) enum Drain {
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// A file grew past a limit of the process. Unless somebody takes the signal it kills; taken, the
+    /// write fails, and the store says why.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -54,6 +57,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +31,15 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// As of `open(2)` and `fsync(2)`.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+
+    /// Which file has that name: device and inode. `None`: this disk does not tell files apart.
+    ///
+    /// # Errors
+    /// As of `stat(2)`.
+    fn identity(&self, path: &Path) -> io::Result<Option<(u64, u64)>> {
+        let _ = path;
+        Ok(None)
+    }
 }
 
 /// An open file.
@@ -59,6 +68,13 @@ pub struct LocalDisk;
 
 impl Disk for LocalDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        // Opening a FIFO would wait for whoever opens its other end.
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is no regular file",
+            ));
+        }
         let mut options = OpenOptions::new();
         options.read(true);
         match access {
@@ -72,6 +88,11 @@ impl Disk for LocalDisk {
             }
         }
         Ok(Arc::new(options.open(path)?))
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<(u64, u64)>> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Some((metadata.dev(), metadata.ino())))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

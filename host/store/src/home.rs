@@ -1,7 +1,7 @@
 //! The state directory: who holds it, what an earlier run left in it, and how the file is opened.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,6 +63,9 @@ impl Refusal {
     }
 }
 
+/// Holds the ceiling of the versions reserved, in decimal.
+const CEILING_NAME: &str = "versions";
+
 #[derive(Debug)]
 pub(crate) struct Home {
     directory: PathBuf,
@@ -74,6 +77,8 @@ pub(crate) struct Home {
     known: Known,
     /// Names were changed in the directory, and that is not durable yet.
     owes_names: bool,
+    /// Which file we write to, once it is open.
+    placed: Option<(u64, u64)>,
     /// The last sync failed: pages that read well may never have reached the disk.
     rewrite: bool,
 }
@@ -99,6 +104,7 @@ impl Home {
             read_pause: settings.read_pause,
             lock: None,
             known: Known::Absent,
+            placed: None,
             owes_names: false,
             rewrite: false,
         };
@@ -156,7 +162,12 @@ impl Home {
         let mut pause = self.read_pause;
         for left in (0..READ_TRIES).rev() {
             let why = match self.read_old() {
-                Ok(None) => return Left::default(),
+                Ok(None) => {
+                    return Left {
+                        ceiling: self.noted_ceiling(),
+                        ..Left::default()
+                    };
+                }
                 Ok(Some(loaded)) => {
                     self.known = Known::Ours;
                     return Left {
@@ -168,7 +179,7 @@ impl Home {
                     self.set_aside(&why, now);
                     return Left {
                         loaded: None,
-                        ceiling,
+                        ceiling: ceiling.max(self.noted_ceiling()),
                         was_set_aside: self.known == Known::Absent,
                     };
                 }
@@ -285,7 +296,51 @@ impl Home {
         };
         db.compact(&loaded)
             .map_err(|fault| self.refusal("compacting", &fault))?;
+        self.placed = self.identity()?;
         Ok((db, loaded))
+    }
+
+    fn identity(&self) -> Result<Option<(u64, u64)>, Refusal> {
+        self.disk.identity(&self.path).map_err(|error| {
+            Refusal::now(format!(
+                "{} is gone ({error}), and what is written would go with it: put it back, or restart the \
+                 daemon to begin anew",
+                self.path.display()
+            ))
+        })
+    }
+
+    /// Whether the file that we write to still has its name: what is written to one that was removed or
+    /// moved away does not survive us.
+    pub(crate) fn check_in_place(&self) -> Result<(), Refusal> {
+        if self.placed.is_none() || self.identity()? == self.placed {
+            return Ok(());
+        }
+        Err(Refusal::now(format!(
+            "{} was replaced by another file while the daemon runs: put the old one back, or restart the \
+             daemon to go on from the new one",
+            self.path.display()
+        )))
+    }
+
+    /// The ceiling of all versions that any run here reserved, as a file of its own tells: for when the
+    /// store itself can't.
+    fn noted_ceiling(&self) -> u64 {
+        let noted = fs::read_to_string(self.directory.join(CEILING_NAME)).unwrap_or_default();
+        noted.trim().parse().unwrap_or(0)
+    }
+
+    /// Notes it. A second line of defence: where it fails, the store's own still stands.
+    pub(crate) fn note_ceiling(&self, ceiling: u64) {
+        let new = self.directory.join(format!("{CEILING_NAME}.new"));
+        let noted = File::create(&new).and_then(|mut file| {
+            writeln!(file, "{ceiling}")?;
+            file.sync_all()?;
+            fs::rename(&new, self.directory.join(CEILING_NAME))
+        });
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the reserved versions could not be noted beside the store");
+        }
     }
 
     /// Says what the next attempt must know of a failed one.
@@ -342,6 +397,7 @@ impl Home {
     }
 
     fn reopen(&mut self) -> Result<(Db, Loaded), Refusal> {
+        self.check_in_place()?;
         let file = self.opened(&self.path, Access::Write)?;
         if self.rewrite {
             rewrite(&*file).map_err(|error| {

@@ -108,6 +108,7 @@ impl Writer {
         self.observer.size(db.size());
         self.db = Some(db);
         self.head = head;
+        self.home.note_ceiling(self.head.ceiling);
         self.owes_reservation = false;
         self.unread.clear();
         Ok(base)
@@ -193,6 +194,9 @@ impl Writer {
             Some(db) => db,
             None => self.reconnect()?,
         };
+        if let Err(refusal) = self.home.check_in_place() {
+            return Err(self.give_up(None, refusal));
+        }
         let taken = self.shared.take();
         match self.commit(&db, &taken) {
             Ok(rows) => {
@@ -251,6 +255,9 @@ impl Writer {
         }
         let mut rows = self.rows(&head, taken).map_err(unencoded)?;
         rows.bytes = db.write(&rows.rows)?;
+        if head.ceiling != self.head.ceiling {
+            self.home.note_ceiling(head.ceiling);
+        }
         self.head = head;
         self.owes_reservation = false;
         self.unread.clear();

@@ -150,6 +150,7 @@ record!(DeviceMemory as DeviceMemoryForm {
 record!(Claim as ClaimForm {
     type_: Arc<str>,
     owner: Owner,
+    identity: Arc<str>,
     polarity: Option<Polarity>,
 });
 

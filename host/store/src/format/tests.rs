@@ -311,13 +311,16 @@ fn memory() -> impl Strategy<Value = Change> {
 }
 
 fn claim() -> impl Strategy<Value = Change> {
-    (arc(), owner(), option::of(polarity())).prop_map(|(type_, owner, polarity)| {
-        Change::Claim(Claim {
-            type_,
-            owner,
-            polarity,
-        })
-    })
+    (arc(), owner(), arc(), option::of(polarity())).prop_map(
+        |(type_, owner, identity, polarity)| {
+            Change::Claim(Claim {
+                type_,
+                owner,
+                identity,
+                polarity,
+            })
+        },
+    )
 }
 
 fn lease() -> impl Strategy<Value = Change> {

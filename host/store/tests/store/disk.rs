@@ -362,3 +362,22 @@ fn fills_the_disk() {
     assert!(why(&fixture).contains("too large"), "{}", why(&fixture));
     writeln!(std::io::stdout(), "\ndurable {}", full - 1).expect("told");
 }
+
+#[test]
+fn c6_a_file_that_is_gone_or_replaced_takes_no_acknowledged_write_with_it() {
+    let dir = used();
+    let fixture = open(dir.path());
+    let (path, away) = (dir.path().join("store.redb"), dir.path().join("away"));
+    std::fs::rename(&path, &away).expect("moved");
+    fixture.store.append(batch(2, vec![object("a", 2)]));
+    synced(&fixture.store).expect_err("it would go with the file");
+    assert!(why(&fixture).contains("is gone"), "{}", why(&fixture));
+
+    std::fs::write(&path, "another").expect("written");
+    until("found out", || why(&fixture).contains("was replaced"));
+    std::fs::rename(&away, &path).expect("moved back");
+    until("written again", || fixture.store.writable().is_ok());
+    assert_eq!(synced(&fixture.store), Ok(()));
+    drop(fixture);
+    assert_eq!(found(dir.path()), Some(2));
+}

@@ -65,6 +65,7 @@ fn c6_all_kinds_of_things_are_found_again_as_they_were() {
     let claim = Claim {
         type_: "NVMLReady".into(),
         owner: Owner::Provider("agent".into()),
+        identity: "uid:0".into(),
         polarity: Some(Polarity::TrueIsHealthy),
     };
     let lease = LeaseRecord {

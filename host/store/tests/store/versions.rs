@@ -84,3 +84,24 @@ fn c5_a_run_that_could_reserve_only_later_is_not_repeated() {
     drop(fixture);
     assert!(open(dir.path()).start.base.0 >= base + RESERVED);
 }
+
+#[test]
+fn c5_versions_do_not_go_back_with_a_store_that_is_damaged_or_lost() {
+    for lost in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut last = 0;
+        // Ahead of the clock, as after a loop of crashes.
+        for _ in 0..5 {
+            last = open(dir.path()).start.base.0;
+        }
+        let file = dir.path().join("store.redb");
+        if lost {
+            std::fs::remove_file(&file).expect("removed");
+        } else {
+            std::fs::write(&file, b"not what it was").expect("written");
+        }
+        let next = open(dir.path());
+        assert!(next.start.snapshot.is_none());
+        assert!(next.start.base.0 >= last + RESERVED, "lost: {lost}");
+    }
+}
