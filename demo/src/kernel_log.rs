@@ -65,6 +65,14 @@ pub(crate) async fn tell(scene: &mut Scene) -> Result<()> {
         .until(&last_gpu.uuid, "judged for the last line", taken_in)
         .await?;
 
+    // On a busy machine the vendor's class may stand in for a while until the policy is asked again.
+    let judged = |gpu: &Gpu| !condition_of(gpu, "PolicyFallback").is_some_and(is_problem);
+    for gpu in scene.node.gpus() {
+        let mut watch = scene.watch().await?;
+        watch
+            .until(&gpu.uuid, "judged by the policies", judged)
+            .await?;
+    }
     let gpus: Vec<Gpu> = scene.client.list().await?.gpus;
     let by_index: HashMap<u32, &Gpu> = gpus
         .iter()
