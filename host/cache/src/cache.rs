@@ -310,11 +310,11 @@ impl DeviceCache for Cache {
         self.read(|state| state.record(uuid).map(|record| record.info.clone()))
     }
 
-    fn conditions(&self, uuid: &DeviceUuid) -> Vec<Condition> {
+    fn conditions(&self, uuid: &DeviceUuid) -> Arc<[Condition]> {
         self.read(|state| {
             state
                 .record(uuid)
-                .map(|record| record.conditions.to_vec())
+                .map(|record| record.conditions.clone())
                 .unwrap_or_default()
         })
     }

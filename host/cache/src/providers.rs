@@ -89,7 +89,7 @@ impl Cache {
                 if let Owner::Provider(name) = &claim.owner {
                     known
                         .entry(name.clone())
-                        .or_insert_with(|| entry(name, name))
+                        .or_insert_with(|| entry(name, &claim.identity))
                         .types
                         .push(claim.type_.clone());
                 }
@@ -346,9 +346,7 @@ fn keep_action(new: &mut Condition, conditions: &[Condition]) {
 
 /// Somebody has observed the GPU since the restart.
 fn observed(conditions: &mut Vec<Condition>) {
-    conditions.retain(|condition| {
-        !(&*condition.type_ == condition::PROBING && condition.reason == RESTARTED)
-    });
+    conditions.retain(|condition| !condition.is_unobserved());
 }
 
 /// The daemon does not trust all that the provider once called healthy.

@@ -16,9 +16,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use device_api_core::action::Action;
 use device_api_core::clock::{BootId, Clock, WallTime};
-use device_api_core::condition::{self, Condition, Owner, PROBING, Polarity, RESTARTED};
+use device_api_core::condition::{self, Condition, Owner, PROBING, RESTARTED};
 use device_api_core::durable::{Change, DeviceRecord, ObjectRecord, Snapshot, Start};
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Derived;
@@ -141,22 +140,9 @@ fn device(old: &DeviceRecord, rebooted: bool, now: WallTime) -> Record {
 /// Whatever else stands, nothing was observed since the restart.
 fn unobserved(now: WallTime) -> Condition {
     Condition {
-        type_: PROBING.into(),
-        state: Judgement::Unknown,
-        polarity: Polarity::TrueIsProblem,
         severity: Severity::Warning,
-        reason: RESTARTED.to_owned(),
         message: "Nothing has been observed of it since the daemon started.".to_owned(),
-        action: Action::None,
-        clears: Vec::new(),
-        owner: Owner::Host,
-        transition: now,
-        heartbeat: now,
-        incident: None,
-        cause: None,
-        drill: false,
-        counted: true,
-        evidence: Vec::new(),
+        ..Condition::of_host(PROBING, Judgement::Unknown, RESTARTED, now)
     }
 }
 

@@ -179,7 +179,7 @@ impl<'a> Transaction<'a> {
         let info = Arc::new(info);
         record.info = info.clone();
         self.note_device(&uuid);
-        self.each_object(&uuid, |gpu| {
+        self.each_object(&uuid, |gpu, _| {
             gpu.device = info.clone();
             true
         });
@@ -201,17 +201,16 @@ impl<'a> Transaction<'a> {
         self.state.set_conditions(uuid, conditions.clone());
         self.note_device(uuid);
         let now = self.now;
-        self.each_object(uuid, |gpu| {
-            let before = gpu.clone();
+        self.each_object(uuid, |gpu, before| {
             gpu.conditions = conditions.clone();
             gpu.rederive(now);
-            !gpu.shows_the_same(&before)
+            !gpu.shows_the_same(before)
         });
     }
 
-    /// Runs `f` on every object of a device; those it says it changed become a new version, the
+    /// Runs `f` on every object of a device, and shows it what it was; those it says it changed become a new version, the
     /// others are replaced in place (heartbeats and evidence are no part of the version).
-    fn each_object(&mut self, uuid: &DeviceUuid, mut f: impl FnMut(&mut Gpu) -> bool) {
+    fn each_object(&mut self, uuid: &DeviceUuid, mut f: impl FnMut(&mut Gpu, &Gpu) -> bool) {
         let keys = self
             .state
             .record(uuid)
@@ -222,7 +221,7 @@ impl<'a> Transaction<'a> {
                 continue;
             };
             let mut gpu = Gpu::clone(object);
-            if f(&mut gpu) {
+            if f(&mut gpu, object) {
                 self.put(EventType::Modified, gpu);
             } else {
                 self.state.insert(Arc::new(gpu));

@@ -700,6 +700,7 @@ async fn p1_a_providers_name_is_its_owners_when_no_lease_runs_and_after_a_restar
     before.clock.advance(Duration::from_secs(10));
     assert_eq!(before.cache.expire_leases(), ["agent".into()]);
     let after = before.killed(1_000, "this");
+    assert_eq!(&*after.cache.providers()[0].identity, "uid:7");
     let refused = after.cache.register_provider(wants("uid:8")).await;
     let Err(ApiError::Forbidden { why }) = refused else {
         panic!("{refused:?}")

@@ -175,6 +175,34 @@ pub struct Condition {
 }
 
 impl Condition {
+    /// A condition of the host's with nothing but its judgement.
+    pub fn of_host(type_: &str, state: Judgement, reason: &str, now: WallTime) -> Self {
+        Self {
+            type_: type_.into(),
+            state,
+            polarity: Polarity::TrueIsProblem,
+            severity: Severity::Info,
+            reason: reason.to_owned(),
+            message: String::new(),
+            action: Action::None,
+            clears: Vec::new(),
+            owner: Owner::Host,
+            transition: now,
+            heartbeat: now,
+            incident: None,
+            cause: None,
+            drill: false,
+            // That the host has nothing to say proves no health: policies and readings do.
+            counted: state != Judgement::Ok,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// The host's mark that nothing was observed of the GPU since the daemon started (design C7).
+    pub fn is_unobserved(&self) -> bool {
+        &*self.type_ == PROBING && self.reason == RESTARTED
+    }
+
     pub fn status(&self) -> Status {
         self.polarity.status(self.state)
     }

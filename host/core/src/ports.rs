@@ -71,7 +71,7 @@ pub trait DeviceCache: Debug + Send + Sync {
     fn device(&self, uuid: &DeviceUuid) -> Option<Arc<DeviceInfo>>;
 
     /// The device's conditions, in the order of their types; empty where it is not known.
-    fn conditions(&self, uuid: &DeviceUuid) -> Vec<Condition>;
+    fn conditions(&self, uuid: &DeviceUuid) -> Arc<[Condition]>;
 
     /// Registers a device, or refreshes what is known of it.
     ///

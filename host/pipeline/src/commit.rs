@@ -1,7 +1,7 @@
 //! The commit of a batch (design H4): verdicts, state, timers, floor and fallback as one write.
 
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{self, Condition, PROBING, RESTARTED, find};
+use device_api_core::condition::{self, Condition, PROBING, find};
 use device_api_core::durable::DeviceMemory;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
@@ -10,7 +10,7 @@ use device_api_core::ports::Commit;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
-use crate::floors::{Fallback, host_condition};
+use crate::floors::Fallback;
 use crate::lane::{Flight, Pending};
 use crate::pipeline::{Shared, State};
 use crate::timers::Key;
@@ -326,13 +326,13 @@ impl Commit for Write<'_> {
         if has(SignalKind::GpuFound) {
             // Judged for the first time since the daemon started: not before, or a reader could be told
             // what is left of an earlier run.
-            conditions.retain(|c| !(&*c.type_ == PROBING && c.reason == RESTARTED));
+            conditions.retain(|c| !c.is_unobserved());
         }
         let is_lost = has(SignalKind::GpuLost);
         if is_lost
             && find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok)
         {
-            let probed = host_condition(PROBING, Judgement::Ok, "Probed", now);
+            let probed = Condition::of_host(PROBING, Judgement::Ok, "Probed", now);
             condition::upsert(conditions, probed);
         }
         let floors = &shared.lane(self.state, uuid).floors;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use device_api_core::action::{Action, Platform};
 use device_api_core::clock::WallTime;
 use device_api_core::condition::{
-    self, Condition, Evidence, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
+    self, Condition, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
 };
 use device_api_core::durable::AssumedFault;
 use device_api_core::floor::{self, Floor};
@@ -234,7 +234,7 @@ impl Floors {
                 counted: false,
                 polarity: Polarity::TrueIsHealthy,
                 message,
-                ..host_condition(POLICY_READY, state, reason, now)
+                ..Condition::of_host(POLICY_READY, state, reason, now)
             },
         );
     }
@@ -301,7 +301,7 @@ impl Host {
             if condition::find(conditions, type_).is_some() {
                 condition::upsert(
                     conditions,
-                    host_condition(type_, Judgement::Ok, "Cleared", self.now),
+                    Condition::of_host(type_, Judgement::Ok, "Cleared", self.now),
                 );
             }
             return;
@@ -318,37 +318,9 @@ impl Host {
                 drill: said.signal.drill,
                 counted: self.drills.count(said.signal.drill),
                 evidence: evidence_of(said.signal),
-                ..host_condition(type_, Judgement::Problem, said.reason, self.now)
+                ..Condition::of_host(type_, Judgement::Problem, said.reason, self.now)
             },
         );
-    }
-}
-
-/// A condition of the host with nothing but its judgement.
-pub(crate) fn host_condition(
-    type_: &str,
-    state: Judgement,
-    reason: &str,
-    now: WallTime,
-) -> Condition {
-    Condition {
-        type_: type_.into(),
-        state,
-        polarity: Polarity::TrueIsProblem,
-        severity: Severity::Info,
-        reason: reason.to_owned(),
-        message: String::new(),
-        action: Action::None,
-        clears: Vec::new(),
-        owner: Owner::Host,
-        transition: now,
-        heartbeat: now,
-        incident: None,
-        cause: None,
-        drill: false,
-        // That the host has nothing to say proves no health: policies and readings do.
-        counted: state != Judgement::Ok,
-        evidence: Vec::<Evidence>::new(),
     }
 }
 

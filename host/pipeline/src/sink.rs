@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use device_api_core::condition::{self, Condition, PROBING, RESTARTED, find};
+use device_api_core::condition::{self, Condition, PROBING, find};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::LogPosition;
 use device_api_core::ids::DeviceUuid;
@@ -11,7 +11,6 @@ use device_api_core::ports::SignalSink;
 use device_api_core::signal::{Observation, Samples, SignalKind, Source, Target, printable};
 use device_api_core::verdict::{Judgement, Severity};
 
-use crate::floors::host_condition;
 use crate::pipeline::{Shared, State};
 
 impl SignalSink for Shared {
@@ -94,7 +93,8 @@ impl SignalSink for Shared {
         for uuid in candidates {
             self.cache
                 .change(uuid, &mut |conditions: &mut Vec<Condition>| {
-                    let mut probing = host_condition(PROBING, Judgement::Unknown, "Probing", now);
+                    let mut probing =
+                        Condition::of_host(PROBING, Judgement::Unknown, "Probing", now);
                     probing.severity = Severity::Warning;
                     "NVML does not tell of this GPU just now; it is being asked."
                         .clone_into(&mut probing.message);
@@ -132,12 +132,12 @@ impl Shared {
         self.cache
             .change(uuid, &mut |conditions: &mut Vec<Condition>| {
                 let is_asked = |probing: &Condition| {
-                    probing.state != Judgement::Ok && probing.reason != RESTARTED
+                    probing.state != Judgement::Ok && !probing.is_unobserved()
                 };
                 if find(conditions, PROBING).is_some_and(is_asked) {
                     condition::upsert(
                         conditions,
-                        host_condition(PROBING, Judgement::Ok, "Probed", now),
+                        Condition::of_host(PROBING, Judgement::Ok, "Probed", now),
                     );
                 }
             });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use device_api_core::action::{Action, Platform};
 use device_api_core::clock::{Clock as _, ManualClock, WallTime};
-use device_api_core::condition::{self, Condition, Owner, PROBING, Polarity, RESTARTED, find};
+use device_api_core::condition::{self, Condition, PROBING, RESTARTED, find};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{DeviceMemory, LogPosition};
 use device_api_core::error::ApiError;
@@ -74,12 +74,12 @@ impl DeviceCache for Cache {
             .map(|(info, _)| Arc::new(info.clone()))
     }
 
-    fn conditions(&self, uuid: &DeviceUuid) -> Vec<Condition> {
+    fn conditions(&self, uuid: &DeviceUuid) -> Arc<[Condition]> {
         self.devices
             .lock()
             .unwrap()
             .get(uuid)
-            .map(|(_, conditions)| conditions.clone())
+            .map(|(_, conditions)| conditions.as_slice().into())
             .unwrap_or_default()
     }
 
@@ -330,22 +330,8 @@ fn is_restored(old: &Condition, rebooted: bool) -> bool {
 
 fn unobserved() -> Condition {
     Condition {
-        type_: PROBING.into(),
-        state: Judgement::Unknown,
-        polarity: Polarity::TrueIsProblem,
         severity: Severity::Warning,
-        reason: RESTARTED.to_owned(),
-        message: String::new(),
-        action: Action::None,
-        clears: Vec::new(),
-        owner: Owner::Host,
-        transition: WallTime::default(),
-        heartbeat: WallTime::default(),
-        incident: None,
-        cause: None,
-        drill: false,
-        counted: true,
-        evidence: Vec::new(),
+        ..Condition::of_host(PROBING, Judgement::Unknown, RESTARTED, WallTime::default())
     }
 }
 
