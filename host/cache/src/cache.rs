@@ -74,7 +74,8 @@ pub struct Cache {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn CacheObserver>,
     overdue: OnceLock<Arc<dyn Overdue>>,
-    pub(crate) reserved: OnceLock<Vec<(String, Owner)>>,
+    /// Taken inside the gate, never around it.
+    pub(crate) reserved: Serial<Vec<(String, Owner)>>,
 }
 
 impl Cache {
@@ -134,13 +135,8 @@ impl Cache {
             clock,
             observer,
             overdue: OnceLock::new(),
-            reserved: OnceLock::new(),
+            reserved: Serial::new(Vec::new()),
         }
-    }
-
-    /// Names the condition types that policies own, so that no provider takes them. Once.
-    pub fn reserve(&self, types: Vec<(String, Owner)>) {
-        let _ = self.reserved.set(types);
     }
 
     /// Names who writes the fallback when a read's bound has passed. Once; later calls do nothing.
@@ -338,6 +334,14 @@ impl DeviceCache for Cache {
 
     fn log_decided(&self, position: LogPosition) {
         self.write(|transaction| transaction.note(Change::LogPosition(position)));
+    }
+
+    fn reserve(&self, types: Vec<(String, Owner)>) {
+        self.reserved.with(|reserved| *reserved = types);
+    }
+
+    fn owner(&self, condition: &str) -> Option<Owner> {
+        self.read(|state| self.owner_among_policies(state, condition))
     }
 
     fn raise(&self, uuid: &DeviceUuid, seq: SignalSeq) {

@@ -137,18 +137,32 @@ impl Cache {
         if HOST_OWNED.contains(&type_) || condition::is_vote(type_) {
             return Some(Owner::Host);
         }
-        let reserved = self
-            .reserved
-            .get()
-            .and_then(|types| types.iter().find(|(reserved, _)| reserved == type_));
         let claimed = || state.claims.get(type_).map(|claim| claim.owner.clone());
         let standing = || {
             let mut conditions = state.records.values().map(|record| &record.conditions);
             conditions
                 .find_map(|conditions| Some(condition::find(conditions, type_)?.owner.clone()))
         };
-        let reserved = reserved.map(|(_, owner)| owner.clone());
-        reserved.or_else(claimed).or_else(standing)
+        self.reserved_for(type_).or_else(claimed).or_else(standing)
+    }
+
+    fn reserved_for(&self, type_: &str) -> Option<Owner> {
+        self.reserved.with(|types| {
+            let reserved = types.iter().find(|(reserved, _)| reserved == type_);
+            reserved.map(|(_, owner)| owner.clone())
+        })
+    }
+
+    /// Whose a type is to a policy that would own it. What a policy left behind that is not asked now is
+    /// free once none of it is a problem: a policy can be replaced by one of another name.
+    pub(crate) fn owner_among_policies(&self, state: &State, type_: &str) -> Option<Owner> {
+        let owner = self.owner_of(state, type_)?;
+        let is_left = matches!(owner, Owner::Policy(_)) && self.reserved_for(type_).is_none();
+        let mut records = state.records.values();
+        let is_problem = |conditions: &[Condition]| {
+            condition::find(conditions, type_).is_some_and(Condition::is_problem)
+        };
+        (!is_left || records.any(|record| is_problem(&record.conditions))).then_some(owner)
     }
 
     /// Writes provider conditions to an object, after the checks that `update` asks for.

@@ -17,6 +17,7 @@ use device_api_core::error::ApiError;
 use device_api_core::health::Health;
 use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
 use device_api_core::limits::{Bounds, HISTORY_BYTES_MAX};
+use device_api_core::policy::PolicyId;
 use device_api_core::ports::{DeviceCache, Devices, Overdue, WatchStream};
 use device_api_core::provider::{
     Caller, Creation, Merge, ProviderCondition, Registration, StatusUpdate,
@@ -499,6 +500,50 @@ async fn p1_a_policys_types_are_reserved_before_it_first_writes() {
         )
         .await;
     assert!(matches!(refused, Err(ApiError::Forbidden { .. })));
+}
+
+#[tokio::test]
+async fn p1_h6_the_types_of_policies_change_with_those_who_own_them() {
+    let rig = rig();
+    rig.register(0);
+    let policy = |name: &str| {
+        Owner::Policy(PolicyId {
+            name: name.into(),
+            version: "1".into(),
+            digest: "d".into(),
+        })
+    };
+    let write = |provider: &'static str, type_: &'static str| {
+        let (caller, said) = (caller(provider), said(type_, Status::False));
+        let store = rig.store.clone();
+        async move { store.update_condition(&caller, &key(0), said).await.is_ok() }
+    };
+    rig.store.reserve(vec![("A".to_owned(), policy("p"))]);
+    assert_eq!(rig.store.owner("A"), Some(policy("p")));
+    assert_eq!(rig.store.owner("Ready"), Some(Owner::Host));
+    assert_eq!(rig.store.owner("B"), None);
+    assert!(!write("x", "A").await);
+    assert!(write("x", "B").await);
+    assert_eq!(rig.store.owner("B"), Some(Owner::Provider("x".into())));
+    rig.store.reserve(Vec::new());
+    assert_eq!(rig.store.owner("A"), None, "it never wrote it");
+
+    // What a policy left is its own while it is a problem; a provider never gets it.
+    for (state, owner) in [
+        (Judgement::Problem, Some(policy("p"))),
+        (Judgement::Unknown, None),
+    ] {
+        rig.store
+            .change(&uuid(0), &mut |conditions: &mut Vec<Condition>| {
+                let left = Condition {
+                    owner: policy("p"),
+                    ..Condition::of_host("C", state, "OwnerGone", WallTime::default())
+                };
+                condition::upsert(conditions, left);
+            });
+        assert_eq!(rig.store.owner("C"), owner, "{state}");
+        assert!(!write("x", "C").await);
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::clock::{BootId, BootTime, WallTime};
 use crate::condition::{Condition, Owner, Polarity};
 use crate::device::DeviceInfo;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion};
+use crate::seating::Fallback;
 use crate::signal::{Signal, SignalKind};
 use crate::verdict::PolicyState;
 
@@ -103,10 +104,11 @@ pub struct WakeMemory {
     pub drill: bool,
 }
 
-/// A fault that a policy (or, with `None`, nobody) judged, so that the vendor's class is assumed.
+/// A fault that a policy did not judge (`None`: nobody did), and by which rule something is assumed of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AssumedFault {
     pub policy: Option<Arc<str>>,
+    pub rule: Fallback,
     pub why: String,
     pub signal: Signal,
 }

@@ -11,6 +11,10 @@ pub enum ApiError {
     NotFound {
         key: ObjectKey,
     },
+    /// No policy has that name.
+    NoPolicy {
+        name: String,
+    },
     AlreadyExists {
         key: ObjectKey,
     },
@@ -55,6 +59,9 @@ impl fmt::Display for ApiError {
                     "GPU {:?} not found in namespace {:?}; ListGpus tells which exist",
                     key.name, key.namespace
                 )
+            }
+            Self::NoPolicy { name } => {
+                write!(f, "policy {name:?} not found; ListPolicies tells which exist")
             }
             Self::AlreadyExists { key } => {
                 write!(

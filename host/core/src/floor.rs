@@ -44,6 +44,41 @@ pub const XID_RECOVERY_ACTION: u64 = 154;
 /// XIDs that say that a double-bit error was contained or its row remapped.
 pub const XIDS_CONTAINED: [u64; 2] = [63, 94];
 
+/// The floors by the names under which a site may let a policy lower them (design H8).
+pub const NAMES: [&str; 7] = [
+    "gpu-lost",
+    "recovery-action",
+    "xid-48",
+    "xid-64",
+    "xid-79",
+    "xid-95",
+    "xid-140",
+];
+
+/// The name of a signal's floor, of [`NAMES`]: `xid-48` stands for the double-bit error that nothing contained.
+pub fn name(signal: &Signal) -> Option<&'static str> {
+    match (signal.kind, signal.code) {
+        (SignalKind::GpuLost, _) => Some("gpu-lost"),
+        (SignalKind::RecoveryAction, _) | (SignalKind::Xid, Some(XID_RECOVERY_ACTION)) => {
+            Some("recovery-action")
+        }
+        (SignalKind::Xid, Some(XID_DOUBLE_BIT)) => Some("xid-48"),
+        (SignalKind::Xid, Some(64)) => Some("xid-64"),
+        (SignalKind::Xid, Some(79)) => Some("xid-79"),
+        (SignalKind::Xid, Some(95)) => Some("xid-95"),
+        (SignalKind::Xid, Some(140)) => Some("xid-140"),
+        (
+            SignalKind::Xid
+            | SignalKind::Sxid
+            | SignalKind::Ecc
+            | SignalKind::Reading
+            | SignalKind::GpuFound
+            | SignalKind::Timer,
+            _,
+        ) => None,
+    }
+}
+
 /// The floor of a signal, where it has one.
 pub fn of(signal: &Signal) -> Option<Floor> {
     match signal.kind {

@@ -145,6 +145,23 @@ pub const NVML_DEVICES_MAX: usize = 1024;
 /// Policies loaded at once; each has a thread and an instance.
 pub const POLICIES_MAX: usize = 16;
 
+/// Signals of one GPU kept to be judged again at a swap, and for the verdict diff (design H6, H9). Repeats
+/// fold, so this is that many different faults; with their samples shared it is some 300 KiB a GPU at most.
+pub const JOURNAL_SIGNALS_PER_GPU_MAX: usize = 256;
+/// Memories of one GPU kept for policies, and versions of them, that are not asked now: for their return.
+/// As many as seats, and an earlier state schema of each; past it the one put away first is dropped.
+pub const ABSENT_MEMORIES_PER_GPU_MAX: usize = 2 * POLICIES_MAX;
+/// Policies that `PolicyReady` tells of as not asked: as many as a directory offers beyond the seats.
+pub const UNASKED_POLICIES_MAX: usize = 2 * POLICIES_MAX;
+/// The journal forgets what is older: the longest window in the vendor's guidance is a day.
+pub const JOURNAL_AGE_MAX: Duration = Duration::from_hours(24);
+/// Lines of a verdict diff: the catalogue's 172 codes, and each GPU of a node.
+pub const VERDICT_DIFF_LINES_MAX: usize = 256;
+/// GPUs that a new version may make newly Unhealthy without being held (design H9).
+pub const NEWLY_UNHEALTHY_MAX: usize = 1;
+/// Latest failures, disagreements and quarantined versions kept for each policy.
+pub const POLICY_RECORDS_MAX: usize = 32;
+
 /// Leases a provider may ask for.
 pub const LEASE_MIN: Duration = Duration::from_secs(1);
 pub const LEASE_MAX: Duration = Duration::from_hours(24);

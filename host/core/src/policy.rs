@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::WallTime;
 use crate::device::DeviceInfo;
@@ -61,6 +62,8 @@ pub struct Filter {
     pub key: Option<String>,
     /// `deadband`: changes up to this are not worth a signal.
     pub deadband: f64,
+    /// `min-interval-ms`: of one reading no signal sooner than this after the last.
+    pub min_interval: Option<Duration>,
     /// `above`: signal when the reading rises above it, or falls back.
     pub above: Option<f64>,
     /// `below`: signal when the reading falls below it, or rises back.

@@ -5,16 +5,18 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::condition::Condition;
+use crate::condition::{Condition, Owner};
 use crate::device::DeviceInfo;
 use crate::durable::{Batch, DeviceMemory, LogPosition, NotDurable};
 use crate::error::ApiError;
 use crate::gpu::Gpu;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
 use crate::policy::{Evaluation, Outcome, PolicyInfo};
+use crate::policy_status::{PolicyDetail, PolicyStatus, ReloadReport};
 use crate::provider::{
     Caller, Creation, Lease, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
+use crate::seating::{Committed, DeviceJournal, SeatError, Seating, Terms};
 use crate::selector::Selection;
 use crate::signal::{Observation, Samples, Target};
 use crate::watch::{Listing, Told, WatchEnd, WatchRequest};
@@ -86,6 +88,13 @@ pub trait DeviceCache: Debug + Send + Sync {
     /// How far the kernel log is decided, made durable after all that was changed before.
     fn log_decided(&self, position: LogPosition);
 
+    /// Names the condition types that policies own from now on, in place of those named before, so that no
+    /// provider takes them.
+    fn reserve(&self, types: Vec<(String, Owner)>);
+
+    /// Whose a condition type is: the host's, a policy's, a provider's, or nobody's yet.
+    fn owner(&self, condition: &str) -> Option<Owner>;
+
     /// Raises the barrier of a device: reads that begin from now on wait for `seq` to settle.
     fn raise(&self, uuid: &DeviceUuid, seq: SignalSeq);
 
@@ -120,9 +129,76 @@ pub trait Overdue: Debug + Send + Sync {
 pub trait Policy: Debug + Send + Sync {
     fn info(&self) -> &PolicyInfo;
 
+    fn terms(&self) -> &Terms;
+
     /// Evaluates on the policy's own thread and calls `reply` exactly once. Never blocks.
     fn evaluate(&self, evaluation: Evaluation, reply: Reply);
 }
+
+/// The pipeline as whoever loads policies sees it. Nothing here waits for a policy.
+pub trait Seats: Debug + Send + Sync {
+    /// What was seen lately, of every device: for the verdict diff, and to be judged again (design H6, H9).
+    fn journals(&self) -> Vec<DeviceJournal>;
+
+    /// Whose a condition type is (design P1).
+    fn owner(&self, condition: &str) -> Option<Owner>;
+
+    /// Seats a policy, in one step: from here on it is asked, and not its predecessor, whose answers under
+    /// way are void and whose signals it is asked instead. What it said of the journals is committed
+    /// with it; state and timers of its schema are handed on. A signal is committed once, by whichever.
+    ///
+    /// # Errors
+    /// [`SeatError`]; the old one keeps the seat.
+    fn seat(&self, seating: Seating) -> Result<(), SeatError>;
+
+    /// Removes a policy, if it is there. Its conditions stay, marked `OwnerGone`, until they are cleared;
+    /// its state is kept for its return.
+    fn unseat(&self, name: &str);
+
+    /// Has `PolicyReady` of every GPU say why a policy is not asked; `None`: all is well with it again.
+    fn report(&self, name: &str, why: Option<String>);
+}
+
+/// Looks on at what is committed (design H11). Called with the pipeline's lock held: only hands it on.
+pub trait Onlooker: Debug + Send + Sync {
+    fn committed(&self, batch: &Committed);
+}
+
+/// The policy host as the API sees it. Whoever may write may call what changes something.
+pub trait Policies: Debug + Send + Sync + 'static {
+    /// By name.
+    fn list(&self) -> Vec<PolicyStatus>;
+
+    /// # Errors
+    /// [`ApiError::NoPolicy`].
+    fn describe(&self, name: &str) -> Result<PolicyDetail, ApiError>;
+
+    /// Carries out a command, on the policy host's own thread; answered when it has taken effect.
+    ///
+    /// # Errors
+    /// [`ApiError::NoPolicy`]; [`ApiError::Invalid`] where there is nothing to accept or release, or the
+    /// digest is another; [`ApiError::Unavailable`] while the daemon goes down.
+    fn command(&self, command: PolicyCommand) -> Pending<Result<ReloadReport, ApiError>>;
+}
+
+/// What an operator may ask of the policy host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyCommand {
+    /// Looks at the directory now.
+    Reload,
+    /// Sets a policy's active version aside, durably; the last good one before it takes over.
+    Quarantine { name: String, reason: String },
+    /// Lets a quarantined version be tried again; empty digest: all of the policy's.
+    Release { name: String, digest: String },
+    /// Lets a held version in; its digest, or at least its first 12 digits, says which was looked at.
+    Accept { name: String, digest: String },
+    /// Not asked until resumed, over restarts too.
+    Pause { name: String, reason: String },
+    Resume { name: String },
+}
+
+/// An answer to come.
+pub type Pending<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Takes what came of an evaluation.
 pub type Reply = Box<dyn FnOnce(Outcome) + Send>;

@@ -3,19 +3,19 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use device_api_core::action::Action;
 use device_api_core::clock::BootTime;
 use device_api_core::condition::{self, Condition, Owner, find};
 use device_api_core::floor;
-use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
+use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::ports::Overdue;
 use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
-use device_api_core::verdict::Judgement;
 
 use crate::dispatch::Call;
 use crate::lane::{Enqueued, Pending};
 use crate::pipeline::{Shared, State};
 use crate::timers::Key;
+use crate::verdicts::cleared;
+use crate::write::Write;
 
 /// How long the timer thread sleeps at most: a bound on what a missed wake-up could cost.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -42,6 +42,7 @@ impl Shared {
             .min();
         let key = Key::Overdue(uuid.clone());
         match oldest {
+            Some(due) if state.timers.is_set_for(&key, due) => {}
             Some(due) => self.set_timer(state, key, due),
             None => state.timers.cancel(&key),
         }
@@ -95,7 +96,7 @@ impl Shared {
                 let lane = self.lane(state, &uuid);
                 if let Some(signal) = lane.containment(drill).double_bit.take() {
                     lane.floors.stand(floor::UNCONTAINED_DOUBLE_BIT, &signal);
-                    self.write(state, &uuid, &[], &[]);
+                    self.write(state, &uuid, &Write::default());
                 }
                 Vec::new()
             }
@@ -118,12 +119,12 @@ impl Shared {
             attrs: vec![Attr::text("name", name)],
             ..Observation::new(SignalKind::Timer, Target::Uuid(uuid.clone()), Source::Host)
         };
-        let signal = self.number(state, uuid, timer);
+        let signal = self.number(state, uuid, &timer).signal(uuid, timer);
         self.admit(state, uuid, signal, 1 << policy)
     }
 
     /// Asks a policy again about what it failed on: each signal alone, in their order.
-    fn retry(&self, state: &mut State, uuid: &DeviceUuid, policy: usize) -> Vec<Call> {
+    pub(crate) fn retry(&self, state: &mut State, uuid: &DeviceUuid, policy: usize) -> Vec<Call> {
         let lane = self.lane(state, uuid);
         let mut failed = lane
             .slots
@@ -160,6 +161,7 @@ impl Shared {
     fn clear_quiet(&self, state: &mut State, uuid: &DeviceUuid, type_: &str) {
         let now = self.clock.wall();
         let (drills, platform) = (self.config.drills, self.config.platform);
+        let bench = state.bench.clone();
         let floors = &self.lane(state, uuid).floors;
         self.cache
             .change(uuid, &mut |conditions: &mut Vec<Condition>| {
@@ -168,22 +170,13 @@ impl Shared {
                 else {
                     return;
                 };
-                let mut cleared = old.clone();
-                cleared.state = Judgement::Ok;
-                cleared.message = format!("Cleared: no further signal. Last: {}", old.message);
-                "Quiet".clone_into(&mut cleared.reason);
-                cleared.transition = now;
-                cleared.heartbeat = now;
-                cleared.clears.clear();
-                cleared.action = Action::None;
-                cleared.counted = true;
-                cleared.incident = None::<IncidentId>;
+                let cleared = cleared(old, "Quiet", "Cleared: no further signal.", now);
                 condition::upsert(conditions, cleared);
                 // The policy's word may have been what met a floor.
-                floors.publish(conditions, drills, platform, now);
+                floors.publish(conditions, bench.unasked(), (drills, platform), now);
             });
         // Its timer is no more to be remembered.
-        self.write(state, uuid, &[], &[]);
+        self.write(state, uuid, &Write::default());
     }
 }
 

@@ -20,6 +20,16 @@ pub(crate) fn telling(attrs: &[Attr]) -> impl Iterator<Item = Option<&Value>> {
     TELLING.iter().map(|key| attr(attrs, key))
 }
 
+/// Whether both tell of the same thing, so that one may stand for both.
+pub(crate) fn is_same(a: &Signal, b: &Signal) -> bool {
+    a.kind == b.kind
+        && a.code == b.code
+        && a.instance == b.instance
+        && a.incident == b.incident
+        && a.drill == b.drill
+        && telling(&a.attrs).eq(telling(&b.attrs))
+}
+
 fn attr<'a>(attrs: &'a [Attr], key: &str) -> Option<&'a Value> {
     attrs
         .iter()

@@ -15,6 +15,14 @@ use crate::timers::Key;
 /// uncontained after that.
 const LOG_WAIT: Duration = Duration::from_secs(2);
 
+/// Whether a signal may be a double-bit error, or what contains one.
+pub(crate) fn concerns(kind: SignalKind, code: Option<u64>) -> bool {
+    kind == SignalKind::Xid
+        && code.is_some_and(|code| {
+            code == floor::XID_DOUBLE_BIT || floor::XIDS_CONTAINED.contains(&code)
+        })
+}
+
 impl Shared {
     /// Takes note of a double-bit error, and of what contains one.
     pub(crate) fn watch_containment(&self, state: &mut State, uuid: &DeviceUuid, signal: &Signal) {

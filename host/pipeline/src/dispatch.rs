@@ -13,27 +13,33 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::policy::{Evaluation, FailureKind, Outcome, PolicyFailure, Standing};
 use device_api_core::ports::{Policy, Reply};
-use device_api_core::signal::Signal;
 use device_api_core::verdict::Judgement;
 
-use crate::lane::{Flight, Pending};
+use crate::lane::{Flight, Lane};
 use crate::pipeline::{Shared, State};
 
 /// One policy to be asked, once the lock is released.
 #[derive(Debug)]
 pub(crate) struct Call {
-    policy: usize,
+    policy: Arc<dyn Policy>,
+    asked: Asked,
+    evaluation: Evaluation,
+}
+
+/// Who was asked, and of which batch.
+#[derive(Clone, Debug)]
+struct Asked {
     uuid: DeviceUuid,
     flight: u64,
-    evaluation: Evaluation,
+    /// The seat, and who sat there.
+    at: usize,
+    generation: u64,
 }
 
 /// Answers for a policy that went without a word.
 struct Answer {
     shared: std::sync::Weak<Shared>,
-    uuid: DeviceUuid,
-    flight: u64,
-    policy: usize,
+    asked: Asked,
     given: bool,
 }
 
@@ -46,7 +52,7 @@ impl Answer {
         if !std::mem::replace(&mut self.given, true)
             && let Some(shared) = self.shared.upgrade()
         {
-            shared.answered(&self.uuid, self.flight, self.policy, outcome);
+            shared.answered(&self.asked, outcome);
         }
     }
 }
@@ -65,18 +71,13 @@ impl Shared {
     /// Asks the policies. Without the lock: one may answer at once.
     pub(crate) fn place(&self, calls: Vec<Call>) {
         for call in calls {
-            let Some(policy) = self.policies.get(call.policy) else {
-                continue;
-            };
             let answer = Answer {
                 shared: self.me.clone(),
-                uuid: call.uuid,
-                flight: call.flight,
-                policy: call.policy,
+                asked: call.asked,
                 given: false,
             };
             let reply: Reply = Box::new(move |outcome| answer.give(outcome));
-            policy.evaluate(call.evaluation, reply);
+            call.policy.evaluate(call.evaluation, reply);
         }
     }
 
@@ -90,65 +91,67 @@ impl Shared {
                 return Vec::new();
             }
             let batch = lane.next_batch();
-            let calls = self.calls(state, uuid, id, &batch);
-            let outstanding = calls.iter().map(|call| 1_u32 << call.policy).sum();
+            let signals = batch.iter().map(|pending| lane.sampled(&pending.signal));
             let flight = Flight {
                 id,
+                signals: signals.collect(),
+                device: self
+                    .cache
+                    .device(uuid)
+                    .unwrap_or_else(|| Arc::new(DeviceInfo::bare(uuid.clone()))),
                 batch,
-                outstanding,
+                outstanding: 0,
                 outcomes: Vec::new(),
                 started: now,
             };
+            lane.flight = Some(flight);
             state.next_flight += 1;
-            if outstanding == 0 {
+            let calls = self.ask(state, uuid, u32::MAX);
+            if calls.is_empty() {
                 // Nobody subscribed: decided by the floor and the fallback alone.
-                self.commit(state, uuid, flight);
+                if let Some(flight) = self.lane(state, uuid).flight.take() {
+                    self.commit(state, uuid, flight);
+                }
                 continue;
             }
-            self.lane(state, uuid).flight = Some(flight);
             self.arm_overdue(state, uuid);
             return calls;
         }
     }
 
-    fn calls(
-        &self,
-        state: &mut State,
-        uuid: &DeviceUuid,
-        flight: u64,
-        batch: &[Pending],
-    ) -> Vec<Call> {
-        let device = self
-            .cache
-            .device(uuid)
-            .unwrap_or_else(|| Arc::new(DeviceInfo::bare(uuid.clone())));
+    /// Asks those of `seats` about the batch of a lane who are to judge something of it.
+    pub(crate) fn ask(&self, state: &mut State, uuid: &DeviceUuid, seats: u32) -> Vec<Call> {
+        let bench = state.bench.clone();
         let conditions = self.cache.conditions(uuid);
-        let lane = self.lane(state, uuid);
+        let Some(Lane { flight, slots, .. }) = state.lanes.get_mut(uuid) else {
+            return Vec::new();
+        };
+        let Some(flight) = flight else {
+            return Vec::new();
+        };
         let mut calls = Vec::new();
-        for (at, policy) in self.policies.iter().enumerate() {
-            let wanted = batch
-                .iter()
-                .filter(|pending| pending.recipients & (1 << at) != 0);
-            let signals: Arc<[Signal]> = wanted.map(|pending| pending.signal.clone()).collect();
+        for (at, seat) in bench.iter().filter(|(at, _)| seats & (1 << at) != 0) {
+            let signals = flight.signals_for(at);
             let Some(newest) = signals.last() else {
                 continue;
             };
             let standing = conditions
                 .iter()
-                .filter(|c| c.state != Judgement::Ok && is_of(&c.owner, &**policy));
+                .filter(|c| c.state != Judgement::Ok && is_of(&c.owner, &*seat.policy));
+            flight.outstanding |= 1 << at;
             calls.push(Call {
-                policy: at,
-                uuid: uuid.clone(),
-                flight,
+                policy: seat.policy.clone(),
+                asked: Asked {
+                    uuid: uuid.clone(),
+                    flight: flight.id,
+                    at,
+                    generation: seat.generation,
+                },
                 evaluation: Evaluation {
-                    device: device.clone(),
+                    device: flight.device.clone(),
                     standing: standing.map(standing_of).collect(),
-                    samples: newest
-                        .samples
-                        .clone()
-                        .unwrap_or_else(|| lane.samples.clone()),
-                    state: lane
-                        .slots
+                    samples: newest.samples.clone().unwrap_or_default(),
+                    state: slots
                         .get(at)
                         .map(|slot| slot.state.clone())
                         .unwrap_or_default(),
@@ -160,31 +163,42 @@ impl Shared {
         calls
     }
 
-    /// A policy answered; the last answer of a batch commits it.
-    fn answered(&self, uuid: &DeviceUuid, flight: u64, policy: usize, outcome: Outcome) {
+    /// A policy answered; the last answer of a batch commits it. What one says that has lost its seat
+    /// since is void: another is asked.
+    fn answered(&self, asked: &Asked, outcome: Outcome) {
         let calls = {
             let mut state = self.lock();
             let now = self.clock.boot();
-            let lane = self.lane(&mut state, uuid);
-            let Some(flying) = lane.flight.as_mut().filter(|flying| flying.id == flight) else {
+            let seat = state.bench.get(asked.at);
+            let Some(seat) = seat.filter(|seat| seat.generation == asked.generation) else {
                 return;
             };
-            if let Some(policy) = self.policies.get(policy) {
-                let failure = outcome.as_ref().err().map(|failure| failure.kind);
-                self.observer
-                    .evaluated(&policy.info().id.name, failure, now.since(flying.started));
-            }
-            flying.outcomes.push((policy, outcome));
-            flying.outstanding &= !(1 << policy);
-            if flying.outstanding != 0 {
+            let name = seat.name().clone();
+            let lane = self.lane(&mut state, &asked.uuid);
+            let Some(flying) = lane
+                .flight
+                .as_mut()
+                .filter(|flying| flying.id == asked.flight)
+            else {
                 return;
-            }
-            if let Some(flight) = lane.flight.take() {
-                self.commit(&mut state, uuid, flight);
-            }
-            self.dispatch(&mut state, uuid)
+            };
+            let failure = outcome.as_ref().err().map(|failure| failure.kind);
+            self.observer
+                .evaluated(&name, failure, now.since(flying.started));
+            flying.outcomes.push((asked.at, outcome));
+            flying.outstanding &= !(1 << asked.at);
+            self.land(&mut state, &asked.uuid)
         };
         self.place(calls);
+    }
+
+    /// Commits the batch of a lane if all have answered, and goes on to the next.
+    pub(crate) fn land(&self, state: &mut State, uuid: &DeviceUuid) -> Vec<Call> {
+        let flight = &mut self.lane(state, uuid).flight;
+        if let Some(flight) = flight.take_if(|flight| flight.outstanding == 0) {
+            self.commit(state, uuid, flight);
+        }
+        self.dispatch(state, uuid)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which floors and fallbacks stand for a GPU, and the conditions that say so (design H8).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device_api_core::action::{Action, Platform};
@@ -9,7 +10,9 @@ use device_api_core::condition::{
 };
 use device_api_core::durable::AssumedFault;
 use device_api_core::floor::{self, Floor};
+use device_api_core::ids::SignalSeq;
 use device_api_core::limits;
+use device_api_core::seating::Fallback;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
 use device_api_core::xid::{self, Class};
@@ -21,20 +24,34 @@ use crate::verdicts::{Drills, evidence_of};
 struct Standing {
     floor: Floor,
     signal: Signal,
+    /// All signals that demand it, while they are few enough to be told apart; then nothing lowers it
+    /// but what clears it.
+    demanded_by: Vec<SignalSeq>,
+    is_fixed: bool,
 }
 
-/// What was assumed of a signal that a policy (or none at all) did not judge.
+/// Signals of one GPU that demand the same floor and are told apart, so that a policy that may lower it
+/// does so for each: as many as it may have failed on.
+const DEMANDS_MAX: usize = limits::FAILED_PER_POLICY_MAX;
+
+/// What is assumed of a signal that a policy (or none at all) did not judge.
 #[derive(Debug)]
-pub(crate) struct Fallback {
+pub(crate) struct Assumed {
     /// `None`: it was not judged in time, or nobody subscribed to it.
-    pub(crate) policy: Option<usize>,
+    pub(crate) policy: Option<Arc<str>>,
+    pub(crate) rule: Fallback,
     pub(crate) why: String,
     pub(crate) signal: Signal,
 }
 
-impl Fallback {
+impl Assumed {
     fn class(&self) -> Class {
-        floor::fallback(&self.signal)
+        let vendors = floor::fallback(&self.signal);
+        match (self.rule, vendors.action) {
+            (Fallback::Catalogue | Fallback::Ignore, _) => vendors,
+            (Fallback::Unhealthy, Action::None) => Class::fatal(Action::ContactSupport),
+            (Fallback::Unhealthy, action) => Class::fatal(action),
+        }
     }
 
     fn rank(&self) -> (bool, Severity, Action) {
@@ -55,14 +72,14 @@ impl Fallback {
 #[derive(Debug, Default)]
 pub(crate) struct Floors {
     standing: Vec<Standing>,
-    fallbacks: Vec<Fallback>,
+    fallbacks: Vec<Assumed>,
     /// Policies whose last evaluation failed: name, kind and detail.
     failing: Vec<(Arc<str>, String)>,
 }
 
 impl Floors {
-    /// Takes a signal's floor into account, and what the signal itself takes away.
-    pub(crate) fn observe(&mut self, signal: &Signal) {
+    /// Takes a signal's floor into account, unless it `is_lowered`, and what the signal itself takes away.
+    pub(crate) fn observe(&mut self, signal: &Signal, is_lowered: bool) {
         if signal.kind == SignalKind::GpuFound {
             self.clear(ClearOn::Policy);
             self.fallbacks
@@ -73,31 +90,55 @@ impl Floors {
             self.fallbacks
                 .retain(|fallback| floor::recovery_action(&fallback.signal.attrs).is_none());
         }
-        if let Some(floor) = floor::of(signal) {
+        if let Some(floor) = floor::of(signal).filter(|_| !is_lowered) {
             self.stand(floor, signal);
         }
+    }
+
+    /// A policy that may has judged a signal, and all up to `through` that were folded into it: they
+    /// demand their floor no more.
+    pub(crate) fn lower(&mut self, signal: &Signal, through: SignalSeq) {
+        let demanded = if floor::name(signal) == Some("xid-48") {
+            Some(floor::UNCONTAINED_DOUBLE_BIT)
+        } else {
+            floor::of(signal)
+        };
+        let folded = signal.seq..=through.max(signal.seq);
+        self.standing.retain_mut(|standing| {
+            if Some(standing.floor) != demanded || standing.signal.drill != signal.drill {
+                return true;
+            }
+            standing.demanded_by.retain(|seq| !folded.contains(seq));
+            standing.is_fixed || !standing.demanded_by.is_empty()
+        });
     }
 
     pub(crate) fn stand(&mut self, floor: Floor, signal: &Signal) {
         // A drill's stands beside the real one: only reported, it would hide it.
         let stands =
             |standing: &Standing| standing.floor == floor && standing.signal.drill == signal.drill;
-        if !self.standing.iter().any(stands) {
+        let Some(standing) = self.standing.iter_mut().find(|known| stands(known)) else {
             self.standing.push(Standing {
                 floor,
                 signal: signal.clone(),
+                demanded_by: vec![signal.seq],
+                is_fixed: false,
             });
+            return;
+        };
+        if standing.demanded_by.len() < DEMANDS_MAX {
+            standing.demanded_by.push(signal.seq);
+        } else {
+            standing.is_fixed = true;
         }
     }
 
     /// What is to be remembered: the signals whose floor stands, and what is assumed of others.
-    pub(crate) fn memory(
-        &self,
-        name: impl Fn(usize) -> Option<Arc<str>>,
-    ) -> (Vec<Signal>, Vec<AssumedFault>) {
+    pub(crate) fn memory(&self) -> (Vec<Signal>, Vec<AssumedFault>) {
         let standing = self.standing.iter().map(|standing| standing.signal.clone());
         let assumed = self.fallbacks.iter().map(|fallback| AssumedFault {
-            policy: fallback.policy.and_then(&name),
+            policy: fallback.policy.clone(),
+            rule: fallback.rule,
             why: fallback.why.clone(),
             signal: fallback.signal.clone(),
         });
@@ -121,9 +162,12 @@ impl Floors {
             .retain(|standing| !standing.floor.clears.contains(&event));
     }
 
-    /// Assumes the vendor's class of a fault: once for each, whatever its repeats.
-    pub(crate) fn fall_back(&mut self, fallback: Fallback) {
-        self.resolve(fallback.policy, &fallback.signal);
+    /// Assumes something of a fault by its rule: once for each, whatever its repeats.
+    pub(crate) fn fall_back(&mut self, fallback: Assumed) {
+        self.resolve(fallback.policy.as_deref(), &fallback.signal);
+        if fallback.rule == Fallback::Ignore {
+            return;
+        }
         if self.fallbacks.len() < limits::FALLBACKS_PER_GPU_MAX {
             self.fallbacks.push(fallback);
             return;
@@ -135,9 +179,42 @@ impl Floors {
     }
 
     /// The policy (or, with `None`, everybody who was asked) has judged this fault after all.
-    pub(crate) fn resolve(&mut self, policy: Option<usize>, signal: &Signal) {
+    pub(crate) fn resolve(&mut self, policy: Option<&str>, signal: &Signal) {
         self.fallbacks
-            .retain(|fallback| fallback.policy != policy || !fallback.is_of(signal));
+            .retain(|fallback| fallback.policy.as_deref() != policy || !fallback.is_of(signal));
+    }
+
+    /// What is assumed on a policy's account, or on nobody's.
+    pub(crate) fn assumed(&self, policy: &str) -> impl Iterator<Item = &Signal> {
+        let is_its =
+            move |fallback: &&Assumed| fallback.policy.as_deref().is_none_or(|name| name == policy);
+        self.fallbacks
+            .iter()
+            .filter(is_its)
+            .map(|fallback| &fallback.signal)
+    }
+
+    /// A new version of a policy is asked of now on: by its rule, and not of what it does not want. That
+    /// is nobody's then, or settled where others were asked (`is_judged`).
+    pub(crate) fn hand_on(
+        &mut self,
+        policy: &str,
+        rule: Fallback,
+        wants: impl Fn(&Signal) -> bool,
+        is_judged: impl Fn(&Signal) -> bool,
+    ) {
+        self.fallbacks.retain_mut(|fallback| {
+            if fallback.policy.as_deref() != Some(policy) {
+                return true;
+            }
+            if wants(&fallback.signal) {
+                fallback.rule = rule;
+                return rule != Fallback::Ignore;
+            }
+            fallback.policy = None;
+            fallback.rule = Fallback::Catalogue;
+            !is_judged(&fallback.signal)
+        });
     }
 
     pub(crate) fn policy_failed(&mut self, name: &Arc<str>, detail: String) {
@@ -153,8 +230,8 @@ impl Floors {
     pub(crate) fn publish(
         &self,
         conditions: &mut Vec<Condition>,
-        drills: Drills,
-        platform: Platform,
+        unasked: &BTreeMap<Arc<str>, String>,
+        (drills, platform): (Drills, Platform),
         now: WallTime,
     ) {
         let host = Host {
@@ -193,9 +270,13 @@ impl Floors {
                     "NotJudged"
                 },
                 message: format!(
-                    "{}: {}; assumed the vendor's class.",
+                    "{}: {}; {}.",
                     what(&fallback.signal),
-                    fallback.why
+                    fallback.why,
+                    match fallback.rule {
+                        Fallback::Unhealthy => "assumed to be fatal, as the site has it",
+                        Fallback::Catalogue | Fallback::Ignore => "assumed the vendor's class",
+                    }
                 ),
                 clears: vec![
                     Clear::on(ClearOn::Policy),
@@ -206,27 +287,40 @@ impl Floors {
                 signal: &fallback.signal,
             }),
         );
-        self.publish_policy_ready(conditions, now);
+        self.publish_policy_ready(conditions, unasked, now);
     }
 
-    /// `PolicyReady` tells of failing policies; health never follows from it.
-    fn publish_policy_ready(&self, conditions: &mut Vec<Condition>, now: WallTime) {
-        let failing: Vec<_> = self
-            .failing
-            .iter()
-            .map(|(name, detail)| format!("{name}: {detail}"))
-            .collect();
-        if failing.is_empty() && condition::find(conditions, POLICY_READY).is_none() {
+    /// `PolicyReady` tells of failing policies, and of those that are not asked; health never follows
+    /// from it.
+    fn publish_policy_ready(
+        &self,
+        conditions: &mut Vec<Condition>,
+        unasked: &BTreeMap<Arc<str>, String>,
+        now: WallTime,
+    ) {
+        let is_well = self.failing.is_empty() && unasked.is_empty();
+        if is_well && condition::find(conditions, POLICY_READY).is_none() {
             return;
         }
-        let (state, reason, message) = if failing.is_empty() {
+        let failing = self.failing.iter().map(|(name, why)| (name, why));
+        let failing = failing.filter(|(name, _)| !unasked.contains_key(*name));
+        let said: Vec<_> = failing
+            .chain(unasked)
+            .map(|(name, why)| format!("{name}: {why}"))
+            .collect();
+        let (state, reason, message) = if is_well {
             (
                 Judgement::Ok,
                 "PoliciesWork",
                 "Every policy judged its last signals.".to_owned(),
             )
         } else {
-            (Judgement::Problem, "PolicyFailed", failing.join("; "))
+            let reason = if self.failing.is_empty() {
+                "PolicyNotAsked"
+            } else {
+                "PolicyFailed"
+            };
+            (Judgement::Problem, reason, bounded(said.join("; ")))
         };
         condition::upsert(
             conditions,
@@ -267,7 +361,7 @@ impl Floors {
         })
     }
 
-    fn worst_fallback(&self, drills: Drills) -> Option<(Class, &Fallback)> {
+    fn worst_fallback(&self, drills: Drills) -> Option<(Class, &Assumed)> {
         let worst = self.fallbacks.iter().max_by_key(|fallback| {
             let class = fallback.class();
             (
@@ -322,6 +416,12 @@ impl Host {
             },
         );
     }
+}
+
+/// Within the bound of a message.
+fn bounded(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
+    message
 }
 
 /// The signal in words: `XID 79 (GPU has fallen off the bus)`.

@@ -4,15 +4,17 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use device_api_core::clock::BootTime;
+use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{DeviceMemory, PolicyMemory};
-use device_api_core::ids::SignalSeq;
+use device_api_core::ids::{IncidentId, SignalSeq};
 use device_api_core::limits;
 use device_api_core::policy::Outcome;
-use device_api_core::signal::{Samples, Signal, SignalKind};
+use device_api_core::signal::{Observation, Samples, Signal, SignalKind};
 use device_api_core::verdict::PolicyState;
 
-use crate::alike::{overtakes, subject_of, telling};
+use crate::alike::{is_same, overtakes, subject, subject_of, telling};
 use crate::floors::Floors;
+use crate::journal::{Journal, Moment};
 use crate::readings::Told;
 
 /// A signal that waits to be judged, or is being judged.
@@ -34,15 +36,7 @@ pub(crate) struct Pending {
 impl Pending {
     /// Whether `other` tells of the same thing, so that one may stand for both.
     fn is_repeat(&self, other: &Self) -> bool {
-        let (a, b) = (&self.signal, &other.signal);
-        !self.alone
-            && !other.alone
-            && a.kind == b.kind
-            && a.code == b.code
-            && a.instance == b.instance
-            && a.incident == b.incident
-            && a.drill == b.drill
-            && telling(&a.attrs).eq(telling(&b.attrs))
+        !self.alone && !other.alone && is_same(&self.signal, &other.signal)
     }
 
     /// It is asked about again by itself, after it failed: nobody waits for it, and no log tells of it
@@ -78,10 +72,26 @@ impl Pending {
 pub(crate) struct Flight {
     pub(crate) id: u64,
     pub(crate) batch: Vec<Pending>,
+    /// Those of the batch, each with the samples that it is judged on.
+    pub(crate) signals: Arc<[Signal]>,
+    pub(crate) device: Arc<DeviceInfo>,
     /// Bit N: policy N has not answered yet.
     pub(crate) outstanding: u32,
     pub(crate) outcomes: Vec<(usize, Outcome)>,
     pub(crate) started: BootTime,
+}
+
+impl Flight {
+    /// What one policy is to judge.
+    pub(crate) fn signals_for(&self, at: usize) -> Arc<[Signal]> {
+        let is_asked = |pending: &Pending| pending.recipients & (1 << at) != 0;
+        if self.batch.iter().all(is_asked) {
+            return self.signals.clone();
+        }
+        let asked = self.batch.iter().zip(&*self.signals);
+        let asked = asked.filter(|(pending, _)| is_asked(pending));
+        asked.map(|(_, signal)| signal.clone()).collect()
+    }
 }
 
 /// What the host keeps of one policy for one GPU.
@@ -106,9 +116,12 @@ pub(crate) struct Containment {
 pub(crate) struct Lane {
     pub(crate) queue: VecDeque<Pending>,
     pub(crate) flight: Option<Flight>,
+    /// By seat.
     pub(crate) slots: Vec<Slot>,
-    /// What policies left behind that are not loaded now.
+    /// What policies left behind that have no seat now, or one with another state schema; the one put
+    /// away last is last.
     pub(crate) absent: Vec<PolicyMemory>,
+    pub(crate) journal: Journal,
     pub(crate) floors: Floors,
     /// The newest signal that was decided; older ones may not be yet.
     decided_max: SignalSeq,
@@ -124,14 +137,16 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(policies: usize) -> Self {
+    /// `start`: when the run began.
+    pub(crate) fn new(start: Moment) -> Self {
         Self {
             queue: VecDeque::new(),
             flight: None,
             slots: std::iter::repeat_with(Slot::default)
-                .take(policies)
+                .take(limits::POLICIES_MAX)
                 .collect(),
             absent: Vec::new(),
+            journal: Journal::new(start),
             floors: Floors::default(),
             decided_max: SignalSeq::default(),
             samples: Arc::default(),
@@ -149,6 +164,39 @@ impl Lane {
         } else {
             &mut self.real
         }
+    }
+
+    /// Folds an observation of an event into a signal that waits and tells of the same, where there is one.
+    /// `None`: it is to be queued. Else whether its readers had been let go, and a new bound runs.
+    ///
+    /// In a storm this is what nearly every observation comes to, so nothing is made or kept of it.
+    pub(crate) fn fold(&mut self, repeat: &Repeat<'_>) -> Option<bool> {
+        let Repeat {
+            observation: new, ..
+        } = *repeat;
+        if !new.kind.raises_barrier() || subject(new.kind, new.code, &new.attrs).is_some() {
+            return None;
+        }
+        let waiting = self.queue.iter_mut().find(|waiting| {
+            let old = &waiting.signal;
+            !waiting.alone
+                && old.kind == new.kind
+                && old.code == new.code
+                && old.instance == new.instance
+                && old.incident == repeat.incident
+                && old.drill == repeat.drill
+                && telling(&old.attrs).eq(telling(&new.attrs))
+        })?;
+        let signal = &mut waiting.signal;
+        signal.repeats = signal.repeats.saturating_add(repeat.repeats);
+        signal.samples.clone_from(&new.samples);
+        if !signal.sources.contains(&new.source) {
+            signal.sources.push(new.source.clone());
+        }
+        waiting.through = waiting.through.max(repeat.seq);
+        let was_let_go = waiting.deadline.is_none();
+        waiting.deadline = waiting.deadline.or(Some(repeat.deadline));
+        Some(was_let_go)
     }
 
     /// Queues a signal, or folds it into one that waits and tells of the same.
@@ -171,8 +219,10 @@ impl Lane {
 
     /// A newer signal makes void what is to be tried again.
     pub(crate) fn overtake(&mut self, new: &Signal) {
-        for slot in &mut self.slots {
-            slot.failed.retain(|old| !overtakes(new, old));
+        let kept = self.slots.iter_mut().map(|slot| &mut slot.failed);
+        let absent = self.absent.iter_mut().map(|memory| &mut memory.failed);
+        for failed in kept.chain(absent) {
+            failed.retain(|old| !overtakes(new, old));
         }
     }
 
@@ -189,7 +239,16 @@ impl Lane {
         for pending in older.filter(|pending| overtakes(signal, &pending.signal)) {
             pending.is_floored = true;
         }
-        self.floors.observe(signal);
+        self.floors.observe(signal, false);
+    }
+
+    /// A signal with the samples that it is judged on: its own, or the newest.
+    pub(crate) fn sampled(&self, signal: &Signal) -> Signal {
+        let samples = signal.samples.as_ref().unwrap_or(&self.samples);
+        Signal {
+            samples: Some(samples.clone()),
+            ..signal.clone()
+        }
     }
 
     /// Whether something newer that waits, to be judged or to be tried again, makes void what a policy
@@ -230,10 +289,44 @@ impl Lane {
         slot.failed.push(signal.clone());
     }
 
+    /// Puts away what a policy leaves behind, in place of what it left with the same schema before. Past
+    /// the bound the oldest is dropped.
+    pub(crate) fn put_away(&mut self, memory: PolicyMemory) {
+        drop(self.take_absent(&memory.policy, memory.schema));
+        if memory.state.is_empty() && memory.wakes.is_empty() && memory.failed.is_empty() {
+            return;
+        }
+        if self.absent.len() >= limits::ABSENT_MEMORIES_PER_GPU_MAX {
+            self.absent.remove(0);
+        }
+        self.absent.push(memory);
+    }
+
+    /// What a policy left behind with that schema.
+    pub(crate) fn take_absent(&mut self, policy: &str, schema: u32) -> Option<PolicyMemory> {
+        let is_its = |memory: &PolicyMemory| *memory.policy == *policy && memory.schema == schema;
+        let at = self.absent.iter().position(is_its)?;
+        Some(self.absent.remove(at))
+    }
+
     /// All that is with the policies or waits for them, oldest first.
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Pending> {
         let flying = self.flight.iter().flat_map(|flight| flight.batch.iter());
         flying.chain(self.queue.iter())
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn all_pending(&mut self) -> impl Iterator<Item = &mut Pending> {
+        let flying = self.flight.iter_mut();
+        let flying = flying.flat_map(|flight| flight.batch.iter_mut());
+        flying.chain(self.queue.iter_mut())
+    }
+
+    /// Drops what was to be asked again, for its own sake alone, of a policy that is not asked any more.
+    pub(crate) fn drop_unasked(&mut self) {
+        self.queue.retain(|pending| {
+            !(pending.alone && pending.recipients == 0 && pending.deadline.is_none())
+        });
     }
 
     /// The next batch: signals in order, one alone where it must be.
@@ -278,6 +371,17 @@ impl Lane {
             self.decided_max.min(SignalSeq(held.0.saturating_sub(1)))
         })
     }
+}
+
+/// An observation that may repeat what waits.
+#[derive(Debug)]
+pub(crate) struct Repeat<'a> {
+    pub(crate) observation: &'a Observation,
+    pub(crate) seq: SignalSeq,
+    pub(crate) incident: IncidentId,
+    pub(crate) drill: bool,
+    pub(crate) repeats: u32,
+    pub(crate) deadline: BootTime,
 }
 
 /// What became of a signal that was queued.

@@ -12,6 +12,9 @@
 //! to the cache as one write, with the policies' state and timers. A policy that fails or is late
 //! costs its own opinion only: the fallback is written instead.
 //!
+//! Policies take their seats and leave them while signals come: [`Pipeline::seats`], and `swap.rs` for
+//! what is handed over. What was committed lately is kept in a journal for those who come.
+//!
 //! There is no dispatcher thread: the source that observes hands the batch to the policies, and the
 //! policy that answers last commits. One thread fires timers.
 //!
@@ -24,16 +27,21 @@ mod containment;
 mod dispatch;
 mod floors;
 mod incidents;
+mod journal;
 mod lane;
 mod logmark;
 mod memory;
 mod pipeline;
 mod readings;
+mod seating;
+mod seats;
 mod shelf;
 mod sink;
+mod swap;
 mod timers;
 mod undecided;
 mod verdicts;
+mod write;
 
 pub use memory::Memories;
 pub use pipeline::{Config, Observer, Pipeline, Unobserved};

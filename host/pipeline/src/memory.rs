@@ -5,7 +5,6 @@
 //! read again, and of what was assumed of the others the policies are asked anew. What nothing would
 //! bring again is: a signal that is being tried again, and a timer that has fired.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::condition::Condition;
@@ -13,12 +12,13 @@ use device_api_core::durable::{DeviceMemory, PolicyMemory, WakeMemory};
 use device_api_core::ids::DeviceUuid;
 use device_api_core::signal::{Signal, SignalKind, text_attr};
 
-use crate::floors::Fallback;
+use crate::floors::Assumed;
 use crate::lane::{Lane, Pending, Slot};
 use crate::pipeline::{Shared, State};
+use crate::seats::Seat;
 use crate::timers::Key;
 
-/// Until policies are asked again, after a restart, about what they did not judge before it.
+/// Until policies are asked again, after a restart or their return, about what they did not judge before.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an earlier run left behind, by device, on the clock of this boot.
@@ -26,41 +26,25 @@ pub type Memories = Vec<(DeviceUuid, DeviceMemory)>;
 
 impl Shared {
     pub(crate) fn memory_of(&self, state: &mut State, uuid: &DeviceUuid) -> DeviceMemory {
-        let mut quiet = Vec::new();
-        let mut wakes: Vec<Vec<WakeMemory>> = vec![Vec::new(); self.policies.len()];
-        let drill_wakes = self.lane(state, uuid).drill_wakes.clone();
-        for (key, due) in state.timers.of(uuid) {
-            match key {
-                Key::Quiet { condition, .. } => quiet.push((condition.as_str().into(), due)),
-                Key::Wake { policy, name, .. } => {
-                    if let Some(wakes) = wakes.get_mut(*policy) {
-                        wakes.push(WakeMemory {
-                            name: name.clone(),
-                            due,
-                            drill: drill_wakes.contains(&(*policy, name.clone())),
-                        });
-                    }
-                }
-                Key::Overdue(_) | Key::Containment { .. } | Key::Retry { .. } => {}
+        let bench = state.bench.clone();
+        let timers = state.timers.of(uuid);
+        let quiet = timers.filter_map(|(key, due)| match key {
+            Key::Quiet { condition, .. } => Some((condition.as_str().into(), due)),
+            Key::Overdue(_) | Key::Containment { .. } | Key::Wake { .. } | Key::Retry { .. } => {
+                None
             }
-        }
-        let lane = &*self.lane(state, uuid);
-        let named = self.policies.iter().zip(&lane.slots).zip(wakes);
-        let policies = named
-            .enumerate()
-            .map(|(at, ((policy, slot), wakes))| PolicyMemory {
-                policy: policy.info().id.name.clone(),
-                schema: policy.info().state_schema,
-                state: slot.state.clone(),
-                wakes: with_fired(wakes, lane, at),
-                failed: failed(slot, lane, at),
-            })
+        });
+        let quiet = quiet.collect();
+        let seated = bench.iter();
+        let mut policies: Vec<PolicyMemory> = seated
+            .map(|(at, seat)| self.memory_on(state, uuid, (at, seat)))
             .filter(|memory| {
                 !(memory.state.is_empty() && memory.wakes.is_empty() && memory.failed.is_empty())
             })
-            .chain(lane.absent.iter().cloned())
             .collect();
-        let (mut floors, mut assumed) = lane.floors.memory(|at| self.name_of(at));
+        let lane = &*self.lane(state, uuid);
+        policies.extend(lane.absent.iter().cloned());
+        let (mut floors, mut assumed) = lane.floors.memory();
         let waiting = [&lane.real, &lane.drilled].into_iter();
         let waiting = waiting.filter_map(|containment| containment.double_bit.clone());
         let mut awaiting: Vec<Signal> = waiting.collect();
@@ -80,78 +64,105 @@ impl Shared {
         }
     }
 
-    fn name_of(&self, at: usize) -> Option<Arc<str>> {
-        self.policies
-            .get(at)
-            .map(|policy| policy.info().id.name.clone())
+    /// What the policy on a seat would leave behind.
+    pub(crate) fn memory_on(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        (at, seat): (usize, &Seat),
+    ) -> PolicyMemory {
+        self.lane(state, uuid);
+        let mut wakes: Vec<WakeMemory> = Vec::new();
+        let mut memory = PolicyMemory {
+            policy: seat.name().clone(),
+            schema: seat.info().state_schema,
+            state: Default::default(),
+            wakes: Vec::new(),
+            failed: Vec::new(),
+        };
+        let Some(lane) = state.lanes.get(uuid) else {
+            return memory;
+        };
+        for (key, due) in state.timers.of(uuid) {
+            if let Key::Wake { policy, name, .. } = key
+                && *policy == at
+            {
+                wakes.push(WakeMemory {
+                    name: name.clone(),
+                    due,
+                    drill: lane.drill_wakes.contains(&(at, name.clone())),
+                });
+            }
+        }
+        memory.wakes = with_fired(wakes, lane, at);
+        if let Some(slot) = lane.slots.get(at) {
+            memory.state.clone_from(&slot.state);
+            memory.failed = failed(slot, lane, at);
+        }
+        memory
     }
 
-    /// Takes up what an earlier run left behind.
+    /// Takes up what an earlier run left behind. What is a policy's waits for it to take its seat.
     pub(crate) fn restore(&self, memories: Memories) {
         let state = &mut *self.lock();
-        for (uuid, memory) in memories {
-            for (condition, due) in &memory.quiet {
-                let (uuid, condition) = (uuid.clone(), condition.to_string());
-                state.timers.set(Key::Quiet { uuid, condition }, *due);
-            }
-            let conditions = self.cache.conditions(&uuid);
+        let mut newest = state.newest;
+        for (uuid, memory) in &memories {
+            let conditions = self.cache.conditions(uuid);
             let used = conditions.iter().filter_map(|c: &Condition| c.incident);
-            let seen = signals_of(&memory).map(|signal| signal.incident);
+            let seen = signals_of(memory).map(|signal| signal.incident);
             let used = used.chain(seen).max();
             state.incidents.go_on_after(used.unwrap_or_default());
             let used = conditions.iter().filter_map(|c: &Condition| c.cause);
-            let seen = signals_of(&memory).map(|signal| signal.seq);
-            let used = used.chain(seen).max();
-            state.newest = state.newest.max(used.unwrap_or_default());
-            self.restore_faults(state, &uuid, &memory);
+            let seen = signals_of(memory).map(|signal| signal.seq);
+            newest = newest.max(used.chain(seen).max().unwrap_or_default());
+        }
+        state.newest = newest;
+        state.start = self.moment(newest);
+        for (uuid, memory) in memories {
+            for (condition, due) in memory.quiet {
+                let (uuid, condition) = (uuid.clone(), condition.to_string());
+                state.timers.set(Key::Quiet { uuid, condition }, due);
+            }
+            // Floors stand again, and what was assumed is assumed.
+            let lane = self.lane(state, &uuid);
+            for signal in &memory.floors {
+                lane.floors.restand(signal);
+            }
+            for fault in memory.assumed {
+                lane.floors.fall_back(Assumed {
+                    policy: fault.policy,
+                    rule: fault.rule,
+                    why: fault.why,
+                    signal: fault.signal,
+                });
+            }
+            for policy in memory.policies {
+                lane.put_away(policy);
+            }
             for signal in &memory.awaiting {
                 self.restore_containment(state, &uuid, signal);
             }
-            for policy in memory.policies {
-                self.restore_policy(state, &uuid, policy);
-            }
         }
     }
 
-    /// Floors stand again, and what was assumed is assumed; policies that did not judge are asked.
-    fn restore_faults(&self, state: &mut State, uuid: &DeviceUuid, memory: &DeviceMemory) {
-        let infos = self.infos();
+    /// A policy takes up what one of its name and state schema left behind. False: there is nothing.
+    pub(crate) fn take_up(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        (at, seat): (usize, &Seat),
+    ) -> bool {
         let lane = self.lane(state, uuid);
-        for signal in &memory.floors {
-            lane.floors.restand(signal);
-        }
-        let mut again = Vec::new();
-        for fault in &memory.assumed {
-            let named = fault.policy.as_ref().and_then(|name| {
-                let is_named = |info: &&device_api_core::policy::PolicyInfo| info.id.name == *name;
-                infos.iter().position(is_named)
-            });
-            // Also the one that failed: it is remembered as such only up to a bound.
-            let asked = infos.iter().enumerate().filter(|(at, info)| {
-                info.wants(&fault.signal) && (fault.policy.is_none() || named == Some(*at))
-            });
-            again.extend(asked.map(|(at, _)| (at, &fault.signal)));
-            lane.floors.fall_back(Fallback {
-                policy: named,
-                why: fault.why.clone(),
-                signal: fault.signal.clone(),
-            });
-        }
-        for (policy, signal) in again {
-            self.lane(state, uuid).keep_failed(policy, signal);
-            self.ask_again(state, uuid, policy);
-        }
-    }
-
-    fn restore_policy(&self, state: &mut State, uuid: &DeviceUuid, memory: PolicyMemory) {
-        let infos = self.infos();
-        let found = infos
-            .iter()
-            .position(|info| info.id.name == memory.policy && info.state_schema == memory.schema);
-        let Some(at) = found else {
-            self.lane(state, uuid).absent.push(memory);
-            return;
+        let Some(memory) = lane.take_absent(seat.name(), seat.info().state_schema) else {
+            return false;
         };
+        if let Some(slot) = lane.slots.get_mut(at) {
+            slot.state = memory.state;
+        }
+        let failed = memory.failed.iter();
+        for signal in failed.filter(|signal| !is_seen_anew(signal.kind)) {
+            lane.keep_failed(at, signal);
+        }
         for wake in memory.wakes {
             if wake.drill {
                 let drills = &mut self.lane(state, uuid).drill_wakes;
@@ -162,26 +173,39 @@ impl Shared {
                 policy: at,
                 name: wake.name,
             };
-            state.timers.set(key, wake.due);
+            self.set_timer(state, key, wake.due);
         }
+        true
+    }
+
+    /// A policy is asked of what is assumed on its account, or on nobody's, and is not being asked already.
+    /// Also the one that failed: it is remembered as such only up to a bound.
+    pub(crate) fn ask_of_assumed(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        (at, seat): (usize, &Seat),
+    ) {
         let lane = self.lane(state, uuid);
-        if let Some(slot) = lane.slots.get_mut(at) {
-            slot.state = memory.state;
-        }
-        let failed = memory.failed.iter();
-        for signal in failed.filter(|signal| !is_seen_anew(signal.kind)) {
-            lane.keep_failed(at, signal);
-        }
-        if lane
-            .slots
-            .get(at)
-            .is_some_and(|slot| !slot.failed.is_empty())
-        {
-            self.ask_again(state, uuid, at);
+        let waits = |signal: &Signal| {
+            lane.pending()
+                .any(|pending| pending.signal.seq == signal.seq)
+        };
+        let assumed = lane.floors.assumed(seat.name());
+        let asked: Vec<Signal> = assumed
+            .filter(|signal| seat.info().wants(signal) && !waits(signal))
+            .cloned()
+            .collect();
+        for signal in asked {
+            lane.keep_failed(at, &signal);
         }
     }
 
-    fn ask_again(&self, state: &mut State, uuid: &DeviceUuid, policy: usize) {
+    pub(crate) fn ask_again(&self, state: &mut State, uuid: &DeviceUuid, policy: usize) {
+        let slot = self.lane(state, uuid).slots.get(policy);
+        if slot.is_none_or(|slot| slot.failed.is_empty()) {
+            return;
+        }
         let key = Key::Retry {
             uuid: uuid.clone(),
             policy,

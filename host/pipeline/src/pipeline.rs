@@ -2,23 +2,26 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use device_api_core::action::Platform;
-use device_api_core::clock::Clock;
-use device_api_core::ids::{DeviceUuid, SignalSeq};
+use device_api_core::clock::{BootTime, Clock, WallTime};
+use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::limits;
-use device_api_core::policy::{FailureKind, PolicyInfo};
-use device_api_core::ports::{DeviceCache, Overdue, Policy, SignalSink};
+use device_api_core::policy::FailureKind;
+use device_api_core::ports::{DeviceCache, Onlooker, Overdue, Seats, SignalSink};
 use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target, printable};
 
+use crate::containment;
 use crate::dispatch::Call;
 use crate::incidents::Incidents;
-use crate::lane::{Enqueued, Lane, Pending};
+use crate::journal::Moment;
+use crate::lane::{Enqueued, Lane, Pending, Repeat};
 use crate::logmark::LogMark;
 use crate::memory::Memories;
+use crate::seats::Bench;
 use crate::shelf::Shelf;
 use crate::timers::Timers;
 use crate::verdicts::Drills;
@@ -70,27 +73,27 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the pipeline and its timer thread, with what it remembers of an earlier run. At most [`limits::POLICIES_MAX`] policies are
-    /// asked; the caller refuses more.
+    /// Starts the pipeline and its timer thread, with what it remembers of an earlier run, and without
+    /// policies: who loads them seats them ([`Pipeline::seats`]), those of the start before any source
+    /// starts. Each finds what an earlier run of it left.
     ///
     /// # Errors
     /// The system gives no thread.
     pub fn start(
         cache: Arc<dyn DeviceCache>,
-        policies: Vec<Arc<dyn Policy>>,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
         config: Config,
         memories: Memories,
     ) -> std::io::Result<Self> {
         let shared = Arc::new_cyclic(|me| Shared {
-            state: Mutex::new(State::default()),
+            state: Mutex::default(),
             sooner: Condvar::new(),
             me: me.clone(),
             cache,
-            policies,
             clock,
             observer,
+            onlooker: OnceLock::new(),
             config,
         });
         shared.restore(memories);
@@ -109,6 +112,16 @@ impl Pipeline {
     /// Where sources put what they see.
     pub fn sink(&self) -> Arc<dyn SignalSink> {
         self.shared.clone()
+    }
+
+    /// Where policies take their seats.
+    pub fn seats(&self) -> Arc<dyn Seats> {
+        self.shared.clone()
+    }
+
+    /// Names who looks on at what is committed. Once; later calls do nothing.
+    pub fn on_committed(&self, onlooker: Arc<dyn Onlooker>) {
+        let _ = self.shared.onlooker.set(onlooker);
     }
 
     /// Who writes the fallback when a read's bound has passed.
@@ -136,6 +149,11 @@ impl Drop for Pipeline {
 pub(crate) struct State {
     pub(crate) lanes: HashMap<DeviceUuid, Lane>,
     pub(crate) timers: Timers,
+    pub(crate) bench: Arc<Bench>,
+    /// How many policies have ever taken a seat.
+    pub(crate) seated: u64,
+    /// When the run began: what was before is in no journal.
+    pub(crate) start: Moment,
     pub(crate) next_flight: u64,
     pub(crate) stopped: bool,
     pub(crate) incidents: Incidents,
@@ -152,9 +170,9 @@ pub(crate) struct Shared {
     pub(crate) sooner: Condvar,
     pub(crate) me: Weak<Self>,
     pub(crate) cache: Arc<dyn DeviceCache>,
-    pub(crate) policies: Vec<Arc<dyn Policy>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) onlooker: OnceLock<Arc<dyn Onlooker>>,
     pub(crate) config: Config,
 }
 
@@ -163,15 +181,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn infos(&self) -> Vec<&PolicyInfo> {
-        self.policies.iter().map(|policy| policy.info()).collect()
+    /// Now, when `seq` is the newest signal.
+    pub(crate) fn moment(&self, seq: SignalSeq) -> Moment {
+        Moment {
+            seq,
+            boot: self.clock.boot(),
+            wall: self.clock.wall(),
+        }
     }
 
     pub(crate) fn lane<'a>(&self, state: &'a mut State, uuid: &DeviceUuid) -> &'a mut Lane {
+        let start = state.start;
         state
             .lanes
             .entry(uuid.clone())
-            .or_insert_with(|| Lane::new(self.policies.len()))
+            .or_insert_with(|| Lane::new(start))
     }
 
     /// Numbers an observation that was made `repeats` times, and queues it for those who subscribed.
@@ -182,17 +206,29 @@ impl Shared {
         observation: Observation,
         repeats: u32,
     ) -> Vec<Call> {
-        let mut signal = self.number(state, uuid, observation);
+        let number = self.number(state, uuid, &observation);
+        let repeat = Repeat {
+            observation: &observation,
+            seq: number.seq,
+            incident: number.incident,
+            drill: number.drill,
+            repeats,
+            deadline: number.boot.after(self.config.barrier_wait),
+        };
+        // What contains a double-bit error, and that error, are looked at one by one.
+        if !containment::concerns(observation.kind, observation.code)
+            && let Some(was_let_go) = self.lane(state, uuid).fold(&repeat)
+        {
+            self.observer.folded();
+            if was_let_go {
+                self.arm_overdue(state, uuid);
+            }
+            return Vec::new();
+        }
+        let mut signal = number.signal(uuid, observation);
         signal.repeats = repeats;
-        let recipients = self.recipients(&signal);
+        let recipients = state.bench.recipients(&signal);
         self.admit(state, uuid, signal, recipients)
-    }
-
-    /// Bit N: policy N subscribed to it.
-    fn recipients(&self, signal: &Signal) -> u32 {
-        let subscribed =
-            |(at, info): (usize, &PolicyInfo)| if info.wants(signal) { 1 << at } else { 0 };
-        self.infos().into_iter().enumerate().map(subscribed).sum()
     }
 
     /// Queues a signal for these policies, and dispatches if the lane is idle.
@@ -226,21 +262,20 @@ impl Shared {
         calls
     }
 
-    /// Makes a signal of an observation, the barrier up first if it is a fault: its time is one
-    /// from which on readers wait. Whatever concerns a simulated device is a drill.
+    /// Numbers an observation, the barrier up first if it is a fault: its time is one from which on
+    /// readers wait. Whatever concerns a simulated device is a drill.
     pub(crate) fn number(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
-        observation: Observation,
-    ) -> Signal {
+        observation: &Observation,
+    ) -> Number {
         state.newest = SignalSeq(state.newest.0 + 1);
         let seq = state.newest;
         if observation.kind.raises_barrier() {
             self.cache.raise(uuid, seq);
         }
-        let observed_boot = self.clock.boot();
-        let observed_at = self.clock.wall();
+        let (boot, wall) = (self.clock.boot(), self.clock.wall());
         let drill = observation.drill
             || self
                 .cache
@@ -248,21 +283,45 @@ impl Shared {
                 .is_some_and(|device| device.simulated);
         self.observer
             .signal(&observation.source, observation.kind, drill);
-        let (incident, root) = state.incidents.of(uuid, &observation, observed_boot);
+        let (incident, root) = state.incidents.of(uuid, observation, boot);
         self.observer.incidents(state.incidents.len());
-        let mut attrs = observation.attrs;
-        attrs.truncate(limits::ATTRS_PER_SIGNAL_MAX);
-        Signal {
+        Number {
             seq,
-            device: uuid.clone(),
-            kind: observation.kind,
-            code: observation.code,
-            observed_at,
-            observed_boot,
-            repeats: 1,
+            boot,
+            wall,
             incident,
             root,
             drill,
+        }
+    }
+}
+
+/// What the pipeline knows of an observation before it makes a signal of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Number {
+    seq: SignalSeq,
+    boot: BootTime,
+    wall: WallTime,
+    incident: IncidentId,
+    root: Option<IncidentId>,
+    drill: bool,
+}
+
+impl Number {
+    pub(crate) fn signal(self, uuid: &DeviceUuid, observation: Observation) -> Signal {
+        let mut attrs = observation.attrs;
+        attrs.truncate(limits::ATTRS_PER_SIGNAL_MAX);
+        Signal {
+            seq: self.seq,
+            device: uuid.clone(),
+            kind: observation.kind,
+            code: observation.code,
+            observed_at: self.wall,
+            observed_boot: self.boot,
+            repeats: 1,
+            incident: self.incident,
+            root: self.root,
+            drill: self.drill,
             instance: observation.instance,
             sources: vec![observation.source],
             evidence: printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX),

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use device_api_core::clock::BootTime;
 use device_api_core::policy::{Filter, PolicyInfo};
 use device_api_core::signal::{Attr, Reading, Samples, SignalKind, Value};
 
-/// The last value that was told, by policy, subscription and key.
+/// The last value that was told, and when, by seat, subscription and key.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
-    values: HashMap<(usize, usize), HashMap<String, f64>>,
+    values: HashMap<(usize, usize), HashMap<String, (f64, BootTime)>>,
 }
 
 /// A reading that goes out as a signal.
@@ -21,18 +22,29 @@ pub(crate) struct Crossing {
 
 impl Told {
     /// Takes the readings as told without telling: a device that was just found sends them all.
-    pub(crate) fn prime(&mut self, policies: &[&PolicyInfo], samples: &Samples) {
-        self.crossings(policies, samples);
+    pub(crate) fn prime<'a>(
+        &mut self,
+        policies: impl Iterator<Item = (usize, &'a PolicyInfo)>,
+        samples: &Samples,
+        now: BootTime,
+    ) {
+        self.crossings(policies, samples, now);
+    }
+
+    /// Nothing was told to whoever has that seat now.
+    pub(crate) fn forget(&mut self, seat: usize) {
+        self.values.retain(|(told, _), _| *told != seat);
     }
 
     /// The readings that a policy wants to hear of, each once.
-    pub(crate) fn crossings(
+    pub(crate) fn crossings<'a>(
         &mut self,
-        policies: &[&PolicyInfo],
+        policies: impl Iterator<Item = (usize, &'a PolicyInfo)>,
         samples: &Samples,
+        now: BootTime,
     ) -> Vec<Crossing> {
-        let mut crossings: Vec<(String, Crossing)> = Vec::new();
-        for (policy, info) in policies.iter().enumerate() {
+        let mut crossings: Vec<(&str, Crossing)> = Vec::new();
+        for (policy, info) in policies {
             let readings = info
                 .subscriptions
                 .iter()
@@ -46,14 +58,15 @@ impl Told {
                     .filter(|(key, _)| wanted.is_none_or(|w| w == *key))
                 {
                     let Ok(reading) = sample else { continue };
-                    let Some(attrs) = self.tell((policy, at), key, &subscription.filter, reading)
+                    let Some(attrs) =
+                        self.tell((policy, at), key, &subscription.filter, reading, now)
                     else {
                         continue;
                     };
                     let recipients = 1_u32 << policy;
                     match crossings.iter_mut().find(|(known, _)| known == key) {
                         Some((_, crossing)) => crossing.recipients |= recipients,
-                        None => crossings.push((key.clone(), Crossing { attrs, recipients })),
+                        None => crossings.push((key, Crossing { attrs, recipients })),
                     }
                 }
             }
@@ -71,14 +84,25 @@ impl Told {
         key: &str,
         filter: &Filter,
         reading: &Reading,
+        now: BootTime,
     ) -> Option<Vec<Attr>> {
         let value = number(&reading.value)?;
         let told = self.values.entry(subscription).or_default();
-        let previous = told.get(key).copied();
-        if previous.is_some_and(|previous| !is_crossed(filter, previous, value)) {
+        let previous = told.get_mut(key);
+        let is_idle = |(previous, at): (f64, BootTime)| {
+            // One that comes too soon is told when its time has come, if it still differs then.
+            let is_soon = filter.min_interval.is_some_and(|min| now.since(at) < min);
+            is_soon || !is_crossed(filter, previous, value)
+        };
+        if previous.as_ref().is_some_and(|told| is_idle(**told)) {
             return None;
         }
-        told.insert(key.to_owned(), value);
+        let previous = match previous {
+            Some(told) => Some(std::mem::replace(told, (value, now)).0),
+            None => told
+                .insert(key.to_owned(), (value, now))
+                .map(|(old, _)| old),
+        };
         let mut attrs = vec![
             Attr::text("key", key),
             Attr {
@@ -116,6 +140,8 @@ fn number(value: &Value) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[track_caller]
@@ -159,10 +185,41 @@ mod tests {
             ])
         };
         let mut told = Told::default();
-        told.prime(&[&info], &sample(40, 70));
-        assert_eq!(told.crossings(&[&info], &sample(40, 70)), []);
-        assert_eq!(told.crossings(&[&info], &sample(41, 70)).len(), 1);
-        assert_eq!(told.crossings(&[&info], &sample(42, 71)).len(), 2);
+        let policies = || [(0, &info)].into_iter();
+        let now = BootTime::default();
+        told.prime(policies(), &sample(40, 70), now);
+        assert_eq!(told.crossings(policies(), &sample(40, 70), now), []);
+        assert_eq!(told.crossings(policies(), &sample(41, 70), now).len(), 1);
+        assert_eq!(told.crossings(policies(), &sample(42, 71), now).len(), 2);
+    }
+
+    #[test]
+    fn a_reading_is_told_no_sooner_than_its_interval_and_then_if_it_still_differs() {
+        let filter = Filter {
+            min_interval: Some(Duration::from_secs(10)),
+            ..Filter::default()
+        };
+        let mut told = Told::default();
+        let mut tell = |value, seconds: u64| {
+            let reading = Reading {
+                value: Value::Int(value),
+                at: Default::default(),
+            };
+            let now = BootTime::default().after(Duration::from_secs(seconds));
+            told.tell((0, 0), "power.draw", &filter, &reading, now)
+                .is_some()
+        };
+        let said = [
+            (70, 0),
+            (80, 3),
+            (80, 9),
+            (80, 10),
+            (90, 15),
+            (80, 20),
+            (81, 20),
+        ];
+        let said: Vec<_> = said.map(|(value, at)| tell(value, at)).to_vec();
+        assert_eq!(said, [true, false, false, true, false, false, true]);
     }
 
     #[test]

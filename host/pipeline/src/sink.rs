@@ -36,12 +36,12 @@ impl SignalSink for Shared {
         }
         let calls = {
             let mut state = self.lock();
-            let infos = self.infos();
+            let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, &uuid);
             lane.samples = samples.clone();
             // The cache may have forgotten it in between.
             lane.remembered = None;
-            lane.told.prime(&infos, &samples);
+            lane.told.prime(bench.infos(), &samples, now);
             let found = Observation {
                 evidence: "the device answers".to_owned(),
                 samples: Some(samples),
@@ -65,10 +65,10 @@ impl SignalSink for Shared {
     fn sampled(&self, uuid: &DeviceUuid, samples: Arc<Samples>) {
         let calls = {
             let mut state = self.lock();
-            let infos = self.infos();
+            let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, uuid);
             lane.samples = samples.clone();
-            let crossings = lane.told.crossings(&infos, &samples);
+            let crossings = lane.told.crossings(bench.infos(), &samples, now);
             let mut calls = Vec::new();
             for crossing in crossings {
                 let reading = Observation {
@@ -80,7 +80,9 @@ impl SignalSink for Shared {
                         Source::Nvml,
                     )
                 };
-                let signal = self.number(&mut state, uuid, reading);
+                let signal = self
+                    .number(&mut state, uuid, &reading)
+                    .signal(uuid, reading);
                 calls.extend(self.admit(&mut state, uuid, signal, crossing.recipients));
             }
             calls

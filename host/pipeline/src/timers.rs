@@ -65,6 +65,12 @@ impl Timers {
         due
     }
 
+    /// Whether a timer runs, and fires at `due`.
+    pub(crate) fn is_set_for(&self, key: &Key, due: BootTime) -> bool {
+        let of_device = self.due.get(key.uuid());
+        of_device.and_then(|timers| timers.get(key)) == Some(&due)
+    }
+
     pub(crate) fn is_set(&self, key: &Key) -> bool {
         self.of(key.uuid()).any(|(set, _)| set == key)
     }

@@ -1,6 +1,6 @@
 //! What a verdict becomes in the cache.
 
-use device_api_core::action::Platform;
+use device_api_core::action::{Action, Platform};
 use device_api_core::clock::WallTime;
 use device_api_core::condition::{self, Condition, Evidence, Owner, Polarity};
 use device_api_core::limits;
@@ -109,6 +109,24 @@ fn condition_of(verdict: &Verdict, context: Context<'_>) -> Option<Condition> {
         counted: !is_problem || drills.count(drill),
         evidence: evidence.unwrap_or_default(),
     })
+}
+
+/// A problem that is over, for a reason of the host's.
+pub(crate) fn cleared(old: &Condition, reason: &str, why: &str, now: WallTime) -> Condition {
+    let mut message = format!("{why} Last: {}", old.message);
+    message.truncate(message.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
+    Condition {
+        state: Judgement::Ok,
+        reason: reason.to_owned(),
+        message,
+        action: Action::None,
+        clears: Vec::new(),
+        transition: now,
+        heartbeat: now,
+        incident: None,
+        counted: true,
+        ..old.clone()
+    }
 }
 
 /// A signal as evidence: one piece for each source that told of it.

@@ -10,7 +10,8 @@ fn refusal<T>(answer: Result<T, ApiError>) -> Result<T, Refusal> {
         ApiError::Conflict { .. } => Refusal::Conflict,
         ApiError::Invalid { .. } => Refusal::Invalid,
         ApiError::Forbidden { .. } => Refusal::Forbidden,
-        other @ (ApiError::Exhausted { .. }
+        other @ (ApiError::NoPolicy { .. }
+        | ApiError::Exhausted { .. }
         | ApiError::OutOfRange { .. }
         | ApiError::Unavailable { .. }) => panic!("{other}"),
     })

@@ -7,7 +7,11 @@
 )]
 
 mod failures;
+mod journal;
+mod load;
 mod restart;
 mod rig;
 mod rules;
+mod seats;
 mod shelf;
+mod terms;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use device_api_core::action::{Action, Platform};
 use device_api_core::clock::{Clock as _, ManualClock, WallTime};
-use device_api_core::condition::{self, Condition, PROBING, RESTARTED, find};
+use device_api_core::condition::{self, Condition, Owner, PROBING, RESTARTED, find};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{DeviceMemory, LogPosition};
 use device_api_core::error::ApiError;
@@ -17,7 +17,8 @@ use device_api_core::policy::{
     Evaluated, Evaluation, FailureKind, Filter, Outcome, OwnedType, PolicyFailure, PolicyId,
     PolicyInfo, Subscription,
 };
-use device_api_core::ports::{Commit, DeviceCache, Policy, Reply, SignalSink};
+use device_api_core::ports::{Commit, DeviceCache, Policy, Reply, Seats, SignalSink};
+use device_api_core::seating::{DeviceJournal, Rejudgement, SeatError, Seating, Terms};
 use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target};
 use device_api_core::verdict::{Clear, ClearOn, Decision, Judgement, Severity, Verdict};
 use device_api_pipeline::{Config, Drills, Memories, Pipeline, Unobserved};
@@ -33,6 +34,7 @@ pub(crate) struct Cache {
     /// How often something was to be remembered.
     pub(crate) remembered: AtomicUsize,
     pub(crate) log: Mutex<Option<LogPosition>>,
+    pub(crate) reserved: Mutex<Vec<(String, Owner)>>,
 }
 
 impl Cache {
@@ -107,6 +109,21 @@ impl DeviceCache for Cache {
         *self.log.lock().unwrap() = Some(position);
     }
 
+    fn reserve(&self, types: Vec<(String, Owner)>) {
+        *self.reserved.lock().unwrap() = types;
+    }
+
+    fn owner(&self, condition: &str) -> Option<Owner> {
+        let reserved = self.reserved.lock().unwrap();
+        let of_policy = reserved.iter().find(|(type_, _)| type_ == condition);
+        let of_policy = of_policy.map(|(_, owner)| owner.clone());
+        of_policy.or_else(|| {
+            let devices = self.devices.lock().unwrap();
+            let mut standing = devices.values();
+            standing.find_map(|(_, conditions)| Some(find(conditions, condition)?.owner.clone()))
+        })
+    }
+
     fn raise(&self, uuid: &DeviceUuid, seq: SignalSeq) {
         let mut marks = self.marks.lock().unwrap();
         let (raised, _) = marks.entry(uuid.clone()).or_default();
@@ -125,6 +142,7 @@ pub(crate) type Judge = Box<dyn Fn(&Evaluation) -> Outcome + Send + Sync>;
 /// A policy that answers when the test says so, by a closure.
 pub(crate) struct Scripted {
     info: PolicyInfo,
+    terms: Terms,
     judge: Judge,
     waiting: Mutex<Vec<(Evaluation, Reply)>>,
 }
@@ -150,6 +168,16 @@ impl Scripted {
         subscriptions: Vec<Subscription>,
         judge: impl Fn(&Evaluation) -> Outcome + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Arc::new(Self::build(state_schema, name, subscriptions, judge))
+    }
+
+    /// One to be changed before it is shared.
+    pub(crate) fn build(
+        state_schema: u32,
+        name: &str,
+        subscriptions: Vec<Subscription>,
+        judge: impl Fn(&Evaluation) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
         let owned = |condition: String| OwnedType {
             condition,
             true_is_problem: true,
@@ -167,11 +195,33 @@ impl Scripted {
             owns: vec![owned(format!("{name}Fault"))],
             readings: vec![],
         };
-        Arc::new(Self {
+        Self {
             info,
+            terms: Terms::default(),
             judge: Box::new(judge),
             waiting: Mutex::default(),
-        })
+        }
+    }
+
+    pub(crate) fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self
+    }
+
+    pub(crate) fn of_version(mut self, version: &str) -> Self {
+        self.info.id.version = version.into();
+        self
+    }
+
+    /// Owns the types of those names, and no other.
+    pub(crate) fn owning(mut self, types: &[&str]) -> Self {
+        let owned = |condition: &&str| OwnedType {
+            condition: (*condition).to_owned(),
+            true_is_problem: true,
+            reasons: vec!["Because".to_owned()],
+        };
+        self.info.owns = types.iter().map(owned).collect();
+        self
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -183,6 +233,38 @@ impl Scripted {
         let (evaluation, reply) = self.waiting.lock().unwrap().remove(0);
         reply((self.judge)(&evaluation));
         evaluation.signals.to_vec()
+    }
+
+    /// Lets the oldest evaluation go without an answer in it, as what was called too late.
+    pub(crate) fn take(&self) -> (Evaluation, Reply) {
+        self.waiting.lock().unwrap().remove(0)
+    }
+
+    /// What it says of a journal, asked in one go on an empty state.
+    pub(crate) fn rejudges(&self, journal: &DeviceJournal) -> Rejudgement {
+        let asked: Vec<Signal> = journal.signals.to_vec();
+        let asked: Arc<[Signal]> = asked
+            .into_iter()
+            .filter(|signal| self.info.wants(signal))
+            .collect();
+        let evaluated = match asked.last() {
+            None => Evaluated::default(),
+            Some(newest) => (self.judge)(&Evaluation {
+                device: journal.device.clone(),
+                standing: Vec::new(),
+                samples: newest.samples.clone().unwrap(),
+                state: Default::default(),
+                attrs: Vec::new(),
+                signals: asked.clone(),
+            })
+            .unwrap(),
+        };
+        Rejudgement {
+            device: journal.device.uuid.clone(),
+            through: journal.through(),
+            decision: evaluated.decision,
+            state: evaluated.state,
+        }
     }
 
     pub(crate) fn answer_all(&self) {
@@ -197,6 +279,10 @@ impl Policy for Scripted {
         &self.info
     }
 
+    fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     fn evaluate(&self, evaluation: Evaluation, reply: Reply) {
         self.waiting.lock().unwrap().push((evaluation, reply));
     }
@@ -207,6 +293,7 @@ pub(crate) struct Rig {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) pipeline: Pipeline,
     pub(crate) sink: Arc<dyn SignalSink>,
+    pub(crate) seats: Arc<dyn Seats>,
 }
 
 pub(crate) fn gpu() -> DeviceUuid {
@@ -245,25 +332,42 @@ impl Rig {
         drills: Drills,
         memories: Memories,
     ) -> Self {
-        let policies = policies
-            .iter()
-            .map(|policy| policy.clone() as Arc<dyn Policy>)
-            .collect();
         let config = Config {
             drills,
             platform: Platform::BareMetal,
             barrier_wait: BARRIER_WAIT,
         };
         let (seen, told) = (cache.clone(), Arc::new(Unobserved));
-        let pipeline =
-            Pipeline::start(seen, policies, clock.clone(), told, config, memories).unwrap();
-        let sink = pipeline.sink();
-        Self {
+        let pipeline = Pipeline::start(seen, clock.clone(), told, config, memories).unwrap();
+        let (sink, seats) = (pipeline.sink(), pipeline.seats());
+        let rig = Self {
             cache,
             clock,
             pipeline,
             sink,
+            seats,
+        };
+        for policy in policies {
+            rig.seat(policy).unwrap();
         }
+        rig
+    }
+
+    /// Seats a policy, without anything being judged again.
+    pub(crate) fn seat(&self, policy: &Arc<Scripted>) -> Result<(), SeatError> {
+        self.seat_judged(policy, Vec::new())
+    }
+
+    pub(crate) fn seat_judged(
+        &self,
+        policy: &Arc<Scripted>,
+        rejudged: Vec<Rejudgement>,
+    ) -> Result<(), SeatError> {
+        self.seats.seat(Seating {
+            policy: policy.clone(),
+            rejudged,
+            insist: false,
+        })
     }
 
     /// The next run of the daemon, on the memories that this one left and on what a cache restores of
@@ -292,6 +396,24 @@ impl Rig {
             }
         }
         Self::on(cache, clock, policies, Drills::Report, memories)
+    }
+
+    /// Has a policy judge all journals again, and seats it.
+    pub(crate) fn swap(&self, policy: &Arc<Scripted>) -> Result<(), SeatError> {
+        let journals = self.seats.journals();
+        let rejudged = journals.iter().map(|journal| policy.rejudges(journal));
+        self.seat_judged(policy, rejudged.collect())
+    }
+
+    /// What is remembered of a policy's state under each schema, by key.
+    pub(crate) fn remembered(&self, key: &str) -> Vec<(u32, Vec<u8>)> {
+        let memories = self.cache.memories.lock().unwrap();
+        let policies = &memories[&gpu()].policies;
+        let of_key = policies.iter().filter_map(|memory| {
+            let value = memory.state.get(key)?;
+            Some((memory.schema, value.clone()))
+        });
+        of_key.collect()
     }
 
     pub(crate) fn xid(&self, code: u64) {

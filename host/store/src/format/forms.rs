@@ -16,6 +16,7 @@ use device_api_core::ids::{
     DeviceUuid, IncidentId, ObjectKey, PciAddress, ResourceVersion, SignalSeq,
 };
 use device_api_core::policy::PolicyId;
+use device_api_core::seating::Fallback;
 use device_api_core::signal::{Attr, Signal, SignalKind, Source, Value};
 use device_api_core::verdict::{Clear, ClearOn, Judgement, PolicyState, Severity};
 
@@ -135,6 +136,7 @@ record!(PolicyMemory as PolicyMemoryForm {
 
 record!(AssumedFault as AssumedFaultForm {
     policy: Option<Arc<str>>,
+    rule: Fallback,
     why: String,
     signal: Signal,
 });

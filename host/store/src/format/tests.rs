@@ -6,6 +6,7 @@ use device_api_core::device::{DeviceInfo, MigInstance};
 use device_api_core::durable::{AssumedFault, PolicyMemory, WakeMemory};
 use device_api_core::ids::{IncidentId, PciAddress, SignalSeq};
 use device_api_core::policy::PolicyId;
+use device_api_core::seating::Fallback;
 use device_api_core::signal::{Attr, Signal, SignalKind, Source, Value};
 use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
 use proptest::collection::{btree_map, vec};
@@ -281,11 +282,15 @@ fn memory() -> impl Strategy<Value = Change> {
             wakes,
             failed,
         });
+    let rule = select(Fallback::ALL.to_vec());
     let assumed =
-        (option::of(arc()), text(), signal()).prop_map(|(policy, why, signal)| AssumedFault {
-            policy,
-            why,
-            signal,
+        (option::of(arc()), rule, text(), signal()).prop_map(|(policy, rule, why, signal)| {
+            AssumedFault {
+                policy,
+                rule,
+                why,
+                signal,
+            }
         });
     let quiet = vec((arc(), boot_time()), 0..3);
     (

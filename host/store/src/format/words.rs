@@ -4,6 +4,7 @@ use device_api_core::action::Action;
 use device_api_core::condition::{Owner, Polarity};
 use device_api_core::durable::LogPosition;
 use device_api_core::policy::PolicyId;
+use device_api_core::seating::Fallback;
 use device_api_core::signal::{SignalKind, Source, Value};
 use device_api_core::verdict::{ClearOn, Judgement, Severity};
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,10 @@ words!(SignalKind as SignalKindForm {
     Xid = "xid", Sxid = "sxid", Ecc = "ecc", Reading = "reading", GpuLost = "gpu-lost",
     GpuFound = "gpu-found", RecoveryAction = "recovery-action", Timer = "timer"
 } else Xid);
+
+words!(Fallback as FallbackForm {
+    Catalogue = "catalogue", Unhealthy = "unhealthy", Ignore = "ignore"
+} else Catalogue);
 
 /// An enum with data: written out, by variant.
 macro_rules! variants {

@@ -1,0 +1,260 @@
+//! How a policy fares: what is readable over the API and as metrics (design H12).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::WallTime;
+use crate::policy::{FailureKind, OwnedType, PolicyId, Subscription};
+use crate::seating::Terms;
+
+/// What a site wants of a policy (policies.yaml `mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// It judges.
+    #[default]
+    Enforce,
+    /// It looks on: what it would have said is compared and counted.
+    Shadow,
+    /// It is loaded and not asked; the fallback applies to its signals.
+    Paused,
+}
+
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Enforce, Self::Shadow, Self::Paused];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+            Self::Paused => "paused",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a policy is in its life (the diagram is on top of `host/wasm/src/lifecycle.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The version that the site wants judges.
+    Running,
+    /// It failed repeatedly and is not asked for a while.
+    BackOff,
+    /// What the site wants is quarantined or unusable, and the last good version judges.
+    LastGood,
+    /// No version of it is asked.
+    Quarantined,
+    /// Its mode, or an operator, has it so.
+    Paused,
+    /// No version of it could ever be admitted.
+    Refused,
+}
+
+impl Phase {
+    pub const ALL: [Self; 6] = [
+        Self::Running,
+        Self::BackOff,
+        Self::LastGood,
+        Self::Quarantined,
+        Self::Paused,
+        Self::Refused,
+    ];
+
+    /// A metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::BackOff => "back-off",
+            Self::LastGood => "last-good",
+            Self::Quarantined => "quarantined",
+            Self::Paused => "paused",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One version of a policy, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub id: PolicyId,
+    /// A file, or `bundled/NAME`.
+    pub origin: Arc<str>,
+    /// When it was taken up, or set aside.
+    pub since: WallTime,
+}
+
+/// A version that is not in use, and why: held, quarantined or refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// `None`: it was refused before it could say who it is.
+    pub id: Option<PolicyId>,
+    /// SHA-256 of the file, lower-case hex; empty where it could not be read.
+    pub digest: Arc<str>,
+    pub origin: Arc<str>,
+    pub since: WallTime,
+    /// One line: what is wrong, and what to do.
+    pub why: String,
+}
+
+/// Upper bounds of the latency histogram, in µs; one more bucket holds what is above. The goal for a
+/// call is 10 µs, the default deadline 5 ms.
+pub const LATENCY_BUCKETS_MICROS: [u64; 12] =
+    [1, 2, 5, 10, 20, 50, 100, 250, 500, 1_000, 5_000, 25_000];
+
+/// What a policy has done since it was first loaded, over its versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyCounters {
+    /// Calls of `evaluate`, however they ended.
+    pub calls: u64,
+    /// By [`FailureKind::ALL`].
+    pub failures: [u64; FailureKind::ALL.len()],
+    /// Calls by wall time: one for each bound of [`LATENCY_BUCKETS_MICROS`], not cumulative, and one above.
+    pub latency: [u64; LATENCY_BUCKETS_MICROS.len() + 1],
+    /// Wall time in calls.
+    pub busy: Duration,
+    /// Processor time in calls.
+    pub busy_cpu: Duration,
+    /// Instances started.
+    pub instances: u64,
+    /// The most linear memory that an instance of it ever had, in bytes.
+    pub memory_bytes_peak: u64,
+    /// The most state that it ever left for one GPU, in bytes of keys and values.
+    pub state_bytes_peak: u64,
+    pub log_lines_suppressed: u64,
+    /// Words that this host does not know and read as the contract has it.
+    pub unknown_words: u64,
+    pub swaps: u64,
+    pub quarantines: u64,
+    /// Shadow policies only: batches that were compared, that differed, and that were dropped because
+    /// it could not keep up.
+    pub shadow_compared: u64,
+    pub shadow_disagreements: u64,
+    pub shadow_dropped: u64,
+}
+
+/// A policy as `devicectl policy list` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyStatus {
+    pub name: Arc<str>,
+    pub mode: Mode,
+    pub phase: Phase,
+    /// One line for people: why it is in that phase; empty while all is well.
+    pub detail: String,
+    /// The version that judges (or looks on); `None`: none.
+    pub active: Option<Version>,
+    /// The newest version that has proved itself; its bytes are kept.
+    pub last_good: Option<Version>,
+    /// A version that waits for `devicectl policy accept`.
+    pub held: Option<SetAside>,
+    /// Newest first, bounded.
+    pub quarantined: Vec<SetAside>,
+    /// What the site wants and can't have.
+    pub refused: Option<SetAside>,
+    pub counters: PolicyCounters,
+}
+
+/// A policy as `devicectl policy describe` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyDetail {
+    pub status: PolicyStatus,
+    pub terms: Terms,
+    pub owns: Vec<OwnedType>,
+    pub subscriptions: Vec<Subscription>,
+    pub readings: Vec<String>,
+    pub state_schema: u32,
+    /// Every limit by its name, as policies.yaml would write it.
+    pub limits: Vec<(String, String)>,
+    /// What the version that was admitted (or is held) last judges otherwise than the one before, one line
+    /// for each difference, bounded; the last line says so when it was cut.
+    pub verdict_diff: Vec<String>,
+    /// The latest failures, newest first, bounded.
+    pub failures: Vec<FailureRecord>,
+    /// The latest disagreements of a shadow policy, newest first, bounded.
+    pub disagreements: Vec<Disagreement>,
+}
+
+/// A call that gave no decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRecord {
+    pub at: WallTime,
+    pub kind: FailureKind,
+    pub digest: Arc<str>,
+    pub detail: String,
+}
+
+/// Where a shadow policy says something else than what stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    pub at: WallTime,
+    pub digest: Arc<str>,
+    pub device: Arc<str>,
+    pub condition: String,
+    /// `xid 63`: the signal that it answered.
+    pub signal: String,
+    /// `problem fatal RESTART_BM`, or `nothing`.
+    pub enforced: String,
+    pub shadow: String,
+}
+
+/// What came of a reload, by policy; in the order of the set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadReport {
+    pub outcomes: Vec<ReloadOutcome>,
+    /// Why the set as a whole was refused; the running set stays, and `outcomes` is empty.
+    pub refused: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadOutcome {
+    /// The policy's name; the file's where that is not known.
+    pub name: Arc<str>,
+    pub change: ReloadChange,
+    /// Digest of the version that it is about; empty where there is none.
+    pub digest: Arc<str>,
+    /// One line; empty where there is nothing to say.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReloadChange {
+    Unchanged,
+    Swapped,
+    Held,
+    Refused,
+    Removed,
+}
+
+impl ReloadChange {
+    pub const ALL: [Self; 5] = [
+        Self::Unchanged,
+        Self::Swapped,
+        Self::Held,
+        Self::Refused,
+        Self::Removed,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Swapped => "swapped",
+            Self::Held => "held",
+            Self::Refused => "refused",
+            Self::Removed => "removed",
+        }
+    }
+}

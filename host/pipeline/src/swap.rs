@@ -1,0 +1,389 @@
+//! Policies take their seats and leave them while signals come (design H6).
+//!
+//! ```text
+//!  seat ──▶ refused: types taken, no seat free, journals moved on          (nothing has changed)
+//!    └────▶ under the lock: new bench ──▶ of each GPU: memory handed on ──▶ one write ──▶ asked
+//! ```
+//!
+//! All of it happens under the pipeline's lock, so that a signal is committed by the old version or by the
+//! new one, and never by both: what the old one still answers is void, and what it had is asked of
+//! the new one, also where its answer had come and the batch waits for others.
+//!
+//! **Memory.** State and timers are handed on where the state schema is the same. Else the old one's are
+//! put away for its return (a roll-back finds its own), and the new one gets what was put away under
+//! its schema; where there is none, what it remembers of the journal that it judged.
+//!
+//! **What was judged again.** The new version's verdicts on the journal are written, in its name. A problem of
+//! its types that its earlier version raised, that began when the journal was complete already, and
+//! that the new one does not call a problem, is over (`Rejudged`); one that began earlier stays as it
+//! is, since the new version was not told all; and what a repeat has raised since the journal was shown
+//! is not made less of. Where a journal has moved on, the new version is
+//! refused, or it insists, and that GPU stays as it was judged. With no rejudgement at all, nothing
+//! is judged again; with some, a GPU that they leave out is one whose journal was empty.
+//!
+//! **Ownerless.** What stands of types whose policy has left, or that its new version does not own, is marked
+//! `OwnerGone` until an owner writes it: a problem stays one until it is cleared. What was fine is
+//! Unknown, but does not count: that a policy left makes no GPU's health unknown that others judge.
+
+use device_api_core::clock::WallTime;
+use device_api_core::condition::{self, Condition, Owner};
+use device_api_core::floor;
+use device_api_core::ids::DeviceUuid;
+use device_api_core::limits;
+use device_api_core::policy::PolicyInfo;
+use device_api_core::seating::Rejudgement;
+use device_api_core::signal::{Signal, SignalKind};
+use device_api_core::verdict::{Decision, Judgement, Verdict};
+
+use crate::dispatch::Call;
+use crate::journal::Journal;
+use crate::pipeline::{Shared, State};
+use crate::seats::{Bench, Seat};
+use crate::timers::Key;
+use crate::verdicts::cleared;
+use crate::write::Write;
+
+/// Reason of a condition whose policy is gone, or owns its type no more.
+const OWNER_GONE: &str = "OwnerGone";
+
+/// Reason of a condition that a new version of its policy does not call a problem.
+const REJUDGED: &str = "Rejudged";
+
+/// Who leaves a seat, and who takes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Swap<'a> {
+    pub(crate) at: usize,
+    pub(crate) old: Option<&'a Seat>,
+    pub(crate) new: Option<&'a Seat>,
+}
+
+impl Swap<'_> {
+    /// Whether state and timers are handed on.
+    fn keeps_memory(&self) -> bool {
+        self.old
+            .zip(self.new)
+            .is_some_and(|(old, new)| old.info().state_schema == new.info().state_schema)
+    }
+}
+
+impl Shared {
+    /// Carries out for one GPU what the bench says already.
+    pub(crate) fn swap(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        swap: Swap<'_>,
+        rejudged: Option<&Rejudgement>,
+    ) -> Vec<Call> {
+        let takes_state = self.hand_on(state, uuid, swap, rejudged);
+        self.redirect(state, uuid, swap);
+        let bench = state.bench.clone();
+        let lane = self.lane(state, uuid);
+        if let Some(seat) = swap.old.or(swap.new) {
+            lane.floors.policy_works(seat.name());
+        }
+        if let Some(new) = swap.new {
+            lane.floors.hand_on(
+                new.name(),
+                new.terms().fallback,
+                |signal| new.info().wants(signal),
+                |signal| bench.recipients(signal) != 0,
+            );
+        }
+        if let (Some(new), Some(rejudged)) = (swap.new, rejudged) {
+            self.settle_rejudged(state, uuid, (swap.at, new), rejudged, takes_state);
+        }
+        self.write_swap(state, uuid, swap, rejudged, takes_state);
+        self.go_on(state, uuid, swap)
+    }
+
+    /// Memory. True: what the rejudgement left is the policy's state.
+    fn hand_on(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        swap: Swap<'_>,
+        rejudged: Option<&Rejudgement>,
+    ) -> bool {
+        let Swap { at, old, new } = swap;
+        let wants = |old: &Seat, new: &Seat| old.info().subscriptions == new.info().subscriptions;
+        if !old.zip(new).is_some_and(|(old, new)| wants(old, new)) {
+            self.lane(state, uuid).told.forget(at);
+        }
+        if swap.keeps_memory() {
+            if let (Some(new), Some(slot)) = (new, self.lane(state, uuid).slots.get_mut(at)) {
+                slot.failures = 0;
+                slot.failed
+                    .retain(|signal| signal.kind == SignalKind::Timer || new.info().wants(signal));
+            }
+            return false;
+        }
+        if let Some(old) = old {
+            self.put_away(state, uuid, (at, old), new);
+        }
+        let Some(new) = new else { return false };
+        if self.take_up(state, uuid, (at, new)) {
+            return false;
+        }
+        let (Some(rejudged), Some(slot)) = (rejudged, self.lane(state, uuid).slots.get_mut(at))
+        else {
+            return false;
+        };
+        slot.state.clone_from(&rejudged.state);
+        true
+    }
+
+    /// Empties a seat's memory, for the return of who sat there. What it failed on is the successor's to
+    /// judge, but for its timers.
+    fn put_away(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        (at, old): (usize, &Seat),
+        new: Option<&Seat>,
+    ) {
+        let mut memory = self.memory_on(state, uuid, (at, old));
+        let is_its_own = |key: &Key| match key {
+            Key::Wake { policy, .. } | Key::Retry { policy, .. } => *policy == at,
+            Key::Overdue(_) | Key::Containment { .. } | Key::Quiet { .. } => false,
+        };
+        let keys = state.timers.of(uuid).map(|(key, _)| key);
+        let keys: Vec<Key> = keys.filter(|key| is_its_own(key)).cloned().collect();
+        for key in keys {
+            state.timers.cancel(&key);
+        }
+        let lane = self.lane(state, uuid);
+        lane.drill_wakes.retain(|(seat, _)| *seat != at);
+        let mut left = lane
+            .slots
+            .get_mut(at)
+            .map(std::mem::take)
+            .unwrap_or_default();
+        if let Some(new) = new {
+            let is_timer = |signal: &Signal| signal.kind == SignalKind::Timer;
+            memory.failed.retain(is_timer);
+            left.failed
+                .retain(|signal| !is_timer(signal) && new.info().wants(signal));
+            if let Some(slot) = lane.slots.get_mut(at) {
+                slot.failed = left.failed;
+            }
+        }
+        lane.put_away(memory);
+    }
+
+    /// Signals that wait, or are with the policies, are for whoever sits there now.
+    fn redirect(&self, state: &mut State, uuid: &DeviceUuid, swap: Swap<'_>) {
+        let bit = 1_u32 << swap.at;
+        let info = swap.new.map(Seat::info);
+        let keeps_timers = swap.keeps_memory();
+        let lane = self.lane(state, uuid);
+        for pending in lane.all_pending() {
+            let signal = &pending.signal;
+            let was_asked = pending.recipients & bit != 0;
+            let is_asked = info.is_some_and(|info| match signal.kind {
+                SignalKind::Timer => was_asked && keeps_timers,
+                // That it crossed was one policy's word.
+                SignalKind::Reading => was_asked && info.wants(signal),
+                SignalKind::Xid
+                | SignalKind::Sxid
+                | SignalKind::Ecc
+                | SignalKind::GpuLost
+                | SignalKind::GpuFound
+                | SignalKind::RecoveryAction => info.wants(signal) && (was_asked || !pending.alone),
+            });
+            pending.recipients &= !bit;
+            if is_asked {
+                pending.recipients |= bit;
+            }
+        }
+        lane.drop_unasked();
+        if let Some(flight) = &mut lane.flight {
+            flight.outcomes.retain(|(at, _)| *at != swap.at);
+            flight.outstanding &= !bit;
+        }
+    }
+
+    /// The new version has judged what is in the journal: what it may lower is lowered, and, where it
+    /// remembers that, it need not be asked again of what was assumed.
+    fn settle_rejudged(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        (at, new): (usize, &Seat),
+        rejudged: &Rejudgement,
+        takes_state: bool,
+    ) {
+        let journal = &self.lane(state, uuid).journal;
+        let judged = journal.until(rejudged.through);
+        let judged: Vec<(Signal, _)> = judged
+            .filter(|(signal, _)| new.info().wants(signal))
+            .map(|(signal, through)| (signal.clone(), through))
+            .collect();
+        for (signal, through) in judged {
+            if floor::name(&signal).is_some_and(|floor| new.terms().may_lower(floor)) {
+                self.lower(state, uuid, &signal, through);
+            }
+            if takes_state {
+                let folded = signal.seq..=through;
+                let lane = self.lane(state, uuid);
+                if let Some(slot) = lane.slots.get_mut(at) {
+                    slot.failed.retain(|failed| !folded.contains(&failed.seq));
+                }
+                lane.floors.resolve(Some(new.name()), &signal);
+                lane.floors.resolve(None, &signal);
+                // It was to be asked again alone, of what it has judged now.
+                for pending in lane.all_pending().filter(|pending| pending.alone) {
+                    if folded.contains(&pending.signal.seq) {
+                        pending.recipients &= !(1 << at);
+                    }
+                }
+                lane.drop_unasked();
+            }
+        }
+    }
+
+    /// What the new version says, and what becomes of what the old one said: one write.
+    fn write_swap(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        swap: Swap<'_>,
+        rejudged: Option<&Rejudgement>,
+        takes_state: bool,
+    ) {
+        if self.cache.device(uuid).is_none() {
+            // It was forgotten: nothing of it is to be shown again.
+            return;
+        }
+        let (bench, now) = (state.bench.clone(), self.clock.wall());
+        let conditions = self.cache.conditions(uuid);
+        let journal = &self.lane(state, uuid).journal;
+        let signals = rejudged.map(|_| journal.signals()).unwrap_or_default();
+        let (mut over, mut decision) = (Vec::new(), None);
+        if let Some((info, rejudged)) = swap.new.map(Seat::info).zip(rejudged) {
+            over = unconfirmed(&conditions, journal, info, &rejudged.decision, now);
+            let mut said = rejudged.decision.clone();
+            said.verdicts
+                .retain(|verdict| !is_stale(verdict, &conditions, journal));
+            if !takes_state {
+                // Timers are handed on with the state.
+                said.wakes.clear();
+            }
+            decision = Some((swap.at, said));
+        }
+        for old in &over {
+            let (uuid, condition) = (uuid.clone(), old.type_.to_string());
+            state.timers.cancel(&Key::Quiet { uuid, condition });
+        }
+        let amend = |conditions: &mut Vec<Condition>| {
+            for over in &over {
+                condition::upsert(conditions, over.clone());
+            }
+            if let Some(left) = swap.old {
+                mark_gone(conditions, &bench, now, |owner| {
+                    *owner == *left.info().id.name
+                });
+            }
+        };
+        let write = Write {
+            decisions: decision.as_slice(),
+            signals: &signals,
+            is_again: true,
+            amend: Some(&amend),
+        };
+        self.write(state, uuid, &write);
+    }
+
+    /// The new version is asked what the old one had, and what it failed on.
+    fn go_on(&self, state: &mut State, uuid: &DeviceUuid, swap: Swap<'_>) -> Vec<Call> {
+        let mut calls = self.ask(state, uuid, 1 << swap.at);
+        if let Some(new) = swap.new {
+            self.ask_of_assumed(state, uuid, (swap.at, new));
+            if swap.old.is_some() {
+                let (uuid, policy) = (uuid.clone(), swap.at);
+                let key = Key::Retry { uuid, policy };
+                state.timers.cancel(&key);
+                if let Key::Retry { uuid, policy } = key {
+                    calls.extend(self.retry(state, &uuid, policy));
+                }
+            } else {
+                self.ask_again(state, uuid, swap.at);
+            }
+        }
+        calls.extend(self.land(state, uuid));
+        self.arm_overdue(state, uuid);
+        calls
+    }
+}
+
+/// The policy's own problems that are over, as a decision on the whole journal does not speak of them.
+fn unconfirmed(
+    conditions: &[Condition],
+    journal: &Journal,
+    info: &PolicyInfo,
+    decision: &Decision,
+    now: WallTime,
+) -> Vec<Condition> {
+    let owner = Owner::Policy(info.id.clone());
+    let is_over = |standing: &&Condition| {
+        standing.is_problem()
+            && standing.owner.same(&owner)
+            && info.owned(&standing.type_).is_some()
+            && !decision
+                .verdicts
+                .iter()
+                .any(|verdict| *verdict.condition == *standing.type_)
+            && journal.saw_begin(standing)
+            && !journal.is_news(standing)
+    };
+    let why = "The policy's new version does not call it a problem.";
+    let over = conditions.iter().filter(is_over);
+    over.map(|old| Condition {
+        owner: owner.clone(),
+        ..cleared(old, REJUDGED, why, now)
+    })
+    .collect()
+}
+
+/// Whether a verdict makes less of a problem that was told of since the journal was shown: the word of
+/// those who heard it stands.
+fn is_stale(verdict: &Verdict, conditions: &[Condition], journal: &Journal) -> bool {
+    condition::find(conditions, &verdict.condition).is_some_and(|standing| {
+        standing.is_problem()
+            && journal.is_news(standing)
+            && (verdict.state != Judgement::Problem || verdict.severity < standing.severity)
+    })
+}
+
+/// Marks what stands of policies that have no seat, or do not own its type.
+pub(crate) fn mark_ownerless(conditions: &mut [Condition], bench: &Bench, now: WallTime) {
+    mark_gone(conditions, bench, now, |_| true);
+}
+
+fn mark_gone(
+    conditions: &mut [Condition],
+    bench: &Bench,
+    now: WallTime,
+    is_meant: impl Fn(&str) -> bool,
+) {
+    for condition in conditions {
+        let Owner::Policy(id) = &condition.owner else {
+            continue;
+        };
+        if !is_meant(&id.name)
+            || bench.owns(&id.name, &condition.type_)
+            || condition.reason == OWNER_GONE
+        {
+            continue;
+        }
+        if condition.state == Judgement::Ok {
+            condition.state = Judgement::Unknown;
+            condition.transition = now;
+            condition.counted = false;
+        }
+        let mut said = format!("Last said: {}: {}", condition.reason, condition.message);
+        said.truncate(said.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
+        condition.message = said;
+        OWNER_GONE.clone_into(&mut condition.reason);
+    }
+}

@@ -1,0 +1,216 @@
+//! One write of a GPU: what was decided, what follows from it, and what is remembered with it (design H4).
+
+use device_api_core::clock::BootTime;
+use device_api_core::condition::{self, Condition, PROBING, find};
+use device_api_core::durable::DeviceMemory;
+use device_api_core::ids::DeviceUuid;
+use device_api_core::limits;
+use device_api_core::ports::Commit;
+use device_api_core::signal::{Signal, SignalKind};
+use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
+
+use crate::pipeline::{Shared, State};
+use crate::seats::Bench;
+use crate::swap;
+use crate::timers::Key;
+use crate::verdicts::{self, Context};
+
+/// What is to be written of a GPU, besides what stands.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Write<'a> {
+    pub(crate) decisions: &'a [(usize, Decision)],
+    /// What they are about.
+    pub(crate) signals: &'a [Signal],
+    /// The signals were committed before: that they came is no news.
+    pub(crate) is_again: bool,
+    /// What changes before the decisions do.
+    pub(crate) amend: Option<&'a dyn Fn(&mut Vec<Condition>)>,
+}
+
+impl<'a> Write<'a> {
+    pub(crate) fn of(signals: &'a [Signal]) -> Self {
+        Self {
+            signals,
+            ..Self::default()
+        }
+    }
+}
+
+/// One write of a GPU, as the cache asks for it.
+struct Writing<'a> {
+    shared: &'a Shared,
+    bench: &'a Bench,
+    state: &'a mut State,
+    uuid: &'a DeviceUuid,
+    write: &'a Write<'a>,
+    /// The verdicts that became conditions.
+    written: Vec<&'a Verdict>,
+}
+
+impl Commit for Writing<'_> {
+    fn change(&mut self, conditions: &mut Vec<Condition>) {
+        let Self {
+            shared,
+            bench,
+            uuid,
+            write,
+            ..
+        } = *self;
+        let now = shared.clock.wall();
+        let (drills, platform) = (shared.config.drills, shared.config.platform);
+        if let Some(amend) = write.amend {
+            amend(conditions);
+        }
+        for (at, decision) in write.decisions {
+            let Some(seat) = bench.get(*at) else {
+                continue;
+            };
+            let context = Context {
+                info: seat.info(),
+                signals: write.signals,
+                drills,
+                platform,
+                now,
+            };
+            self.written
+                .extend(verdicts::apply(conditions, decision, context));
+        }
+        let mut news = write.signals.iter().filter(|_| !write.is_again);
+        let (mut is_found, mut is_lost) = (false, false);
+        for signal in &mut news {
+            is_found |= signal.kind == SignalKind::GpuFound;
+            is_lost |= signal.kind == SignalKind::GpuLost;
+        }
+        if is_found {
+            // Judged for the first time since the daemon started: not before, or a reader could be told
+            // what is left of an earlier run.
+            conditions.retain(|c| !c.is_unobserved());
+            swap::mark_ownerless(conditions, bench, now);
+        }
+        if is_lost
+            && find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok)
+        {
+            let probed = Condition::of_host(PROBING, Judgement::Ok, "Probed", now);
+            condition::upsert(conditions, probed);
+        }
+        let floors = &shared.lane(self.state, uuid).floors;
+        floors.publish(conditions, bench.unasked(), (drills, platform), now);
+    }
+
+    fn remember(&mut self) -> Option<DeviceMemory> {
+        let Self {
+            shared,
+            uuid,
+            write,
+            ..
+        } = *self;
+        let now = shared.clock.boot();
+        shared.plan(self.state, uuid, write.decisions, write.signals, now);
+        shared.plan_quiet(self.state, uuid, &self.written, now);
+        let memory = shared.memory_of(self.state, uuid);
+        let remembered = &mut shared.lane(self.state, uuid).remembered;
+        let is_new = remembered.as_ref() != Some(&memory);
+        is_new.then(|| remembered.insert(memory).clone())
+    }
+}
+
+impl Shared {
+    /// Writes decisions, floors and fallbacks of a GPU into the cache, sets the timers that follow, and
+    /// has all of it remembered: one write.
+    pub(crate) fn write(&self, state: &mut State, uuid: &DeviceUuid, write: &Write<'_>) {
+        if self.cache.device(uuid).is_none() {
+            // It was forgotten with the device.
+            self.lane(state, uuid).remembered = None;
+        }
+        let bench = state.bench.clone();
+        let mut writing = Writing {
+            shared: self,
+            bench: &bench,
+            state,
+            uuid,
+            write,
+            written: Vec::new(),
+        };
+        self.cache.change(uuid, &mut writing);
+    }
+
+    /// Sets the timers that policies ask for. What drills alone have set off is a drill.
+    fn plan(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        decisions: &[(usize, Decision)],
+        signals: &[Signal],
+        now: BootTime,
+    ) {
+        let drill = signals.iter().all(|signal| signal.drill);
+        for (at, decision) in decisions {
+            for wake in &decision.wakes {
+                let is_set = self.set_wake(state, uuid, *at, wake, now);
+                let wakes = &mut self.lane(state, uuid).drill_wakes;
+                let key = (*at, wake.name.clone());
+                if drill && is_set {
+                    wakes.insert(key)
+                } else {
+                    wakes.remove(&key)
+                };
+            }
+        }
+    }
+
+    /// Sets the timers of the conditions that a quiet time clears.
+    fn plan_quiet(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        written: &[&Verdict],
+        now: BootTime,
+    ) {
+        for verdict in written {
+            let key = Key::Quiet {
+                uuid: uuid.clone(),
+                condition: verdict.condition.clone(),
+            };
+            let quiet = verdict
+                .clears
+                .iter()
+                .find(|clear| clear.on == ClearOn::Quiet);
+            match quiet.filter(|_| verdict.state == Judgement::Problem) {
+                Some(quiet) => self.set_timer(state, key, now.after(quiet.after)),
+                None => state.timers.cancel(&key),
+            }
+        }
+    }
+
+    /// Says whether the timer runs now.
+    fn set_wake(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        policy: usize,
+        wake: &Wake,
+        now: BootTime,
+    ) -> bool {
+        let key = Key::Wake {
+            uuid: uuid.clone(),
+            policy,
+            name: wake.name.clone(),
+        };
+        if wake.after.is_zero() {
+            state.timers.cancel(&key);
+            false
+        } else if state.timers.is_set(&key)
+            || state.timers.wakes(uuid, policy) < limits::WAKES_PER_POLICY_MAX
+        {
+            self.set_timer(
+                state,
+                key,
+                now.after(wake.after.clamp(limits::WAKE_MIN, limits::WAKE_MAX)),
+            );
+            true
+        } else {
+            tracing::warn!(gpu = %uuid, timer = %wake.name, max = limits::WAKES_PER_POLICY_MAX, "timer refused: too many");
+            false
+        }
+    }
+}
