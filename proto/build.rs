@@ -11,8 +11,9 @@ use prost::Message as _;
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
-const PROTOS: [&str; 2] = [
+const PROTOS: [&str; 3] = [
     "nvidia/device/v1alpha1/device.proto",
+    "nvidia/device/v1alpha1/policy.proto",
     "nvidia/nvsentinel/v1alpha1/gpu.proto",
 ];
 
@@ -58,7 +59,14 @@ fn outside_types(descriptors: &FileDescriptorSet) -> Vec<(String, String)> {
         };
         let gpu = format!(".{package}.Gpu");
         let answers = holders(file, &gpu);
-        outside.push((gpu, "crate::Encoded".to_owned()));
+        // Of a package's files one has it.
+        if file
+            .message_type
+            .iter()
+            .any(|message| message.name() == "Gpu")
+        {
+            outside.push((gpu, "crate::Encoded".to_owned()));
+        }
         let messages = file.message_type.iter().map(|message| message.name());
         let enums = file.enum_type.iter().map(|message| message.name());
         for name in messages.chain(enums).filter(|name| *name != "Gpu") {

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  failed: no such GPU, or the daemon refused
+  1  failed: no such GPU or policy, or the daemon refused
   2  wrong usage
   3  cannot connect to the daemon";
 
@@ -63,6 +63,18 @@ pub(crate) enum Command {
         /// Name, NVML index, PCI address, or at least 4 digits of the UUID's beginning
         name: String,
     },
+    /// Say what is wrong with one GPU: which rule found it, on what evidence, what clears it, what to type
+    #[command(allow_missing_positional = true)]
+    Explain {
+        kind: Option<Kind>,
+        /// As for `describe`
+        name: String,
+    },
+    /// The same as `explain`, GPU first: `gpu explain NAME`
+    Gpu {
+        #[command(subcommand)]
+        command: GpuCommand,
+    },
     /// Print every change as it happens, until interrupted; outlives a restart of the daemon
     Watch {
         #[arg(default_value = "gpus")]
@@ -77,10 +89,83 @@ pub(crate) enum Command {
         #[arg(long)]
         bookmarks: bool,
     },
+    /// Show what judges faults and how it fares; reload, quarantine, release, accept, pause, resume
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Show who writes conditions, and release the types of one that does not come back
     Provider {
         #[command(subcommand)]
         command: ProviderCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GpuCommand {
+    /// Say what is wrong with it
+    Explain {
+        /// As for `describe`
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// List the policies, what they have done, and what waits for you
+    List,
+    /// Show all that is known of one policy: versions, limits, latest failures, what a held one judges otherwise
+    Describe {
+        /// As `policy list` shows it
+        name: String,
+    },
+    /// Have the daemon look at its policies' directory now; exit code 1 where something was refused
+    Reload,
+    /// Set the version that is asked aside, over restarts too; the last good one takes over
+    Quarantine {
+        /// As `policy list` shows it
+        name: String,
+        /// Why, for those who find it so
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Let a quarantined version be tried again
+    Release {
+        /// As `policy list` shows it
+        name: String,
+        /// Which version, by its digest or the first 12 digits of it at least. Without it, all that are quarantined
+        #[arg(long, default_value = "", hide_default_value = true)]
+        digest: String,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Let a held version in
+    Accept {
+        /// As `policy list` shows it
+        name: String,
+        /// Which version you have looked at, by its digest or the first 12 digits of it at least
+        #[arg(long)]
+        digest: String,
+    },
+    /// Have a policy not asked until it is resumed, over restarts too; the fallback applies to its signals
+    Pause {
+        /// As `policy list` shows it
+        name: String,
+        /// Why, for those who find it so
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// End a pause
+    Resume {
+        /// As `policy list` shows it
+        name: String,
     },
 }
 
@@ -147,6 +232,17 @@ mod tests {
             Args::try_parse_from(["devicectl", "list", "gpus", "-l", "zone in (a)"]).unwrap();
         assert!(
             matches!(args.command, Command::Get { selectors, .. } if selectors.labels == "zone in (a)")
+        );
+        for explain in [&["explain", "0"][..], &["explain", "gpu", "0"]] {
+            let args = Args::try_parse_from([&["devicectl"], explain].concat()).unwrap();
+            assert!(matches!(args.command, Command::Explain { name, .. } if name == "0"));
+        }
+        assert_eq!(
+            Args::try_parse_from(["devicectl", "policy", "accept", "p"])
+                .unwrap_err()
+                .exit_code(),
+            2,
+            "a version is named by whoever lets it in"
         );
         assert_eq!(
             Args::try_parse_from(["devicectl", "get", "cpus"])

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use device_api_proto::native::gpu_service_client::GpuServiceClient;
+use device_api_proto::native::policy_service_client::PolicyServiceClient;
 use device_api_proto::native::provider_service_client::ProviderServiceClient;
 use device_api_proto::native::{
-    ForgetProviderRequest, Gpu, ListGpusRequest, ListGpusResponse, ListProvidersRequest, Provider,
-    WatchGpusRequest, WatchGpusResponse,
+    AcceptPolicyRequest, ForgetProviderRequest, GetPolicyRequest, GetPolicyResponse, Gpu,
+    ListGpusRequest, ListGpusResponse, ListPoliciesRequest, ListProvidersRequest,
+    PausePolicyRequest, Policy, Provider, QuarantinePolicyRequest, ReleasePolicyRequest,
+    ReloadPoliciesRequest, ReloadPoliciesResponse, ResumePolicyRequest, WatchGpusRequest,
+    WatchGpusResponse,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -23,6 +27,11 @@ use crate::failure::Failure;
 /// How long an answer may take. The daemon's own bound for a read is 50 ms.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How long the daemon may take to carry out a command on policies, which may have to compile some first. It
+/// has a bound of its own (30 s, unless the site set another) and says when that has passed; this is for one
+/// that hangs.
+const COMMAND_WAIT_MAX: Duration = Duration::from_mins(10);
+
 /// Largest message taken: what the daemon sends at most.
 const RECEIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -30,8 +39,19 @@ const RECEIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Client {
     service: GpuServiceClient<Channel>,
+    policies: PolicyServiceClient<Channel>,
     providers: ProviderServiceClient<Channel>,
     socket: PathBuf,
+}
+
+/// A command on one policy.
+#[derive(Debug)]
+pub(crate) enum OnPolicy {
+    Quarantine(QuarantinePolicyRequest),
+    Release(ReleasePolicyRequest),
+    Accept(AcceptPolicyRequest),
+    Pause(PausePolicyRequest),
+    Resume(ResumePolicyRequest),
 }
 
 impl Client {
@@ -47,9 +67,12 @@ impl Client {
             .await?
             .map_err(|error| connect_failure(socket.to_owned(), &error))?;
         let providers = ProviderServiceClient::new(channel.clone());
+        let policies =
+            PolicyServiceClient::new(channel.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX);
         let service = GpuServiceClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
         Ok(Self {
             service,
+            policies,
             providers,
             socket: socket.to_owned(),
         })
@@ -112,6 +135,49 @@ impl Client {
             .map_err(|failure| self.explain(failure))
     }
 
+    /// What judges faults.
+    pub(crate) async fn policies(&mut self) -> Result<Vec<Policy>, Failure> {
+        let answer = in_time(self.policies.list_policies(ListPoliciesRequest {})).await;
+        answer
+            .map(|answer| answer.into_inner().policies)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    pub(crate) async fn policy(&mut self, name: &str) -> Result<GetPolicyResponse, Failure> {
+        let request = GetPolicyRequest {
+            name: name.to_owned(),
+        };
+        let answer = in_time(self.policies.get_policy(request)).await;
+        answer
+            .map(Response::into_inner)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    pub(crate) async fn reload_policies(&mut self) -> Result<ReloadPoliciesResponse, Failure> {
+        let call = self.policies.reload_policies(ReloadPoliciesRequest {});
+        let answer = within(COMMAND_WAIT_MAX, call).await;
+        answer
+            .map(Response::into_inner)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    /// Carries out a command on one policy; tells how the policy is then.
+    pub(crate) async fn command(&mut self, command: OnPolicy) -> Result<Option<Policy>, Failure> {
+        let policies = &mut self.policies;
+        let answer = within(COMMAND_WAIT_MAX, async {
+            Ok(match command {
+                OnPolicy::Quarantine(it) => {
+                    policies.quarantine_policy(it).await?.into_inner().policy
+                }
+                OnPolicy::Release(it) => policies.release_policy(it).await?.into_inner().policy,
+                OnPolicy::Accept(it) => policies.accept_policy(it).await?.into_inner().policy,
+                OnPolicy::Pause(it) => policies.pause_policy(it).await?.into_inner().policy,
+                OnPolicy::Resume(it) => policies.resume_policy(it).await?.into_inner().policy,
+            })
+        });
+        answer.await.map_err(|failure| self.explain(failure))
+    }
+
     /// Whoever listens on the socket may be no gRPC server, which shows with the first call only.
     fn explain(&self, failure: Failure) -> Failure {
         let why = match &failure {
@@ -121,6 +187,8 @@ impl Client {
             | Failure::NoAnswer { .. }
             | Failure::NotFound { .. }
             | Failure::NoProvider { .. }
+            | Failure::NoPolicy { .. }
+            | Failure::NotTaken { .. }
             | Failure::Unconfirmed { .. }
             | Failure::Ambiguous { .. }
             | Failure::Output(_)
@@ -135,10 +203,15 @@ impl Client {
 }
 
 async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Failure> {
-    let answer = tokio::time::timeout(ANSWER_WAIT_MAX, call).await;
-    Ok(answer.map_err(|_| Failure::NoAnswer {
-        after: ANSWER_WAIT_MAX,
-    })??)
+    within(ANSWER_WAIT_MAX, call).await
+}
+
+async fn within<T>(
+    after: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Failure> {
+    let answer = tokio::time::timeout(after, call).await;
+    Ok(answer.map_err(|_| Failure::NoAnswer { after })??)
 }
 
 fn connect_failure(socket: PathBuf, error: &tonic::transport::Error) -> Failure {

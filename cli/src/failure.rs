@@ -20,8 +20,13 @@ pub(crate) enum Failure {
     NotFound { name: String, known: String },
     #[error("no provider {name:?}; {known}")]
     NoProvider { name: String, known: String },
-    #[error("provider {name:?} was not forgotten; say yes when asked, or give --yes")]
-    Unconfirmed { name: String },
+    #[error("no policy {name:?}; {known}")]
+    NoPolicy { name: String, known: String },
+    /// Some of what was asked for was done, and is printed.
+    #[error("refused: {what}; what was used before is used on")]
+    NotTaken { what: String },
+    #[error("{what}; say yes when asked, or give --yes")]
+    Unconfirmed { what: String },
     #[error("{name:?} may be any of {}; use more of the name", candidates.join(", "))]
     Ambiguous {
         name: String,
@@ -43,6 +48,8 @@ impl Failure {
             | Self::Refused(_)
             | Self::NotFound { .. }
             | Self::NoProvider { .. }
+            | Self::NoPolicy { .. }
+            | Self::NotTaken { .. }
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Output(_)
@@ -74,6 +81,8 @@ impl Failure {
             Self::NotGrpc { .. }
             | Self::NotFound { .. }
             | Self::NoProvider { .. }
+            | Self::NoPolicy { .. }
+            | Self::NotTaken { .. }
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Output(_)

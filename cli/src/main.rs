@@ -5,6 +5,8 @@ mod client;
 mod commands;
 mod failure;
 mod output;
+mod policy_view;
+mod remedy;
 mod table;
 mod text;
 mod view;

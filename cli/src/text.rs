@@ -33,6 +33,15 @@ pub(crate) fn escape_quoted(text: &str) -> String {
     out
 }
 
+/// A word of a command to type, as a shell takes it: quoted where it is not plain.
+pub(crate) fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/');
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", escape(word).replace('\'', "'\\''"))
+}
+
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -45,6 +54,15 @@ mod tests {
     #[track_caller]
     fn check(input: &str, expected: &str) {
         assert_eq!(escape(input), expected);
+    }
+
+    #[test]
+    fn a_word_of_a_command_is_one_word_and_starts_nothing() {
+        assert_eq!(shell_word("xid-policy_1.0"), "xid-policy_1.0");
+        assert_eq!(shell_word("$(reboot); `x`"), "'$(reboot); `x`'");
+        assert_eq!(shell_word("it's\n"), "'it'\\''s\\n'");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("--yes"), "'--yes'");
     }
 
     #[test]

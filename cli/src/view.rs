@@ -117,7 +117,7 @@ fn is_none(number: &u64) -> bool {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ConditionView {
+pub(crate) struct ConditionView {
     r#type: String,
     /// True, False or Unknown.
     status: &'static str,

@@ -1,7 +1,8 @@
 //! The words of the wire as people read them.
 
 use device_api_proto::native::{
-    self as wire, ConditionStatus, EventType, Gpu, Health, Polarity, Severity, owner,
+    self as wire, ConditionStatus, EventType, Gpu, Health, Polarity, PolicyChange,
+    PolicyFailureKind, PolicyFallback, PolicyMode, PolicyPhase, Severity, owner,
 };
 
 /// A condition's status, read by its polarity.
@@ -92,6 +93,58 @@ pub(crate) fn event_type(kind: EventType) -> &'static str {
         EventType::Deleted => "DELETED",
         EventType::Bookmark => "BOOKMARK",
         EventType::Unspecified => "UNKNOWN",
+    }
+}
+
+pub(crate) fn policy_mode(mode: PolicyMode) -> &'static str {
+    match mode {
+        PolicyMode::Enforce => "enforce",
+        PolicyMode::Shadow => "shadow",
+        PolicyMode::Paused => "paused",
+        PolicyMode::Unspecified => "unspecified",
+    }
+}
+
+pub(crate) fn policy_phase(phase: PolicyPhase) -> &'static str {
+    match phase {
+        PolicyPhase::Running => "running",
+        PolicyPhase::BackOff => "back-off",
+        PolicyPhase::LastGood => "last-good",
+        PolicyPhase::Quarantined => "quarantined",
+        PolicyPhase::Paused => "paused",
+        PolicyPhase::Refused => "refused",
+        PolicyPhase::Unspecified => "unspecified",
+    }
+}
+
+pub(crate) fn policy_fallback(fallback: PolicyFallback) -> &'static str {
+    match fallback {
+        PolicyFallback::Catalogue => "catalogue",
+        PolicyFallback::Unhealthy => "unhealthy",
+        PolicyFallback::Ignore => "ignore",
+        PolicyFallback::Unspecified => "unspecified",
+    }
+}
+
+pub(crate) fn policy_failure(kind: PolicyFailureKind) -> &'static str {
+    match kind {
+        PolicyFailureKind::Refused => "refused",
+        PolicyFailureKind::Trap => "trap",
+        PolicyFailureKind::Deadline => "deadline",
+        PolicyFailureKind::Invalid => "invalid",
+        PolicyFailureKind::Unavailable => "unavailable",
+        PolicyFailureKind::Unspecified => "unspecified",
+    }
+}
+
+pub(crate) fn policy_change(change: PolicyChange) -> &'static str {
+    match change {
+        PolicyChange::Unchanged => "unchanged",
+        PolicyChange::Swapped => "swapped",
+        PolicyChange::Held => "held",
+        PolicyChange::Refused => "refused",
+        PolicyChange::Removed => "removed",
+        PolicyChange::Unspecified => "unspecified",
     }
 }
 

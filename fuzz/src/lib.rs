@@ -18,6 +18,8 @@ mod changes;
 mod harness;
 #[path = "../../host/grpc/tests/rpc/owned.rs"]
 mod owned;
+#[path = "../../host/grpc/tests/rpc/policy_host.rs"]
+mod policy_host;
 #[path = "../../host/grpc/tests/rpc/store.rs"]
 mod store;
 #[path = "../../host/grpc/tests/rpc/verbatim.rs"]

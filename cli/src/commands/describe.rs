@@ -248,7 +248,7 @@ fn detail(to: &mut dyn Write, key: &str, value: &str) -> io::Result<()> {
     }
 }
 
-fn since(time: Option<&prost_types::Timestamp>, now: jiff::Timestamp) -> String {
+pub(super) fn since(time: Option<&prost_types::Timestamp>, now: jiff::Timestamp) -> String {
     let time = words::timestamp(time);
     time.map(|time| format!("{time} ({} ago)", table::age(Some(time), now)))
         .unwrap_or_default()
@@ -275,7 +275,7 @@ fn owned_by(owner: &Owner) -> String {
     .to_owned()
 }
 
-fn clear(clear: &Clear) -> String {
+pub(super) fn clear(clear: &Clear) -> String {
     let after = clear
         .after
         .as_ref()
@@ -288,4 +288,4 @@ fn clear(clear: &Clear) -> String {
 
 #[cfg(test)]
 #[path = "describe_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -8,7 +8,7 @@ fn time(seconds: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds, nanos: 0 })
 }
 
-fn sick_gpu() -> Gpu {
+pub(in crate::commands) fn sick_gpu() -> Gpu {
     let mut gpu = gpu("GPU-1");
     gpu.creation_timestamp = time(0);
     let status = gpu.status.as_mut().unwrap();

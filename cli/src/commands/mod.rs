@@ -1,16 +1,21 @@
 //! One command a file.
 
 mod describe;
+mod explain;
 mod get;
+mod policy;
 mod provider;
 mod watch;
 
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
 use device_api_proto::native::Gpu;
 
-use crate::args::{Args, Command, ProviderCommand};
+use crate::args::{Args, Command, GpuCommand, ProviderCommand};
 use crate::client::qualified;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::text::escape;
 
 pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
     let mut out = Output::stdout();
@@ -21,6 +26,11 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
             selectors,
         } => get::run(args, names, selectors, &mut out).await,
         Command::Describe { kind: _, name } => describe::run(args, name, &mut out).await,
+        Command::Explain { kind: _, name }
+        | Command::Gpu {
+            command: GpuCommand::Explain { name },
+        } => explain::run(args, name, &mut out).await,
+        Command::Policy { command } => policy::run(args, command, &mut out).await,
         Command::Watch {
             kind: _,
             selectors,
@@ -43,6 +53,19 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
             command: ProviderCommand::Forget { name, yes },
         } => provider::forget(args, name, *yes, &mut out).await,
     }
+}
+
+/// Asks whoever sits at the terminal; where nobody does, that is a no.
+fn ask(question: &str) -> io::Result<bool> {
+    let (stdin, mut stderr) = (io::stdin(), io::stderr());
+    if !stdin.is_terminal() || !stderr.is_terminal() {
+        return Ok(false);
+    }
+    write!(stderr, "{} [y/N] ", escape(question))?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The GPU that `name` means: its name (with the namespace, where that is needed), its index, its

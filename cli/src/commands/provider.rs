@@ -1,10 +1,11 @@
 //! `devicectl provider`: who writes conditions, and what to do about one that is gone for good.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, Write};
 
 use device_api_proto::native::Provider;
 use serde::Serialize;
 
+use super::ask;
 use crate::args::{Args, Format};
 use crate::client::Client;
 use crate::failure::Failure;
@@ -100,8 +101,8 @@ pub(super) async fn forget<W: Write>(
         return Err(Failure::NoProvider { name, known });
     };
     if !yes && !is_confirmed(provider).map_err(Failure::Output)? {
-        let name = name.to_owned();
-        return Err(Failure::Unconfirmed { name });
+        let what = format!("provider {name:?} was not forgotten");
+        return Err(Failure::Unconfirmed { what });
     }
     let released_types = client.forget_provider(name).await?;
     let view = Forgotten {
@@ -124,25 +125,15 @@ pub(super) async fn forget<W: Write>(
     }
 }
 
-/// Asks whoever sits at the terminal; where nobody does, that is a no.
 fn is_confirmed(provider: &Provider) -> io::Result<bool> {
-    let (stdin, mut stderr) = (io::stdin(), io::stderr());
-    if !stdin.is_terminal() || !stderr.is_terminal() {
-        return Ok(false);
-    }
     let lease = if provider.lease_remaining.is_some() {
         " It still holds a lease."
     } else {
         ""
     };
-    write!(
-        stderr,
-        "Remove the conditions of provider {} ({}) from every GPU, and let others own their types?{lease} [y/N] ",
-        escape(&provider.name),
-        escape(&provider.condition_types.join(", ")),
-    )?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    ask(&format!(
+        "Remove the conditions of provider {} ({}) from every GPU, and let others own their types?{lease}",
+        provider.name,
+        provider.condition_types.join(", "),
+    ))
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use device_api_proto::Encoded;
 use device_api_proto::native::server::gpu_service_server::{GpuService, GpuServiceServer};
+use device_api_proto::native::server::policy_service_server::PolicyServiceServer;
 use device_api_proto::native::server::provider_service_server::{
     ProviderService, ProviderServiceServer,
 };
@@ -25,6 +26,8 @@ use tokio::runtime::Runtime;
 use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt, iter};
 use tonic::{Request, Response, Status, async_trait};
+
+use crate::policies::Policies;
 
 type Events = tokio::sync::broadcast::Sender<Result<WatchGpusResponse, Status>>;
 type Boxed = Pin<Box<dyn Stream<Item = Result<WatchGpusResponse, Status>> + Send>>;
@@ -217,6 +220,7 @@ impl ProviderService for Daemon {
 /// One run of the daemon. Dropping it ends it and all its connections.
 pub(crate) struct Running {
     daemon: Daemon,
+    policies: Policies,
     _runtime: Runtime,
 }
 
@@ -236,15 +240,18 @@ pub(crate) fn start(socket: &Path, gpus: &[Gpu], version: i64, oldest: i64) -> R
         asked: Arc::default(),
         forgotten: Arc::default(),
     };
+    let policies = Policies::default();
     let listener = runtime
         .block_on(async { UnixListener::bind(socket) })
         .unwrap();
     let server = tonic::transport::Server::builder()
         .add_service(GpuServiceServer::new(daemon.clone()))
-        .add_service(ProviderServiceServer::new(daemon.clone()));
+        .add_service(ProviderServiceServer::new(daemon.clone()))
+        .add_service(PolicyServiceServer::new(policies.clone()));
     runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
     Running {
         daemon,
+        policies,
         _runtime: runtime,
     }
 }
@@ -260,6 +267,10 @@ impl Running {
     /// Lists and watches with selectors, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.daemon.asked.lock().unwrap().clone()
+    }
+
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Providers that were forgotten, in order.

@@ -31,6 +31,7 @@ const module = "github.com/device-api/device-api-server/examples/go"
 // packages says which package of the module each proto becomes.
 var packages = map[string]string{
 	"nvidia/device/v1alpha1/device.proto":  "gen/native",
+	"nvidia/device/v1alpha1/policy.proto":  "gen/native",
 	"nvidia/nvsentinel/v1alpha1/gpu.proto": "gen/upstream",
 }
 

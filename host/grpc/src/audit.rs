@@ -8,13 +8,15 @@ use std::sync::Arc;
 use tonic::Code;
 
 use crate::conn::ConnInfo;
+use crate::limits::POLICY_REASON_BYTES;
 use crate::lines::{Key, Lines};
 use crate::observe::{Method, RpcObserver};
 use crate::peer::RefusalReason;
 use crate::status::code_name;
+use crate::subject::Subject;
 
-/// Calls that change which GPUs and providers there are.
-const ADMINISTRATIVE: [&str; 7] = [
+/// Calls that change which GPUs and providers there are, and which policies judge.
+const ADMINISTRATIVE: [&str; 13] = [
     "CreateGpu",
     "UpdateGpu",
     "DeleteGpu",
@@ -22,25 +24,53 @@ const ADMINISTRATIVE: [&str; 7] = [
     "UnregisterGpu",
     "RegisterProvider",
     "ForgetProvider",
+    "ReloadPolicies",
+    "QuarantinePolicy",
+    "ReleasePolicy",
+    "AcceptPolicy",
+    "PausePolicy",
+    "ResumePolicy",
 ];
 
 /// Length of an object's name in a line. Longer ones are refused, and a line is no place for them.
 const OBJECT_BYTES_MAX: usize = 256;
+/// Length of what else a line quotes of a request: the longest that is not refused.
+const QUOTED_BYTES_MAX: usize = POLICY_REASON_BYTES;
 
 /// What an administrative call is about, taken before it is carried out.
 #[derive(Debug)]
 pub(crate) struct Entry {
     method: Method,
     object: String,
+    /// Why, in its caller's words.
+    because: Option<String>,
+    digest: Option<String>,
 }
 
-/// The object that a call is about.
-pub(crate) fn entry(method: Method, object: &str) -> Entry {
-    let end = object.floor_char_boundary(OBJECT_BYTES_MAX);
+/// A call of which nothing was read.
+pub(crate) fn unread(method: Method) -> Entry {
     Entry {
         method,
-        object: object.get(..end).unwrap_or_default().to_owned(),
+        object: String::new(),
+        because: None,
+        digest: None,
     }
+}
+
+/// What a call is about.
+pub(crate) fn entry(method: Method, request: &impl Subject) -> Entry {
+    let quoted = |text| cut(text, QUOTED_BYTES_MAX);
+    Entry {
+        method,
+        object: cut(request.subject(), OBJECT_BYTES_MAX),
+        because: request.because().map(quoted),
+        digest: request.digest().map(quoted),
+    }
+}
+
+fn cut(text: &str, bytes_max: usize) -> String {
+    let end = text.floor_char_boundary(bytes_max);
+    text.get(..end).unwrap_or_default().to_owned()
 }
 
 /// Bounds the lines of each identity.
@@ -85,6 +115,8 @@ impl<'a> Pending<'a> {
                 service = entry.method.service,
                 method = entry.method.name,
                 object = ?entry.object,
+                because = entry.because.as_ref().map(tracing::field::debug),
+                digest = entry.digest.as_ref().map(tracing::field::debug),
                 outcome = code_name(code),
                 "administrative write"
             );
@@ -104,6 +136,8 @@ impl Drop for Pending<'_> {
             service = entry.method.service,
             method = entry.method.name,
             object = ?entry.object,
+            because = entry.because.as_ref().map(tracing::field::debug),
+            digest = entry.digest.as_ref().map(tracing::field::debug),
             outcome = "unknown",
             "administrative write cut off before it was answered; it may have been carried out"
         );
@@ -140,6 +174,8 @@ impl Audit {
             service = entry.method.service,
             method = entry.method.name,
             object = ?entry.object,
+            because = entry.because.as_ref().map(tracing::field::debug),
+            digest = entry.digest.as_ref().map(tracing::field::debug),
             outcome = "refused",
             reason = reason.as_str(),
             suppressed,
@@ -158,7 +194,11 @@ mod tests {
             service: "s",
             name: "DeleteGpu",
         };
-        let entry = entry(method, &"é".repeat(OBJECT_BYTES_MAX));
+        let request = device_api_proto::native::DeleteGpuRequest {
+            name: "é".repeat(OBJECT_BYTES_MAX),
+            ..Default::default()
+        };
+        let entry = entry(method, &request);
         assert_eq!(entry.object.len(), OBJECT_BYTES_MAX);
         assert!(entry.is_administrative());
     }

@@ -113,7 +113,7 @@ impl Calls {
         }
         if let (Does::Write, Access::Read { reason, why }) = (known.does, &connection.access) {
             // What it is about would be in what is not read.
-            let entry = audit::entry(known.method, "");
+            let entry = audit::unread(known.method);
             self.audit
                 .refused(&*self.observer, connection, &entry, *reason, why);
             let why = why.clone();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use device_api_core::error::ApiError;
 use device_api_core::limits::Bounds;
-use device_api_core::ports::Devices;
+use device_api_core::ports::{Devices, Policies};
 use device_api_core::provider::Caller;
 use device_api_core::watch::WatchRequest;
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use crate::watch::{Tell, Watching};
 /// What the services of both dialects share.
 pub(crate) struct Context<D> {
     devices: Arc<D>,
+    policies: Arc<dyn Policies>,
     observer: Arc<dyn RpcObserver>,
     audit: Arc<Audit>,
     bounds: Arc<Bounds>,
@@ -42,6 +43,7 @@ impl<D> fmt::Debug for Context<D> {
 impl<D: Devices> Context<D> {
     pub(crate) fn new(
         devices: Arc<D>,
+        policies: Arc<dyn Policies>,
         observer: Arc<dyn RpcObserver>,
         audit: Arc<Audit>,
         bounds: Arc<Bounds>,
@@ -49,6 +51,7 @@ impl<D: Devices> Context<D> {
     ) -> Self {
         Self {
             devices,
+            policies,
             observer,
             audit,
             shutdown,
@@ -85,7 +88,7 @@ impl<D: Devices> Context<D> {
         let connection = connection(&request)?;
         let _under_way = connection.begin_call();
         let request = request.into_inner();
-        let entry = audit::entry(method, request.subject());
+        let entry = audit::entry(method, &request);
         let refused = |reason, why: &str| {
             self.audit
                 .refused(&*self.observer, &connection, &entry, reason, why);
@@ -135,6 +138,11 @@ impl<D: Devices> Context<D> {
             Level::All => ("watches", self.bounds.watches),
         };
         ApiError::Exhausted { limit, max }
+    }
+
+    /// The policy host: for what runs within [`Self::read`] and [`Self::write`].
+    pub(crate) fn policies(&self) -> &dyn Policies {
+        &*self.policies
     }
 
     /// The bounds that a site may set.

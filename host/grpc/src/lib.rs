@@ -4,11 +4,11 @@
 //! bind() ─▶ Bound ─▶ serve()
 //!                      accept (incoming, slots) ─▶ hello (conn, handshake, tls) ─▶ who is it (peer)
 //!                      ─▶ calls: may it, its deadline, its size (receive, budget) ─▶ one RPC (native/, upstream/)
-//!                      ─▶ Context: may it, how many ─▶ the port core::ports::Devices
+//!                      ─▶ Context: may it, how many ─▶ the ports core::ports::{Devices, Policies}
 //!                      ─▶ answer: what came of it, what of it is unread
 //! ```
 //!
-//! **Invariant:** [`context::Context`] is the only way from a service to the store, so that
+//! **Invariant:** [`context::Context`] is the only way from a service to the store and to the policy host, so that
 //! authorisation, audit, watch limits and shutdown hold for each method of each dialect alike. And
 //! [`calls::Calls`] is the only way to a service: nothing of a request is decoded before it is known that
 //! the caller may make it, that all of it is there, and that it is no larger in memory than it may be.

@@ -150,6 +150,7 @@ mod tests {
         let native = "nvidia.device.v1alpha1.GpuService";
         let upstream = "nvidia.nvsentinel.v1alpha1.GpuService";
         let providers = "nvidia.device.v1alpha1.ProviderService";
+        let policies = "nvidia.device.v1alpha1.PolicyService";
         for (service, name, does) in [
             (native, "WatchGpus", Does::Watch),
             (native, "UpdateGpuStatus", Does::Write),
@@ -157,6 +158,9 @@ mod tests {
             (upstream, "DeleteGpu", Does::Write),
             (providers, "ListProviders", Does::Read),
             (providers, "Heartbeat", Does::Write),
+            (policies, "ListPolicies", Does::Read),
+            (policies, "GetPolicy", Does::Read),
+            (policies, "ReloadPolicies", Does::Write),
             ("grpc.health.v1.Health", "Check", Does::Read),
             ("grpc.health.v1.Health", "Watch", Does::HealthWatch),
             (
@@ -173,6 +177,6 @@ mod tests {
         let all = methods.known.values();
         assert!(all.clone().all(|known| known.request.is_some()));
         let writes = all.filter(|known| known.does == Does::Write).count();
-        assert_eq!(writes, 15, "each of them asks who is calling");
+        assert_eq!(writes, 21, "each of them asks who is calling");
     }
 }

@@ -5,8 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use device_api_core::limits::Bounds;
-use device_api_core::ports::Devices;
+use device_api_core::ports::{Devices, Policies};
 use device_api_proto::native::server::gpu_service_server as native_gpu;
+use device_api_proto::native::server::policy_service_server as native_policy;
 use device_api_proto::native::server::provider_service_server as native_provider;
 use device_api_proto::upstream::server::gpu_service_server as upstream_gpu;
 use futures_util::StreamExt as _;
@@ -37,10 +38,11 @@ use crate::slots::{Slot, Slots, Standing, Turned};
 use crate::{native, upstream};
 
 /// Names in the gRPC health protocol; the empty one is the server as a whole.
-const HEALTH_NAMES: [&str; 4] = [
+const HEALTH_NAMES: [&str; 5] = [
     "",
     native_gpu::SERVICE_NAME,
     native_provider::SERVICE_NAME,
+    native_policy::SERVICE_NAME,
     upstream_gpu::SERVICE_NAME,
 ];
 
@@ -94,6 +96,7 @@ impl<D: Devices> Drop for Present<D> {
 pub async fn serve<D: Devices>(
     bound: Bound,
     devices: Arc<D>,
+    policies: Arc<dyn Policies>,
     observer: Arc<dyn RpcObserver>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
@@ -102,6 +105,7 @@ pub async fn serve<D: Devices>(
     let audit = Arc::new(Audit::default());
     let context = Arc::new(Context::new(
         devices.clone(),
+        policies,
         observer.clone(),
         audit.clone(),
         parts.bounds.clone(),
@@ -297,6 +301,9 @@ fn routes<D: Devices>(
         native_provider::ProviderServiceServer::new(native::Providers::new(context.clone()))
             .max_decoding_message_size(bounds.receive_bytes)
             .max_encoding_message_size(bounds.send_bytes);
+    let policies = native_policy::PolicyServiceServer::new(native::Policies::new(context.clone()))
+        .max_decoding_message_size(bounds.receive_bytes)
+        .max_encoding_message_size(bounds.send_bytes);
     let upstream_gpus = upstream_gpu::GpuServiceServer::new(upstream::Gpus::new(context.clone()))
         .max_decoding_message_size(bounds.receive_bytes)
         .max_encoding_message_size(bounds.send_bytes);
@@ -311,6 +318,7 @@ fn routes<D: Devices>(
     routes
         .add_service(native_gpus)
         .add_service(providers)
+        .add_service(policies)
         .add_service(upstream_gpus)
         .add_service(health)
         .add_service(v1.max_decoding_message_size(READ_BYTES))

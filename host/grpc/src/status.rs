@@ -44,7 +44,7 @@ impl From<Refusal> for Status {
 /// Exhaustive on purpose: a new error gets its code here, or nothing compiles.
 fn code(error: &ApiError) -> Code {
     match error {
-        ApiError::NotFound { .. } => Code::NotFound,
+        ApiError::NotFound { .. } | ApiError::NoPolicy { .. } => Code::NotFound,
         ApiError::AlreadyExists { .. } => Code::AlreadyExists,
         ApiError::Conflict { .. } => Code::Aborted,
         ApiError::Invalid { .. } => Code::InvalidArgument,
@@ -110,6 +110,13 @@ mod tests {
             ApiError::NotFound { key: key.clone() },
             Code::NotFound,
             "ListGpus",
+        );
+        check(
+            ApiError::NoPolicy {
+                name: "xid".to_owned(),
+            },
+            Code::NotFound,
+            "policy \"xid\" not found; ListPolicies",
         );
         check(
             ApiError::AlreadyExists { key: key.clone() },

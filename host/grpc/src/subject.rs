@@ -4,8 +4,18 @@ use device_api_proto::{native, upstream};
 
 /// A request that changes something.
 pub(crate) trait Subject {
-    /// The name of its object (or provider), as the client wrote it.
+    /// The name of its object (provider, policy), as the client wrote it.
     fn subject(&self) -> &str;
+
+    /// Why, where the client says so.
+    fn because(&self) -> Option<&str> {
+        None
+    }
+
+    /// Digest of the version that it is about, where the client names one.
+    fn digest(&self) -> Option<&str> {
+        None
+    }
 }
 
 macro_rules! subjects {
@@ -31,10 +41,54 @@ subjects! {
     native::ProviderUpdateGpuStatusRequest: |it| &it.name;
     native::UpdateGpuConditionRequest: |it| &it.name;
     native::ForgetProviderRequest: |it| &it.name;
+    native::ReloadPoliciesRequest: |_it| "";
+    native::ResumePolicyRequest: |it| &it.name;
     upstream::CreateGpuRequest: |it| upstream_name(it.gpu.as_ref());
     upstream::UpdateGpuRequest: |it| upstream_name(it.gpu.as_ref());
     upstream::UpdateGpuStatusRequest: |it| upstream_name(it.gpu.as_ref());
     upstream::DeleteGpuRequest: |it| &it.name;
+}
+
+impl Subject for native::QuarantinePolicyRequest {
+    fn subject(&self) -> &str {
+        &self.name
+    }
+
+    fn because(&self) -> Option<&str> {
+        Some(&self.reason)
+    }
+}
+
+impl Subject for native::PausePolicyRequest {
+    fn subject(&self) -> &str {
+        &self.name
+    }
+
+    fn because(&self) -> Option<&str> {
+        Some(&self.reason)
+    }
+}
+
+impl Subject for native::ReleasePolicyRequest {
+    fn subject(&self) -> &str {
+        &self.name
+    }
+
+    fn digest(&self) -> Option<&str> {
+        Some(&self.digest)
+            .filter(|digest| !digest.is_empty())
+            .map(String::as_str)
+    }
+}
+
+impl Subject for native::AcceptPolicyRequest {
+    fn subject(&self) -> &str {
+        &self.name
+    }
+
+    fn digest(&self) -> Option<&str> {
+        Some(&self.digest)
+    }
 }
 
 fn upstream_name(gpu: Option<&upstream::Gpu>) -> &str {

@@ -3,6 +3,7 @@
 mod convert;
 mod create;
 mod delete;
+mod policies;
 mod providers;
 mod read;
 mod select;
@@ -24,6 +25,7 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::context::Context;
 use crate::observe::Method;
 
+pub(crate) use policies::Policies;
 pub(crate) use providers::Providers;
 
 const fn method(name: &'static str) -> Method {

@@ -15,6 +15,9 @@ mod harness;
 #[path = "../rpc/owned.rs"]
 mod owned;
 #[expect(dead_code, reason = "shared with other tests")]
+#[path = "../rpc/policy_host.rs"]
+mod policy_host;
+#[expect(dead_code, reason = "shared with other tests")]
 #[path = "../rpc/raw.rs"]
 mod raw;
 #[expect(dead_code, reason = "shared with other tests")]

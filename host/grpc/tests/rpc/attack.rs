@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::harness::{Server, created, soon};
+use crate::policy_host::File;
 use crate::verbatim::Bytes;
 use crate::wellformed::{Source, Types};
 
@@ -53,9 +54,9 @@ impl Target {
     /// Of all services whose full names begin with `package`.
     pub(crate) async fn start(package: &str) -> Self {
         let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("our own");
-        let file = files.file.iter().find(|file| file.package() == package);
-        let services = &file.expect("one of ours").service;
-        let methods = services.iter().flat_map(|service| {
+        let ours = files.file.iter().filter(|file| file.package() == package);
+        let services = ours.flat_map(|file| &file.service);
+        let methods = services.flat_map(|service| {
             service.method.iter().map(|method| Method {
                 path: format!("/{package}.{}/{}", service.name(), method.name()),
                 request: method.input_type().to_owned(),
@@ -75,6 +76,13 @@ impl Target {
     }
 
     async fn furnish(&self) {
+        let held = File {
+            name: "gpu-0",
+            version: "0.2.0",
+            digit: 'b',
+            is_held: true,
+        };
+        self.server.policies.put(held);
         created(&mut self.server.native().await, "gpu-0").await;
         let request = native::RegisterProviderRequest {
             name: "fans".to_owned(),
@@ -106,7 +114,7 @@ impl Target {
         } else {
             self.types.message(&method.request, &mut source)
         };
-        let before = self.server.store.fingerprint();
+        let before = self.fingerprint();
         let answer = soon(self.send(method, request)).await;
         let code = answer.as_ref().map_or_else(Status::code, |()| Code::Ok);
         let tally = (method.path.clone(), code as i32);
@@ -118,10 +126,16 @@ impl Target {
         if !ALLOWED.contains(&code) || status.message().is_empty() {
             return Err(format!("not an answer to bad input: {said}"));
         }
-        if self.server.store.fingerprint() != before {
+        if self.fingerprint() != before {
             return Err(format!("refused, and written all the same: {said}"));
         }
         Ok(())
+    }
+
+    /// Changes with each write of whatever kind.
+    fn fingerprint(&self) -> ((u64, usize), usize) {
+        let server = &self.server;
+        (server.store.fingerprint(), server.policies.writes())
     }
 
     async fn send(&self, method: &Method, request: Vec<u8>) -> Result<(), Status> {

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::policy_host::{File, PolicyHost};
 use crate::store::Store;
 
 /// Longer than anything here takes; a test that hits it has found a hang.
@@ -26,12 +27,29 @@ pub(crate) type Native = NativeClient<Channel>;
 pub(crate) type Upstream = UpstreamClient<Channel>;
 pub(crate) type Provider = ProviderServiceClient<Channel>;
 
+/// The policies of each server: one, and one of the name that requests of [`crate::attack`] often have.
+const POLICIES: [File; 2] = [
+    File {
+        name: "gpu-0",
+        version: "0.1.0",
+        digit: 'f',
+        is_held: false,
+    },
+    File {
+        name: "xid-policy",
+        version: "1.0.0",
+        digit: 'a',
+        is_held: false,
+    },
+];
+
 #[derive(Debug)]
 pub(crate) struct Server {
     _dir: TempDir,
     pub(crate) socket: PathBuf,
     pub(crate) tcp: SocketAddr,
     pub(crate) store: Arc<Store>,
+    pub(crate) policies: Arc<PolicyHost>,
     pub(crate) observer: Arc<Recorder>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) served: JoinHandle<Result<(), ServeError>>,
@@ -63,12 +81,21 @@ impl Server {
         assert_eq!(bound.unix_sockets().collect::<Vec<_>>(), [&*socket]);
         let (store, observer) = (Arc::new(Store::new()), Arc::new(Recorder::default()));
         let (stop, stopped) = watch::channel(false);
-        let served = tokio::spawn(serve(bound, store.clone(), observer.clone(), stopped));
+        let policies = Arc::new(PolicyHost::with(&POLICIES));
+        let served = serve(
+            bound,
+            store.clone(),
+            policies.clone(),
+            observer.clone(),
+            stopped,
+        );
+        let served = tokio::spawn(served);
         Self {
             _dir: dir,
             socket,
             tcp,
             store,
+            policies,
             observer,
             stop,
             served,

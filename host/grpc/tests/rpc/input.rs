@@ -10,7 +10,7 @@ use crate::attack::Target;
 use crate::harness::{Server, created, refused, upstream_gpu};
 
 /// Requests of one run: each method some five hundred times, in a few seconds.
-const CASES: u32 = 8_000;
+const CASES: u32 = 12_000;
 /// Bytes that a request is made of: several conditions' worth.
 const BYTES_MAX: usize = 300;
 
@@ -61,6 +61,13 @@ fn whatever_is_sent_to_the_native_dialect_is_carried_out_or_refused() {
             "ProviderService/Heartbeat",
             "ProviderService/UpdateGpuCondition",
             "ProviderService/ForgetProvider",
+            "PolicyService/GetPolicy",
+            "PolicyService/ReloadPolicies",
+            "PolicyService/QuarantinePolicy",
+            "PolicyService/ReleasePolicy",
+            "PolicyService/AcceptPolicy",
+            "PolicyService/PausePolicy",
+            "PolicyService/ResumePolicy",
         ],
     );
 }

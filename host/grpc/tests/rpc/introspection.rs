@@ -11,9 +11,10 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{Server, refused, soon};
 
-const SERVICES: [&str; 3] = [
+const SERVICES: [&str; 4] = [
     "nvidia.device.v1alpha1.GpuService",
     "nvidia.device.v1alpha1.ProviderService",
+    "nvidia.device.v1alpha1.PolicyService",
     "nvidia.nvsentinel.v1alpha1.GpuService",
 ];
 

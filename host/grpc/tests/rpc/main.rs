@@ -20,6 +20,8 @@ mod introspection;
 mod native;
 mod observer;
 mod owned;
+mod policies;
+mod policy_host;
 mod providers;
 mod raw;
 mod select;

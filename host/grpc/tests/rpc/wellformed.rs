@@ -46,7 +46,7 @@ const WORDS: [&str; 26] = [
 ];
 
 /// What a field must say half of the time, so that requests get past their first checks.
-const HINTS: [(&str, &str); 9] = [
+const HINTS: [(&str, &str); 10] = [
     ("name", "gpu-0"),
     ("namespace", ""),
     ("resource_version", ""),
@@ -56,6 +56,7 @@ const HINTS: [(&str, &str); 9] = [
     ("status", "True"),
     ("recommended_action", "RESTART_BM"),
     ("label_selector", "zone=a"),
+    ("digest", "bbbbbbbbbbbb"),
 ];
 
 /// Numbers at which something changes.
