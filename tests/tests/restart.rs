@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use device_api_proto::native::{
@@ -247,18 +248,13 @@ async fn a_damaged_store_is_set_aside_and_every_gpu_unknown_until_it_is_seen() -
     let version = client.list().await?.resource_version;
     node.stop(Signal::TERM)?;
     let state = node.dir().join("state");
-    let files = || -> Result<Vec<_>> {
-        let entries = std::fs::read_dir(&state)?;
-        Ok(entries
-            .collect::<Result<Vec<_>, _>>()?
-            .iter()
-            .map(|entry| entry.path())
-            .collect())
-    };
+    let files = || files_beneath(&state);
+    // Compiled code and what is remembered of policies, too.
     for file in files()? {
         std::fs::write(&file, b"not what it was")?;
     }
     let before = files()?.len();
+    assert!(before > 4, "{before} files");
     node.start_again()?;
     let line = node.daemon.wait_for(&["set aside"])?;
     assert!(line.contains("corrupt-"), "{line}");
@@ -272,6 +268,19 @@ async fn a_damaged_store_is_set_aside_and_every_gpu_unknown_until_it_is_seen() -
     let status = client.gpus.watch_gpus(request).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
     Ok(())
+}
+
+fn files_beneath(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_beneath(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 #[tokio::test]

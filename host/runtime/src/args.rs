@@ -11,7 +11,7 @@ use crate::limits;
 use crate::units::{Size, parse_duration, parse_size};
 use crate::values::{
     Drills, InsecureTcp, LogFormat, Platform, PolarityRow, ProviderTimeout, StoreMode, TcpAddress,
-    XidSet, parse_certificate_identity, parse_id, parse_ip, parse_polarity, parse_port,
+    UnlistedPolicies, XidSet, parse_certificate_identity, parse_id, parse_ip, parse_polarity, parse_port,
     parse_provider_timeout, parse_socket_path, parse_tcp_address, parse_xids,
 };
 
@@ -257,6 +257,31 @@ pub(crate) struct Args {
     /// bundled one.
     #[arg(long, value_name = "PATH", help_heading = "Policies")]
     pub(crate) policy_dir: Option<PathBuf>,
+
+    /// YAML file that says how each policy is run: mode, pin, fallback, limits, grants, configuration. By
+    /// default policies.yaml in --policy-dir, where there is one.
+    #[arg(long, value_name = "PATH", help_heading = "Policies")]
+    pub(crate) policies_file: Option<PathBuf>,
+
+    /// What becomes of a *.wasm in --policy-dir that policies.yaml does not name: it runs with the
+    /// defaults, or the set is refused.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        help_heading = "Policies",
+        default_value = "defaults"
+    )]
+    pub(crate) unlisted_policies: UnlistedPolicies,
+
+    /// Start without WebAssembly: no policy is loaded, and the vendor's class for a fault counts.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        help_heading = "Policies",
+        default_value_t = false
+    )]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub(crate) safe_mode: bool,
 
     /// How long one call of a policy may take.
     #[arg(

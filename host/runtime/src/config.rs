@@ -109,6 +109,11 @@ pub(crate) struct NvmlConfig {
 pub(crate) struct PolicyConfig {
     /// A directory that was there when the daemon started.
     pub(crate) dir: Option<PathBuf>,
+    /// `None`: `policies.yaml` in the directory, where there is one.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) unlisted: values::UnlistedPolicies,
+    /// No policy is run.
+    pub(crate) safe_mode: bool,
     /// Of one call; at most half of `Bounds::barrier_wait`.
     pub(crate) deadline: Duration,
     pub(crate) memory_bytes_max: usize,
@@ -290,8 +295,17 @@ fn policies(args: &Args, limits: &Bounds) -> Result<PolicyConfig, ConfigError> {
             why,
         })?;
     }
+    if let Some(path) = &args.policies_file {
+        std::fs::File::open(path).map_err(|why| ConfigError::PoliciesFile {
+            path: path.clone(),
+            why,
+        })?;
+    }
     Ok(PolicyConfig {
         dir: args.policy_dir.clone(),
+        file: args.policies_file.clone(),
+        unlisted: args.unlisted_policies,
+        safe_mode: args.safe_mode,
         deadline: args.policy_deadline,
         memory_bytes_max,
     })

@@ -48,6 +48,8 @@ pub(crate) enum ConfigError {
         "--policy-dir {path:?} can't be read ({why}); create it, or leave the flag out for the bundled policies alone"
     )]
     PolicyDir { path: PathBuf, why: io::Error },
+    #[error("--policies-file {path:?} can't be read ({why}); create it, or leave the flag out")]
+    PoliciesFile { path: PathBuf, why: std::io::Error },
     #[error(
         "--kmsg-drill without --kmsg-path: there is nothing to read; give the path, or leave the flag out"
     )]

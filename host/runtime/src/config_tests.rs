@@ -134,6 +134,29 @@ fn lists_are_bounded_and_without_doubles() {
 }
 
 #[test]
+fn h7_policies_are_run_as_the_flags_say() {
+    let plain = accepted(&[]).policies;
+    assert_eq!(plain.unlisted, values::UnlistedPolicies::Defaults);
+    assert!(!plain.safe_mode && plain.file.is_none());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let strict = accepted(&[
+        "--policies-file",
+        path,
+        "--unlisted-policies=refuse",
+        "--safe-mode",
+    ])
+    .policies;
+    assert_eq!(strict.file.as_deref(), Some(file.path()));
+    assert_eq!(strict.unlisted, values::UnlistedPolicies::Refuse);
+    assert!(strict.safe_mode);
+    refused(
+        &["--policies-file", &format!("{path}.missing")],
+        &["--policies-file", "missing"],
+    );
+}
+
+#[test]
 fn the_policy_directory_must_be_one() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = dir.path().to_str().expect("UTF-8");

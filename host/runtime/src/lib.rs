@@ -19,6 +19,7 @@ mod limits;
 mod logging;
 mod metrics;
 mod nvml_report;
+mod policies;
 mod readiness;
 mod shutdown;
 mod state;
@@ -38,7 +39,7 @@ use config::{Config, ConfigError, Loaded};
 use layers::LayerError;
 use metrics::Metrics;
 use readiness::Readiness;
-use shutdown::{Drain, Signals};
+use shutdown::{Drain, Hangups, Signals};
 
 /// Failed while starting, running or draining.
 const EXIT_FAILED: u8 = 1;
@@ -52,6 +53,9 @@ const THREADS_END_MAX: Duration = Duration::from_secs(1);
 pub fn main() -> ExitCode {
     let environment = |variable: &str| std::env::var_os(variable);
     let argv: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = policies::compiled(argv.get(1).map(AsRef::as_ref)) {
+        return code;
+    }
     let loaded = match config::load(&argv, &environment) {
         Ok(loaded) => loaded,
         Err(ConfigError::Layer(LayerError::Shown(text))) => return show(&text),
@@ -96,6 +100,7 @@ fn daemon(loaded: &Loaded) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::install().context("cannot handle SIGTERM and SIGINT")?;
+    let mut hangups = Hangups::install().context("cannot handle SIGHUP")?;
     let metrics = Arc::new(Metrics::new().context("cannot set up metrics")?);
     let readiness = Readiness::default();
     let starting = readiness.latch("the daemon's start");
@@ -115,11 +120,14 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     drop(starting);
     tracing::info!("started");
 
-    let failure = tokio::select! {
-        error = running.failed() => Some(error),
-        asked = signals.next() => {
-            tracing::info!(signal = %asked, timeout = ?config.admin.shutdown_timeout, "draining");
-            None
+    let failure = loop {
+        tokio::select! {
+            error = running.failed() => break Some(error),
+            asked = signals.next() => {
+                tracing::info!(signal = %asked, timeout = ?config.admin.shutdown_timeout, "draining");
+                break None;
+            }
+            () = hangups.next() => running.reload(),
         }
     };
     readiness.drain();

@@ -40,6 +40,28 @@ pub(crate) enum Drain {
     Aborted(Asked),
 }
 
+/// A signal that asks the daemon to look at its policies again, and nothing else.
+#[derive(Debug)]
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    /// From here on SIGHUP does not end the process.
+    ///
+    /// # Errors
+    /// The handler can't be installed.
+    pub(crate) fn install() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one; some that come at once may count as one.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // It ends with the runtime alone, and then nobody waits any more.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Both signals, held from the start on: one that comes early is not lost and does not kill.
 #[derive(Debug)]
 pub(crate) struct Signals {

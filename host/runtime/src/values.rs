@@ -126,6 +126,15 @@ pub(crate) enum StoreMode {
     Memory,
 }
 
+/// What becomes of a policy that policies.yaml does not name (design H7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UnlistedPolicies {
+    /// It runs with the defaults.
+    Defaults,
+    /// The set is refused as a whole.
+    Refuse,
+}
+
 /// `IDENTITY=DURATION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProviderTimeout {

@@ -9,7 +9,9 @@
 //! | `leases` task | the cache | with the runtime |
 //! | `store` thread | the store | when stopped, what is pending written |
 //! | `signal-timer` thread | the pipeline | when it is dropped |
+//! | `policy-supervisor` thread | the policies | when dropped |
 //! | `policy-…` threads | one for each policy | with the last use of the policy |
+//! | `shadow-…` threads | one for each shadow policy | when it is unloaded, or the supervisor dropped |
 //! | `nvml`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind |
 //! | `kmsg` thread | the kernel log | when dropped |
 //! | `wasm-epoch` thread | the Wasm engine | with the last policy |
@@ -18,28 +20,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bundled_policies::Bundled;
 use device_api_cache::Cache;
 use device_api_core::clock::BootId;
-use device_api_core::condition::Owner;
 use device_api_core::durable::LogPosition;
 use device_api_core::limits::Bounds;
-use device_api_core::ports::{NvmlObserver, NvmlStatus, Policy, SignalSink};
+use device_api_core::ports::{NvmlObserver, NvmlStatus, SignalSink};
 use device_api_grpc::{Bound, GrpcConfig, PlainTcp, ServeError, TlsFiles};
 use device_api_kmsg::{KernelLog, LogStatus};
 use device_api_pipeline::{Drills, Pipeline};
-use device_api_policy::{
-    GuestLimits, LoadedPolicy, Merged, PolicyError, PolicyHost, PolicySource, Settings, merge,
-};
+use device_api_policy::{Shadows, Supervisor};
 use device_api_store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::SystemClock;
-use crate::config::{ApiConfig, Config, KmsgConfig, NvmlConfig, PolicyConfig};
+use crate::config::{ApiConfig, Config, KmsgConfig, NvmlConfig};
 use crate::files;
 use crate::metrics::Metrics;
 use crate::nvml_report::NvmlReport;
+use crate::policies;
 use crate::readiness::{ComponentState, Readiness};
 use crate::state::{self, Opened};
 use crate::tls_report;
@@ -63,12 +62,13 @@ pub(crate) struct Running {
     leases: JoinHandle<()>,
     nvml: Option<device_api_nvml::Handle>,
     kmsg: Option<Arc<KernelLog>>,
+    policies: Arc<Supervisor>,
     /// Last: what the others hand in goes through it.
     pipeline: Pipeline,
 }
 
-/// Starts all rooms: the API's addresses first, since another daemon may have them; then policies,
-/// the store, the cache and the pipeline; then the sources, the kernel log first; and last the API
+/// Starts all rooms: the API's addresses first, since another daemon may have them; then the store, the
+/// cache, the pipeline and the policies; then the sources, the kernel log first; and last the API
 /// answers.
 ///
 /// # Errors
@@ -80,9 +80,6 @@ pub(crate) async fn start(
     readiness: &Readiness,
 ) -> anyhow::Result<Running> {
     let bound = bind(&config.api, &config.limits, &metrics, readiness).await?;
-    let policies = load_policies(config.policies.clone(), readiness).await?;
-    metrics.policies_loaded(policies.iter().map(|policy| &policy.info().id));
-
     let clock = Arc::new(SystemClock);
     let Opened {
         cache,
@@ -93,14 +90,9 @@ pub(crate) async fn start(
     } = tokio::task::block_in_place(|| {
         state::open(config, clock.clone(), metrics.clone(), readiness)
     })?;
-    cache.reserve(types_of(&policies));
     let pipeline = Pipeline::start(
         cache.clone(),
-        policies
-            .into_iter()
-            .map(|policy| policy as Arc<dyn Policy>)
-            .collect(),
-        clock,
+        clock.clone(),
         metrics.clone(),
         device_api_pipeline::Config {
             drills: drills(config.drills),
@@ -111,6 +103,19 @@ pub(crate) async fn start(
     )
     .context("cannot start the pipeline; raise the limit of threads")?;
     cache.on_overdue(pipeline.overdue());
+    let shadows = Shadows::new();
+    pipeline.on_committed(shadows.clone());
+    // Before the sources: nothing is judged without them.
+    let policies = tokio::task::block_in_place(|| {
+        policies::start(
+            config,
+            pipeline.seats(),
+            shadows,
+            clock,
+            &metrics,
+            readiness,
+        )
+    })?;
 
     let kmsg = config
         .kmsg
@@ -125,6 +130,7 @@ pub(crate) async fn start(
     let api = tokio::spawn(device_api_grpc::serve(
         bound,
         cache.clone(),
+        policies.policies(),
         metrics,
         shut_down,
     ));
@@ -137,11 +143,17 @@ pub(crate) async fn start(
         leases,
         nvml,
         kmsg,
+        policies,
         pipeline,
     })
 }
 
 impl Running {
+    /// Has the policies looked at again (`SIGHUP`).
+    pub(crate) fn reload(&self) {
+        self.policies.reload();
+    }
+
     /// Resolves when a task has ended that must not, with the reason; while all is well, never.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         match (&mut self.api).await {
@@ -162,6 +174,7 @@ impl Running {
             leases,
             nvml,
             kmsg,
+            policies,
             pipeline,
         } = self;
         let _nobody_serves = shutdown.send(true);
@@ -175,6 +188,7 @@ impl Running {
         let sources = tokio::task::spawn_blocking(move || {
             drop(kmsg);
             nvml.map(device_api_nvml::Handle::stop);
+            drop(policies);
             drop(pipeline);
             // Last: what the others decided goes to the disk.
             if let Some(store) = store {
@@ -239,88 +253,6 @@ async fn bind(
         tls_report::watch(tls, metrics, readiness);
     }
     Ok(bound)
-}
-
-/// Compiles and configures the bundled policies and those of the directory. One that can't be used
-/// is told of, and the others are loaded.
-async fn load_policies(
-    config: PolicyConfig,
-    readiness: &Readiness,
-) -> anyhow::Result<Vec<Arc<LoadedPolicy>>> {
-    let loading = move || -> anyhow::Result<Merged> {
-        let limits = GuestLimits {
-            call_deadline: config.deadline,
-            memory_bytes_max: config.memory_bytes_max,
-            ..GuestLimits::default()
-        };
-        let host = PolicyHost::new()?;
-        let mut errors = Vec::new();
-        let mut bundled = Vec::new();
-        for policy in bundled_policies::ALL {
-            match host.load(&bundled_source(policy, limits)) {
-                Ok(policy) => bundled.push(policy),
-                Err(error) => errors.push(error),
-            }
-        }
-        let mut from_directory = Vec::new();
-        if let Some(directory) = &config.dir {
-            let load = host.load_dir(directory, |_| Settings {
-                limits,
-                ..Settings::default()
-            });
-            from_directory = load.policies;
-            errors.extend(load.errors);
-        }
-        let mut merged = merge(bundled, from_directory);
-        merged.errors.extend(errors);
-        Ok(merged)
-    };
-    let Merged { policies, errors } = tokio::task::spawn_blocking(loading)
-        .await
-        .context("loading policies broke off")??;
-    report_policies(&policies, &errors, readiness);
-    Ok(policies)
-}
-
-fn bundled_source(policy: Bundled, limits: GuestLimits) -> PolicySource {
-    PolicySource {
-        origin: format!("bundled/{}", policy.name),
-        bytes: policy.bytes.into(),
-        config: String::new(),
-        limits,
-    }
-}
-
-fn report_policies(policies: &[Arc<LoadedPolicy>], errors: &[PolicyError], readiness: &Readiness) {
-    for error in errors {
-        tracing::error!("{}", error.chain());
-    }
-    let loaded: Vec<_> = policies
-        .iter()
-        .map(|policy| policy.info().id.to_string())
-        .collect();
-    let loaded = format!("{} loaded: {}", loaded.len(), loaded.join(", "));
-    let component = readiness.component("policies");
-    if errors.is_empty() {
-        component.report(ComponentState::Up, loaded);
-    } else {
-        let refused: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        component.report(
-            ComponentState::Degraded,
-            format!("{loaded}; not loaded: {}", refused.join("; ")),
-        );
-    }
-}
-
-/// The condition types that policies own, with their owners.
-fn types_of(policies: &[Arc<LoadedPolicy>]) -> Vec<(String, Owner)> {
-    let types = policies.iter().flat_map(|policy| {
-        let info = policy.info();
-        info.owns
-            .iter()
-            .map(|owned| (owned.condition.clone(), Owner::Policy(info.id.clone())))
-    });
-    types.collect()
 }
 
 fn drills(drills: values::Drills) -> Drills {

@@ -26,7 +26,7 @@ const CALL: &[f64] = &[
     1.0, 2.5,
 ];
 
-/// 1 µs (a call of a policy) to 100 ms (twice the bound of a barrier wait).
+/// 1 µs (an uncontended lock) to 100 ms (twice the bound of a barrier wait).
 const WAIT: &[f64] = &[
     1e-6, 2.5e-6, 5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3,
     25e-3, 50e-3, 100e-3,
@@ -36,6 +36,11 @@ const WAIT: &[f64] = &[
 const DISK: &[f64] = &[
     100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 0.5, 1.0, 2.5,
     10.0,
+];
+
+/// `core::policy_status::LATENCY_BUCKETS_MICROS`, in seconds.
+pub(crate) const POLICY_CALL: &[f64] = &[
+    1e-6, 2e-6, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 5e-3, 25e-3,
 ];
 
 macro_rules! catalog {
@@ -113,7 +118,32 @@ catalog! {
     BARRIER_WAIT Histogram(WAIT), "device_api_server_barrier_wait_seconds", [], "How long reads that waited for a decision waited.";
     BARRIER_TIMEOUTS Counter, "device_api_server_barrier_timeouts_total", [], "Reads whose wait passed its bound, so that the fallback was written.";
 
-    POLICY_INFO Gauge, "device_api_server_policy_info", ["policy", "version", "digest"], "1 for each loaded policy, with its version and digest.";
-    POLICY_EVALUATIONS Counter, "device_api_server_policy_evaluations_total", ["policy", "outcome"], "Calls of policies, by what came of them.";
-    POLICY_SECONDS Histogram(WAIT), "device_api_server_policy_evaluation_seconds", ["policy"], "How long calls of policies took.";
+    POLICY_INFO Gauge, "device_api_server_policy_info", ["policy", "version", "digest", "mode", "origin"], "1 for the version of each policy that is asked (or looks on).";
+    POLICY_PHASE Gauge, "device_api_server_policy_phase", ["policy", "phase"], "1 for where each policy is in its life, 0 for where it is not.";
+    POLICY_EVALUATIONS Counter, "device_api_server_policy_evaluations_total", ["policy", "outcome"], "Calls of policies: ok, or how they failed.";
+    POLICY_CALL_SECONDS Histogram(POLICY_CALL), "device_api_server_policy_call_duration_seconds", ["policy"], "How long calls of policies took, of wall time.";
+    POLICY_CPU Counter, "device_api_server_policy_cpu_seconds_total", ["policy"], "Processor time in calls of policies.";
+    POLICY_DEADLINE_MISSES Counter, "device_api_server_policy_deadline_misses_total", ["policy"], "Calls of policies that ran past their deadline.";
+    POLICY_TRAPS Counter, "device_api_server_policy_traps_total", ["policy"], "Calls of policies that trapped: a panic, their memory limit, their stack.";
+    POLICY_INSTANCES Counter, "device_api_server_policy_instances_started_total", ["policy"], "Instances of policies that were started; after the first of a version, restarts.";
+    POLICY_MEMORY_PEAK Gauge, "device_api_server_policy_memory_peak_bytes", ["policy"], "The most linear memory that an instance of a policy ever had.";
+    POLICY_STATE_PEAK Gauge, "device_api_server_policy_state_peak_bytes", ["policy"], "The most state that a policy ever left for one GPU.";
+    POLICY_LOG_DROPPED Counter, "device_api_server_policy_log_lines_dropped_total", ["policy"], "Log lines of policies that were dropped, being too many.";
+    POLICY_UNKNOWN_WORDS Counter, "device_api_server_policy_unknown_words_total", ["policy"], "Words of policies that this daemon does not know, and read as the contract has it.";
+    POLICY_SWAPS Counter, "device_api_server_policy_swaps_total", ["policy"], "Times that a version of a policy took another's place.";
+    POLICY_QUARANTINES Counter, "device_api_server_policy_quarantines_total", ["policy"], "Times that a version of a policy was quarantined.";
+    POLICY_QUARANTINED Gauge, "device_api_server_policy_quarantined_versions", ["policy"], "Versions of policies that are not tried again unless released.";
+    POLICY_HELD Gauge, "device_api_server_policy_held_versions", ["policy"], "Versions of policies that wait for devicectl policy accept.";
+    POLICY_SHADOW_COMPARED Counter, "device_api_server_policy_shadow_compared_total", ["policy"], "Batches of which a shadow policy was compared with what was decided.";
+    POLICY_SHADOW_DISAGREEMENTS Counter, "device_api_server_policy_shadow_disagreements_total", ["policy"], "Batches of which a shadow policy says otherwise than what was decided.";
+    POLICY_SHADOW_DROPPED Counter, "device_api_server_policy_shadow_dropped_total", ["policy"], "Batches that a shadow policy did not see, as it could not keep up.";
+
+    COMPILE_COMPILED Counter, "device_api_server_policy_compile_compiled_total", [], "Components that were compiled.";
+    COMPILE_REFUSED Counter, "device_api_server_policy_compile_refused_total", ["reason"], "Components of which there came no code, and why.";
+    COMPILE_SECONDS Gauge, "device_api_server_policy_compile_last_seconds", [], "How long the latest compilation took.";
+    COMPILE_MEMORY Gauge, "device_api_server_policy_compile_last_memory_peak_bytes", [], "The most memory that the process of the latest compilation had resident.";
+    COMPILE_CACHE_HITS Counter, "device_api_server_policy_compile_cache_hits_total", [], "Components whose code was in the cache.";
+    COMPILE_CACHE_DAMAGED Counter, "device_api_server_policy_compile_cache_damaged_total", [], "Files of the cache that did not hold against their seal, and were deleted.";
+    COMPILE_CACHE_ERRORS Counter, "device_api_server_policy_compile_cache_errors_total", [], "Reads and writes of the cache that failed; the components were loaded all the same.";
+    COMPILE_CACHE_EVICTED Counter, "device_api_server_policy_compile_cache_evicted_total", [], "Files that were deleted to keep the cache within its bounds.";
 }

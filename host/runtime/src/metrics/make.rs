@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use super::catalog::{Kind, Spec};
@@ -39,6 +39,15 @@ impl Maker<'_> {
             "{spec:?}"
         );
         self.register(IntGauge::new(spec.name, spec.help)?)
+    }
+
+    /// Of what is no whole number.
+    pub(super) fn real_gauge(&self, spec: &Spec) -> prometheus::Result<Gauge> {
+        debug_assert!(
+            spec.kind == Kind::Gauge && spec.labels.is_empty(),
+            "{spec:?}"
+        );
+        self.register(Gauge::new(spec.name, spec.help)?)
     }
 
     pub(super) fn gauges(&self, spec: &Spec) -> prometheus::Result<IntGaugeVec> {

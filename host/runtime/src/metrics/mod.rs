@@ -1,9 +1,12 @@
 //! What the daemon measures of itself. [`catalog`] is the list of what is exported; [`Metrics`] has a
-//! typed handle for each; `ports` says how the rooms' observers feed them.
+//! typed handle for each, or reads it off its room ([`policies`]); `ports` says how the rooms' observers
+//! feed them.
 
 mod access;
 mod catalog;
+mod compile;
 mod make;
+mod policies;
 mod ports;
 mod store;
 
@@ -13,12 +16,11 @@ use std::time::Duration;
 
 use device_api_core::health::Health;
 use device_api_core::ids::ResourceVersion;
-use device_api_core::policy::{FailureKind, PolicyId};
+use device_api_core::policy::FailureKind;
 use device_api_core::signal::{SignalKind, Source};
 use device_api_core::watch::EventType;
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
 };
 
 use make::Maker;
@@ -29,7 +31,7 @@ const LOCK_MODES: [&str; 2] = ["read", "write"];
 /// Brings counters up to date that a room counts by itself.
 type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 
-/// One handle for each metric of [`catalog`].
+/// One handle for each metric of [`catalog`], but for those of policies.
 ///
 /// Where the values of the labels are known beforehand, the series exist from the start at zero:
 /// a rate over a series that appears with its first event misses that event.
@@ -44,7 +46,7 @@ pub(crate) struct Metrics {
     nvml: Nvml,
     kmsg: Kmsg,
     signals: Signals,
-    policies: Policies,
+    compile: compile::Compile,
 }
 
 #[derive(Debug)]
@@ -104,13 +106,6 @@ struct Signals {
     incidents: IntGauge,
 }
 
-#[derive(Debug)]
-struct Policies {
-    info: IntGaugeVec,
-    evaluations: IntCounterVec,
-    seconds: HistogramVec,
-}
-
 #[derive(Default)]
 struct Refreshes(Vec<Refresh>);
 
@@ -140,7 +135,7 @@ impl Metrics {
             nvml: Nvml::new(&make)?,
             kmsg: Kmsg::new(&make)?,
             signals: Signals::new(&make)?,
-            policies: Policies::new(&make)?,
+            compile: compile::Compile::new(&make)?,
             refresh: Mutex::default(),
             registry,
         };
@@ -150,6 +145,7 @@ impl Metrics {
 
     fn begin_closed_sets(&self) {
         self.access.begin_closed_sets();
+        self.compile.begin_closed_sets();
         let failures = FailureKind::ALL.map(FailureKind::as_str);
         for reason in failures.into_iter().chain(["overdue", "queue-full"]) {
             self.signals.fallbacks.with_label_values(&[reason]);
@@ -198,24 +194,6 @@ impl Metrics {
             }
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
-    }
-
-    /// The loaded policies, all of them; one that is no longer among them is no longer told of.
-    pub(crate) fn policies_loaded<'a>(&self, loaded: impl IntoIterator<Item = &'a PolicyId>) {
-        self.policies.info.reset();
-        for id in loaded {
-            self.policies
-                .info
-                .with_label_values(&[&*id.name, &*id.version, &*id.digest])
-                .set(1);
-            // From the start at zero, like the closed sets.
-            for outcome in outcomes() {
-                self.policies
-                    .evaluations
-                    .with_label_values(&[&*id.name, outcome]);
-            }
-            self.policies.seconds.with_label_values(&[&*id.name]);
-        }
     }
 
     fn cached(&self, version: ResourceVersion, gpus: &[(Health, usize)]) {
@@ -310,16 +288,6 @@ impl Signals {
     }
 }
 
-impl Policies {
-    fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
-        Ok(Self {
-            info: make.gauges(&catalog::POLICY_INFO)?,
-            evaluations: make.counters(&catalog::POLICY_EVALUATIONS)?,
-            seconds: make.histograms(&catalog::POLICY_SECONDS)?,
-        })
-    }
-}
-
 /// The label of a source: a provider's name is its own choice, so providers are one.
 fn source_label(source: &Source) -> &'static str {
     match source {
@@ -329,17 +297,6 @@ fn source_label(source: &Source) -> &'static str {
         Source::Provider(_) => "provider",
         Source::Host => "host",
     }
-}
-
-/// The label of what came of a call.
-fn outcome_label(failure: Option<FailureKind>) -> &'static str {
-    failure.map_or("decided", FailureKind::as_str)
-}
-
-fn outcomes() -> impl Iterator<Item = &'static str> {
-    std::iter::once(None)
-        .chain(FailureKind::ALL.map(Some))
-        .map(outcome_label)
 }
 
 fn gauge(count: usize) -> i64 {

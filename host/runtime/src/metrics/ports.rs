@@ -12,7 +12,7 @@ use device_api_core::signal::{SignalKind, Source, Target};
 use device_api_grpc::RpcObserver;
 use device_api_store::StoreObserver;
 
-use super::{Metrics, advance, gauge, outcome_label, seconds, source_label};
+use super::{Metrics, advance, gauge, seconds, source_label};
 
 /// The method of gRPC reflection, a stream.
 const REFLECTION: &str = "ServerReflectionInfo";
@@ -161,16 +161,8 @@ impl device_api_pipeline::Observer for Metrics {
         self.signals.fallbacks.with_label_values(&[why]).inc();
     }
 
-    fn evaluated(&self, policy: &str, failure: Option<FailureKind>, elapsed: Duration) {
-        self.policies
-            .evaluations
-            .with_label_values(&[policy, outcome_label(failure)])
-            .inc();
-        self.policies
-            .seconds
-            .with_label_values(&[policy])
-            .observe(seconds(elapsed));
-    }
+    /// The host of the policy counts them, with those that the pipeline did not ask for.
+    fn evaluated(&self, _: &str, _: Option<FailureKind>, _: Duration) {}
 
     fn incidents(&self, open: usize) {
         self.signals.incidents.set(gauge(open));

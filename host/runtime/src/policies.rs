@@ -1,0 +1,139 @@
+//! The policy host as the configuration has it: what is bundled, where more is looked for, where what it
+//! remembers and what was compiled is kept.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bundled_policies::Bundled;
+use device_api_core::clock::Clock;
+use device_api_core::ports::Seats;
+use device_api_policy::{
+    COMPILE_DEADLINE_DEFAULT, CompilerSettings, CompileWorker, GuestLimits, Loading,
+    PolicyHostError, PolicySource, Shadows, Supervisor, SupervisorConfig, Unlisted,
+    compile_memory_bytes,
+};
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::readiness::{ComponentState, Readiness};
+use crate::values::{Drills, StoreMode, UnlistedPolicies};
+
+/// The first argument of the process that compiles (design H10): the daemon itself, started again.
+const COMPILE: &str = "compile-component";
+
+/// Whether this process was started to compile, and what came of it.
+pub(crate) fn compiled(first: Option<&OsStr>) -> Option<std::process::ExitCode> {
+    (first? == COMPILE).then(device_api_policy::compile_worker)
+}
+
+/// Loads and seats the policies, and keeps looking for changes. Compiles what is not in the cache.
+///
+/// # Errors
+/// No policy can be run on this machine; `--safe-mode` does without.
+pub(crate) fn start(
+    config: &Config,
+    seats: Arc<dyn Seats>,
+    shadows: Arc<Shadows>,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> anyhow::Result<Arc<Supervisor>> {
+    let limits = GuestLimits {
+        call_deadline: config.policies.deadline,
+        memory_bytes_max: config.policies.memory_bytes_max,
+        ..GuestLimits::default()
+    };
+    let state_dir = match config.store.mode {
+        StoreMode::Durable => Some(config.store.dir.clone()),
+        StoreMode::Memory => None,
+    };
+    let supervised = SupervisorConfig {
+        directory: config.policies.dir.clone(),
+        policies_file: config.policies.file.clone(),
+        unlisted: match config.policies.unlisted {
+            UnlistedPolicies::Defaults => Unlisted::Defaults,
+            UnlistedPolicies::Refuse => Unlisted::Refuse,
+        },
+        safe_mode: config.policies.safe_mode,
+        limits,
+        // A call must end, and its fallback be written, before readers stop waiting (design C3).
+        call_deadline_max: config.limits.barrier_wait / 2,
+        loading: loading(state_dir.as_ref().map(|dir| dir.join("code"))),
+        state_dir,
+        drills_count: config.drills == Drills::Enforce,
+        shadows,
+        ..SupervisorConfig::new(bundled(limits))
+    };
+    let supervisor = supervise(supervised, seats, clock)
+        .context("policies can't be run here; --safe-mode does without them")?;
+    let supervisor = Arc::new(supervisor);
+    metrics
+        .watch_policies(supervisor.policies())
+        .context("cannot set up the metrics of policies")?;
+    if let Some(compiler) = supervisor.compiler().cloned() {
+        metrics.before_scrape(move |metrics| metrics.compile_counts(&compiler.counters()));
+    }
+    let asked = Arc::downgrade(&supervisor);
+    let safe_mode = config.policies.safe_mode;
+    readiness.asked("policies", move || match asked.upgrade() {
+        None => (ComponentState::Off, "stopped".to_owned()),
+        Some(supervisor) => {
+            let (is_well, line) = supervisor.report();
+            let state = match (is_well, safe_mode) {
+                (_, true) => ComponentState::Off,
+                (true, false) => ComponentState::Up,
+                (false, false) => ComponentState::Degraded,
+            };
+            (state, line)
+        }
+    });
+    Ok(supervisor)
+}
+
+/// A code cache that can't be used costs time at the start, and nothing else.
+fn supervise(
+    config: SupervisorConfig,
+    seats: Arc<dyn Seats>,
+    clock: Arc<dyn Clock>,
+) -> Result<Supervisor, PolicyHostError> {
+    match Supervisor::start(config.clone(), Arc::clone(&seats), Arc::clone(&clock)) {
+        Err(error) if error.is_about_cache() => {
+            tracing::warn!(error = %chain(&error), "policies are compiled at each start");
+            let loading = loading(None);
+            Supervisor::start(SupervisorConfig { loading, ..config }, seats, clock)
+        }
+        started => started,
+    }
+}
+
+fn chain(error: &PolicyHostError) -> String {
+    anyhow::Chain::new(error)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+fn loading(cache_dir: Option<PathBuf>) -> Loading {
+    Loading::Child(CompilerSettings {
+        worker: CompileWorker {
+            program: PathBuf::from("/proc/self/exe"),
+            args: vec![COMPILE.into()],
+        },
+        cache_dir,
+        memory_bytes_max: compile_memory_bytes(),
+        deadline: COMPILE_DEADLINE_DEFAULT,
+    })
+}
+
+fn bundled(limits: GuestLimits) -> Vec<PolicySource> {
+    let source = |policy: Bundled| PolicySource {
+        origin: format!("bundled/{}", policy.name),
+        bytes: policy.bytes.into(),
+        config: String::new(),
+        limits,
+        terms: Default::default(),
+    };
+    bundled_policies::ALL.into_iter().map(source).collect()
+}
