@@ -1,115 +1,159 @@
-//! Policies from a directory, a mounted ConfigMap included: there each entry is a link into a hidden
+//! The policy directory, a mounted ConfigMap included: there each entry is a link into a hidden
 //! directory that is swapped as a whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use device_api_core::limits::POLICIES_MAX;
+use device_api_core::clock::WallTime;
 use device_api_core::signal::printable;
-use device_api_wasm::Limits;
 use rustix::fs::OFlags;
 
 use crate::error::PolicyError;
-use crate::load::{PolicyHost, PolicySource};
-use crate::runner::LoadedPolicy;
+use crate::manifest::POLICIES_FILE;
 
 /// Entries of the directory that are looked at: a wrong directory must not cost a long walk.
 const ENTRIES_MAX: usize = 1024;
 
-/// What a file is loaded with.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// For the guest's `configure`; empty means its defaults.
-    pub config: String,
-    pub limits: Limits,
+pub(crate) const ENDING: &str = ".wasm";
+
+/// What a ConfigMap volume swaps.
+const CONFIGMAP_DATA: &str = "..data";
+
+/// What the directory and the file beside it look like from outside: equal as long as nobody touched
+/// what is in use. Costs a few system calls an entry, and opens no file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Look(Vec<(PathBuf, Seen)>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Device, inode, size, and times of change in nanoseconds (content, then inode).
+    There {
+        id: (u64, u64),
+        size: u64,
+        changed: (i64, i64, i64, i64),
+    },
+    Link(PathBuf),
+    Not(io::ErrorKind),
 }
 
-/// What came of a directory.
-#[derive(Debug, Default)]
-pub struct DirectoryLoad {
-    /// In the order of their file names. [`merge`](crate::merge) makes a set of them.
-    pub policies: Vec<Arc<LoadedPolicy>>,
-    pub errors: Vec<PolicyError>,
-}
+/// How long after a change another may have the same time: the clock of a file system ticks every few
+/// milliseconds, that of an old one every second, which nobody writes policies on.
+const SAME_TICK: u64 = 100_000_000;
 
-impl PolicyHost {
-    /// Loads every `*.wasm` of a directory, in the order of their names; hidden entries are left out.
-    /// `settings` is asked with the file's name without its ending. One that can't be used is one
-    /// error, and the others are loaded.
-    pub fn load_dir(&self, directory: &Path, settings: impl Fn(&str) -> Settings) -> DirectoryLoad {
-        let mut load = DirectoryLoad::default();
-        let (root, names) = match candidates(directory) {
-            Ok(found) => found,
-            Err(error) => {
-                load.errors.push(error);
-                return load;
+impl Look {
+    /// Something was changed a moment ago: that it looks the same later need not mean that it is.
+    pub(crate) fn is_fresh(&self, now: WallTime) -> bool {
+        self.0.iter().any(|(_, seen)| match seen {
+            Seen::There { changed, .. } => {
+                let (_, _, seconds, ns) = *changed;
+                let seconds = u64::try_from(seconds).unwrap_or(0);
+                let at = seconds.saturating_mul(1_000_000_000);
+                let at = at.saturating_add(u64::try_from(ns).unwrap_or(0));
+                at.saturating_add(SAME_TICK) > now.unix_ns
             }
-        };
-        for (at, name) in names.into_iter().enumerate() {
-            let loaded = if at < POLICIES_MAX {
-                let Settings { config, limits } =
-                    settings(name.strip_suffix(ENDING).unwrap_or(&name));
-                read(&root, &name, limits.component_bytes_max).and_then(|bytes| {
-                    self.load(&PolicySource {
-                        origin: origin(&name),
-                        bytes: bytes.into(),
-                        config,
-                        limits,
-                    })
-                })
-            } else {
-                Err(PolicyError::TooMany {
-                    origin: origin(&name),
-                    max: POLICIES_MAX,
-                })
-            };
-            match loaded {
-                Ok(policy) => load.policies.push(policy),
-                Err(error) => load.errors.push(error),
-            }
-        }
-        load
+            Seen::Link(_) | Seen::Not(_) => false,
+        })
     }
 }
 
-const ENDING: &str = ".wasm";
+/// Looks at a directory, and at a file elsewhere.
+pub(crate) fn look(directory: Option<&Path>, file: Option<&Path>) -> Look {
+    let mut seen: Vec<(PathBuf, Seen)> = Vec::new();
+    if let Some(directory) = directory {
+        // Before the entries: whatever is swapped from here on is seen at the next look.
+        let data = directory.join(CONFIGMAP_DATA);
+        match fs::read_link(&data) {
+            Ok(target) => seen.push((data, Seen::Link(target))),
+            Err(error) => seen.push((data, Seen::Not(error.kind()))),
+        }
+        match names(directory) {
+            Ok(names) => seen.extend(names.iter().map(|name| there(directory.join(name)))),
+            Err(error) => seen.push((directory.to_owned(), Seen::Not(error.kind()))),
+        }
+    }
+    seen.extend(file.map(|file| there(file.to_owned())));
+    Look(seen)
+}
 
-/// The directory without links in its path, and the names in it that may be policies, sorted.
-fn candidates(directory: &Path) -> Result<(PathBuf, Vec<String>), PolicyError> {
+fn there(path: PathBuf) -> (PathBuf, Seen) {
+    let seen = match fs::metadata(&path) {
+        Ok(metadata) => Seen::There {
+            id: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            changed: (
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.ctime(),
+                metadata.ctime_nsec(),
+            ),
+        },
+        Err(error) => Seen::Not(error.kind()),
+    };
+    (path, seen)
+}
+
+/// The entries that count, sorted; at most one more than is allowed.
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)?.take(ENTRIES_MAX + 1) {
+        // A name that is no UTF-8 can't end in a way that we asked for and be shown as well.
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        let is_policy = name.ends_with(ENDING) && !name.starts_with('.');
+        if is_policy || name == POLICIES_FILE {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// What is in the directory.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// Without links in its path.
+    pub(crate) root: PathBuf,
+    /// The `*.wasm`, sorted; hidden ones left out.
+    pub(crate) policies: Vec<String>,
+    pub(crate) has_policies_file: bool,
+}
+
+/// # Errors
+/// It can't be read, or has more entries than a policy directory would.
+pub(crate) fn list(directory: &Path) -> Result<Listing, PolicyError> {
     let unreadable = |source: io::Error| PolicyError::ReadDirectory {
         path: directory.to_owned(),
         source,
     };
     let root = fs::canonicalize(directory).map_err(unreadable)?;
-    let mut names = Vec::new();
-    for (at, entry) in fs::read_dir(&root).map_err(unreadable)?.enumerate() {
-        if at >= ENTRIES_MAX {
-            return Err(PolicyError::CrowdedDirectory {
-                path: directory.to_owned(),
-                max: ENTRIES_MAX,
-            });
-        }
-        // A name that is no UTF-8 can't end in a way that we asked for and be shown as well.
-        let name = entry.map_err(unreadable)?.file_name().into_string();
-        names.extend(
-            name.ok()
-                .filter(|name| name.ends_with(ENDING) && !name.starts_with('.')),
-        );
+    let count = fs::read_dir(&root)
+        .map_err(unreadable)?
+        .take(ENTRIES_MAX + 1)
+        .count();
+    if count > ENTRIES_MAX {
+        return Err(PolicyError::CrowdedDirectory {
+            path: directory.to_owned(),
+            max: ENTRIES_MAX,
+        });
     }
-    names.sort_unstable();
-    Ok((root, names))
+    let mut policies = names(&root).map_err(unreadable)?;
+    let all = policies.len();
+    policies.retain(|name| name != POLICIES_FILE);
+    Ok(Listing {
+        root,
+        has_policies_file: policies.len() != all,
+        policies,
+    })
 }
 
 /// A file name, fit for a message.
-fn origin(name: &str) -> String {
+pub(crate) fn origin(name: &str) -> String {
     printable(name, 255)
 }
 
 /// Reads a regular file beneath `root`, links followed, in one go and not beyond its bound.
-fn read(root: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>, PolicyError> {
+pub(crate) fn read(root: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>, PolicyError> {
     let origin = origin(name);
     let unreadable = |source: io::Error| PolicyError::ReadFile {
         origin: origin.clone(),

@@ -3,12 +3,30 @@
 use std::error::Error as _;
 use std::path::PathBuf;
 
-use device_api_wasm::{CallError, EngineError, LoadError};
+use device_api_wasm::{CallError, CompilerError, EngineError, LoadError};
 
 /// No policy can be run on this machine.
 #[derive(Debug, thiserror::Error)]
-#[error("policies can't be run here")]
-pub struct PolicyHostError(#[from] pub EngineError);
+#[non_exhaustive]
+pub enum PolicyHostError {
+    #[error("policies can't be run here")]
+    Engine(#[from] EngineError),
+    #[error("policies can't be compiled here")]
+    Compiler(#[from] CompilerError),
+    #[error("the policy supervisor gets no thread: check the process and thread limits")]
+    Thread(#[source] std::io::Error),
+}
+
+impl PolicyHostError {
+    /// Whether it is the code cache alone that can't be used: all else would work without one.
+    #[must_use]
+    pub fn is_about_cache(&self) -> bool {
+        match self {
+            Self::Compiler(error) => error.is_about_cache(),
+            Self::Engine(_) | Self::Thread(_) => false,
+        }
+    }
+}
 
 /// One policy can't be used; the others can. `Display` names the file and leaves its source out:
 /// [`PolicyError::chain`] is the whole story on one line, to be logged once by whoever gets it.
@@ -43,7 +61,7 @@ pub enum PolicyError {
         source: std::io::Error,
     },
     #[error(
-        "policy {origin} has more than {max} bytes: strip it, or raise the limit component_bytes_max"
+        "policy {origin} has more than {max} bytes: strip it, or raise its limit component-bytes-max"
     )]
     TooLarge { origin: String, max: usize },
     /// The source says what the file is, and what to do.
@@ -84,6 +102,31 @@ pub enum PolicyError {
         condition: String,
         other: String,
     },
+    #[error(
+        "policy {origin} is not listed in policies.yaml, and unlisted policies are refused: list it there, or start with --unlisted-policies=defaults"
+    )]
+    Unlisted { origin: String },
+    #[error(
+        "policy {origin} names itself {found:?}, and policies.yaml lists it as {listed:?}: correct the name there"
+    )]
+    OtherName {
+        origin: String,
+        found: String,
+        listed: String,
+    },
+    #[error(
+        "policy {origin} is quarantined ({why}): replace it, or try it again with `devicectl policy release`"
+    )]
+    Quarantined { origin: String, why: String },
+    /// `asked` is what it was asked, as in `XID 63`.
+    #[error("policy {origin} failed when it was tried before its admission, on {asked}: {why}")]
+    Trial {
+        origin: String,
+        asked: String,
+        why: String,
+    },
+    #[error("policy {origin} gets no seat: {why}")]
+    Seat { origin: String, why: String },
 }
 
 impl PolicyError {

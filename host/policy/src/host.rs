@@ -4,11 +4,8 @@ use device_api_core::signal::printable;
 use device_api_wasm::Ctx;
 
 use crate::bindings::gpu::device_policy::host::{Host, Level};
-use crate::data::GuestData;
+use crate::data::{GuestData, LOG_LINE_BYTES_MAX};
 use crate::features;
-
-/// Longest line written for a guest: one screen line, with room for a panic's place.
-const LOG_LINE_BYTES_MAX: usize = 1024;
 
 impl Host for Ctx<GuestData> {
     fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {

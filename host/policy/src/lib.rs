@@ -2,8 +2,8 @@
 //! evaluates them behind the port [`Policy`](device_api_core::ports::Policy).
 //!
 //! ```text
-//!  bytes ──PolicyHost::load──▶ Arc<LoadedPolicy> ──merge──▶ the set that the pipeline asks
-//!          compile, link, configure,       │
+//!  bytes ──PolicyHost::load──▶ Arc<LoadedPolicy> ──Supervisor──▶ the seats of the pipeline
+//!          compile, link, configure,       │        admit, hold, swap, roll back
 //!          validate what it says           └─ own OS thread ── warm instance ── Evaluation ▶ Outcome
 //! ```
 //!
@@ -21,19 +21,34 @@ mod directory;
 mod error;
 mod features;
 mod host;
+mod instance;
+mod judge;
+mod ledger;
 mod load;
-mod merge;
+mod loaded;
+mod manifest;
+mod marker;
 mod nvml;
 mod runner;
+mod shadow;
+mod source;
 mod state;
+mod supervisor;
 mod telemetry;
 mod validate;
 mod world;
 
-pub use device_api_wasm::Limits as GuestLimits;
-pub use directory::{DirectoryLoad, Settings};
+pub use device_api_wasm::{
+    COMPILE_DEADLINE_DEFAULT, CompileCounters, CompileRefusal, CompilerSettings,
+    Limits as GuestLimits, Patience, Worker as CompileWorker, compile_memory_bytes, compile_worker,
+};
 pub use error::{PolicyError, PolicyHostError};
-pub use load::{PolicyHost, PolicySource};
-pub use merge::{Merged, merge};
-pub use runner::LoadedPolicy;
-pub use telemetry::PolicyCounters;
+pub use instance::Instance;
+pub use load::PolicyHost;
+pub use loaded::LoadedPolicy;
+pub use manifest::POLICIES_FILE;
+pub use shadow::Shadows;
+pub use source::{Bytes, PolicySource};
+pub use supervisor::{
+    Loading, POLL_INTERVAL_DEFAULT, Proof, Supervisor, SupervisorConfig, Unlisted,
+};

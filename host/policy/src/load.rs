@@ -1,44 +1,59 @@
 //! From bytes to a policy at work.
 
-use std::borrow::Cow;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use device_api_core::policy::PolicyInfo;
 use device_api_core::signal::printable;
-use device_api_wasm::{Engine, Limits, LoadError, Program};
+use device_api_wasm::{Compiler, Engine, Limits, LoadError, Loaded, Program};
 
 use crate::error::{PolicyError, PolicyHostError};
-use crate::runner::{LoadedPolicy, Recipe, Runner};
+use crate::instance::Instance;
+use crate::loaded::LoadedPolicy;
+use crate::marker::Markers;
+use crate::runner::{Recipe, Runner};
+use crate::source::PolicySource;
 use crate::telemetry::Telemetry;
 use crate::validate::{Invalid, info};
 
 /// Longest text of a guest that is shown: why it refuses its configuration.
 const SAID_BYTES_MAX: usize = 1024;
 
-/// A component to be loaded.
-#[derive(Clone, Debug)]
-pub struct PolicySource {
-    /// For messages: a file name, or `bundled/NAME`.
-    pub origin: String,
-    pub bytes: Cow<'static, [u8]>,
-    /// For the guest's `configure`; empty means its defaults.
-    pub config: String,
-    pub limits: Limits,
+/// What makes machine code of a component: the engine itself, or a child process with a cache.
+pub(crate) trait Loader: Debug + Send + Sync {
+    fn load(&self, bytes: &[u8], limits: Limits) -> Result<Loaded, LoadError>;
+}
+
+impl Loader for Engine {
+    fn load(&self, bytes: &[u8], limits: Limits) -> Result<Loaded, LoadError> {
+        Engine::load(self, bytes, limits)
+    }
+}
+
+impl Loader for Compiler {
+    fn load(&self, bytes: &[u8], limits: Limits) -> Result<Loaded, LoadError> {
+        Compiler::load(self, bytes, limits)
+    }
 }
 
 /// Loads policies. One engine, which ends with the last policy loaded on it.
 #[derive(Clone, Debug)]
 pub struct PolicyHost {
-    engine: Engine,
+    loader: Arc<dyn Loader>,
+    markers: Option<Arc<Markers>>,
 }
 
 impl PolicyHost {
+    /// Compiles in this process, and leaves no marks on the disk: for tools and tests.
+    ///
     /// # Errors
     /// The engine can't run on this machine, or gets no thread.
     pub fn new() -> Result<Self, PolicyHostError> {
-        Ok(Self {
-            engine: Engine::new()?,
-        })
+        Ok(Self::on(Arc::new(Engine::new()?), None))
+    }
+
+    pub(crate) fn on(loader: Arc<dyn Loader>, markers: Option<Arc<Markers>>) -> Self {
+        Self { loader, markers }
     }
 
     /// Compiles, links and configures a policy, then starts its thread. Takes some 50 ms for a small
@@ -49,21 +64,45 @@ impl PolicyHost {
     /// [`PolicyError`]: the file is not usable, or the guest refuses the configuration, fails, or
     /// describes itself outside of the contract.
     pub fn load(&self, source: &PolicySource) -> Result<Arc<LoadedPolicy>, PolicyError> {
+        let runner = self.configured(source)?;
+        log_loaded(&runner.info(), &source.origin);
+        let spawned = LoadedPolicy::spawn(runner, source);
+        let policy = spawned.map_err(|error| PolicyError::Thread {
+            origin: source.origin.clone(),
+            source: error,
+        })?;
+        Ok(Arc::new(policy))
+    }
+
+    /// The same without a thread.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn instance(&self, source: &PolicySource) -> Result<Instance, PolicyError> {
+        self.configured(source).map(Instance::new)
+    }
+
+    fn configured(&self, source: &PolicySource) -> Result<Runner, PolicyError> {
         let origin = &source.origin;
         let unusable = |source: LoadError| PolicyError::Load {
             origin: origin.clone(),
             source,
         };
         let loaded = self
-            .engine
+            .loader
             .load(&source.bytes, source.limits)
             .map_err(unusable)?;
         let program = Program::link(&loaded).map_err(unusable)?;
-        let telemetry = Arc::new(Telemetry::new(origin));
+        let telemetry = Arc::new(Telemetry::new(origin, &source.limits));
+        let marker = self
+            .markers
+            .as_ref()
+            .and_then(|markers| markers.of(program.digest()));
         let recipe = Recipe {
             program,
             config: source.config.clone(),
             telemetry: Arc::clone(&telemetry),
+            marker,
         };
 
         let (sandbox, said) = recipe.start().map_err(|source| PolicyError::Configure {
@@ -89,18 +128,7 @@ impl PolicyHost {
             telemetry.unknown_word("kind of signal", kind, "a kind that never comes");
         }
 
-        let info = Arc::new(described.info);
-        log_loaded(&info, origin);
-        let runner = Runner {
-            recipe,
-            info,
-            sandbox: Some(sandbox),
-        };
-        let policy = LoadedPolicy::spawn(runner, origin).map_err(|source| PolicyError::Thread {
-            origin: origin.clone(),
-            source,
-        })?;
-        Ok(Arc::new(policy))
+        Ok(Runner::new(recipe, Arc::new(described.info), sandbox))
     }
 }
 

@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn every_miss_has_its_word() {
-        let mut data = GuestData::new(Arc::new(Telemetry::new("test")));
+        let mut data = GuestData::new(Arc::new(Telemetry::default()));
         let sample = |value| {
             Ok(core::Reading {
                 value: core::Value::Int(value),

@@ -1,4 +1,4 @@
-//! One policy at work: its own OS thread, a warm instance on it, and a queue before it.
+//! One policy at work, on its own thread: a warm instance, and how it fares.
 //!
 //! ```text
 //!  warm ──call ok──▶ reply ──▶ worn? no ──▶ warm
@@ -7,162 +7,54 @@
 //!   └─── started again ◀──── none ◀─────────┘   (start failed: Unavailable, tried at each evaluation)
 //! ```
 //!
-//! A new instance is started right after the reply, so that the next signal finds it warm.
+//! A new instance is started right after the reply, so that the next signal finds it warm. Whether it is
+//! asked at all is up to [`Lifecycle`](device_api_wasm::Lifecycle), once the policy is seated.
 
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
-use device_api_core::limits::EVALUATIONS_WAITING_MAX;
+use device_api_core::clock::Clock;
 use device_api_core::policy::{
     Evaluated, Evaluation, FailureKind, Outcome, PolicyFailure, PolicyInfo,
 };
-use device_api_core::ports::{Policy, Reply};
+use device_api_core::policy_status::FailureRecord;
 use device_api_core::signal::printable;
-use device_api_wasm::{CallError, Program, Sandbox};
+use device_api_wasm::{Ask, CallError, CallStats, Conduct, Lifecycle, Program, Sandbox, Turn};
 
 use crate::bindings::gpu::device_policy::types as wit;
 use crate::convert;
 use crate::data::GuestData;
-use crate::telemetry::{PolicyCounters, Telemetry};
+use crate::loaded::{Desk, Duty, Job, lock};
+use crate::marker::Marker;
+use crate::state::Draft;
+use crate::telemetry::Telemetry;
 use crate::validate::{Invalid, decision, info};
 use crate::world::HealthWorld;
 
 /// Longest text of a failure: it goes into a condition's message and the log.
 const DETAIL_BYTES_MAX: usize = 1024;
 
-/// A policy that was loaded and configured. Dropped, it ends its thread and answers what still waits
-/// with [`FailureKind::Unavailable`].
-pub struct LoadedPolicy {
-    info: Arc<PolicyInfo>,
-    origin: Arc<str>,
-    telemetry: Arc<Telemetry>,
-    closing: Arc<AtomicBool>,
-    queue: Option<SyncSender<Job>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// An evaluation on its way. Answers even where it is merely dropped: `reply` is called exactly once.
-struct Job {
-    evaluation: Option<Evaluation>,
-    reply: Option<Reply>,
-}
-
-impl Job {
-    fn answer(mut self, outcome: Outcome) {
-        if let Some(reply) = self.reply.take() {
-            reply(outcome);
-        }
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        if let Some(reply) = self.reply.take() {
-            reply(Err(unavailable("the policy's thread is gone")));
-        }
-    }
-}
-
-impl LoadedPolicy {
-    pub(crate) fn spawn(runner: Runner, origin: &str) -> std::io::Result<Self> {
-        let (queue, jobs) = sync_channel(EVALUATIONS_WAITING_MAX);
-        let closing = Arc::new(AtomicBool::new(false));
-        let (info, telemetry) = (
-            Arc::clone(&runner.info),
-            Arc::clone(&runner.recipe.telemetry),
-        );
-        let of_thread = Arc::clone(&closing);
-        let thread = thread::Builder::new()
-            .name(format!("policy-{}", info.id.name))
-            .spawn(move || run(runner, &jobs, &of_thread))?;
-        Ok(Self {
-            info,
-            origin: origin.into(),
-            telemetry,
-            closing,
-            queue: Some(queue),
-            thread: Some(thread),
-        })
-    }
-
-    /// The file it came from, or `bundled`.
-    #[must_use]
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-
-    /// For metrics.
-    #[must_use]
-    pub fn counters(&self) -> PolicyCounters {
-        self.telemetry.snapshot()
-    }
-}
-
-impl Policy for LoadedPolicy {
-    fn info(&self) -> &PolicyInfo {
-        &self.info
-    }
-
-    fn evaluate(&self, evaluation: Evaluation, reply: Reply) {
-        let job = Job {
-            evaluation: Some(evaluation),
-            reply: Some(reply),
-        };
-        let Some(queue) = &self.queue else { return };
-        if let Err(TrySendError::Full(job)) = queue.try_send(job) {
-            self.telemetry.failed(FailureKind::Unavailable);
-            job.answer(Err(unavailable(&format!(
-                "{EVALUATIONS_WAITING_MAX} evaluations wait already"
-            ))));
-        }
-    }
-}
-
-impl Drop for LoadedPolicy {
-    fn drop(&mut self) {
-        self.closing.store(true, Ordering::SeqCst);
-        drop(self.queue.take());
-        // The last handle may be dropped by a reply, on the very thread that would be waited for.
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
-            // Every panic in it is caught; there would be nothing to do about one.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl fmt::Debug for LoadedPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadedPolicy")
-            .field("id", &self.info.id)
-            .field("origin", &self.origin)
-            .field("counters", &self.counters())
-            .finish_non_exhaustive()
-    }
-}
-
-fn run(mut runner: Runner, jobs: &Receiver<Job>, closing: &AtomicBool) {
+/// The policy's thread, until the last handle is gone.
+pub(crate) fn run(mut runner: Runner, jobs: &Receiver<Job>) {
+    let desk = runner.desk();
+    let leaving = || desk.leaving.load(Ordering::SeqCst);
     while let Ok(mut job) = jobs.recv() {
-        let asked = job
-            .evaluation
-            .take()
-            .filter(|_| !closing.load(Ordering::SeqCst));
+        let asked = job.evaluation.take().filter(|_| !leaving());
         let outcome = asked.map(|evaluation| runner.evaluate(evaluation));
         let answered = catch_unwind(AssertUnwindSafe(|| match outcome {
             Some(outcome) => job.answer(outcome),
-            // Closing: the job answers for itself.
+            // Leaving: the job answers for itself.
             None => drop(job),
         }));
         if let Err(panic) = answered {
-            tracing::error!(policy = runner.recipe.telemetry.name(), panic = %words(&*panic), "a reply panicked");
+            tracing::error!(policy = desk.telemetry.name(), panic = %words(&*panic), "a reply panicked");
         }
-        if !closing.load(Ordering::SeqCst) {
+        if !leaving() {
             runner.freshen();
         }
     }
@@ -173,6 +65,7 @@ pub(crate) struct Recipe {
     pub(crate) program: Program<HealthWorld>,
     pub(crate) config: String,
     pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) marker: Option<Arc<Marker>>,
 }
 
 impl Recipe {
@@ -180,6 +73,7 @@ impl Recipe {
     pub(crate) fn start(
         &self,
     ) -> Result<(Sandbox<HealthWorld>, Result<wit::Info, String>), CallError> {
+        let _marked = self.marker.as_deref().map(Marker::call);
         let data = GuestData::new(Arc::clone(&self.telemetry));
         let started = Sandbox::start(&self.program, data, |store, guest| {
             guest
@@ -195,29 +89,143 @@ impl Recipe {
 
 /// The policy as its thread has it.
 pub(crate) struct Runner {
-    pub(crate) recipe: Recipe,
-    pub(crate) info: Arc<PolicyInfo>,
-    pub(crate) sandbox: Option<Sandbox<HealthWorld>>,
+    recipe: Recipe,
+    info: Arc<PolicyInfo>,
+    desk: Arc<Desk>,
+    sandbox: Option<Sandbox<HealthWorld>>,
+    /// Begins with its duty.
+    life: Option<Lifecycle>,
 }
 
+/// A failure, and whether it is the policy's own.
+type Blamed = (PolicyFailure, Conduct);
+
 impl Runner {
-    /// Evaluates; a bug of the host itself costs the instance, not the thread.
-    fn evaluate(&mut self, evaluation: Evaluation) -> Outcome {
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| self.call(evaluation))).unwrap_or_else(|panic| {
-                self.sandbox = None;
-                Err(unavailable(&format!(
-                    "the host panicked: {}",
-                    words(&*panic)
-                )))
-            });
-        if let Err(failure) = &outcome {
-            self.recipe.telemetry.failed(failure.kind);
+    pub(crate) fn new(
+        recipe: Recipe,
+        info: Arc<PolicyInfo>,
+        sandbox: Sandbox<HealthWorld>,
+    ) -> Self {
+        let desk = Arc::new(Desk::new(Arc::clone(&recipe.telemetry)));
+        Self {
+            recipe,
+            info,
+            desk,
+            sandbox: Some(sandbox),
+            life: None,
         }
-        outcome
     }
 
-    fn call(&mut self, mut evaluation: Evaluation) -> Outcome {
+    pub(crate) fn info(&self) -> Arc<PolicyInfo> {
+        Arc::clone(&self.info)
+    }
+
+    pub(crate) fn desk(&self) -> Arc<Desk> {
+        Arc::clone(&self.desk)
+    }
+
+    /// Evaluates, if it may; takes down how that went.
+    pub(crate) fn evaluate(&mut self, evaluation: Evaluation) -> Outcome {
+        let desk = Arc::clone(&self.desk);
+        if let Some(why) = desk.closed() {
+            self.sandbox = None;
+            self.recipe.telemetry.failed(FailureKind::Unavailable);
+            return Err(unavailable(&why));
+        }
+        let Some(duty) = desk.duty.get() else {
+            return self
+                .guarded(evaluation)
+                .map_err(|(failure, conduct)| {
+                    self.count(&failure, conduct);
+                    failure
+                })
+                .map(|(evaluated, _)| evaluated);
+        };
+        let life = self
+            .life
+            .get_or_insert_with(|| Lifecycle::new(duty.patience));
+        let asked = life.ask(|| uptime(&*duty.clock));
+        if let Some(why) = refusal(asked) {
+            self.recipe.telemetry.failed(FailureKind::Unavailable);
+            return Err(unavailable(&why));
+        }
+        let judged = self.guarded(evaluation);
+        let conduct = match &judged {
+            Ok((_, conduct)) | Err((_, conduct)) => *conduct,
+        };
+        match judged {
+            Ok((evaluated, _)) => {
+                desk.good.fetch_add(1, Ordering::Relaxed);
+                self.conducted(
+                    duty,
+                    conduct,
+                    "calls take nearly their whole deadline in processor time",
+                );
+                Ok(evaluated)
+            }
+            Err((failure, _)) => {
+                self.count(&failure, conduct);
+                self.recipe.telemetry.keep_failure(FailureRecord {
+                    at: duty.clock.wall(),
+                    kind: failure.kind,
+                    digest: Arc::clone(&self.info.id.digest),
+                    detail: failure.detail.clone(),
+                });
+                self.conducted(duty, conduct, &failure.to_string());
+                Err(failure)
+            }
+        }
+    }
+
+    fn count(&self, failure: &PolicyFailure, conduct: Conduct) {
+        self.recipe.telemetry.failed(failure.kind);
+        if conduct == Conduct::Excused {
+            self.desk.starved.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a turn of its life comes of it, and who is told.
+    fn conducted(&mut self, duty: &Duty, conduct: Conduct, why: &str) {
+        let life = self.life.as_mut();
+        let turn = life.and_then(|life| life.record(conduct, || uptime(&*duty.clock)));
+        let Some(turn) = turn else { return };
+        *lock(&self.desk.turn) = Some((turn, duty.clock.boot()));
+        let policy = self.recipe.telemetry.name();
+        match turn {
+            Turn::BackedOff { nth, pause } => {
+                tracing::warn!(
+                    policy,
+                    nth,
+                    ?pause,
+                    why,
+                    "policy fails repeatedly: it is not asked for a while"
+                );
+            }
+            Turn::Recovered => tracing::info!(policy, "policy is asked again"),
+            Turn::Quarantined => {
+                tracing::error!(
+                    policy,
+                    why,
+                    "policy fails whenever it is asked: it is quarantined"
+                );
+            }
+        }
+        let told = catch_unwind(AssertUnwindSafe(|| (duty.turned)(turn, why)));
+        if let Err(panic) = told {
+            tracing::error!(policy, panic = %words(&*panic), "who hears of a policy's turn panicked");
+        }
+    }
+
+    /// A bug of the host itself costs the instance, not the thread.
+    fn guarded(&mut self, evaluation: Evaluation) -> Result<(Evaluated, Conduct), Blamed> {
+        catch_unwind(AssertUnwindSafe(|| self.call(evaluation))).unwrap_or_else(|panic| {
+            self.sandbox = None;
+            let detail = format!("the host panicked: {}", words(&*panic));
+            Err((unavailable(&detail), Conduct::Strike))
+        })
+    }
+
+    fn call(&mut self, mut evaluation: Evaluation) -> Result<(Evaluated, Conduct), Blamed> {
         let mut sandbox = match self.sandbox.take() {
             Some(sandbox) => sandbox,
             None => self.start()?,
@@ -227,30 +235,40 @@ impl Runner {
         sandbox
             .data_mut()
             .begin(&mut evaluation, &self.info.readings);
+        let marked = self.recipe.marker.as_deref().map(Marker::call);
         let said = sandbox.call(|store, guest| {
             guest
                 .gpu_device_policy_policy()
                 .call_evaluate(store, &device, &signals)
         });
-        let stats = sandbox.last_stats();
-        self.recipe.telemetry.called(stats.wall, stats.memory_bytes);
-        let said = said.map_err(|error| failure(&error, sandbox.data().last_error.as_deref()))?;
+        drop(marked);
+        let stats: CallStats = sandbox.last_stats();
+        let telemetry = &self.recipe.telemetry;
+        telemetry.called(stats);
+        let said = said.map_err(|error| {
+            let last_words = sandbox.data_mut().last_words();
+            let conduct = Conduct::of_failure(&error);
+            (failure(&error, last_words.as_deref()), conduct)
+        })?;
         // A call that came to its end leaves an instance that can be called again.
+        let draft = sandbox.data().draft.as_ref();
+        telemetry.left_state(draft.map_or(0, Draft::bytes));
         let state = sandbox.data_mut().end();
         self.sandbox = Some(sandbox);
-        let said = said.map_err(|text| failed(FailureKind::Refused, &text))?;
-        let decision = decision::decide(
-            &said,
-            &self.info,
-            &evaluation.signals,
-            &self.recipe.telemetry,
-        )
-        .map_err(|Invalid(what)| failed(FailureKind::Invalid, &what))?;
-        Ok(Evaluated { decision, state })
+        let own = |failure| (failure, Conduct::Strike);
+        let said = said.map_err(|text| own(failed(FailureKind::Refused, &text)))?;
+        let decision = decision::decide(&said, &self.info, &evaluation.signals, telemetry)
+            .map_err(|Invalid(what)| own(failed(FailureKind::Invalid, &what)))?;
+        let conduct = Conduct::of_success(stats, self.recipe.program.limits());
+        Ok((Evaluated { decision, state }, conduct))
     }
 
     /// Between calls, off the readers' path: replaces an instance that is worn or gone.
-    fn freshen(&mut self) {
+    pub(crate) fn freshen(&mut self) {
+        if self.desk.closed().is_some() {
+            self.sandbox = None;
+            return;
+        }
         let wear = self.sandbox.as_ref().map(Sandbox::needs_replacement);
         if let Some(None) = wear {
             return;
@@ -270,21 +288,41 @@ impl Runner {
     }
 
     /// A new instance, held to what the first one said of itself (design H3).
-    fn start(&self) -> Result<Sandbox<HealthWorld>, PolicyFailure> {
-        let no_instance =
-            |why: &dyn fmt::Display| unavailable(&format!("no new instance can be made: {why}"));
-        let (sandbox, said) = self.recipe.start().map_err(|error| no_instance(&error))?;
-        let said = said.map_err(|text| no_instance(&text))?;
+    fn start(&self) -> Result<Sandbox<HealthWorld>, Blamed> {
+        let no_instance = |why: &dyn fmt::Display, conduct| {
+            let detail = format!("no new instance can be made: {why}");
+            (unavailable(&detail), conduct)
+        };
+        let (sandbox, said) = self
+            .recipe
+            .start()
+            .map_err(|error| no_instance(&error, Conduct::of_failure(&error)))?;
+        let said = said.map_err(|text| no_instance(&text, Conduct::Strike))?;
         let again = info::describe(&said, &self.info.id.digest)
-            .map_err(|Invalid(what)| no_instance(&what))?;
+            .map_err(|Invalid(what)| no_instance(&what, Conduct::Strike))?;
         if again.info == *self.info {
             Ok(sandbox)
         } else {
-            Err(no_instance(
-                &"configured with the same text, it describes itself otherwise than before",
-            ))
+            let why = "configured with the same text, it describes itself otherwise than before";
+            Err(no_instance(&why, Conduct::Strike))
         }
     }
+}
+
+/// Why it is not asked just now.
+fn refusal(asked: Ask) -> Option<String> {
+    match asked {
+        Ask::Yes => None,
+        Ask::In(left) => Some(format!(
+            "it failed repeatedly and is asked again in {} ms",
+            left.as_millis()
+        )),
+        Ask::Never => Some("it is quarantined".to_owned()),
+    }
+}
+
+fn uptime(clock: &dyn Clock) -> Duration {
+    Duration::from_nanos(clock.boot().ns)
 }
 
 /// Why the call gave nothing, with the guest's last words where it had any.
@@ -318,7 +356,7 @@ fn failed(kind: FailureKind, detail: &str) -> PolicyFailure {
     }
 }
 
-fn unavailable(detail: &str) -> PolicyFailure {
+pub(crate) fn unavailable(detail: &str) -> PolicyFailure {
     failed(FailureKind::Unavailable, detail)
 }
 

@@ -28,6 +28,11 @@ impl Draft {
         Self { entries, bytes }
     }
 
+    /// Keys and values together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn into_state(self) -> PolicyState {
         self.entries
     }

@@ -1,33 +1,19 @@
 //! What is counted for each policy, across its instances, and how much it may say.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use device_api_core::limits::POLICY_RECORDS_MAX;
 use device_api_core::policy::FailureKind;
+use device_api_core::policy_status::{FailureRecord, LATENCY_BUCKETS_MICROS, PolicyCounters};
+use device_api_wasm::{CallStats, Limits};
 
-/// Lines a policy may log: this many at once, and one more each interval (20 a second). A storm of
+/// Lines that a policy may log at once; then one more each interval ([`Limits::log_interval`]). A storm of
 /// signals must not become a storm in the log; what is left out is counted.
 const LOG_BURST: u32 = 50;
-const LOG_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What happened to one policy since it was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PolicyCounters {
-    pub calls: u64,
-    /// In the order of [`FailureKind::ALL`].
-    pub failures: [u64; FailureKind::ALL.len()],
-    /// Instances started; the first at load.
-    pub instances: u64,
-    /// The most linear memory that an instance had after a call, in bytes.
-    pub memory_bytes_peak: u64,
-    /// Wall time of all calls together, in microseconds.
-    pub busy_micros: u64,
-    pub log_lines_suppressed: u64,
-    /// Words of the guest that this host does not know: actions, clears, kinds.
-    pub unknown_words: u64,
-}
 
 #[derive(Default)]
 pub(crate) struct Telemetry {
@@ -38,16 +24,22 @@ pub(crate) struct Telemetry {
     failures: [AtomicU64; FailureKind::ALL.len()],
     instances: AtomicU64,
     memory_bytes_peak: AtomicU64,
-    busy_micros: AtomicU64,
+    state_bytes_peak: AtomicU64,
+    busy_ns: AtomicU64,
+    busy_cpu_ns: AtomicU64,
+    latency: [AtomicU64; LATENCY_BUCKETS_MICROS.len() + 1],
     log_lines_suppressed: AtomicU64,
     unknown_words: AtomicU64,
     lines: Mutex<LineBudget>,
+    /// The latest failures, newest first.
+    records: Mutex<VecDeque<FailureRecord>>,
 }
 
 impl Telemetry {
-    pub(crate) fn new(origin: &str) -> Self {
+    pub(crate) fn new(origin: &str, limits: &Limits) -> Self {
         Self {
             origin: origin.to_owned(),
+            lines: Mutex::new(LineBudget::new(limits.log_interval())),
             ..Self::default()
         }
     }
@@ -65,14 +57,25 @@ impl Telemetry {
         self.instances.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn called(&self, wall: Duration, memory_bytes: usize) {
-        let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.busy_micros.fetch_add(micros, Ordering::Relaxed);
-        self.memory_bytes_peak.fetch_max(
-            u64::try_from(memory_bytes).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+    pub(crate) fn called(&self, stats: CallStats) {
+        let add = |count: &AtomicU64, more: u64| count.fetch_add(more, Ordering::Relaxed);
+        add(&self.calls, 1);
+        add(&self.busy_ns, nanos(stats.wall));
+        add(&self.busy_cpu_ns, nanos(stats.cpu));
+        let wall_ns = nanos(stats.wall);
+        let bucket = LATENCY_BUCKETS_MICROS
+            .iter()
+            .position(|micros| wall_ns <= micros * 1_000)
+            .unwrap_or(LATENCY_BUCKETS_MICROS.len());
+        if let Some(count) = self.latency.get(bucket) {
+            add(count, 1);
+        }
+        raise(&self.memory_bytes_peak, stats.memory_bytes);
+    }
+
+    /// A call left this much state for its device.
+    pub(crate) fn left_state(&self, bytes: usize) {
+        raise(&self.state_bytes_peak, bytes);
     }
 
     pub(crate) fn failed(&self, kind: FailureKind) {
@@ -83,6 +86,33 @@ impl Telemetry {
         if let Some((_, count)) = of_kind {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Keeps a failure to be shown, beside its count.
+    pub(crate) fn keep_failure(&self, record: FailureRecord) {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.truncate(POLICY_RECORDS_MAX - 1);
+        records.push_front(record);
+    }
+
+    /// The latest failures, newest first.
+    pub(crate) fn failures(&self) -> Vec<FailureRecord> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.iter().cloned().collect()
+    }
+
+    /// Forgets what was counted while it was looked over: what it does from now on is for real.
+    pub(crate) fn begin_anew(&self) {
+        let counts = [&self.calls, &self.busy_ns, &self.busy_cpu_ns];
+        for count in counts
+            .into_iter()
+            .chain(&self.failures)
+            .chain(&self.latency)
+        {
+            count.store(0, Ordering::Relaxed);
+        }
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.clear();
     }
 
     /// Counts a word (quoted already) that this host does not know, and says so within the limit.
@@ -117,11 +147,46 @@ impl Telemetry {
             failures: self.failures.each_ref().map(read),
             instances: read(&self.instances),
             memory_bytes_peak: read(&self.memory_bytes_peak),
-            busy_micros: read(&self.busy_micros),
+            state_bytes_peak: read(&self.state_bytes_peak),
+            latency: self.latency.each_ref().map(read),
+            busy: Duration::from_nanos(read(&self.busy_ns)),
+            busy_cpu: Duration::from_nanos(read(&self.busy_cpu_ns)),
             log_lines_suppressed: read(&self.log_lines_suppressed),
             unknown_words: read(&self.unknown_words),
+            ..PolicyCounters::default()
         }
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn raise(peak: &AtomicU64, to: usize) {
+    peak.fetch_max(u64::try_from(to).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// `sum` and what one more version did: counts add up, peaks are the higher.
+pub(crate) fn add(sum: &mut PolicyCounters, more: &PolicyCounters) {
+    sum.calls += more.calls;
+    for (sum, more) in sum.failures.iter_mut().zip(more.failures) {
+        *sum += more;
+    }
+    for (sum, more) in sum.latency.iter_mut().zip(more.latency) {
+        *sum += more;
+    }
+    sum.busy += more.busy;
+    sum.busy_cpu += more.busy_cpu;
+    sum.instances += more.instances;
+    sum.memory_bytes_peak = sum.memory_bytes_peak.max(more.memory_bytes_peak);
+    sum.state_bytes_peak = sum.state_bytes_peak.max(more.state_bytes_peak);
+    sum.log_lines_suppressed += more.log_lines_suppressed;
+    sum.unknown_words += more.unknown_words;
+    sum.swaps += more.swaps;
+    sum.quarantines += more.quarantines;
+    sum.shadow_compared += more.shadow_compared;
+    sum.shadow_disagreements += more.shadow_disagreements;
+    sum.shadow_dropped += more.shadow_dropped;
 }
 
 impl fmt::Debug for Telemetry {
@@ -137,25 +202,31 @@ impl fmt::Debug for Telemetry {
 #[derive(Debug)]
 struct LineBudget {
     left: u32,
+    interval: Duration,
     filled_at: Option<Instant>,
     suppressed: u64,
 }
 
 impl Default for LineBudget {
     fn default() -> Self {
-        Self {
-            left: LOG_BURST,
-            filled_at: None,
-            suppressed: 0,
-        }
+        Self::new(Limits::default().log_interval())
     }
 }
 
 impl LineBudget {
+    fn new(interval: Duration) -> Self {
+        Self {
+            left: LOG_BURST,
+            interval,
+            filled_at: None,
+            suppressed: 0,
+        }
+    }
+
     fn take(&mut self, now: Instant) -> Option<u64> {
         let filled_at = *self.filled_at.get_or_insert(now);
         let intervals =
-            now.saturating_duration_since(filled_at).as_nanos() / LOG_INTERVAL.as_nanos();
+            now.saturating_duration_since(filled_at).as_nanos() / self.interval.as_nanos().max(1);
         if intervals > 0 {
             let more = u32::try_from(intervals).unwrap_or(u32::MAX);
             self.left = self.left.saturating_add(more).min(LOG_BURST);
@@ -181,14 +252,15 @@ mod tests {
     #[test]
     fn lines_are_limited_and_what_was_left_out_is_told_with_the_next() {
         let mut budget = LineBudget::default();
+        let interval = Limits::default().log_interval();
         let begun = Instant::now();
         let admitted = (0..LOG_BURST + 7)
             .filter(|_| budget.take(begun).is_some())
             .count();
         assert_eq!(admitted, LOG_BURST as usize);
-        assert_eq!(budget.take(begun + LOG_INTERVAL / 2), None);
-        assert_eq!(budget.take(begun + LOG_INTERVAL), Some(8));
-        assert_eq!(budget.take(begun + LOG_INTERVAL), None);
+        assert_eq!(budget.take(begun + interval / 2), None);
+        assert_eq!(budget.take(begun + interval), Some(8));
+        assert_eq!(budget.take(begun + interval), None);
         let much_later = begun + Duration::from_secs(3600);
         assert_eq!(
             (0..1000)
@@ -200,7 +272,7 @@ mod tests {
 
     #[test]
     fn failures_are_counted_by_kind() {
-        let telemetry = Telemetry::new("x.wasm");
+        let telemetry = Telemetry::new("x.wasm", &Limits::default());
         for (times, kind) in FailureKind::ALL.into_iter().enumerate() {
             (0..times).for_each(|_| telemetry.failed(kind));
         }
@@ -208,5 +280,42 @@ mod tests {
         assert_eq!(telemetry.name(), "x.wasm");
         telemetry.set_name("x");
         assert_eq!(telemetry.name(), "x");
+    }
+
+    #[test]
+    fn h12_calls_are_counted_by_their_wall_time_and_versions_add_up() {
+        let telemetry = Telemetry::new("x.wasm", &Limits::default());
+        let call = |micros| CallStats {
+            wall: Duration::from_micros(micros),
+            cpu: Duration::from_micros(1),
+            memory_bytes: 7,
+        };
+        [1, 2, 10, 11, 25_000, 25_001]
+            .into_iter()
+            .for_each(|micros| telemetry.called(call(micros)));
+        let counters = telemetry.snapshot();
+        assert_eq!(counters.latency, [1, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(counters.busy_cpu, Duration::from_micros(6));
+        let mut sum = counters.clone();
+        add(&mut sum, &counters);
+        assert_eq!((sum.calls, sum.memory_bytes_peak), (12, 7));
+        telemetry.begin_anew();
+        assert_eq!(telemetry.snapshot().calls, 0);
+    }
+
+    #[test]
+    fn h12_the_latest_failures_are_kept_and_no_more() {
+        let telemetry = Telemetry::new("x.wasm", &Limits::default());
+        for at in 0..POLICY_RECORDS_MAX + 5 {
+            telemetry.keep_failure(FailureRecord {
+                at: Default::default(),
+                kind: FailureKind::Trap,
+                digest: "d".into(),
+                detail: at.to_string(),
+            });
+        }
+        let kept = telemetry.failures();
+        assert_eq!(kept.len(), POLICY_RECORDS_MAX);
+        assert_eq!(kept[0].detail, (POLICY_RECORDS_MAX + 4).to_string());
     }
 }

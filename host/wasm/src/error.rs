@@ -1,6 +1,8 @@
 //! What can go wrong, one variant per failed operation. `Display` is one line that says what to do
 //! and never repeats its source.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits::LimitError;
@@ -27,7 +29,7 @@ pub enum LoadError {
     #[error("its limits are not usable")]
     Limits(#[from] LimitError),
     #[error(
-        "is {bytes} bytes, and at most {max} are accepted: strip it, or raise component_bytes_max"
+        "is {bytes} bytes, and at most {max} are accepted: strip it, or raise component-bytes-max"
     )]
     TooLarge { bytes: usize, max: usize },
     #[error("is cut off after {bytes} bytes: copy it again")]
@@ -51,6 +53,59 @@ pub enum LoadError {
         "made the compiler fail ({message}): report it with the file, and use another build meanwhile"
     )]
     CompilerPanic { message: String },
+    #[error(
+        "took longer than {limit:?} to compile ({cpu:?} of processor time): make it smaller, or raise \
+         the compile deadline"
+    )]
+    CompileDeadline {
+        limit: Duration,
+        /// What the process got of it: much less than `limit` on a starved node.
+        cpu: Duration,
+    },
+    #[error(
+        "needs more than {} MiB of memory to compile: make it smaller, or give the container more",
+        limit_bytes >> 20
+    )]
+    CompileMemory { limit_bytes: u64 },
+    #[error("becomes {bytes} bytes of code, and at most {max} are accepted: make it smaller")]
+    CodeTooLarge { bytes: u64, max: u64 },
+    /// `said`: the first words of its standard error, or nothing.
+    #[error(
+        "made the compiler process end with {how}{}{said}: if that was not the system for want of \
+         memory, report it with the file, and use another build meanwhile",
+        if said.is_empty() { "" } else { ", saying " }
+    )]
+    WorkerDied { how: String, said: String },
+    #[error(
+        "is not compiled, since {} can't be started: check that it is there and executable, and the \
+         limit on processes", program.display()
+    )]
+    WorkerStart {
+        program: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "is not compiled, since the pipes to {} failed: check the limit on open files and the memory left",
+        program.display()
+    )]
+    WorkerPipe {
+        program: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "is not compiled, since the compiler process could not make itself ready ({what}): report it \
+         with the kernel's version"
+    )]
+    WorkerSetup { what: String },
+    #[error(
+        "is not compiled, since {} did not answer as a compiler of this version does ({what}): name \
+         the daemon's own program", program.display()
+    )]
+    WorkerAnswer { program: PathBuf, what: String },
+    #[error("is not compiled, since the daemon is stopping")]
+    Stopped,
     #[error("is built for {name}, this host offers {offered}: rebuild it against {offered}")]
     Version { name: String, offered: String },
     #[error("imports {names}, which this host does not offer: {hint}")]

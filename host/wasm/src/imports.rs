@@ -93,11 +93,22 @@ fn check_imports(imports: &[(&str, bool)], world: &str, allowed: &[&str]) -> Res
     let Some(names) = listed(&foreign) else {
         return Ok(());
     };
-    let hint = if foreign.iter().any(|name| name.starts_with("wasi:")) {
-        "build it without WASI (Rust: for wasm32-unknown-unknown)".to_owned()
-    } else {
-        let offers = listed(allowed).unwrap_or_else(|| "nothing".to_owned());
+    let is_wasi = |name: &&str| name.starts_with("wasi:");
+    let hint = if !foreign.iter().any(is_wasi) {
+        let own: Vec<&str> = allowed
+            .iter()
+            .filter(|name| !is_wasi(name))
+            .copied()
+            .collect();
+        let offers = listed(&own).unwrap_or_else(|| "nothing".to_owned());
         format!("the world {world} offers {offers}")
+    } else if allowed.iter().any(is_wasi) {
+        format!(
+            "the world {world} has of WASI 0.2 only cli, clocks, filesystem, io, random and sockets, \
+             and none of them reaches anything: leave out what uses more"
+        )
+    } else {
+        "build it without WASI (Rust: for wasm32-unknown-unknown)".to_owned()
     };
     Err(LoadError::Import { names, hint })
 }

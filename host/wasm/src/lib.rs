@@ -19,11 +19,12 @@
 //! same [`Program`] costs tens of microseconds.
 //!
 //! Two things this crate can't do for a world. **Host functions must not block**: the deadline is
-//! looked at in guest code and on return to it, never inside a host function. And **compiling** is not
-//! bounded in time or memory here, only in input size ([`Limits::component_bytes_max`]): call
-//! [`Engine::load`] where a slow component holds nobody up, never on a call's path.
+//! looked at in guest code and on return to it, never inside a host function (nor inside one of the
+//! instructions that fill or copy memory, which [`Limits::memory_bytes_max`] bounds). And **compiling** is
+//! bounded by [`Compiler::load`] alone, which has a process for it ([`compile`]); [`Engine::load`] bounds
+//! the input only.
 //!
-//! **Invariant:** native code is never taken from outside; everything run was compiled here.
+//! **Invariant:** native code is never taken from outside; everything run was compiled by this program.
 //!
 //! ```
 //! use device_api_wasm::{Ctx, Engine, Limits, Program, Sandbox, World};
@@ -57,19 +58,27 @@
 //! ```
 
 mod binary;
+pub mod compile;
 mod engine;
 mod error;
 mod imports;
+mod lifecycle;
 mod limits;
 mod load;
 mod meter;
 mod program;
 mod sandbox;
 mod ticker;
+pub mod wasi;
 
+pub use compile::{
+    COMPILE_DEADLINE_DEFAULT, CompileCounters, CompileRefusal, Compiler, CompilerError,
+    CompilerSettings, Worker, compile_memory_bytes, compile_worker,
+};
 pub use engine::Engine;
 pub use error::{BoxError, CallError, EngineError, LoadError};
-pub use limits::{EPOCH_TICK, GUEST_STACK_BYTES, LimitError, Limits};
+pub use lifecycle::{Ask, Conduct, Lifecycle, Patience, Stage, Turn};
+pub use limits::{EPOCH_TICK, GUEST_STACK_BYTES, LimitError, LimitRow, Limits};
 pub use load::Loaded;
 pub use meter::Ctx;
 pub use program::{Program, World};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use wasmtime::component::{InstancePre, Linker};
+use wasmtime::component::{InstancePre, Linker, types};
 use wasmtime::{Store, StoreContextMut};
 
 use crate::engine::Engine;
@@ -40,6 +40,21 @@ pub trait World: 'static {
     /// # Errors
     /// Those of the linker: a name defined twice.
     fn add_to_linker(linker: &mut Linker<Ctx<Self::Data>>) -> wasmtime::Result<()>;
+
+    /// Defines what `component` imports of WASI, where [`World::imports`] names [`wasi::INTERFACES`]:
+    /// [`wasi::add_to_linker`]. Nothing, by default.
+    ///
+    /// [`wasi::INTERFACES`]: crate::wasi::INTERFACES
+    /// [`wasi::add_to_linker`]: crate::wasi::add_to_linker
+    ///
+    /// # Errors
+    /// It asks for more than WASI 0.2 has.
+    fn add_wasi_to_linker(
+        _linker: &mut Linker<Ctx<Self::Data>>,
+        _component: &types::Component,
+    ) -> wasmtime::Result<()> {
+        Ok(())
+    }
 
     /// Looks the exports up, so that wrong types are found at load and not at the first call.
     ///
@@ -137,6 +152,7 @@ impl<W: World> Program<W> {
 fn link<W: World>(engine: &Engine, loaded: &Loaded) -> wasmtime::Result<W::Linked> {
     let mut linker = Linker::new(engine.wasmtime());
     W::add_to_linker(&mut linker)?;
+    W::add_wasi_to_linker(&mut linker, &loaded.component().component_type())?;
     W::prepare(linker.instantiate_pre(loaded.component())?)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use device_api_core::condition::HOST_OWNED;
 use device_api_core::limits::{
@@ -146,8 +147,9 @@ fn filter(at: usize, kind: SignalKind, where_: &[wit::Attr]) -> Valid<Filter> {
             "deadband" if is_reading => filter.deadband = number_of(&place, attr)?,
             "above" if is_reading => filter.above = Some(number_of(&place, attr)?),
             "below" if is_reading => filter.below = Some(number_of(&place, attr)?),
-            // How often a reading is taken, the host's poll interval bounds already.
-            "min-interval-ms" if is_reading => drop(code_of(&place, attr)?),
+            "min-interval-ms" if is_reading => {
+                filter.min_interval = Some(Duration::from_millis(code_of(&place, attr)?));
+            }
             _ => {
                 return Err(Invalid::at(
                     &place,

@@ -1,6 +1,5 @@
 //! The policies that the daemon carries, on the real path.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use device_api_core::action::Action;
 use device_api_core::clock::WallTime;
 use device_api_core::policy::Evaluation;
 use device_api_core::ports::Policy;
+use device_api_core::seating::Terms;
 use device_api_core::signal::{Reading, SignalKind, Value};
 use device_api_core::verdict::{Judgement, PolicyState, Severity, Verdict};
 use device_api_policy::{LoadedPolicy, PolicySource};
@@ -18,9 +18,10 @@ use crate::house::{answered, ask, ask_with, evaluation, roomy, signal, try_load,
 fn source(bundled: Bundled, config: &str) -> PolicySource {
     PolicySource {
         origin: format!("bundled/{}", bundled.name),
-        bytes: Cow::Borrowed(bundled.bytes),
+        bytes: bundled.bytes.into(),
         config: config.to_owned(),
         limits: roomy(),
+        terms: Terms::default(),
     }
 }
 

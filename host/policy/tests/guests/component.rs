@@ -191,6 +191,19 @@ pub(crate) fn moody(
     )
 }
 
+/// A guest that says the same of every signal; `mark` tells its bytes from another's.
+pub(crate) fn always(name: &str, types: &[&str], mark: &str, verdicts: &[Verdict<'_>]) -> Vec<u8> {
+    let mut memory = Memory::default();
+    memory.push(mark);
+    let info = memory.info(name, types);
+    let decision = memory.decision(verdicts);
+    component(
+        &memory,
+        &format!("i32.const {info}"),
+        &format!("i32.const {decision}"),
+    )
+}
+
 /// A guest without opinions.
 pub(crate) fn quiet(name: &str, types: &[&str]) -> Vec<u8> {
     moody(name, types, |_| Vec::new())

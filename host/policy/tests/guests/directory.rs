@@ -1,158 +1,390 @@
-//! A directory of policies: what is in it, what only looks like it, and how it is merged.
+//! Design H6: a directory of policies, how it changes, and what only looks like a policy.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use device_api_core::ports::Policy;
-use device_api_policy::{DirectoryLoad, PolicyError, PolicyHost, Settings, merge};
+use device_api_core::policy_status::{Phase, ReloadChange};
+use device_api_core::ports::PolicyCommand;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::component::quiet;
-use crate::house::roomy;
+use crate::bench::{RealClock, Rig, bundled};
+use crate::component::{always, quiet};
+use crate::house::{answered, pose, xid};
 
-fn load_dir(path: &Path) -> DirectoryLoad {
-    let settings = |_: &str| Settings {
-        limits: roomy(),
-        ..Settings::default()
-    };
-    PolicyHost::new().unwrap().load_dir(path, settings)
-}
+use ReloadChange::{Refused, Removed, Swapped, Unchanged};
 
-fn names(load: &DirectoryLoad) -> Vec<&str> {
-    load.policies
+#[test]
+fn h6_one_bad_file_is_one_refusal_and_the_others_judge() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("b.wasm", quiet("second", &["B"]));
+    rig.write("a.wasm", quiet("first", &["A"]));
+    rig.write("bad.wasm", b"\0asm\x01\0\0\0");
+    rig.write("notes.txt", b"not a policy");
+    rig.write(".hidden.wasm", b"not looked at");
+    rig.start();
+    rig.bench.policy("first");
+    rig.bench.policy("second");
+    let names: Vec<_> = rig
+        .policies()
+        .list()
         .iter()
-        .map(|policy| &*policy.info().id.name)
-        .collect()
+        .map(|status| status.name.to_string())
+        .collect();
+    assert_eq!(names, ["bad", "first", "second"]);
+    let bad = rig.status("bad");
+    assert_eq!(bad.phase, Phase::Refused);
+    for word in ["policy bad.wasm can't be loaded", "core WebAssembly module"] {
+        assert!(bad.detail.contains(word), "{}", bad.detail);
+    }
+    let (well, line) = rig.supervisor().report();
+    assert!(
+        !well && line.contains("bad is refused") && line.contains("2 loaded"),
+        "{line}"
+    );
+    fs::remove_file(rig.path("bad.wasm")).unwrap();
+    rig.reloaded(&[
+        ("bad", Removed),
+        ("first", Unchanged),
+        ("second", Unchanged),
+    ]);
+    assert!(rig.supervisor().report().0);
 }
 
-#[track_caller]
-fn one_error(load: &DirectoryLoad, words: &[&str]) {
-    let errors: Vec<String> = load.errors.iter().map(PolicyError::chain).collect();
-    assert_eq!(errors.len(), 1, "{errors:?}");
-    for word in words {
-        assert!(errors[0].contains(word), "{errors:?}");
+#[test]
+fn h6_what_changes_is_swapped_what_goes_is_unseated_and_the_rest_is_left_alone() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.write("b.wasm", quiet("b", &["B"]));
+    rig.start();
+    let (a, b) = (rig.bench.digest("a"), rig.bench.policy("b"));
+    rig.bench.log();
+    rig.reloaded(&[("a", Unchanged), ("b", Unchanged)]);
+    assert!(rig.bench.log().is_empty());
+
+    rig.write("a.wasm", always("a", &["A"], "two", &[]));
+    rig.write("c.wasm", quiet("c", &["C"]));
+    rig.reloaded(&[("a", Swapped), ("b", Unchanged), ("c", Swapped)]);
+    assert_ne!(rig.bench.digest("a"), a);
+    assert!(Arc::ptr_eq(&b, &rig.bench.policy("b")));
+    fs::remove_file(rig.path("b.wasm")).unwrap();
+    rig.reloaded(&[("a", Unchanged), ("b", Removed), ("c", Unchanged)]);
+    assert!(rig.bench.with(|inner| !inner.seated.contains_key("b")));
+}
+
+#[test]
+fn h6_a_bad_new_version_leaves_the_running_one_alone_and_says_why() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.start();
+    let running = rig.bench.policy("a");
+    for bad in [b"\0asm".to_vec(), b"garbage".to_vec(), vec![]] {
+        rig.write("a.wasm", bad);
+        rig.reloaded(&[("a", Refused)]);
+        assert!(Arc::ptr_eq(&running, &rig.bench.policy("a")));
+        let status = rig.status("a");
+        assert_eq!(status.phase, Phase::Running);
+        assert!(status.refused.unwrap().why.contains("a.wasm"));
+        answered(pose(&*running, xid(31)));
+    }
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.reloaded(&[("a", Unchanged)]);
+    assert_eq!(rig.status("a").refused, None);
+}
+
+/// A ConfigMap volume as the kubelet makes it.
+struct ConfigMap<'a> {
+    root: &'a Path,
+    swaps: u32,
+}
+
+impl ConfigMap<'_> {
+    /// The new content, swapped in as one, the old gone.
+    fn swap(&mut self, files: &[(&str, &[u8])]) {
+        let old = fs::read_link(self.root.join("..data")).ok();
+        self.swaps += 1;
+        let new = format!("..2026_11_21_{}", self.swaps);
+        fs::create_dir(self.root.join(&new)).unwrap();
+        for (name, bytes) in files {
+            fs::write(self.root.join(&new).join(name), bytes).unwrap();
+        }
+        symlink(&new, self.root.join("..data_tmp")).unwrap();
+        fs::rename(self.root.join("..data_tmp"), self.root.join("..data")).unwrap();
+        for (name, _) in files {
+            let link = self.root.join(name);
+            if fs::symlink_metadata(&link).is_err() {
+                symlink(Path::new("..data").join(name), link).unwrap();
+            }
+        }
+        for entry in fs::read_dir(self.root).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            if !name.starts_with("..") && !files.iter().any(|(file, _)| *file == name) {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        if let Some(old) = old {
+            fs::remove_dir_all(self.root.join(old)).unwrap();
+        }
     }
 }
 
 #[test]
-fn one_bad_file_is_one_error_and_the_others_load() {
-    let directory = tempfile::tempdir().unwrap();
-    let write = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).unwrap();
-    write("b.wasm", &quiet("second", &["B"]));
-    write("a.wasm", &quiet("first", &["A"]));
-    write("bad.wasm", b"\0asm\x01\0\0\0");
-    write("notes.txt", b"not a policy");
-    write(".hidden.wasm", b"not looked at");
-    let load = load_dir(directory.path());
-    assert_eq!(names(&load), ["first", "second"]);
-    assert_eq!(load.policies[0].origin(), "a.wasm");
-    one_error(
-        &load,
-        &["policy bad.wasm can't be loaded", "core WebAssembly module"],
-    );
+fn h6_a_configmap_is_noticed_within_2_s_two_swaps_at_once_included() {
+    let mut rig = Rig::new(vec![]);
+    rig.config.poll_interval = device_api_policy::POLL_INTERVAL_DEFAULT;
+    let root = rig.directory.path().to_owned();
+    let mut map = ConfigMap {
+        root: &root,
+        swaps: 0,
+    };
+    let version = |mark: &str| always("calm", &["A"], mark, &[]);
+    map.swap(&[("calm.wasm", &version("0"))]);
+    rig.start_with(Arc::new(RealClock(Instant::now())));
+    for round in 0..3 {
+        let before = rig.bench.digest("calm");
+        map.swap(&[("calm.wasm", &version(&format!("{round} first")))]);
+        let last = version(&format!("{round} second"));
+        let begun = Instant::now();
+        map.swap(&[("calm.wasm", &last)]);
+        rig.bench.wait("the second swap", |inner| {
+            let digest = &inner.seated["calm"].info().id.digest;
+            **digest == *sha256(&last)
+        });
+        // A look a second, and the machine is not idle.
+        assert!(
+            begun.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert_ne!(rig.bench.digest("calm"), before);
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let policy = crate::house::load(bytes.to_vec());
+    device_api_core::ports::Policy::info(&*policy)
+        .id
+        .digest
+        .to_string()
 }
 
 #[test]
-fn h6_a_configmap_volume_is_read_through_its_links() {
-    let directory = tempfile::tempdir().unwrap();
-    let version = directory.path().join("..2026_11_21");
-    fs::create_dir(&version).unwrap();
-    fs::write(version.join("calm.wasm"), quiet("calm", &["A"])).unwrap();
-    symlink("..2026_11_21", directory.path().join("..data")).unwrap();
-    symlink("..data/calm.wasm", directory.path().join("calm.wasm")).unwrap();
-    let load = load_dir(directory.path());
-    assert_eq!((names(&load), load.errors.len()), (vec!["calm"], 0));
+fn h6_a_half_bad_configmap_swaps_the_good_half() {
+    let mut rig = Rig::new(vec![]);
+    let root = rig.directory.path().to_owned();
+    let mut map = ConfigMap {
+        root: &root,
+        swaps: 0,
+    };
+    map.swap(&[
+        ("a.wasm", &quiet("a", &["A"])),
+        ("b.wasm", &quiet("b", &["B"])),
+    ]);
+    rig.start();
+    let b = rig.bench.policy("b");
+    map.swap(&[
+        ("a.wasm", &always("a", &["A"], "2", &[])),
+        ("b.wasm", b"bad"),
+    ]);
+    rig.reloaded(&[("a", Swapped), ("b", Refused)]);
+    assert!(Arc::ptr_eq(&b, &rig.bench.policy("b")));
 }
 
 #[test]
-fn h6_a_directory_reached_through_a_link_is_no_way_out() {
+fn h6_a_set_is_read_before_a_swap_or_after_it_and_never_half() {
+    let mut rig = Rig::new(vec![]);
+    let root = rig.directory.path().to_owned();
+    let set = |mark: &str| {
+        let of = |name: &str, type_: &str| always(name, &[type_], mark, &[]);
+        (of("a", "A"), of("b", "B"))
+    };
+    let sets = [set("even"), set("odd")];
+    let digests: Vec<_> = sets.iter().map(|(a, b)| (sha256(a), sha256(b))).collect();
+    let mut map = ConfigMap {
+        root: &root,
+        swaps: 0,
+    };
+    map.swap(&[("a.wasm", &sets[0].0), ("b.wasm", &sets[0].1)]);
+    rig.start();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut map = ConfigMap {
+                root: &root,
+                swaps: 1,
+            };
+            for (a, b) in sets.iter().cycle() {
+                map.swap(&[("a.wasm", a), ("b.wasm", b)]);
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        for _ in 0..30 {
+            let report = rig.command(PolicyCommand::Reload);
+            let found = (rig.bench.digest("a"), rig.bench.digest("b"));
+            assert!(digests.contains(&found), "{report:?}");
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    rig.reload();
+    let found = (rig.bench.digest("a"), rig.bench.digest("b"));
+    assert!(digests.contains(&found));
+}
+
+#[test]
+fn h6_an_empty_or_vanished_directory_leaves_the_running_set_and_says_so() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.start();
+    let a = rig.bench.policy("a");
+    fs::remove_file(rig.path("a.wasm")).unwrap();
+    rig.refused(&["is empty", "running set stays", "policies.yaml"]);
+    let gone = rig.directory.path().with_extension("gone");
+    fs::rename(rig.directory.path(), &gone).unwrap();
+    rig.refused(&["can't be read", "running set stays"]);
+    let (well, line) = rig.supervisor().report();
+    assert!(!well && line.contains("can't be read"), "{line}");
+    assert!(Arc::ptr_eq(&a, &rig.bench.policy("a")));
+
+    fs::rename(&gone, rig.directory.path()).unwrap();
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.reloaded(&[("a", Unchanged)]);
+    assert!(rig.supervisor().report().0);
+    // With a policies.yaml it is empty on purpose.
+    fs::remove_file(rig.path("a.wasm")).unwrap();
+    rig.write("policies.yaml", "policies: []\n");
+    rig.reloaded(&[("a", Removed)]);
+}
+
+#[test]
+fn h6_no_way_out_of_the_directory_and_nothing_but_regular_files() {
     let elsewhere = tempfile::tempdir().unwrap();
     fs::write(elsewhere.path().join("calm.wasm"), quiet("calm", &["A"])).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let link = directory.path().join("policies");
-    symlink(elsewhere.path(), &link).unwrap();
-    assert_eq!(names(&load_dir(&link)), ["calm"]);
-
-    symlink(
-        elsewhere.path().join("calm.wasm"),
-        directory.path().join("calm.wasm"),
-    )
-    .unwrap();
-    one_error(
-        &load_dir(directory.path()),
-        &["calm.wasm is a link to", "outside of the policy directory"],
-    );
-}
-
-#[test]
-fn what_is_no_regular_file_is_refused_without_opening_it() {
-    for (make, word) in [
+    let outside = elsewhere.path().join("calm.wasm");
+    let cases: [(&dyn Fn(&Path), &str); 5] = [
         (
-            (|path| fs::create_dir(path).unwrap()) as fn(&Path),
+            &|path| fs::create_dir(path).unwrap(),
             "x.wasm is a directory",
         ),
         (
-            |path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap(),
+            &|path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap(),
             "x.wasm is a FIFO",
         ),
         (
-            |path| symlink("nowhere", path).unwrap(),
+            &|path| symlink("nowhere", path).unwrap(),
             "x.wasm can't be read",
         ),
-    ] {
-        let directory = tempfile::tempdir().unwrap();
-        make(&directory.path().join("x.wasm"));
-        one_error(&load_dir(directory.path()), &[word]);
+        (
+            &|path| symlink(&outside, path).unwrap(),
+            "outside of the policy directory",
+        ),
+        // Sparse: no bytes on the disk.
+        (
+            &|path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap(),
+            "more than 33554432 bytes",
+        ),
+    ];
+    for (make, word) in cases {
+        let mut rig = Rig::new(vec![]);
+        make(&rig.path("x.wasm"));
+        rig.start();
+        let status = rig.status("x");
+        assert!(status.detail.contains(word), "{}", status.detail);
+        assert!(rig.bench.with(|inner| inner.seated.is_empty()));
     }
 }
 
 #[test]
-fn a_file_beyond_its_bound_is_not_read() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = fs::File::create(directory.path().join("big.wasm")).unwrap();
-    // Sparse: no bytes on the disk.
-    file.set_len(1 << 40).unwrap();
-    one_error(
-        &load_dir(directory.path()),
-        &["big.wasm has more than 33554432 bytes"],
-    );
-}
-
-#[test]
-fn a_directory_that_is_not_there_is_one_error() {
-    one_error(
-        &load_dir(Path::new("/nonexistent/policies")),
-        &["policy directory /nonexistent/policies can't be read"],
-    );
-}
-
-#[test]
-fn h14_a_namesake_replaces_and_what_is_taken_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let write = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).unwrap();
-    write("mine.wasm", &quiet("first", &["A"]));
-    write("other.wasm", &quiet("other", &["B"]));
-    let bundled = |name, types: &[&str]| {
-        let mut source = crate::house::source(quiet(name, types));
-        source.origin = format!("bundled/{name}");
-        crate::house::try_load(&source).unwrap()
+fn h14_a_namesake_replaces_the_bundled_one_which_returns_when_it_goes() {
+    let mut rig = Rig::new(vec![
+        bundled("first", quiet("first", &["A"])),
+        bundled("second", quiet("second", &["B"])),
+    ]);
+    rig.start();
+    let own = rig.bench.digest("first");
+    rig.write("mine.wasm", always("first", &["A"], "mine", &[]));
+    rig.write("other.wasm", quiet("other", &["B"]));
+    rig.write("twin.wasm", always("first", &["A"], "twin", &[]));
+    let outcomes = rig.reload();
+    let why = |name: &str| {
+        let found = outcomes.iter().find(|(found, ..)| found == name);
+        found.unwrap_or_else(|| panic!("{outcomes:?}"))
     };
-    let load = load_dir(directory.path());
-    let merged = merge(
-        vec![bundled("first", &["A"]), bundled("second", &["B"])],
-        load.policies,
-    );
-    let origins: Vec<&str> = merged
-        .policies
-        .iter()
-        .map(|policy| policy.origin())
-        .collect();
-    assert_eq!(origins, ["mine.wasm", "bundled/second"]);
-    assert_eq!(merged.errors.len(), 1);
-    let error = merged.errors[0].chain();
+    assert_eq!(why("first").1, Swapped);
     assert!(
-        error.contains(r#"other.wasm owns the condition type "B", and so does bundled/second"#),
-        "{error}"
+        why("other")
+            .2
+            .contains(r#"owns the condition type "B", and so does bundled/second"#),
+        "{outcomes:?}"
     );
+    assert!(
+        why("twin")
+            .2
+            .contains(r#"twin.wasm is named "first", and so is mine.wasm"#),
+        "{outcomes:?}"
+    );
+    assert_eq!(
+        rig.status("first").active.unwrap().origin.as_ref(),
+        "mine.wasm"
+    );
+    assert_ne!(rig.bench.digest("first"), own);
+
+    for file in ["mine.wasm", "other.wasm", "twin.wasm"] {
+        fs::remove_file(rig.path(file)).unwrap();
+    }
+    rig.write("policies.yaml", "");
+    rig.reload();
+    assert_eq!(rig.bench.digest("first"), own);
+}
+
+#[test]
+fn h14_a_bundled_one_whose_replacement_is_refused_judges() {
+    let mut rig = Rig::new(vec![bundled("first", quiet("first", &["A"]))]);
+    rig.write(
+        "policies.yaml",
+        "policies: [{name: first, file: mine.wasm}]",
+    );
+    rig.write("mine.wasm", b"bad");
+    rig.start();
+    rig.bench.policy("first");
+    let status = rig.status("first");
+    assert_eq!(status.phase, Phase::LastGood);
+    assert!(status.refused.unwrap().why.contains("mine.wasm"));
+}
+
+#[test]
+fn what_one_gives_up_is_free_for_another() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("x.wasm", quiet("x", &["A", "B"]));
+    rig.start();
+    rig.write("a.wasm", quiet("a", &["B"]));
+    rig.write("x.wasm", quiet("x", &["A"]));
+    rig.reloaded(&[("a", Swapped), ("x", Swapped)]);
+}
+
+#[test]
+fn h6_a_change_is_noticed_by_looking_and_sighup_looks_at_once() {
+    let mut rig = Rig::new(vec![]);
+    rig.config.poll_interval = Duration::from_millis(50);
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.start_with(Arc::new(RealClock(Instant::now())));
+    let old = rig.bench.digest("a");
+    rig.write("a.wasm", always("a", &["A"], "2", &[]));
+    rig.bench.wait("a look", |inner| {
+        *inner.seated["a"].info().id.digest != *old
+    });
+
+    let mut rig = Rig::new(vec![]);
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.start();
+    let old = rig.bench.digest("a");
+    rig.write("a.wasm", always("a", &["A"], "2", &[]));
+    rig.supervisor().reload();
+    rig.bench.wait("a reload", |inner| {
+        *inner.seated["a"].info().id.digest != *old
+    });
 }

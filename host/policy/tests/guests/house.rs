@@ -8,6 +8,7 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::policy::{Evaluated, Evaluation, FailureKind, Outcome, PolicyFailure};
 use device_api_core::ports::Policy;
+use device_api_core::seating::Terms;
 use device_api_core::signal::{Samples, Signal, SignalKind, Source};
 use device_api_core::verdict::PolicyState;
 use device_api_policy::{GuestLimits, LoadedPolicy, PolicyError, PolicyHost, PolicySource};
@@ -28,6 +29,7 @@ pub(crate) fn source(bytes: Vec<u8>) -> PolicySource {
         bytes: bytes.into(),
         config: String::new(),
         limits: roomy(),
+        terms: Terms::default(),
     }
 }
 
@@ -93,6 +95,15 @@ pub(crate) fn evaluation(signals: Vec<Signal>, state: PolicyState) -> Evaluation
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn ask_with(policy: &LoadedPolicy, evaluation: Evaluation) -> Outcome {
+    pose_with(policy, evaluation)
+}
+
+/// The same of whoever has a seat.
+pub(crate) fn pose(policy: &dyn Policy, signal: Signal) -> Outcome {
+    pose_with(policy, evaluation(vec![signal], PolicyState::new()))
+}
+
+fn pose_with(policy: &dyn Policy, evaluation: Evaluation) -> Outcome {
     let (answer, answers) = mpsc::channel();
     policy.evaluate(
         evaluation,

@@ -50,11 +50,11 @@ fn h1_other_files_are_refused_by_what_they_are() {
     let whole = quiet("calm", &[]);
     refused(whole[..whole.len() / 2].to_vec(), &["cut off after"]);
     let foreign = wat::parse_str(
-        r#"(component (import "wasi:filesystem/types@0.2.0" (instance (export "open" (func)))))"#,
+        r#"(component (import "wasi:http/types@0.2.0" (instance (export "open" (func)))))"#,
     );
     refused(
         foreign.unwrap(),
-        &["imports wasi:filesystem/types@0.2.0, which this host does not offer"],
+        &["imports wasi:http/types@0.2.0, which this host does not offer"],
     );
     refused(
         wat::parse_str("(component)").unwrap(),
@@ -116,5 +116,5 @@ fn limits_out_of_range_are_refused() {
     let mut source = source(quiet("calm", &[]));
     source.limits.memory_bytes_max = 0;
     let error = try_load(&source).unwrap_err().chain();
-    assert!(error.contains("limit memory_bytes_max is 0"), "{error}");
+    assert!(error.contains("limit memory-bytes-max is 0"), "{error}");
 }

@@ -8,10 +8,15 @@
     reason = "helpers of tests: a panic is a failed test"
 )]
 
+mod admission;
+mod bench;
 mod bundled;
 mod component;
 mod directory;
 mod failures;
 mod house;
+mod life;
 mod loading;
+mod manifest;
+mod shadows;
 mod state;

@@ -178,7 +178,7 @@ fn limits_that_limit_nothing_are_refused() {
             .source()
             .unwrap()
             .to_string()
-            .contains("host_calls_max is 0"),
+            .contains("host-calls-max is 0"),
         "{error:?}"
     );
 }

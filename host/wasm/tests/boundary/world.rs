@@ -58,6 +58,13 @@ impl World for TestWorld {
             },
         )?;
         host.func_wrap(
+            "give",
+            |mut store: StoreContextMut<'_, Ctx<Seen>>, (): ()| {
+                store.data_mut().charge_host_call()?;
+                Ok(("what the host gives".to_owned(),))
+            },
+        )?;
+        host.func_wrap(
             "boom",
             |_: StoreContextMut<'_, Ctx<Seen>>, (): ()| -> wasmtime::Result<()> {
                 panic!("the host's own mistake")

@@ -98,7 +98,7 @@ fn decide(said: &wit::Decision) -> Valid<Decision> {
         said,
         &info(),
         &[signal(7), signal(8)],
-        &Telemetry::new("test"),
+        &Telemetry::default(),
     )
 }
 
@@ -275,7 +275,7 @@ fn a_time_belongs_to_quiet_alone() {
 
 #[test]
 fn unknown_words_are_counted() {
-    let telemetry = Telemetry::new("test");
+    let telemetry = Telemetry::default();
     let verdict = wit::Verdict {
         action: "PRAY".to_owned(),
         clears: vec![clears("new-moon", 5)],

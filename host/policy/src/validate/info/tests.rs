@@ -162,6 +162,7 @@ fn subscriptions_are_narrowed_by_the_keys_of_their_kind() {
         key: Some("temperature.gpu".to_owned()),
         above: Some(90.0),
         deadband: 0.5,
+        min_interval: Some(Duration::from_millis(9)),
         ..Filter::default()
     };
     assert_eq!(filter("reading", &reading).unwrap(), expected);

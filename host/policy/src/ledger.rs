@@ -1,0 +1,240 @@
+//! What the policy host remembers over restarts: good versions with their bytes, what is quarantined, what
+//! an operator accepted or paused, and in whose calls the daemon died.
+//!
+//! ```text
+//!  STATE/policies/ledger.json    this ledger; written anew and renamed
+//!                 good/DIGEST    the bytes of versions that it names
+//!                 calls/         crash markers (marker.rs)
+//! ```
+
+mod books;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device_api_core::clock::WallTime;
+use device_api_core::limits::{POLICIES_MAX, POLICY_RECORDS_MAX};
+use serde::{Deserialize, Serialize};
+
+use crate::marker::Mark;
+
+pub(crate) use books::{Books, sha256};
+
+/// Written into the ledger; one of a later format is set aside, not guessed at.
+const FORMAT: u32 = 1;
+
+/// Policies remembered: those of a set, and those of sets before it.
+const POLICIES_REMEMBERED_MAX: usize = 4 * POLICIES_MAX;
+
+/// Digests quarantined at once.
+const QUARANTINED_MAX: usize = POLICIES_MAX * POLICY_RECORDS_MAX;
+
+/// Digests with crash strikes at once.
+const CRASHES_MAX: usize = 64;
+
+/// Crashes until a digest is quarantined (design H5).
+const CRASH_STRIKES: u32 = 2;
+
+/// How likely a kill hits a call of a policy that is hardly ever called, at least: so much is doubted of
+/// every strike, and a second is always needed.
+const CHANCE_MIN: f64 = 0.01;
+
+/// And at most: one that is always being called is let off no more often than four times in a row.
+const CHANCE_MAX: f64 = 0.1;
+
+/// A digest is quarantined once the chance that kills from outside (out of memory, `kill -9`) hit its calls
+/// so often in a row falls to this. A policy that takes up to 1 % of a run's time is out with the second
+/// strike; the bundled ones take 0.1 % in a storm. One that takes 10 % needs four, since of two kills in
+/// a row one pair in a hundred would hit it by chance; so a node whose daemon is killed a hundred
+/// times in a storm loses a good policy with a probability below 1 %.
+const CHANCE_TO_QUARANTINE: f64 = 1.000_1e-4;
+
+/// All that is remembered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ledger {
+    format: u32,
+    pub(crate) policies: BTreeMap<String, Remembered>,
+    /// Newest last.
+    pub(crate) quarantined: Vec<Quarantined>,
+    crashes: BTreeMap<String, Crashes>,
+}
+
+/// Of one policy, by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Remembered {
+    pub(crate) last_good: Option<Kept>,
+    /// The one that was seated last: kept, since it becomes the last good one when it is replaced unproved
+    /// and there is no other.
+    pub(crate) seated: Option<Kept>,
+    /// Digests that an operator let in although they were held; newest last.
+    pub(crate) accepted: Vec<String>,
+    pub(crate) paused: Option<Paused>,
+}
+
+/// A version whose bytes are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kept {
+    pub(crate) digest: String,
+    pub(crate) version: String,
+    pub(crate) origin: String,
+    pub(crate) since_ms: u64,
+    pub(crate) config: String,
+    /// As `policies.yaml` writes them.
+    pub(crate) limits: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Quarantined {
+    pub(crate) digest: String,
+    /// Empty where it died before it could say.
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) origin: String,
+    pub(crate) since_ms: u64,
+    pub(crate) why: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Paused {
+    pub(crate) since_ms: u64,
+    pub(crate) reason: String,
+}
+
+/// The daemon died in calls of one digest, run after run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Crashes {
+    strikes: u32,
+    /// That this is not its fault.
+    chance: f64,
+}
+
+impl Ledger {
+    pub(crate) fn of(&mut self, name: &str) -> &mut Remembered {
+        if !self.policies.contains_key(name) && self.policies.len() >= POLICIES_REMEMBERED_MAX {
+            // Whoever has nothing kept and nothing paused is missed least.
+            let idle = |(_, entry): &(&String, &Remembered)| entry.paused.is_none();
+            let gone = self
+                .policies
+                .iter()
+                .find(idle)
+                .map(|(name, _)| name.clone());
+            gone.and_then(|name| self.policies.remove(&name));
+        }
+        self.policies.entry(name.to_owned()).or_default()
+    }
+
+    pub(crate) fn quarantine_of(&self, digest: &str) -> Option<&Quarantined> {
+        self.quarantined
+            .iter()
+            .rev()
+            .find(|entry| entry.digest == digest)
+    }
+
+    pub(crate) fn quarantine(&mut self, entry: Quarantined) {
+        self.quarantined
+            .retain(|other| other.digest != entry.digest);
+        self.quarantined.push(entry);
+        let excess = self.quarantined.len().saturating_sub(QUARANTINED_MAX);
+        self.quarantined.drain(..excess);
+    }
+
+    /// Forgets quarantines, and the crashes that led to them; says of how many.
+    pub(crate) fn release(&mut self, is_meant: impl Fn(&Quarantined) -> bool) -> usize {
+        let before = self.quarantined.len();
+        for entry in self.quarantined.iter().filter(|entry| is_meant(entry)) {
+            self.crashes.remove(&entry.digest);
+        }
+        self.quarantined.retain(|entry| !is_meant(entry));
+        before - self.quarantined.len()
+    }
+
+    pub(crate) fn accept(&mut self, name: &str, digest: &str) {
+        let accepted = &mut self.of(name).accepted;
+        accepted.retain(|other| other != digest);
+        accepted.push(digest.to_owned());
+        let excess = accepted.len().saturating_sub(POLICY_RECORDS_MAX);
+        accepted.drain(..excess);
+    }
+
+    pub(crate) fn is_accepted(&self, name: &str, digest: &str) -> bool {
+        let remembered = self.policies.get(name);
+        remembered.is_some_and(|entry| entry.accepted.iter().any(|other| other == digest))
+    }
+
+    /// Takes how the last run ended: in whose call it died, and in whose it did not.
+    pub(crate) fn judge_crashes(&mut self, marks: &[Mark], now: WallTime) {
+        let died_in: BTreeMap<&str, f64> = marks
+            .iter()
+            .filter(|mark| mark.in_call)
+            .map(|mark| (mark.digest.as_str(), mark.share))
+            .collect();
+        for mark in marks {
+            if !died_in.contains_key(mark.digest.as_str()) {
+                self.crashes.remove(&mark.digest);
+            }
+        }
+        for (digest, share) in died_in {
+            let crashes = self.crashes.entry(digest.to_owned()).or_insert(Crashes {
+                strikes: 0,
+                chance: 1.0,
+            });
+            crashes.strikes += 1;
+            crashes.chance *= share.clamp(CHANCE_MIN, CHANCE_MAX);
+            let crashes = *crashes;
+            tracing::warn!(
+                digest,
+                strikes = crashes.strikes,
+                "the daemon died during a call of a policy; this is held against it"
+            );
+            if crashes.strikes >= CRASH_STRIKES && crashes.chance <= CHANCE_TO_QUARANTINE {
+                self.quarantine_for_crashes(digest, crashes.strikes, now);
+            }
+        }
+        while self.crashes.len() > CRASHES_MAX {
+            self.crashes.pop_first();
+        }
+    }
+
+    fn quarantine_for_crashes(&mut self, digest: &str, strikes: u32, now: WallTime) {
+        let known = self.policies.iter().find_map(|(name, entry)| {
+            let kept = entry.seated.iter().chain(&entry.last_good);
+            let same = kept.into_iter().find(|kept| kept.digest == digest)?;
+            Some((name.clone(), same.version.clone(), same.origin.clone()))
+        });
+        let (name, version, origin) = known.unwrap_or_default();
+        let why = format!("the daemon died during its calls, {strikes} times in a row");
+        tracing::error!(policy = name, digest, why, "policy quarantined");
+        self.quarantine(Quarantined {
+            digest: digest.to_owned(),
+            name,
+            version,
+            origin,
+            since_ms: now.unix_ms(),
+            why,
+        });
+    }
+
+    /// It ran long enough without a crash, or the run ended as it should.
+    pub(crate) fn forgive_crashes(&mut self, digest: &str) -> bool {
+        self.crashes.remove(digest).is_some()
+    }
+
+    /// Digests whose bytes are kept.
+    fn named(&self) -> BTreeSet<&str> {
+        let kept = |entry: &Remembered| entry.seated.is_some() || entry.last_good.is_some();
+        self.policies
+            .values()
+            .filter(|entry| kept(entry))
+            .flat_map(|entry| entry.seated.iter().chain(&entry.last_good))
+            .map(|kept| kept.digest.as_str())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! The ledger on the disk, and the bytes that it names.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use device_api_core::clock::WallTime;
+use sha2::{Digest, Sha256};
+
+use super::{FORMAT, Ledger};
+use crate::source::Bytes;
+
+/// Size of a ledger that is read: an entry has some 300 bytes, and there are at most a thousand.
+const LEDGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The ledger and its place on the disk, if it has one.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) ledger: Ledger,
+    /// As it was last written.
+    written: Ledger,
+    home: Option<PathBuf>,
+    /// The bytes of kept versions, without a home.
+    memory: HashMap<String, Bytes>,
+}
+
+const LEDGER_NAME: &str = "ledger.json";
+const GOOD_NAME: &str = "good";
+
+impl Books {
+    /// Opens the ledger of a state directory; one that can't be read is set aside, and a new one begins.
+    pub(crate) fn open(home: Option<PathBuf>, now: WallTime) -> Self {
+        let home = home.filter(|home| {
+            let made = make_private(&home.join(GOOD_NAME));
+            if let Err(error) = &made {
+                tracing::error!(%error, path = %home.display(), "nothing about policies is remembered over a restart: check the state directory");
+            }
+            made.is_ok()
+        });
+        let ledger = home.as_deref().map(|home| read_or_set_aside(home, now));
+        let ledger = ledger.unwrap_or_default();
+        Self {
+            written: ledger.clone(),
+            ledger,
+            home,
+            memory: HashMap::new(),
+        }
+    }
+
+    /// Where crash markers go.
+    pub(crate) fn calls(&self) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join("calls"))
+    }
+
+    /// Writes what has changed, and lets go of bytes that nobody names.
+    pub(crate) fn save(&mut self) {
+        if self.ledger == self.written {
+            return;
+        }
+        self.ledger.format = FORMAT;
+        let named = self.ledger.named();
+        self.memory
+            .retain(|digest, _| named.contains(digest.as_str()));
+        if let Some(home) = &self.home {
+            if let Err(error) = write(home, &self.ledger) {
+                tracing::error!(%error, path = %home.display(), "what is known of policies could not be saved: check the state directory");
+                return;
+            }
+            forget_others(&home.join(GOOD_NAME), &named);
+        }
+        self.written = self.ledger.clone();
+    }
+
+    /// Keeps the bytes of a version that the ledger is about to name.
+    pub(crate) fn keep(&mut self, digest: &str, bytes: &Bytes) {
+        let Some(home) = &self.home else {
+            self.memory.insert(digest.to_owned(), bytes.clone());
+            return;
+        };
+        let path = home.join(GOOD_NAME).join(digest);
+        if path.exists() {
+            return;
+        }
+        if let Err(error) = replace(&path, bytes) {
+            tracing::error!(%error, path = %path.display(), "the bytes of a policy could not be kept: without them there is no roll-back to it");
+            self.memory.insert(digest.to_owned(), bytes.clone());
+        }
+    }
+
+    /// The bytes of a kept version, as they were.
+    pub(crate) fn bytes(&self, digest: &str, bytes_max: usize) -> Option<Bytes> {
+        if let Some(bytes) = self.memory.get(digest) {
+            return Some(bytes.clone());
+        }
+        let path = self.home.as_ref()?.join(GOOD_NAME).join(digest);
+        let bytes = read_bounded(&path, u64::try_from(bytes_max).unwrap_or(u64::MAX));
+        match bytes {
+            Ok(bytes) if sha256(&bytes) == digest => Some(bytes.into()),
+            Ok(_) => {
+                tracing::error!(path = %path.display(), "a kept policy is not what it was: it is not used");
+                // Kept anew when that version is seated again.
+                let _ = fs::remove_file(&path);
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, path = %path.display(), "a kept policy can't be read");
+                None
+            }
+        }
+    }
+}
+
+/// SHA-256 in lower-case hex.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn make_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+}
+
+fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path)?;
+    file.take(bytes_max.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > bytes_max {
+        return Err(io::Error::other(format!("has more than {bytes_max} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn read_or_set_aside(home: &Path, now: WallTime) -> Ledger {
+    let path = home.join(LEDGER_NAME);
+    let damage = match read_bounded(&path, LEDGER_BYTES_MAX) {
+        Ok(bytes) => match serde_json::from_slice::<Ledger>(&bytes) {
+            Ok(ledger) if ledger.format == FORMAT => return ledger,
+            Ok(ledger) => format!(
+                "it has the format {}, and this daemon reads {FORMAT}",
+                ledger.format
+            ),
+            Err(error) => error.to_string(),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ledger::default(),
+        Err(error) => error.to_string(),
+    };
+    let aside = home.join(format!("{LEDGER_NAME}.damaged-{}", now.unix_ms()));
+    let moved = fs::rename(&path, &aside)
+        .err()
+        .map(|error| error.to_string());
+    tracing::warn!(
+        path = %path.display(), set_aside = %aside.display(), damage, moved,
+        "the ledger of policies can't be read: a new one begins, and quarantines, pauses and last good versions are forgotten"
+    );
+    Ledger::default()
+}
+
+fn write(home: &Path, ledger: &Ledger) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(ledger)?;
+    replace(&home.join(LEDGER_NAME), &text)
+}
+
+/// Durably, and whole or not at all.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    if let Some(directory) = path.parent() {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// What can't be removed is in nobody's way but the disk's.
+fn forget_others(good: &Path, named: &BTreeSet<&str>) {
+    for entry in fs::read_dir(good).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(|name| named.contains(name)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,158 @@
+use std::fs;
+
+use super::*;
+use crate::source::Bytes;
+
+fn now() -> WallTime {
+    WallTime::from_ms(7)
+}
+
+fn kept(digest: &str) -> Kept {
+    Kept {
+        digest: digest.to_owned(),
+        version: "1.0.0".to_owned(),
+        origin: "x.wasm".to_owned(),
+        since_ms: 1,
+        config: String::new(),
+        limits: BTreeMap::new(),
+    }
+}
+
+fn died_in(digest: &str, share: f64) -> Vec<Mark> {
+    let mark = |digest: &str, in_call| Mark {
+        digest: digest.to_owned(),
+        in_call,
+        share,
+    };
+    vec![mark(digest, true), mark("other", false)]
+}
+
+#[test]
+fn h5_what_is_remembered_survives_and_bytes_that_nobody_names_go() {
+    let home = tempfile::tempdir().unwrap();
+    let open = || Books::open(Some(home.path().join("policies")), now());
+    let mut books = open();
+    let bytes = Bytes::from(b"good".to_vec());
+    let digest = sha256(&bytes);
+    books.keep(&digest, &bytes);
+    books.ledger.of("a").last_good = Some(kept(&digest));
+    books.ledger.accept("a", "d1");
+    books.save();
+    let mut books = open();
+    assert_eq!(books.bytes(&digest, 100).as_deref(), Some(&b"good"[..]));
+    assert!(books.ledger.is_accepted("a", "d1"));
+    assert!(books.bytes(&digest, 3).is_none(), "beyond its bound");
+    books.ledger.of("a").last_good = None;
+    books.save();
+    assert!(open().bytes(&digest, 100).is_none());
+}
+
+#[test]
+fn h5_kept_bytes_that_changed_are_not_used() {
+    let home = tempfile::tempdir().unwrap();
+    let mut books = Books::open(Some(home.path().to_owned()), now());
+    let bytes = Bytes::from(b"good".to_vec());
+    let digest = sha256(&bytes);
+    books.keep(&digest, &bytes);
+    fs::write(home.path().join("good").join(&digest), b"evil").unwrap();
+    assert!(books.bytes(&digest, 100).is_none());
+}
+
+#[test]
+fn h5_a_damaged_ledger_is_set_aside() {
+    let home = tempfile::tempdir().unwrap();
+    for text in [
+        "{\"format\": 1, \"polic",
+        "{\"format\":2,\"policies\":{},\"quarantined\":[],\"crashes\":{}}",
+    ] {
+        fs::write(home.path().join("ledger.json"), text).unwrap();
+        let books = Books::open(Some(home.path().to_owned()), now());
+        assert_eq!(books.ledger, Ledger::default());
+        let aside = home.path().join("ledger.json.damaged-7");
+        assert_eq!(fs::read_to_string(aside).unwrap(), text);
+    }
+}
+
+#[test]
+fn h5_without_a_home_it_remembers_as_long_as_it_lives() {
+    let mut books = Books::open(None, now());
+    let bytes = Bytes::from(b"good".to_vec());
+    books.keep("d", &bytes);
+    books.ledger.of("a").seated = Some(kept("d"));
+    books.save();
+    assert!(books.bytes("d", 100).is_some());
+    books.ledger.of("a").seated = None;
+    books.save();
+    assert!(books.bytes("d", 100).is_none());
+}
+
+/// Runs that die in calls of one policy until it is quarantined.
+#[track_caller]
+fn crashes_until_out(share: f64, expected: usize) {
+    let mut ledger = Ledger::default();
+    ledger.of("p").seated = Some(kept("d"));
+    let out = (1..100).find(|_| {
+        ledger.judge_crashes(&died_in("d", share), now());
+        ledger.quarantine_of("d").is_some()
+    });
+    assert_eq!(out, Some(expected), "at a share of {share}");
+    assert_eq!(ledger.quarantine_of("d").unwrap().name, "p");
+    assert!(ledger.quarantine_of("other").is_none());
+}
+
+#[test]
+fn h5_two_crashes_quarantine_and_more_are_needed_of_one_that_is_always_busy() {
+    crashes_until_out(0.0, 2);
+    crashes_until_out(0.01, 2);
+    crashes_until_out(0.04, 3);
+    crashes_until_out(0.1, 4);
+    crashes_until_out(1.0, 4);
+}
+
+#[test]
+fn h5_a_run_that_ends_elsewhere_forgives_a_crash() {
+    let mut ledger = Ledger::default();
+    for _ in 0..50 {
+        ledger.judge_crashes(&died_in("d", 0.0), now());
+        ledger.judge_crashes(&died_in("x", 0.0), now());
+        let mut elsewhere = died_in("d", 0.0);
+        elsewhere[0].in_call = false;
+        ledger.judge_crashes(&elsewhere, now());
+        ledger.forgive_crashes("x");
+    }
+    assert!(ledger.quarantined.is_empty());
+}
+
+#[test]
+fn h5_a_release_forgets_the_crashes_too() {
+    let mut ledger = Ledger::default();
+    for _ in 0..2 {
+        ledger.judge_crashes(&died_in("d", 0.0), now());
+    }
+    assert_eq!(ledger.release(|entry| entry.digest == "d"), 1);
+    ledger.judge_crashes(&died_in("d", 0.0), now());
+    assert!(ledger.quarantine_of("d").is_none());
+}
+
+#[test]
+fn the_ledger_is_bounded() {
+    let mut ledger = Ledger::default();
+    for at in 0..QUARANTINED_MAX + 10 {
+        let digest = at.to_string();
+        ledger.of(&digest);
+        ledger.accept("a", &digest);
+        ledger.quarantine(Quarantined {
+            digest: digest.clone(),
+            name: String::new(),
+            version: String::new(),
+            origin: String::new(),
+            since_ms: 0,
+            why: String::new(),
+        });
+        ledger.judge_crashes(&died_in(&digest, 0.0), now());
+    }
+    assert_eq!(ledger.quarantined.len(), QUARANTINED_MAX);
+    assert!(ledger.policies.len() <= POLICIES_REMEMBERED_MAX);
+    assert!(ledger.crashes.len() <= CRASHES_MAX);
+    assert!(ledger.is_accepted("a", &(QUARANTINED_MAX + 9).to_string()));
+}

@@ -1,0 +1,328 @@
+//! Admission: what a version would say is found out before it says it (design H9).
+//!
+//! It is asked about every code of the vendor's catalogue, each on a device of which nothing is known,
+//! and about the recent journal of this node; on its own thread, bounded in time. What it says otherwise
+//! than the version before is the verdict diff. Where it would turn too many GPUs Unhealthy, it is held.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use device_api_core::clock::Clock;
+use device_api_core::condition::{Condition, Owner, Polarity, upsert};
+use device_api_core::device::DeviceInfo;
+use device_api_core::health::{Health, derive};
+use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
+use device_api_core::limits::VERDICT_DIFF_LINES_MAX;
+use device_api_core::policy::PolicyInfo;
+use device_api_core::ports::Policy;
+use device_api_core::seating::{DeviceJournal, Rejudgement};
+use device_api_core::signal::{Signal, SignalKind, Source};
+use device_api_core::verdict::{Decision, Judgement, Verdict};
+use device_api_core::xid;
+
+use crate::error::PolicyError;
+use crate::judge::{Unanswered, View, batches, signal_words, summary, summary_of};
+use crate::loaded::LoadedPolicy;
+
+/// Time for all of it: the catalogue takes a Rust guest 2 ms and an interpreter 200, a full journal of
+/// eight GPUs some ten times as long. Nobody waits for it but the new version.
+const ADMISSION_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// The device that the catalogue's codes are asked of.
+const CATALOGUE_DEVICE: &str = "GPU-00000000-0000-0000-0000-000000000000";
+
+/// What a version says of each code that it was asked about, or does not want to be, by condition: kept
+/// to compare the next one with.
+pub(crate) type Catalogue = BTreeMap<u64, BTreeMap<String, String>>;
+
+/// What came of asking.
+#[derive(Debug, Default)]
+pub(crate) struct Trial {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) rejudged: Vec<Rejudgement>,
+    /// By device, for a shadow to go on from.
+    pub(crate) views: Vec<(DeviceUuid, View)>,
+    /// GPUs that would become Unhealthy.
+    pub(crate) newly_unhealthy: Vec<DeviceUuid>,
+    journal_lines: Vec<String>,
+    /// What was left out.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// Asks; the journals may be none.
+pub(crate) struct Examiner<'a> {
+    pub(crate) policy: &'a LoadedPolicy,
+    pub(crate) clock: &'a dyn Clock,
+    /// Whether a drill's problems count for health (design N8).
+    pub(crate) drills_count: bool,
+}
+
+impl Examiner<'_> {
+    /// All of it.
+    ///
+    /// # Errors
+    /// [`PolicyError::Trial`]: it failed on something by its own fault.
+    pub(crate) fn examine(&self, journals: &[DeviceJournal]) -> Result<Trial, PolicyError> {
+        let ends = Instant::now() + ADMISSION_TIME_MAX;
+        let mut trial = Trial::default();
+        self.catalogue(&mut trial, ends)?;
+        self.journals(&mut trial, journals, ends)?;
+        Ok(trial)
+    }
+
+    fn catalogue(&self, trial: &mut Trial, ends: Instant) -> Result<(), PolicyError> {
+        let device = Arc::new(DeviceInfo::bare(DeviceUuid::new(CATALOGUE_DEVICE)));
+        for entry in xid::catalog() {
+            let signal = self.synthetic(entry.code, &device);
+            if !self.policy.info().wants(&signal) {
+                trial.catalogue.insert(entry.code, BTreeMap::new());
+                continue;
+            }
+            if Instant::now() >= ends {
+                let left = format!("the catalogue from XID {} on: no time left", entry.code);
+                trial.left_out.push(left);
+                break;
+            }
+            let mut view = View::default();
+            match view.ask(self.policy, &device, Arc::from([signal.clone()])) {
+                Ok(_) => {
+                    let said = view.said.iter();
+                    let said =
+                        said.map(|(condition, verdict)| (condition.clone(), summary_of(verdict)));
+                    trial.catalogue.insert(entry.code, said.collect());
+                }
+                Err(Unanswered::Starved) => {
+                    let left = format!("XID {}: the node had no processor time for it", entry.code);
+                    trial.left_out.push(left);
+                }
+                Err(Unanswered::Failed(failure)) => {
+                    return Err(self.failed(&signal, &failure.to_string(), "the catalogue's"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn synthetic(&self, code: u64, device: &DeviceInfo) -> Signal {
+        Signal {
+            seq: SignalSeq(1),
+            device: device.uuid.clone(),
+            kind: SignalKind::Xid,
+            code: Some(code),
+            observed_at: self.clock.wall(),
+            observed_boot: self.clock.boot(),
+            repeats: 1,
+            incident: IncidentId(1),
+            root: None,
+            drill: false,
+            instance: None,
+            sources: vec![Source::Kmsg],
+            evidence: String::new(),
+            attrs: Vec::new(),
+            samples: None,
+        }
+    }
+
+    fn failed(&self, signal: &Signal, why: &str, whose: &str) -> PolicyError {
+        PolicyError::Trial {
+            origin: self.policy.origin().to_owned(),
+            asked: format!("{whose} {}", signal_words(signal)),
+            why: why.to_owned(),
+        }
+    }
+
+    /// The journals alone, as for those that have moved on.
+    pub(crate) fn rejudge(&self, journals: &[DeviceJournal]) -> Result<Trial, PolicyError> {
+        let mut trial = Trial::default();
+        self.journals(&mut trial, journals, Instant::now() + ADMISSION_TIME_MAX)?;
+        Ok(trial)
+    }
+
+    fn journals(
+        &self,
+        trial: &mut Trial,
+        journals: &[DeviceJournal],
+        ends: Instant,
+    ) -> Result<(), PolicyError> {
+        for journal in journals {
+            let uuid = &journal.device.uuid;
+            let Some((view, decision)) = self.journal(journal, ends)? else {
+                trial
+                    .left_out
+                    .push(format!("the journal of {uuid}: no time left"));
+                continue;
+            };
+            self.weigh(trial, journal, &view);
+            trial.rejudged.push(Rejudgement {
+                device: uuid.clone(),
+                through: journal.through(),
+                decision,
+                state: view.state.clone(),
+            });
+            trial.views.push((uuid.clone(), view));
+        }
+        Ok(())
+    }
+
+    /// What it says of one device; `None`: there was no time for it.
+    fn journal(
+        &self,
+        journal: &DeviceJournal,
+        ends: Instant,
+    ) -> Result<Option<(View, Decision)>, PolicyError> {
+        let mut view = View::default();
+        let mut whole = Decision::default();
+        // A timer is the answer to a wish of the version before; this one's are set by what it says.
+        let asked = journal
+            .signals
+            .iter()
+            .filter(|signal| signal.kind != SignalKind::Timer && self.policy.info().wants(signal));
+        for batch in batches(asked) {
+            if Instant::now() >= ends {
+                return Ok(None);
+            }
+            match view.ask(self.policy, &journal.device, Arc::clone(&batch)) {
+                Ok(decision) => absorb(&mut whole, decision),
+                Err(Unanswered::Starved) => return Ok(None),
+                Err(Unanswered::Failed(failure)) => {
+                    let signal = batch.last().or(journal.signals.last());
+                    return Err(signal.map_or_else(
+                        || self.failed_at_large(&failure.to_string()),
+                        |signal| self.failed(signal, &failure.to_string(), "this node's"),
+                    ));
+                }
+            }
+        }
+        Ok(Some((view, whole)))
+    }
+
+    fn failed_at_large(&self, why: &str) -> PolicyError {
+        PolicyError::Trial {
+            origin: self.policy.origin().to_owned(),
+            asked: "this node's journal".to_owned(),
+            why: why.to_owned(),
+        }
+    }
+
+    /// What would change for one device.
+    fn weigh(&self, trial: &mut Trial, journal: &DeviceJournal, view: &View) {
+        let mut conditions = journal.conditions.to_vec();
+        let uuid = &journal.device.uuid;
+        for verdict in view.said.values() {
+            let stands = conditions.iter().find(|c| *c.type_ == *verdict.condition);
+            let before = stands.map_or_else(nothing, |c| summary(c.state, c.severity, c.action));
+            let Some(new) = self.condition(verdict, journal) else {
+                continue;
+            };
+            let after = summary(new.state, new.severity, new.action);
+            let is_same_in_effect = stands.is_none() && new.state == Judgement::Ok;
+            if before != after && !is_same_in_effect {
+                let line = format!("{uuid}, {}: {before} → {after}", verdict.condition);
+                trial.journal_lines.push(line);
+            }
+            upsert(&mut conditions, new);
+        }
+        let before = derive(&journal.conditions).health;
+        if before != Health::Unhealthy && derive(&conditions).health == Health::Unhealthy {
+            trial.newly_unhealthy.push(uuid.clone());
+        }
+    }
+
+    /// The condition that a verdict would become, as far as health depends on it.
+    fn condition(&self, verdict: &Verdict, journal: &DeviceJournal) -> Option<Condition> {
+        let info: &PolicyInfo = self.policy.info();
+        let owned = info.owned(&verdict.condition)?;
+        let mut signals = journal.signals.iter();
+        let drill = signals.any(|signal| signal.seq == verdict.cause && signal.drill);
+        let is_problem = verdict.state == Judgement::Problem;
+        let now = self.clock.wall();
+        Some(Condition {
+            type_: verdict.condition.as_str().into(),
+            state: verdict.state,
+            polarity: if owned.true_is_problem {
+                Polarity::TrueIsProblem
+            } else {
+                Polarity::TrueIsHealthy
+            },
+            severity: verdict.severity,
+            reason: verdict.reason.clone(),
+            message: verdict.message.clone(),
+            action: verdict.action,
+            clears: verdict.clears.clone(),
+            owner: Owner::Policy(info.id.clone()),
+            transition: now,
+            heartbeat: now,
+            incident: None,
+            cause: Some(verdict.cause),
+            drill,
+            counted: !is_problem || !drill || self.drills_count,
+            evidence: Vec::new(),
+        })
+    }
+}
+
+impl Trial {
+    /// What differs from the version before, one line each, bounded; what was left out comes last.
+    pub(crate) fn diff(&self, before: Option<&Catalogue>) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(before) = before {
+            for (code, after) in &self.catalogue {
+                let Some(before) = before.get(code) else {
+                    continue;
+                };
+                lines.extend(differences(*code, before, after));
+            }
+        }
+        lines.extend(self.journal_lines.iter().cloned());
+        let excess = lines.len().saturating_sub(VERDICT_DIFF_LINES_MAX - 1);
+        if excess > 0 {
+            lines.truncate(VERDICT_DIFF_LINES_MAX - 1);
+        }
+        let mut left_out = self.left_out.clone();
+        if excess > 0 {
+            left_out.push(format!("{excess} more differences"));
+        }
+        if !left_out.is_empty() {
+            lines.push(format!("left out: {}", left_out.join("; ")));
+        }
+        lines
+    }
+}
+
+fn differences(
+    code: u64,
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let mut conditions: Vec<&String> = before.keys().chain(after.keys()).collect();
+    conditions.sort_unstable();
+    conditions.dedup();
+    let of = |said: &BTreeMap<String, String>, condition: &String| {
+        said.get(condition).cloned().unwrap_or_else(nothing)
+    };
+    conditions
+        .into_iter()
+        .map(|condition| (condition, of(before, condition), of(after, condition)))
+        .filter(|(_, before, after)| before != after)
+        .map(|(condition, before, after)| format!("XID {code}, {condition}: {before} → {after}"))
+        .collect()
+}
+
+fn nothing() -> String {
+    "nothing".to_owned()
+}
+
+/// One decision of many: of two verdicts on a condition, and of two wakes of a name, the later.
+fn absorb(whole: &mut Decision, next: Decision) {
+    for verdict in next.verdicts {
+        whole
+            .verdicts
+            .retain(|old| old.condition != verdict.condition);
+        whole.verdicts.push(verdict);
+    }
+    for wake in next.wakes {
+        whole.wakes.retain(|old| old.name != wake.name);
+        whole.wakes.push(wake);
+    }
+}

@@ -1,0 +1,270 @@
+//! What is known of each policy, for the API: written by the supervisor's thread after each step, read by
+//! anyone at any time. Nobody who reads waits for a compile.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+use device_api_core::clock::Clock;
+use device_api_core::error::ApiError;
+use device_api_core::limits::POLICY_RECORDS_MAX;
+use device_api_core::policy_status::{
+    FailureRecord, Mode, Phase, PolicyCounters, PolicyDetail, PolicyStatus, SetAside, Version,
+};
+use device_api_core::ports::{Pending, Policies, Policy, PolicyCommand};
+use device_api_core::seating::Terms;
+use device_api_wasm::{LimitRow, Limits, Turn};
+
+use super::answer::{Answer, promise};
+use super::worker::Message;
+use crate::loaded::{LoadedPolicy, lock};
+use crate::shadow::Shadow;
+use crate::source::PolicySource;
+use crate::telemetry::add;
+
+/// Why nothing runs in safe mode.
+const SAFE_MODE: &str = "safe mode: no policy is run; start without --safe-mode";
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    shown: Mutex<Shown>,
+    inbox: Mutex<Option<Sender<Message>>>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    is_safe_mode: bool,
+    /// Why the set as a whole is refused.
+    refused: Option<String>,
+    cards: BTreeMap<Arc<str>, Arc<Card>>,
+}
+
+/// One policy, as it was after the last step; what moves by itself is looked up.
+#[derive(Debug)]
+pub(crate) struct Card {
+    pub(crate) name: Arc<str>,
+    pub(crate) mode: Mode,
+    /// But for a back-off, which begins and ends by itself.
+    pub(crate) phase: Phase,
+    pub(crate) detail: String,
+    pub(crate) active: Option<(Version, Arc<LoadedPolicy>)>,
+    pub(crate) shadow: Option<Arc<Shadow>>,
+    pub(crate) last_good: Option<Version>,
+    pub(crate) held: Option<SetAside>,
+    pub(crate) quarantined: Vec<SetAside>,
+    pub(crate) refused: Option<SetAside>,
+    pub(crate) past: PolicyCounters,
+    pub(crate) past_failures: Vec<FailureRecord>,
+    pub(crate) diff: Vec<String>,
+    pub(crate) terms: Terms,
+}
+
+impl Board {
+    pub(crate) fn new(inbox: Sender<Message>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            shown: Mutex::default(),
+            inbox: Mutex::new(Some(inbox)),
+            clock,
+        }
+    }
+
+    pub(crate) fn show(&self, cards: Vec<Card>, refused: Option<String>) {
+        let cards = cards
+            .into_iter()
+            .map(|card| (Arc::clone(&card.name), Arc::new(card)))
+            .collect();
+        let mut shown = lock(&self.shown);
+        // What is let go of may end threads: not under the lock.
+        let old = std::mem::replace(&mut shown.cards, cards);
+        shown.refused = refused;
+        drop(shown);
+        drop(old);
+    }
+
+    /// Nothing runs, and nothing will.
+    pub(crate) fn safe_mode(&self, bundled: &[PolicySource]) {
+        let cards = bundled.iter().map(|source| {
+            let name = source.origin.strip_prefix("bundled/");
+            Card {
+                name: name.unwrap_or(&source.origin).into(),
+                mode: Mode::Paused,
+                phase: Phase::Paused,
+                detail: SAFE_MODE.to_owned(),
+                active: None,
+                shadow: None,
+                last_good: None,
+                held: None,
+                quarantined: Vec::new(),
+                refused: None,
+                past: PolicyCounters::default(),
+                past_failures: Vec::new(),
+                diff: Vec::new(),
+                terms: Terms::default(),
+            }
+        });
+        self.show(cards.collect(), None);
+        lock(&self.shown).is_safe_mode = true;
+        self.close();
+    }
+
+    /// Commands are refused from now on.
+    pub(crate) fn close(&self) {
+        drop(lock(&self.inbox).take());
+    }
+
+    pub(crate) fn report(&self) -> (bool, String) {
+        let cards = self.cards();
+        let (is_safe_mode, refused) = {
+            let shown = lock(&self.shown);
+            (shown.is_safe_mode, shown.refused.clone())
+        };
+        if is_safe_mode {
+            return (false, SAFE_MODE.to_owned());
+        }
+        let statuses: Vec<PolicyStatus> = cards.iter().map(|card| self.status(card)).collect();
+        let judging: Vec<String> = statuses
+            .iter()
+            .filter_map(|status| status.active.as_ref())
+            .map(|version| version.id.to_string())
+            .collect();
+        let troubles: Vec<String> = statuses
+            .iter()
+            .filter(|status| !is_well(status))
+            .map(|status| format!("{} is {}: {}", status.name, status.phase, status.detail))
+            .chain(refused)
+            .collect();
+        let loaded = format!("{} loaded: {}", judging.len(), judging.join(", "));
+        if troubles.is_empty() {
+            (true, loaded)
+        } else {
+            (false, format!("{loaded}; {}", troubles.join("; ")))
+        }
+    }
+
+    fn cards(&self) -> Vec<Arc<Card>> {
+        lock(&self.shown).cards.values().cloned().collect()
+    }
+
+    fn status(&self, card: &Card) -> PolicyStatus {
+        let mut counters = card.past.clone();
+        let (mut phase, mut detail) = (card.phase, card.detail.clone());
+        if let Some((_, policy)) = &card.active {
+            add(&mut counters, &policy.counters());
+            let asked = matches!(phase, Phase::Running | Phase::LastGood);
+            if asked && let Some(pause) = self.back_off(policy) {
+                phase = Phase::BackOff;
+                detail = joined(&detail, &pause);
+            }
+        }
+        if let Some(shadow) = &card.shadow {
+            shadow.count_into(&mut counters);
+        }
+        PolicyStatus {
+            name: Arc::clone(&card.name),
+            mode: card.mode,
+            phase,
+            detail,
+            active: card.active.as_ref().map(|(version, _)| version.clone()),
+            last_good: card.last_good.clone(),
+            held: card.held.clone(),
+            quarantined: card.quarantined.clone(),
+            refused: card.refused.clone(),
+            counters,
+        }
+    }
+
+    fn back_off(&self, policy: &LoadedPolicy) -> Option<String> {
+        let (Turn::BackedOff { nth, pause }, at) = policy.desk().last_turn()? else {
+            return None;
+        };
+        let over = self.clock.boot().since(at);
+        let last = policy.failures().into_iter().next();
+        let last = last.map_or_else(String::new, |last| format!(": {}", last.detail));
+        (over < pause).then(|| {
+            format!("it failed repeatedly and is not asked for {pause:?}, for the {nth}. time in a row{last}")
+        })
+    }
+}
+
+/// Every limit with its value, as `policies.yaml` would write it.
+pub(crate) fn limit_words(limits: &Limits) -> impl Iterator<Item = (String, String)> + '_ {
+    let words = |row: &LimitRow| (row.name().to_owned(), row.value(limits));
+    Limits::rows().iter().map(words)
+}
+
+/// As the site wants it.
+fn is_well(status: &PolicyStatus) -> bool {
+    let as_wanted = match status.phase {
+        Phase::Running => true,
+        Phase::Paused => status.mode == Mode::Paused,
+        Phase::BackOff | Phase::LastGood | Phase::Quarantined | Phase::Refused => false,
+    };
+    as_wanted && status.held.is_none() && status.refused.is_none()
+}
+
+pub(crate) fn joined(a: &str, b: &str) -> String {
+    if a.is_empty() {
+        b.to_owned()
+    } else {
+        format!("{a}; {b}")
+    }
+}
+
+impl Policies for Board {
+    fn list(&self) -> Vec<PolicyStatus> {
+        self.cards().iter().map(|card| self.status(card)).collect()
+    }
+
+    fn describe(&self, name: &str) -> Result<PolicyDetail, ApiError> {
+        let card = lock(&self.shown).cards.get(name).cloned();
+        let card = card.ok_or_else(|| ApiError::NoPolicy {
+            name: name.to_owned(),
+        })?;
+        let policy = card.active.as_ref().map(|(_, policy)| policy);
+        let info = policy.map(|policy| policy.info().clone());
+        let mut failures = policy.map(|policy| policy.failures()).unwrap_or_default();
+        failures.extend(card.past_failures.iter().cloned());
+        failures.truncate(POLICY_RECORDS_MAX);
+        let shadow = card.shadow.as_ref();
+        let (owns, subscriptions, readings, state_schema) = info.map_or_else(
+            || (Vec::new(), Vec::new(), Vec::new(), 0),
+            |info| {
+                (
+                    info.owns,
+                    info.subscriptions,
+                    info.readings,
+                    info.state_schema,
+                )
+            },
+        );
+        Ok(PolicyDetail {
+            status: self.status(&card),
+            terms: card.terms.clone(),
+            owns,
+            subscriptions,
+            readings,
+            state_schema,
+            limits: policy.map_or_else(Vec::new, |policy| limit_words(policy.limits()).collect()),
+            verdict_diff: card.diff.clone(),
+            failures,
+            disagreements: shadow.map_or_else(Vec::new, |shadow| shadow.disagreements()),
+        })
+    }
+
+    fn command(&self, command: PolicyCommand) -> Pending<Answer> {
+        if lock(&self.shown).is_safe_mode {
+            let refused = ApiError::Invalid {
+                field: "name",
+                why: SAFE_MODE.to_owned(),
+            };
+            return Box::pin(std::future::ready(Err(refused)));
+        }
+        let (promise, awaited) = promise();
+        if let Some(inbox) = &*lock(&self.inbox) {
+            // Where it can't be sent, the promise is dropped, which is an answer.
+            let _ = inbox.send(Message::Command(command, promise));
+        }
+        Box::pin(awaited)
+    }
+}

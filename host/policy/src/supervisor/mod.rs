@@ -1,0 +1,272 @@
+//! The supervisor: decides which version of which policy is asked, on a thread of its own.
+//!
+//! ```text
+//!  directory ─┐ look, 1 s                ┌─ read, hash ─▶ load ─▶ admit ─▶ seat ──▶ Seats (the pipeline)
+//!  SIGHUP ────┼─────────▶ policy-supervisor │                     └─▶ hold
+//!  commands ──┘             ▲      │        └─ nothing changed
+//!                  turned   │      └──▶ Board ──▶ Policies (the API; never waits for a compile)
+//!            policies' threads      └─▶ Books (state directory)
+//! ```
+//!
+//! The life of one version is drawn on top of `host/wasm/src/lifecycle.rs`. Which version takes the seat of one
+//! that is quarantined or unusable, in this order: the last good one of that name, the bundled one, nobody.
+//! **Invariant:** a set that can't be read changes nothing; a policy is swapped as a whole or not at all.
+
+mod admit;
+mod answer;
+mod board;
+mod commands;
+mod reload;
+mod seat;
+mod set;
+mod slot;
+mod stand_in;
+mod worker;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use device_api_core::clock::Clock;
+use device_api_core::limits::Bounds;
+use device_api_core::ports::{Policies, Seats};
+use device_api_wasm::{Compiler, CompilerError, CompilerSettings, Engine, Limits, Patience};
+
+use crate::error::PolicyHostError;
+use crate::load::{Loader, PolicyHost};
+use crate::shadow::Shadows;
+use crate::source::PolicySource;
+use board::Board;
+use worker::{Message, Worker};
+
+/// How often the directory is looked at by default: a change is to be noticed within 2 s (design H6).
+pub const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// What becomes of a `*.wasm` of the directory that `policies.yaml` does not name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unlisted {
+    /// It is refused; the others are not.
+    Refuse,
+    /// It runs with the defaults.
+    #[default]
+    Defaults,
+}
+
+/// Who compiles.
+#[derive(Clone, Debug)]
+pub enum Loading {
+    /// This process, without a bound: for tools and tests.
+    InProcess,
+    /// A child process, with a cache (design H10).
+    Child(CompilerSettings),
+}
+
+/// When a version counts as good, so that its bytes are kept to go back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// Decisions on real signals. Default 10: at its admission it answered the whole catalogue already,
+    /// and a quiet node has few faults.
+    pub calls: u64,
+    /// Time in its seat without a back-off. Default a minute: many times what it takes to be quarantined.
+    pub time: Duration,
+}
+
+impl Default for Proof {
+    fn default() -> Self {
+        Self {
+            calls: 10,
+            time: Duration::from_mins(1),
+        }
+    }
+}
+
+/// What a supervisor begins with. Start from [`SupervisorConfig::new`].
+#[derive(Clone, Debug)]
+pub struct SupervisorConfig {
+    /// Each with the origin `bundled/NAME`, under the name that it gives itself.
+    pub bundled: Vec<PolicySource>,
+    pub directory: Option<PathBuf>,
+    /// `None`: `policies.yaml` in the directory, where there is one.
+    pub policies_file: Option<PathBuf>,
+    pub unlisted: Unlisted,
+    /// No guest is run; the fallback applies to every signal.
+    pub safe_mode: bool,
+    /// Of a policy for which `policies.yaml` sets none.
+    pub limits: Limits,
+    /// What `policies.yaml` may set a call's deadline to: readers must not stop waiting before a fallback is
+    /// written (design C3).
+    pub call_deadline_max: Duration,
+    /// `policies/` in it holds what survives a restart; `None`: nothing does.
+    pub state_dir: Option<PathBuf>,
+    pub loading: Loading,
+    pub poll_interval: Duration,
+    /// Whether what drills cause counts for health (design N8).
+    pub drills_count: bool,
+    /// The pipeline's onlooker, so that shadows see what is committed.
+    pub shadows: Arc<Shadows>,
+    pub patience: Patience,
+    pub proof: Proof,
+}
+
+impl SupervisorConfig {
+    /// These bundled policies and nothing else, compiled in this process, remembered nowhere.
+    #[must_use]
+    pub fn new(bundled: Vec<PolicySource>) -> Self {
+        Self {
+            bundled,
+            directory: None,
+            policies_file: None,
+            unlisted: Unlisted::default(),
+            safe_mode: false,
+            limits: Limits::default(),
+            call_deadline_max: Bounds::default().barrier_wait / 2,
+            state_dir: None,
+            loading: Loading::InProcess,
+            poll_interval: POLL_INTERVAL_DEFAULT,
+            drills_count: false,
+            shadows: Shadows::new(),
+            patience: Patience::default(),
+            proof: Proof::default(),
+        }
+    }
+}
+
+/// The supervisor at work. Dropped, it ends its thread and unloads its shadows; policies in their seats
+/// stay until the pipeline lets go of them.
+pub struct Supervisor {
+    board: Arc<Board>,
+    inbox: Sender<Message>,
+    compiler: Option<Compiler>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Supervisor {
+    /// Loads and seats the first set, then goes on in a thread of its own. A policy that can't be used is
+    /// told of, and holds nobody up.
+    ///
+    /// # Errors
+    /// No policy can be run on this machine.
+    pub fn start(
+        config: SupervisorConfig,
+        seats: Arc<dyn Seats>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, PolicyHostError> {
+        let (inbox, messages) = channel();
+        let board = Arc::new(Board::new(inbox.clone(), Arc::clone(&clock)));
+        if config.safe_mode {
+            tracing::warn!(
+                "safe mode: no policy is run, and the vendor's class for each fault is assumed"
+            );
+            board.safe_mode(&config.bundled);
+            return Ok(Self {
+                board,
+                inbox,
+                compiler: None,
+                thread: None,
+            });
+        }
+        let engine = Engine::new()?;
+        let compiler = match &config.loading {
+            Loading::InProcess => None,
+            Loading::Child(settings) => Some(compiler(&engine, settings)?),
+        };
+        let loader: Arc<dyn Loader> = match &compiler {
+            Some(compiler) => Arc::new(compiler.clone()),
+            None => Arc::new(engine),
+        };
+        let mut worker = Worker::new(
+            config,
+            loader,
+            seats,
+            clock,
+            Arc::clone(&board),
+            inbox.clone(),
+        );
+        worker.begin();
+        let thread = thread::Builder::new()
+            .name("policy-supervisor".to_owned())
+            .spawn(move || worker.run(&messages))
+            .map_err(PolicyHostError::Thread)?;
+        Ok(Self {
+            board,
+            inbox,
+            compiler,
+            thread: Some(thread),
+        })
+    }
+
+    /// For the API and for metrics.
+    #[must_use]
+    pub fn policies(&self) -> Arc<dyn Policies> {
+        Arc::clone(&self.board) as Arc<dyn Policies>
+    }
+
+    /// Looks at the directory now (`SIGHUP`); what comes of it is in the log.
+    pub fn reload(&self) {
+        // Where nobody listens any more the daemon goes down, or is in safe mode.
+        let _ = self.inbox.send(Message::Reload);
+    }
+
+    /// Whether every policy is as the site wants it, and a line for `/readyz`.
+    #[must_use]
+    pub fn report(&self) -> (bool, String) {
+        self.board.report()
+    }
+
+    /// Who compiles, for metrics; `None` in safe mode, and where it is this process.
+    #[must_use]
+    pub fn compiler(&self) -> Option<&Compiler> {
+        self.compiler.as_ref()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = self.inbox.send(Message::Stop);
+        // A compile may take minutes, and nobody waits for it any more.
+        if let Some(compiler) = &self.compiler {
+            compiler.stop();
+        }
+        if let Some(thread) = self.thread.take() {
+            // Every panic in it is caught.
+            let _ = thread.join();
+        }
+        self.board.close();
+    }
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor")
+            .field("board", &self.board)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A cache that can't be used costs time at each start, not the policies.
+fn compiler(engine: &Engine, settings: &CompilerSettings) -> Result<Compiler, CompilerError> {
+    match Compiler::new(engine.clone(), settings.clone()) {
+        Err(error) if settings.cache_dir.is_some() => {
+            let without = CompilerSettings {
+                cache_dir: None,
+                ..settings.clone()
+            };
+            let compiler = Compiler::new(engine.clone(), without)?;
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "compiled policies are not cached: each start compiles them anew"
+            );
+            Ok(compiler)
+        }
+        made => made,
+    }
+}
+
+/// What loads for a worker.
+fn host(loader: Arc<dyn Loader>, markers: Option<Arc<crate::marker::Markers>>) -> PolicyHost {
+    PolicyHost::on(loader, markers)
+}

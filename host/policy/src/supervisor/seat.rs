@@ -1,0 +1,374 @@
+//! How a version comes to its seat: loaded, admitted or held, seated (design H6, H9).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use device_api_core::ids::DeviceUuid;
+use device_api_core::limits::NEWLY_UNHEALTHY_MAX;
+use device_api_core::policy_status::{Mode, ReloadChange, ReloadOutcome, Version};
+use device_api_core::ports::Policy;
+use device_api_core::seating::{DeviceJournal, SeatError, Seating};
+
+use super::admit::{Examiner, Trial};
+use super::board::limit_words;
+use super::reload::outcome;
+use super::set::{Key, Wanted};
+use super::slot::{Active, Held, set_aside};
+use super::worker::{Message, Worker};
+use crate::error::PolicyError;
+use crate::judge::View;
+use crate::ledger::Kept;
+use crate::loaded::{Duty, LoadedPolicy};
+use crate::shadow::Shadow;
+
+/// Times that journals are judged again because signals came meanwhile; the last time it takes its seat
+/// all the same, and leaves those devices as they were judged.
+const SEAT_TRIES: u32 = 4;
+
+/// A version that was tried, on its way to the seat.
+pub(super) struct Candidate {
+    pub(super) policy: Arc<LoadedPolicy>,
+    pub(super) key: Key,
+    pub(super) trial: Trial,
+    pub(super) is_stand_in: bool,
+}
+
+impl Worker {
+    /// Loads what the site wants, and puts it in the place of what judges.
+    pub(crate) fn replace(
+        &mut self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        candidate: Option<Result<Arc<LoadedPolicy>, PolicyError>>,
+    ) -> Result<ReloadOutcome, PolicyError> {
+        let (policy, trial) = self.tried(name, wanted, candidate)?;
+        let digest = Arc::clone(&wanted.key.digest);
+        let slot = self.slots.entry(Arc::clone(name)).or_default();
+        let before = slot.active.as_ref().filter(|active| !active.is_out);
+        let diff = trial.diff(before.map(|active| &active.catalogue));
+        for line in &diff {
+            tracing::info!(policy = %policy.info().id, "verdict diff: {line}");
+        }
+        slot.diff = diff;
+        slot.mode = wanted.mode;
+        slot.wanted = Some(wanted.clone());
+        let is_braked = trial.newly_unhealthy.len() > NEWLY_UNHEALTHY_MAX
+            && wanted.mode == Mode::Enforce
+            && !self.books.ledger.is_accepted(name, &digest);
+        if is_braked {
+            return Ok(self.hold(name, wanted, policy, &trial));
+        }
+        let candidate = Candidate {
+            policy,
+            key: wanted.key.clone(),
+            trial,
+            is_stand_in: false,
+        };
+        self.take_seat(name, wanted, candidate)?;
+        Ok(outcome(
+            name,
+            ReloadChange::Swapped,
+            Some(&digest),
+            String::new(),
+        ))
+    }
+
+    /// Loaded, of the right name, with types of its own, and without a failure on what it was asked.
+    pub(super) fn tried(
+        &mut self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        candidate: Option<Result<Arc<LoadedPolicy>, PolicyError>>,
+    ) -> Result<(Arc<LoadedPolicy>, Trial), PolicyError> {
+        let origin = || wanted.source.origin.clone();
+        if let Some(entry) = self.books.ledger.quarantine_of(&wanted.key.digest) {
+            return Err(PolicyError::Quarantined {
+                origin: origin(),
+                why: entry.why.clone(),
+            });
+        }
+        let policy = match candidate {
+            Some(loaded) => loaded?,
+            None => self.host.load(&wanted.source)?,
+        };
+        let found = &policy.info().id.name;
+        // A shadow goes by the site's name: it may be another version of what judges.
+        if wanted.mode != Mode::Shadow {
+            if found != name {
+                return Err(PolicyError::OtherName {
+                    origin: origin(),
+                    found: found.to_string(),
+                    listed: name.to_string(),
+                });
+            }
+            self.refuse_taken_types(name, &policy)?;
+        }
+        let journals = self.seats.journals();
+        let trial = self.examiner(&policy).examine(&journals)?;
+        Ok((policy, trial))
+    }
+
+    fn examiner<'a>(&'a self, policy: &'a LoadedPolicy) -> Examiner<'a> {
+        Examiner {
+            policy,
+            clock: &*self.clock,
+            drills_count: self.config.drills_count,
+        }
+    }
+
+    /// Names and types have one owner each; shadows own nothing.
+    fn refuse_taken_types(&self, name: &str, policy: &LoadedPolicy) -> Result<(), PolicyError> {
+        for (other_name, slot) in &self.slots {
+            let Some(other) = slot.active.as_ref().filter(|active| !active.is_shadow) else {
+                continue;
+            };
+            let mut owns = policy.info().owns.iter();
+            let shared = owns.find(|owned| other.policy.info().owned(&owned.condition).is_some());
+            if **other_name != *name
+                && let Some(shared) = shared
+            {
+                return Err(PolicyError::DuplicateType {
+                    origin: policy.origin().to_owned(),
+                    condition: shared.condition.clone(),
+                    other: other.policy.origin().to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(
+        &mut self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        policy: Arc<LoadedPolicy>,
+        trial: &Trial,
+    ) -> ReloadOutcome {
+        let gpus: Vec<&str> = trial
+            .newly_unhealthy
+            .iter()
+            .map(|uuid| uuid.as_str())
+            .collect();
+        let why = format!(
+            "it would make {} GPUs Unhealthy that are not ({}): look at the verdict diff with `devicectl policy \
+             describe {name}`, then `devicectl policy accept {name}`, or replace it",
+            gpus.len(),
+            gpus.join(", ")
+        );
+        tracing::warn!(policy = %policy.info().id, why, "policy held");
+        let digest = Arc::clone(&wanted.key.digest);
+        let aside = set_aside(
+            &digest,
+            Some(&policy),
+            &wanted.source.origin,
+            self.clock.wall(),
+            why.clone(),
+        );
+        let slot = self.slots.entry(Arc::clone(name)).or_default();
+        slot.refused = None;
+        slot.held = Some(Held {
+            aside,
+            wanted: wanted.clone(),
+            policy,
+        });
+        if slot.active.is_none() {
+            let instead = self.bundled(name);
+            self.stand_in(name, instead);
+        }
+        outcome(name, ReloadChange::Held, Some(&digest), why)
+    }
+
+    /// An operator lets the held version in.
+    pub(crate) fn accept(&mut self, name: &Arc<str>, held: Held) -> Result<(), PolicyError> {
+        let journals = self.seats.journals();
+        let mut trial = self.examiner(&held.policy).examine(&journals)?;
+        trial.newly_unhealthy.clear();
+        let candidate = Candidate {
+            policy: held.policy,
+            key: held.wanted.key.clone(),
+            trial,
+            is_stand_in: false,
+        };
+        self.take_seat(name, &held.wanted, candidate)
+    }
+
+    /// Into the seat, or beside it.
+    pub(super) fn take_seat(
+        &mut self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        candidate: Candidate,
+    ) -> Result<(), PolicyError> {
+        let Candidate {
+            policy,
+            key,
+            trial,
+            is_stand_in,
+        } = candidate;
+        let Trial {
+            catalogue,
+            rejudged,
+            views,
+            left_out,
+            ..
+        } = trial;
+        let shadow = if wanted.mode == Mode::Shadow {
+            Some(self.look_on(name, wanted, &policy, views)?)
+        } else {
+            // Who is paused says nothing of what was, either.
+            let paused = self.paused(name);
+            if let Some(why) = &paused {
+                policy.close(why);
+            }
+            let seating = Seating {
+                policy: Arc::clone(&policy) as Arc<dyn Policy>,
+                rejudged: if paused.is_some() {
+                    Vec::new()
+                } else {
+                    rejudged
+                },
+                insist: paused.is_some() || !left_out.is_empty(),
+            };
+            self.seat(&policy, seating)?;
+            None
+        };
+        let serial = self.go_on_duty(&policy);
+        let active = Active {
+            serial,
+            version: Version {
+                id: policy.info().id.clone(),
+                origin: policy.origin().into(),
+                since: self.clock.wall(),
+            },
+            since: self.clock.boot(),
+            policy,
+            key,
+            catalogue,
+            is_stand_in,
+            is_out: false,
+            is_proved: false,
+            is_forgiven: false,
+            is_shadow: shadow.is_some(),
+            shadow,
+        };
+        self.succeed(name, wanted, active);
+        Ok(())
+    }
+
+    fn look_on(
+        &self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        policy: &Arc<LoadedPolicy>,
+        views: Vec<(DeviceUuid, View)>,
+    ) -> Result<Arc<Shadow>, PolicyError> {
+        let seated = Shadow::seat(
+            name,
+            Arc::clone(policy),
+            views,
+            &self.config.shadows,
+            Arc::clone(&self.clock),
+        );
+        let shadow = seated.map_err(|source| PolicyError::Thread {
+            origin: wanted.source.origin.clone(),
+            source,
+        })?;
+        Ok(Arc::new(shadow))
+    }
+
+    /// Until nothing came meanwhile, or the last try.
+    fn seat(&self, policy: &Arc<LoadedPolicy>, mut seating: Seating) -> Result<(), PolicyError> {
+        for attempt in 1..=SEAT_TRIES {
+            seating.insist |= attempt == SEAT_TRIES;
+            let moved = match self.seats.seat(seating.clone()) {
+                Ok(()) => return Ok(()),
+                Err(SeatError::Moved(moved)) => moved,
+                Err(error @ (SeatError::Taken { .. } | SeatError::Full { .. })) => {
+                    return Err(no_seat(policy, &error));
+                }
+            };
+            let is_meant = |journal: &DeviceJournal| moved.contains(&journal.device.uuid);
+            let journals: Vec<_> = self.seats.journals().into_iter().filter(is_meant).collect();
+            let again = self.examiner(policy).rejudge(&journals)?;
+            seating.insist |= !again.left_out.is_empty();
+            seating.rejudged.retain(|old| !moved.contains(&old.device));
+            seating.rejudged.extend(again.rejudged);
+        }
+        let last = SeatError::Moved(Vec::new());
+        Err(no_seat(policy, &last))
+    }
+
+    fn go_on_duty(&mut self, policy: &LoadedPolicy) -> u64 {
+        self.next_serial += 1;
+        let serial = self.next_serial;
+        let inbox = self.inbox.clone();
+        policy.go_on_duty(Duty {
+            clock: Arc::clone(&self.clock),
+            patience: self.config.patience,
+            turned: Box::new(move |turn, why| {
+                let why = why.to_owned();
+                // Where nobody listens the daemon goes down.
+                let _ = inbox.send(Message::Turned { serial, turn, why });
+            }),
+        });
+        serial
+    }
+
+    /// The books follow: who was replaced, what is kept.
+    fn succeed(&mut self, name: &Arc<str>, wanted: &Wanted, active: Active) {
+        let slot = self.slots.entry(Arc::clone(name)).or_default();
+        let is_seated = !active.is_shadow;
+        let is_stand_in = active.is_stand_in;
+        let kept = Kept::of(&active);
+        let bytes = wanted.source.bytes.clone();
+        if !is_stand_in {
+            slot.held = None;
+            slot.refused = None;
+        }
+        let old = slot.retire();
+        slot.past.swaps += u64::from(old.is_some());
+        slot.active = Some(active);
+        let old_was_seated = old.as_ref().is_some_and(|old| !old.is_shadow);
+        if old_was_seated && !is_seated {
+            self.seats.unseat(name);
+        }
+        if is_seated && !is_stand_in {
+            self.books.keep(&kept.digest, &bytes);
+            let remembered = self.books.ledger.of(name);
+            // Unproved, but without a fault, and better than nothing to go back to.
+            let is_fit = old.as_ref().is_some_and(|old| {
+                !old.is_stand_in && !old.is_out && old.policy.desk().last_turn().is_none()
+            });
+            if is_fit && remembered.last_good.is_none() && remembered.seated.as_ref() != Some(&kept)
+            {
+                remembered.last_good.clone_from(&remembered.seated);
+            }
+            remembered.seated = Some(kept);
+        }
+        self.books.save();
+        self.pause_or_resume(name);
+        // Its thread ends with it; what waits for it is answered.
+        drop(old);
+    }
+}
+
+fn no_seat(policy: &LoadedPolicy, error: &SeatError) -> PolicyError {
+    PolicyError::Seat {
+        origin: policy.origin().to_owned(),
+        why: error.to_string(),
+    }
+}
+
+impl Kept {
+    fn of(active: &Active) -> Self {
+        let limits: BTreeMap<String, String> = limit_words(&active.key.limits).collect();
+        Self {
+            digest: active.key.digest.to_string(),
+            version: active.version.id.version.to_string(),
+            origin: active.version.origin.to_string(),
+            since_ms: active.version.since.unix_ms(),
+            config: active.key.config.clone(),
+            limits,
+        }
+    }
+}

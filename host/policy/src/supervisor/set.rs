@@ -1,0 +1,327 @@
+//! The set that a site wants: the bundled policies, the directory's, and what `policies.yaml` says of
+//! either (design H6, H7, H14). Read as a whole or not at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use device_api_core::limits::POLICIES_MAX;
+use device_api_core::policy_status::Mode;
+use device_api_core::seating::Terms;
+
+use super::{SupervisorConfig, Unlisted};
+use crate::directory::{self, ENDING, Listing};
+use crate::error::PolicyError;
+use crate::ledger::sha256;
+use crate::manifest::{self, FILE_BYTES_MAX, Listed, POLICIES_FILE};
+use crate::source::{Bytes, PolicySource};
+
+/// What tells two wishes for a policy apart.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Key {
+    pub(crate) digest: Arc<str>,
+    pub(crate) config: String,
+    pub(crate) limits: device_api_wasm::Limits,
+    pub(crate) terms: Terms,
+}
+
+/// One policy as the site wants it.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// As the site names it; `None`: what the component calls itself.
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) mode: Mode,
+    pub(crate) is_bundled: bool,
+    pub(crate) key: Key,
+    pub(crate) source: PolicySource,
+}
+
+/// A file that can't be part of the set; the others can.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    pub(crate) file: String,
+    pub(crate) error: PolicyError,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Set {
+    /// The bundled ones in their order, then the listed ones in theirs, then the unlisted by file name.
+    pub(crate) wanted: Vec<Wanted>,
+    pub(crate) unusable: Vec<Unusable>,
+}
+
+impl Wanted {
+    fn new(name: Option<Arc<str>>, mode: Mode, is_bundled: bool, source: PolicySource) -> Self {
+        let key = Key {
+            digest: sha256(&source.bytes).into(),
+            config: source.config.clone(),
+            limits: source.limits,
+            terms: source.terms.clone(),
+        };
+        Self {
+            name,
+            mode,
+            is_bundled,
+            key,
+            source,
+        }
+    }
+}
+
+/// The bundled policies with their defaults: what runs where nothing else can.
+pub(crate) fn bundled(config: &SupervisorConfig) -> Vec<Wanted> {
+    let wanted = |source: &PolicySource| {
+        let name = bundled_name(source).into();
+        Wanted::new(Some(name), Mode::Enforce, true, source.clone())
+    };
+    config.bundled.iter().map(wanted).collect()
+}
+
+fn bundled_name(source: &PolicySource) -> &str {
+    source
+        .origin
+        .strip_prefix("bundled/")
+        .unwrap_or(&source.origin)
+}
+
+/// Reads what is wanted. `held_files`: the running set has policies of the directory.
+///
+/// # Errors
+/// Why the set as a whole is refused, and what to do: the running one stays.
+pub(crate) fn read(config: &SupervisorConfig, held_files: bool) -> Result<Set, String> {
+    let listing = match &config.directory {
+        Some(directory) => Some(
+            directory::list(directory)
+                .map_err(|error| format!("{}; the running set stays", error.chain()))?,
+        ),
+        None => None,
+    };
+    let manifest = Manifest::read(config, listing.as_ref())?;
+    if let (Some(listing), Some(directory)) = (&listing, &config.directory)
+        && listing.policies.is_empty()
+        && !listing.has_policies_file
+        && held_files
+    {
+        return Err(format!(
+            "policy directory {} is empty, as one is whose volume is gone: the running set stays; to remove \
+             the last policy, leave a {POLICIES_FILE} there",
+            directory.display()
+        ));
+    }
+    manifest.resolve(config, listing.as_ref())
+}
+
+/// `policies.yaml`, read.
+struct Manifest {
+    /// For messages.
+    place: PathBuf,
+    listed: Vec<Listed>,
+}
+
+impl Manifest {
+    fn read(config: &SupervisorConfig, listing: Option<&Listing>) -> Result<Self, String> {
+        let (place, read) = match (&config.policies_file, listing) {
+            (Some(path), _) => (path.clone(), Some(read_elsewhere(path))),
+            (None, Some(listing)) if listing.has_policies_file => {
+                let path = config.directory.clone().unwrap_or_default();
+                let read = directory::read(&listing.root, POLICIES_FILE, FILE_BYTES_MAX);
+                (path.join(POLICIES_FILE), Some(read))
+            }
+            (None, _) => (PathBuf::new(), None),
+        };
+        let Some(read) = read else {
+            return Ok(Self {
+                place,
+                listed: Vec::new(),
+            });
+        };
+        let refused = |why: String| {
+            format!(
+                "{} is refused, and the running set stays: {why}",
+                place.display()
+            )
+        };
+        let bytes = read.map_err(|error| refused(error.chain()))?;
+        let text = String::from_utf8(bytes).map_err(|_| refused("it is no UTF-8".to_owned()))?;
+        let listed =
+            manifest::parse(&text, &config.limits).map_err(|error| refused(error.to_string()))?;
+        let max = config.call_deadline_max;
+        if let Some(slow) = listed.iter().find(|one| one.limits.call_deadline > max) {
+            return Err(refused(format!(
+                "line {}: limits.call-deadline of {} is {:?}, and at most {max:?} are allowed, half of what a reader waits (--limit barrier-wait)",
+                slow.line, slow.name, slow.limits.call_deadline
+            )));
+        }
+        Ok(Self { place, listed })
+    }
+
+    fn resolve(&self, config: &SupervisorConfig, listing: Option<&Listing>) -> Result<Set, String> {
+        let mut set = Set::default();
+        for source in &config.bundled {
+            let name = bundled_name(source);
+            let listed = self.listed.iter().find(|listed| &*listed.name == name);
+            match listed {
+                Some(listed) if listed.file.is_none() => {
+                    let source = on_terms(listed, source.origin.clone(), source.bytes.clone());
+                    set.wanted.push(self.pinned(listed, true, source)?);
+                }
+                // One of that name from a file takes its place; a shadow does not.
+                Some(listed) if listed.mode == Mode::Shadow => {
+                    return Err(self.refused(listed, "name", &format!(
+                        "{name:?} is the bundled policy's, which goes on judging: give the shadow another name"
+                    )));
+                }
+                Some(_) => {}
+                None => set.wanted.push(Wanted::new(
+                    Some(name.into()),
+                    Mode::Enforce,
+                    true,
+                    source.clone(),
+                )),
+            }
+        }
+        for listed in &self.listed {
+            if let Some(file) = &listed.file {
+                set.wanted.push(self.from_file(listing, listed, file)?);
+            } else if !config
+                .bundled
+                .iter()
+                .any(|source| bundled_name(source) == &*listed.name)
+            {
+                let known: Vec<&str> = config.bundled.iter().map(bundled_name).collect();
+                let what = format!(
+                    "is missing, and the bundled policies are {}",
+                    known.join(", ")
+                );
+                return Err(self.refused(listed, "file", &what));
+            }
+        }
+        if let Some(listing) = listing {
+            self.unlisted(config, listing, &mut set);
+        }
+        Ok(set)
+    }
+
+    fn from_file(
+        &self,
+        listing: Option<&Listing>,
+        listed: &Listed,
+        file: &str,
+    ) -> Result<Wanted, String> {
+        let Some(listing) = listing else {
+            let what = format!("{file} can't be read without a policy directory: set --policy-dir");
+            return Err(self.refused(listed, "file", &what));
+        };
+        let bytes = directory::read(&listing.root, file, listed.limits.component_bytes_max)
+            .map_err(|error| self.refused(listed, "file", &error.chain()))?;
+        self.pinned(
+            listed,
+            false,
+            on_terms(listed, directory::origin(file), bytes.into()),
+        )
+    }
+
+    fn pinned(
+        &self,
+        listed: &Listed,
+        is_bundled: bool,
+        source: PolicySource,
+    ) -> Result<Wanted, String> {
+        let origin = source.origin.clone();
+        let wanted = Wanted::new(
+            Some(Arc::clone(&listed.name)),
+            listed.mode,
+            is_bundled,
+            source,
+        );
+        match &listed.sha256 {
+            Some(pin) if **pin != *wanted.key.digest => {
+                let what = format!(
+                    "{origin} has the SHA-256 {}, and {pin} is pinned: put the right file there, or correct the pin",
+                    wanted.key.digest
+                );
+                Err(self.refused(listed, "sha256", &what))
+            }
+            Some(_) | None => Ok(wanted),
+        }
+    }
+
+    fn unlisted(&self, config: &SupervisorConfig, listing: &Listing, set: &mut Set) {
+        let is_listed = |file: &str| {
+            let mut listed = self.listed.iter();
+            listed.any(|listed| listed.file.as_deref() == Some(file))
+        };
+        for file in listing.policies.iter().filter(|file| !is_listed(file)) {
+            let origin = directory::origin(file);
+            let read = if config.unlisted == Unlisted::Refuse {
+                Err(PolicyError::Unlisted {
+                    origin: origin.clone(),
+                })
+            } else if set.wanted.len() + set.unusable.len() >= POLICIES_MAX + config.bundled.len() {
+                Err(PolicyError::TooMany {
+                    origin: origin.clone(),
+                    max: POLICIES_MAX,
+                })
+            } else {
+                directory::read(&listing.root, file, config.limits.component_bytes_max)
+            };
+            match read {
+                Ok(bytes) => {
+                    let source = PolicySource {
+                        origin,
+                        bytes: bytes.into(),
+                        config: String::new(),
+                        limits: config.limits,
+                        terms: Terms::default(),
+                    };
+                    set.wanted
+                        .push(Wanted::new(None, Mode::Enforce, false, source));
+                }
+                Err(error) => set.unusable.push(Unusable {
+                    file: origin,
+                    error,
+                }),
+            }
+        }
+    }
+
+    fn refused(&self, listed: &Listed, field: &str, what: &str) -> String {
+        format!(
+            "{} is refused, and the running set stays: line {}, policy {:?}, {field}: {what}",
+            self.place.display(),
+            listed.line,
+            listed.name
+        )
+    }
+}
+
+fn on_terms(listed: &Listed, origin: String, bytes: Bytes) -> PolicySource {
+    PolicySource {
+        origin,
+        bytes,
+        config: listed.config.clone(),
+        limits: listed.limits,
+        terms: listed.terms.clone(),
+    }
+}
+
+/// The operator's own path: links are followed wherever they lead.
+fn read_elsewhere(path: &Path) -> Result<Vec<u8>, PolicyError> {
+    let origin = path.display().to_string();
+    let unreadable = |source: std::io::Error| PolicyError::ReadFile {
+        origin: origin.clone(),
+        source,
+    };
+    let path = std::fs::canonicalize(path).map_err(unreadable)?;
+    let (Some(root), Some(name)) = (
+        path.parent(),
+        path.file_name().and_then(|name| name.to_str()),
+    ) else {
+        return Err(unreadable(std::io::ErrorKind::InvalidFilename.into()));
+    };
+    directory::read(root, name, FILE_BYTES_MAX)
+}
+
+/// What a file that nothing else is known of is called.
+pub(crate) fn stem(file: &str) -> &str {
+    file.strip_suffix(ENDING).unwrap_or(file)
+}
