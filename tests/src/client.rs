@@ -32,6 +32,7 @@ async fn channel(socket: &Path) -> Result<Channel> {
 pub struct Native {
     pub gpus: native::gpu_service_client::GpuServiceClient<Channel>,
     pub providers: native::provider_service_client::ProviderServiceClient<Channel>,
+    pub policies: native::policy_service_client::PolicyServiceClient<Channel>,
     pub channel: Channel,
 }
 
@@ -46,6 +47,7 @@ impl Native {
         Self {
             gpus: native::gpu_service_client::GpuServiceClient::new(channel.clone()),
             providers: native::provider_service_client::ProviderServiceClient::new(channel.clone()),
+            policies: native::policy_service_client::PolicyServiceClient::new(channel.clone()),
             channel,
         }
     }
@@ -73,6 +75,27 @@ impl Native {
             .list_gpus(native::ListGpusRequest::default())
             .await?
             .into_inner())
+    }
+
+    /// Has the daemon look at its policy directory: what came of it.
+    ///
+    /// # Errors
+    /// The call's status.
+    pub async fn reload(&mut self) -> Result<native::ReloadPoliciesResponse> {
+        let request = native::ReloadPoliciesRequest {};
+        Ok(self.policies.reload_policies(request).await?.into_inner())
+    }
+
+    /// One policy, as `PolicyService` has it.
+    ///
+    /// # Errors
+    /// The call's status.
+    pub async fn policy(&mut self, name: &str) -> Result<native::Policy> {
+        let request = native::GetPolicyRequest {
+            name: name.to_owned(),
+        };
+        let answer = self.policies.get_policy(request).await?.into_inner();
+        answer.policy.context("an answer without a policy")
     }
 
     /// Watches from the current state on (0), or after a version.

@@ -8,6 +8,7 @@ mod binaries;
 mod client;
 mod daemon;
 pub mod history;
+pub mod hostile;
 mod http;
 pub mod linear;
 mod node;

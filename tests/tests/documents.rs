@@ -1,4 +1,4 @@
-//! The documents say what is so: tests that docs/consistency.md names exist, and run; links lead somewhere.
+//! The documents say what is so: tests that docs/consistency.md and docs/threat-model.md name exist, and run; links lead somewhere.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,8 @@ fn cited(text: &str) -> Result<BTreeMap<String, Vec<(String, String)>>> {
     let mut cited: BTreeMap<String, Vec<_>> = BTreeMap::new();
     let (mut number, mut file) = (String::new(), String::new());
     for line in text.lines() {
-        if let Some(heading) = line.strip_prefix("## ") {
+        let heading = line.strip_prefix("### ").or_else(|| line.strip_prefix("## "));
+        if let Some(heading) = heading {
             number = heading.split(' ').next().unwrap_or_default().to_owned();
             cited.entry(number.clone()).or_default();
             file.clear();
@@ -55,24 +56,40 @@ fn has_test(source: &str, name: &str) -> bool {
     false
 }
 
-#[test]
-fn every_line_of_consistency_has_tests_and_each_exists() -> Result<()> {
+/// Each number of a document has tests, and each of them exists.
+#[track_caller]
+fn proven(document: &str, numbers: impl Iterator<Item = String>) -> Result<()> {
     let root = root()?;
-    let cited = cited(&fs::read_to_string(root.join("docs/consistency.md"))?)?;
-    let numbers = (1..=8).map(|n| format!("C{n}"));
-    for number in numbers.chain((1..=4).map(|n| format!("W{n}"))) {
-        let tests = cited.get(&number).with_context(|| format!("no {number}"))?;
-        ensure!(!tests.is_empty(), "{number}: no test");
+    let cited = cited(&fs::read_to_string(root.join(document))?)?;
+    for number in numbers {
+        let tests = cited
+            .get(&number)
+            .with_context(|| format!("{document}: no {number}"))?;
+        ensure!(!tests.is_empty(), "{document}, {number}: no test");
         for (file, test) in tests {
             let source = fs::read_to_string(root.join(file))
-                .with_context(|| format!("{number}: no {file}"))?;
+                .with_context(|| format!("{document}, {number}: no {file}"))?;
             ensure!(
                 has_test(&source, test),
-                "{number}: no test {test} in {file}"
+                "{document}, {number}: no test {test} in {file}"
             );
         }
     }
     Ok(())
+}
+
+#[test]
+fn every_line_of_consistency_has_tests_and_each_exists() -> Result<()> {
+    let numbers = (1..=8).map(|n| format!("C{n}"));
+    let numbers = numbers.chain((1..=4).map(|n| format!("W{n}")));
+    proven("docs/consistency.md", numbers)
+}
+
+#[test]
+fn every_line_of_the_threat_model_has_tests_and_each_exists() -> Result<()> {
+    let lines = [("P", 8), ("W", 4), ("C", 4)].into_iter();
+    let numbers = lines.flat_map(|(of, count)| (1..=count).map(move |n| format!("{of}{n}")));
+    proven("docs/threat-model.md", numbers)
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! Builds guests: a nested cargo for `wasm32-unknown-unknown`, then a component of each. For build
 //! scripts, so that a plain `cargo build` is all that anyone runs.
+//!
+//! [`wasi`] builds those of WASI toolchains. For tests, when they run: a daemon is built without them.
+
+pub mod wasi;
 
 use std::env;
 use std::ffi::OsString;
@@ -70,7 +74,8 @@ pub fn components(guests: &[Guest]) -> Result<Vec<Component>> {
         watch(&root.join(input));
     }
     let target_dir = out.join("guests");
-    build(&root, &target_dir, guests)?;
+    let packages: Vec<&str> = guests.iter().map(|guest| guest.package).collect();
+    build(&root, &target_dir, TARGET, &packages)?;
     guests
         .iter()
         .map(|guest| component(guest.package, &target_dir, &out))
@@ -102,16 +107,16 @@ fn component(package: &'static str, target_dir: &Path, out: &Path) -> Result<Com
 }
 
 /// One nested cargo for all guests, in a target directory of its own: the outer one is locked.
-fn build(root: &Path, target_dir: &Path, guests: &[Guest]) -> Result<()> {
+fn build(root: &Path, target_dir: &Path, target: &str, packages: &[&str]) -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
-    ensure_target(&rustc)?;
+    ensure_target(&rustc, target)?;
     let mut command = Command::new(&cargo);
     command
         .current_dir(root)
-        .args(["build", "--quiet", "--profile", "guest", "--target", TARGET]);
-    for guest in guests {
-        command.args(["--package", guest.package]);
+        .args(["build", "--quiet", "--profile", "guest", "--target", target]);
+    for package in packages {
+        command.args(["--package", package]);
     }
     command.arg("--target-dir").arg(target_dir);
     for (key, _) in env::vars_os() {
@@ -156,16 +161,15 @@ fn remapped(root: &Path) -> OsString {
     flags
 }
 
-fn ensure_target(rustc: &OsString) -> Result<()> {
+fn ensure_target(rustc: &OsString, target: &str) -> Result<()> {
     let output = Command::new(rustc)
-        .args(["--print", "target-libdir", "--target", TARGET])
+        .args(["--print", "target-libdir", "--target", target])
         .output()
         .with_context(|| format!("cannot run {}", Path::new(rustc).display()))?;
     let libdir = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     ensure!(
         output.status.success() && libdir.is_dir(),
-        "the {TARGET} target is not installed: run `rustup target add {TARGET}` \
-         (`cargo xtask demo` and `cargo xtask test` do it)"
+        "the {target} target is not installed: run `rustup target add {target}` (`cargo xtask test` does it)"
     );
     Ok(())
 }

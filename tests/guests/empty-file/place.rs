@@ -1,0 +1,11 @@
+//! Nothing at all.
+//!
+//! Must come of it: refused at load.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+pub(super) fn place(at: &Path) -> Result<()> {
+    Ok(std::fs::write(at, b"")?)
+}
