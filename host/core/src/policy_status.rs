@@ -116,6 +116,48 @@ pub struct SetAside {
 pub const LATENCY_BUCKETS_MICROS: [u64; 12] =
     [1, 2, 5, 10, 20, 50, 100, 250, 500, 1_000, 5_000, 25_000];
 
+/// A limit that a guest ran into in a call (design H2); what else bounds it has a counter of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitHit {
+    Deadline,
+    Memory,
+    Tables,
+    HostCalls,
+    Crossing,
+    Stack,
+    /// It could not be instantiated: memories, tables, instances, or the start deadline.
+    Start,
+    /// A write to its state was refused.
+    State,
+}
+
+impl LimitHit {
+    pub const ALL: [Self; 8] = [
+        Self::Deadline,
+        Self::Memory,
+        Self::Tables,
+        Self::HostCalls,
+        Self::Crossing,
+        Self::Stack,
+        Self::Start,
+        Self::State,
+    ];
+
+    /// A metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Tables => "tables",
+            Self::HostCalls => "host-calls",
+            Self::Crossing => "crossing",
+            Self::Stack => "stack",
+            Self::Start => "start",
+            Self::State => "state",
+        }
+    }
+}
+
 /// What a policy has done since it was first loaded, over its versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyCounters {
@@ -123,6 +165,8 @@ pub struct PolicyCounters {
     pub calls: u64,
     /// By [`FailureKind::ALL`].
     pub failures: [u64; FailureKind::ALL.len()],
+    /// By [`LimitHit::ALL`].
+    pub limits_hit: [u64; LimitHit::ALL.len()],
     /// Calls by wall time: one for each bound of [`LATENCY_BUCKETS_MICROS`], not cumulative, and one above.
     pub latency: [u64; LATENCY_BUCKETS_MICROS.len() + 1],
     /// Wall time in calls.

@@ -22,7 +22,7 @@ use device_api_core::clock::Clock;
 use device_api_core::policy::{
     Evaluated, Evaluation, FailureKind, Outcome, PolicyFailure, PolicyInfo,
 };
-use device_api_core::policy_status::FailureRecord;
+use device_api_core::policy_status::{FailureRecord, LimitHit};
 use device_api_core::signal::printable;
 use device_api_wasm::{Ask, CallError, CallStats, Conduct, Lifecycle, Program, Sandbox, Turn};
 
@@ -246,6 +246,9 @@ impl Runner {
         let telemetry = &self.recipe.telemetry;
         telemetry.called(stats);
         let said = said.map_err(|error| {
+            if let Some(limit) = limit_hit(&error) {
+                telemetry.hit(limit);
+            }
             let last_words = sandbox.data_mut().last_words();
             let conduct = Conduct::of_failure(&error);
             (failure(&error, last_words.as_deref()), conduct)
@@ -296,7 +299,10 @@ impl Runner {
         let (sandbox, said) = self
             .recipe
             .start()
-            .map_err(|error| no_instance(&error, Conduct::of_failure(&error)))?;
+            .map_err(|error| {
+                self.recipe.telemetry.hit(LimitHit::Start);
+                no_instance(&error, Conduct::of_failure(&error))
+            })?;
         let said = said.map_err(|text| no_instance(&text, Conduct::Strike))?;
         let again = info::describe(&said, &self.info.id.digest)
             .map_err(|Invalid(what)| no_instance(&what, Conduct::Strike))?;
@@ -323,6 +329,20 @@ fn refusal(asked: Ask) -> Option<String> {
 
 fn uptime(clock: &dyn Clock) -> Duration {
     Duration::from_nanos(clock.boot().ns)
+}
+
+/// The limit that ended a call, if one did.
+fn limit_hit(error: &CallError) -> Option<LimitHit> {
+    match error {
+        CallError::Deadline { .. } => Some(LimitHit::Deadline),
+        CallError::MemoryLimit { .. } => Some(LimitHit::Memory),
+        CallError::TableLimit { .. } => Some(LimitHit::Tables),
+        CallError::HostCalls { .. } => Some(LimitHit::HostCalls),
+        CallError::CrossingLimit { .. } => Some(LimitHit::Crossing),
+        CallError::Stack { .. } => Some(LimitHit::Stack),
+        // The engine room may name more kinds.
+        _ => None,
+    }
 }
 
 /// Why the call gave nothing, with the guest's last words where it had any.

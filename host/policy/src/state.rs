@@ -2,6 +2,7 @@
 //! if the call succeeds (design H3).
 
 use device_api_core::limits::{STATE_BYTES_MAX, STATE_KEYS_MAX};
+use device_api_core::policy_status::LimitHit;
 use device_api_core::verdict::PolicyState;
 use device_api_wasm::Ctx;
 
@@ -86,7 +87,13 @@ impl Host for Ctx<GuestData> {
     fn put(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
         self.charge_host_call()?;
         Ok(match &mut self.data.draft {
-            Some(draft) => draft.put(key, value),
+            Some(draft) => {
+                let written = draft.put(key, value);
+                if written.is_err() {
+                    self.data.telemetry.hit(LimitHit::State);
+                }
+                written
+            }
             None => Err(
                 "there is no device to keep state for while the policy is being configured"
                     .to_owned(),

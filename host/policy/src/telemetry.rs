@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use device_api_core::limits::POLICY_RECORDS_MAX;
 use device_api_core::policy::FailureKind;
-use device_api_core::policy_status::{FailureRecord, LATENCY_BUCKETS_MICROS, PolicyCounters};
+use device_api_core::policy_status::{
+    FailureRecord, LATENCY_BUCKETS_MICROS, LimitHit, PolicyCounters,
+};
 use device_api_wasm::{CallStats, Limits};
 
 /// Lines that a policy may log at once; then one more each interval ([`Limits::log_interval`]). A storm of
@@ -22,6 +24,7 @@ pub(crate) struct Telemetry {
     name: OnceLock<String>,
     calls: AtomicU64,
     failures: [AtomicU64; FailureKind::ALL.len()],
+    limits_hit: [AtomicU64; LimitHit::ALL.len()],
     instances: AtomicU64,
     memory_bytes_peak: AtomicU64,
     state_bytes_peak: AtomicU64,
@@ -88,6 +91,17 @@ impl Telemetry {
         }
     }
 
+    /// A limit was hit.
+    pub(crate) fn hit(&self, limit: LimitHit) {
+        let of_limit = LimitHit::ALL
+            .iter()
+            .zip(&self.limits_hit)
+            .find(|(known, _)| **known == limit);
+        if let Some((_, count)) = of_limit {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Keeps a failure to be shown, beside its count.
     pub(crate) fn keep_failure(&self, record: FailureRecord) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,6 +121,7 @@ impl Telemetry {
         for count in counts
             .into_iter()
             .chain(&self.failures)
+            .chain(&self.limits_hit)
             .chain(&self.latency)
         {
             count.store(0, Ordering::Relaxed);
@@ -145,6 +160,7 @@ impl Telemetry {
         PolicyCounters {
             calls: read(&self.calls),
             failures: self.failures.each_ref().map(read),
+            limits_hit: self.limits_hit.each_ref().map(read),
             instances: read(&self.instances),
             memory_bytes_peak: read(&self.memory_bytes_peak),
             state_bytes_peak: read(&self.state_bytes_peak),
@@ -170,6 +186,9 @@ fn raise(peak: &AtomicU64, to: usize) {
 pub(crate) fn add(sum: &mut PolicyCounters, more: &PolicyCounters) {
     sum.calls += more.calls;
     for (sum, more) in sum.failures.iter_mut().zip(more.failures) {
+        *sum += more;
+    }
+    for (sum, more) in sum.limits_hit.iter_mut().zip(more.limits_hit) {
         *sum += more;
     }
     for (sum, more) in sum.latency.iter_mut().zip(more.latency) {

@@ -264,7 +264,7 @@ pub(crate) struct Args {
     pub(crate) policies_file: Option<PathBuf>,
 
     /// What becomes of a *.wasm in --policy-dir that policies.yaml does not name: it runs with the
-    /// defaults, or the set is refused.
+    /// defaults, or it is refused.
     #[arg(
         long,
         value_name = "WHAT",

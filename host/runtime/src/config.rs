@@ -25,8 +25,8 @@ const POLICY_DEADLINE_MIN: Duration = Duration::from_millis(1);
 
 /// One page of Wasm memory is 64 KiB; a Rust guest's stack alone is 1 MiB by default.
 pub(crate) const POLICY_MEMORY_MIN: Size = Size::mib(1);
-/// The engine accepts no more; times `POLICIES_MAX` it is 16 GiB.
-pub(crate) const POLICY_MEMORY_MAX: Size = Size::mib(1024);
+/// The engine accepts no more: one instruction, which no deadline interrupts, could fill it.
+pub(crate) const POLICY_MEMORY_MAX: Size = Size::mib(256);
 
 /// A round of readings takes some milliseconds; more often would keep the driver busy.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(100);

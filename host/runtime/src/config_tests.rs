@@ -97,7 +97,7 @@ fn what_is_out_of_its_range_is_refused_with_the_range() {
     );
     refused(
         &["--policy-memory=2GiB"],
-        &["--policy-memory", "1073741824"],
+        &["--policy-memory", "268435456"],
     );
     refused(
         &["--nvml-poll-interval=1ms"],
@@ -113,7 +113,7 @@ fn what_is_out_of_its_range_is_refused_with_the_range() {
     );
     accepted(&[
         "--policy-deadline=25ms",
-        "--policy-memory=1GiB",
+        "--policy-memory=256MiB",
         "--nvml-poll-interval=100ms",
     ]);
 }

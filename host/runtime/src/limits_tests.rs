@@ -31,6 +31,17 @@ Past one of them a call is refused with `ResourceExhausted`, or after `request-t
 | --- | --- | --- | --- |
 ";
 
+const POLICY: &str = "
+## What a policy may use
+
+In policies.yaml, under `limits` of a policy ([policies.md](policies.md#policiesyaml)); none can be switched off.
+`call-deadline` and `memory-bytes-max` have flags for all policies together, `--policy-deadline` and `--policy-memory`;
+a deadline is half of `barrier-wait` at most.
+
+| name | default | range | what |
+| --- | --- | --- | --- |
+";
+
 const CONTRACT: &str = "
 ## What is the same everywhere
 
@@ -170,6 +181,11 @@ fn markdown() -> String {
             row.range(),
             row.what
         );
+    }
+    text += POLICY;
+    for row in device_api_policy::GuestLimits::rows() {
+        let (name, value, range) = (row.name(), row.default_value(), row.range());
+        text += &format!("| `{name}` | {value} | {range} | {} |\n", row.what());
     }
     text += CONTRACT;
     for (what, bound) in contract() {

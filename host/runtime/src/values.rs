@@ -131,7 +131,7 @@ pub(crate) enum StoreMode {
 pub(crate) enum UnlistedPolicies {
     /// It runs with the defaults.
     Defaults,
-    /// The set is refused as a whole.
+    /// It is refused, and the others are not.
     Refuse,
 }
 

@@ -46,7 +46,8 @@ pub struct Limits {
     pub component_bytes_max: usize,
     /// All linear memories of an instance together, in bytes. Default 16 MiB: a JavaScript guest
     /// needs 9.1 MiB, a Python guest 12.3, a Rust guest less than 2. One instruction can fill all of it,
-    /// which no deadline interrupts: 16 MiB take up to 7 ms the first time, 1 GiB a quarter of a second.
+    /// which no deadline interrupts: 16 MiB take up to 7 ms the first time,
+    /// the ceiling of 256 MiB some 60 ms.
     pub memory_bytes_max: usize,
     /// Linear memories. Default 8: toolchains make one or two; each reserves 4 GiB of addresses.
     pub memories_max: usize,

@@ -1,10 +1,11 @@
 //! The guests, each built once for all tests.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use device_api_policy::{GuestLimits, PolicySource};
+use device_api_policy::{GuestLimits, LoadedPolicy, PolicySource};
 use guest_build::wasi;
 
 /// As its toolchain made it.
@@ -86,4 +87,23 @@ pub(crate) fn source(guest: &Guest) -> PolicySource {
         origin: format!("{}.wasm", guest.name),
         ..crate::house::source(guest.bytes.clone())
     }
+}
+
+/// So that among the calls are as many fresh instances as warm ones of each age.
+pub(crate) const CALLS_PER_INSTANCE: u64 = 5;
+
+/// At work. The same for all tests, as an interpreter takes seconds to compile.
+pub(crate) fn loaded(guest: &Guest) -> Arc<LoadedPolicy> {
+    type Slot = Arc<OnceLock<Arc<LoadedPolicy>>>;
+    static LOADED: Mutex<BTreeMap<&str, Slot>> = Mutex::new(BTreeMap::new());
+    let slot = {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        Slot::clone(loaded.entry(guest.name).or_default())
+    };
+    let load = || {
+        let mut source = source(guest);
+        source.limits.calls_per_instance_max = CALLS_PER_INSTANCE;
+        crate::house::try_load(&source).unwrap_or_else(|error| panic!("{}", error.chain()))
+    };
+    Arc::clone(slot.get_or_init(load))
 }

@@ -1,28 +1,21 @@
 //! Each toolchain's policy loads, judges, and says why it fails.
 
-use std::sync::Arc;
-
 use device_api_core::action::Action;
 use device_api_core::policy::FailureKind;
 use device_api_core::ports::Policy as _;
 use device_api_core::verdict::{Judgement, Severity};
-use device_api_policy::LoadedPolicy;
 
 use crate::guests::{self, Guest};
-use crate::house::{answered, ask, failed, try_load, xid};
+use crate::house::{answered, ask, failed, xid};
 use crate::logged::has_logged;
 
 /// No GPU sends it: each of the guests fails at it.
 const FAILS: u64 = 1001;
 
-fn load(guest: &Guest) -> Arc<LoadedPolicy> {
-    try_load(&guests::source(guest)).unwrap_or_else(|error| panic!("{}", error.chain()))
-}
-
 /// With the default memory limit, and with nothing granted, as there is nothing that could be.
 #[track_caller]
 fn judges_and_fails_aloud(guest: &Guest, kind: FailureKind, level: &str, last_words: &str) {
-    let policy = load(guest);
+    let policy = guests::loaded(guest);
     assert_eq!(&*policy.info().id.name, guest.name);
 
     let decision = answered(ask(&policy, xid(79))).decision;

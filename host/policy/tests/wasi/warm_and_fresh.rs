@@ -26,9 +26,6 @@ use crate::house::{answered, ask_with, evaluation, signal, source, try_load, xid
 const RECORDED: &str = include_str!("../../../../data/xid-kmsg-samples.tsv");
 const CATALOG: &str = include_str!("../../../../data/xid-catalog.csv");
 
-/// So that among the calls are as many fresh instances as warm ones of each age.
-const CALLS_PER_INSTANCE: u64 = 5;
-
 /// Only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -190,11 +187,13 @@ fn h3_policies_of_wasi_toolchains_decide_alike_warm_and_fresh() {
         guests::javascript(),
     ];
     for guest in all.iter().flatten() {
-        // An interpreter takes seconds to compile, so once: in a second round each call meets an
-        // instance of another age than in the first.
-        let policy = load(&guests::source(guest), CALLS_PER_INSTANCE);
+        // In a second round a call meets an instance of another age than in the first.
+        let policy = guests::loaded(guest);
         let all = judged(&policy);
-        assert_ne!(u64::try_from(all.len()).unwrap() % CALLS_PER_INSTANCE, 0);
+        assert_ne!(
+            u64::try_from(all.len()).unwrap() % guests::CALLS_PER_INSTANCE,
+            0
+        );
         alike(guest.name, &all, &judged(&policy));
         let off_the_bus = all
             .iter()

@@ -125,6 +125,7 @@ catalog! {
     POLICY_CPU Counter, "device_api_server_policy_cpu_seconds_total", ["policy"], "Processor time in calls of policies.";
     POLICY_DEADLINE_MISSES Counter, "device_api_server_policy_deadline_misses_total", ["policy"], "Calls of policies that ran past their deadline.";
     POLICY_TRAPS Counter, "device_api_server_policy_traps_total", ["policy"], "Calls of policies that trapped: a panic, their memory limit, their stack.";
+    POLICY_LIMITS_HIT Counter, "device_api_server_policy_limits_hit_total", ["policy", "limit"], "Limits that policies ran into, by limit.";
     POLICY_INSTANCES Counter, "device_api_server_policy_instances_started_total", ["policy"], "Instances of policies that were started; after the first of a version, restarts.";
     POLICY_MEMORY_PEAK Gauge, "device_api_server_policy_memory_peak_bytes", ["policy"], "The most linear memory that an instance of a policy ever had.";
     POLICY_STATE_PEAK Gauge, "device_api_server_policy_state_peak_bytes", ["policy"], "The most state that a policy ever left for one GPU.";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use device_api_core::limits::POLICIES_MAX;
 use device_api_core::policy::FailureKind;
-use device_api_core::policy_status::{Phase, PolicyCounters, PolicyStatus};
+use device_api_core::policy_status::{LimitHit, Phase, PolicyCounters, PolicyStatus};
 use device_api_core::ports::Policies;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
@@ -17,7 +17,7 @@ use super::{Metrics, seconds};
 const OK: &str = "ok";
 
 /// Each metric that is read off a policy, and how.
-const READ: [(&Spec, fn(&PolicyStatus, &mut Series<'_>)); 19] = [
+const READ: [(&Spec, fn(&PolicyStatus, &mut Series<'_>)); 20] = [
     (&catalog::POLICY_INFO, info),
     (&catalog::POLICY_PHASE, phases),
     (&catalog::POLICY_EVALUATIONS, evaluations),
@@ -30,6 +30,11 @@ const READ: [(&Spec, fn(&PolicyStatus, &mut Series<'_>)); 19] = [
     }),
     (&catalog::POLICY_TRAPS, |policy, series| {
         series.count(policy, failures(&policy.counters, FailureKind::Trap));
+    }),
+    (&catalog::POLICY_LIMITS_HIT, |policy, series| {
+        for (limit, hits) in LimitHit::ALL.iter().zip(policy.counters.limits_hit) {
+            series.add(policy, &[limit.as_str()], hits as f64);
+        }
     }),
     (&catalog::POLICY_INSTANCES, |policy, series| {
         series.count(policy, policy.counters.instances);

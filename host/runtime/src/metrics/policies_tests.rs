@@ -79,6 +79,7 @@ fn status(name: &str) -> PolicyStatus {
         quarantined: vec![set_aside(), set_aside()],
         refused: None,
         counters: PolicyCounters {
+            limits_hit: [0, 3, 0, 0, 0, 0, 0, 1],
             calls: 100,
             failures: [1, 2, 3, 4, 5],
             latency,
@@ -144,6 +145,8 @@ fn h12_each_number_of_a_policy_is_told() {
             "evaluations_total{{outcome=\"{outcome}\",policy=\"xid-policy\"}} {calls}"
         ));
     }
+    check("limits_hit_total{limit=\"memory\",policy=\"xid-policy\"} 3");
+    check("limits_hit_total{limit=\"state\",policy=\"xid-policy\"} 1");
     for (name, value) in [
         ("cpu_seconds_total", "0.75"),
         ("deadline_misses_total", "3"),

@@ -107,9 +107,9 @@ const ROWS: [LimitRow; Limits::NAMES.len()] = [
         "memory-bytes-max",
         Bytes,
         memory_bytes_max,
-        64 * K..=1_024 * M,
+        64 * K..=256 * M,
         "all linear memories together: Rust needs less than 2 MiB, JavaScript 9.1, Python 12.3; one \
-         instruction that no deadline interrupts can fill it, 16MiB in 7 ms, 1GiB in a quarter of a second"
+         instruction that no deadline interrupts can fill it, 16MiB in 7 ms, 256MiB in some 60"
     ),
     row!(
         "memories-max",

@@ -77,7 +77,7 @@ fn a_bad_setting_says_what_is_wrong_with_it() {
     let refused = |name, value| Limits::default().set(name, value).unwrap_err().to_string();
     assert_eq!(
         refused("memory-bytes-max", "2GiB"),
-        "limit memory-bytes-max is 2GiB: set it to between 64KiB and 1GiB"
+        "limit memory-bytes-max is 2GiB: set it to between 64KiB and 256MiB"
     );
     assert_eq!(
         refused("call-deadline", "5"),

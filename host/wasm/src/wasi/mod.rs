@@ -157,7 +157,11 @@ pub fn add_to_linker<D: WasiHost>(
                 ComponentItem::Resource(_) => resource(package, &mut to)?,
                 ComponentItem::ComponentFunc(_) => function(package, &mut to)?,
                 // Types need no definition; an interface holds nothing else.
-                _ => true,
+                ComponentItem::Type(_)
+                | ComponentItem::CoreFunc(_)
+                | ComponentItem::Module(_)
+                | ComponentItem::Component(_)
+                | ComponentItem::ComponentInstance(_) => true,
             };
             if !is_known {
                 return Err(format_err!(
