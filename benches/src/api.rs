@@ -1,17 +1,16 @@
 //! `api`: everything that a client can measure from outside, in one interleaved run.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use bench_kit::{Report, Section};
 
 use crate::dialect::Dialect;
 use crate::lane::{Contest, Dirs, Lane};
 use crate::plan::{NODE_GPUS, Plan};
 use crate::process::{Daemon, Store};
-use crate::report::{Report, Section};
-use crate::{beside, footprint, reads, watches, writes};
+use crate::{beside, faults, footprint, reads, watches, writes};
 
 /// Measures the API of a daemon that it starts itself.
 #[derive(Debug, clap::Args)]
@@ -52,6 +51,8 @@ enum Part {
     Beside,
     /// Durable and memory store.
     Writes,
+    /// From a fault in NVML to a watcher.
+    Faults,
     /// Resident memory.
     Memory,
     /// From start to ready.
@@ -110,6 +111,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     }
     if wanted(Part::Beside) || wanted(Part::Writes) {
         sections.extend(stores(&daemon, &dirs, &plan, &wanted).await?);
+    }
+    if wanted(Part::Faults) {
+        let library = nvml_sim::find_library()?;
+        sections.push(faults::measure(&daemon, &library, &dirs, &plan).await?);
     }
     if wanted(Part::Memory) {
         sections.push(footprint::memory(&daemon, &dirs, &plan).await?);
@@ -172,30 +177,11 @@ async fn stores(
 }
 
 fn publish(args: &Args, plan: &Plan, sections: Vec<Section>) -> Result<()> {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let rounds = format!(
         "{} a case, of {:?} each ({} writes where watches are measured), in turn",
         plan.rounds, plan.round, plan.watched_writes
     );
-    let mut setting = vec![
-        ("cores", format!("{cores}, shared by servers and clients")),
-        ("rounds", rounds),
-        (
-            "values",
-            "median (5th to 95th percentile) over the rounds".to_owned(),
-        ),
-    ];
-    if args.quick {
-        setting.push(("quick", "the numbers are good for nothing".to_owned()));
-    }
-    let report = Report { setting, sections };
-    if let Some(path) = &args.json {
-        let json = serde_json::to_vec_pretty(&report)?;
-        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    let mut out = std::io::stdout().lock();
-    report.print(&mut out)?;
-    Ok(out.flush()?)
+    Report::new(rounds, args.quick, sections).publish(args.json.as_deref())
 }
 
 /// An empty folder of ours within `dir`.

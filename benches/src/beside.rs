@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
+use bench_kit::{Goal, Row, Section, Spread};
 use tokio::sync::oneshot;
 
 use crate::dialect::Method;
 use crate::lane::Lane;
 use crate::load::{Caller, Entry, ratio, round};
 use crate::plan::{NODE_GPUS, Plan};
-use crate::report::{Goal, Row, Section};
-use crate::stats::Spread;
 
 /// Design section 8.
 const BESIDE_WRITER_US_MAX: f64 = 5_000.0;

@@ -1,13 +1,12 @@
 //! What a daemon takes: memory, and time to start.
 
 use anyhow::{Context as _, Result};
+use bench_kit::{Figures, Goal, Row, Section, Spread, resident_kib};
 
 use crate::dialect::{Dialect, Method};
 use crate::lane::{BARE, Dirs, Lane, OURS};
 use crate::plan::{NODE_GPUS, Plan};
-use crate::process::{Daemon, Store, resident_kib};
-use crate::report::{Figures, Goal, Row, Section};
-use crate::stats::Spread;
+use crate::process::{Daemon, Store};
 
 /// Design section 8.
 const NODE_MIB_MAX: f64 = 40.0;

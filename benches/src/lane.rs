@@ -7,7 +7,7 @@ use prost::bytes::Bytes;
 
 use crate::bare::Answers;
 use crate::dialect::{Dialect, Method};
-use crate::process::{self, Daemon, Process, Store};
+use crate::process::{self, Daemon, Process, Simulation, Store};
 use crate::raw::Client;
 
 /// Names of lanes in the tables.
@@ -54,6 +54,24 @@ impl Lane {
         let socket = dirs.sockets.join(format!("{id}.sock"));
         let process = daemon.start(&socket, store, &dirs.states.join(id))?;
         Ok(Self::of(name, dialect, socket, process))
+    }
+
+    /// Our daemon over simulated NVML, whose GPUs it has.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn simulated(
+        name: &'static str,
+        daemon: &Daemon,
+        store: Store,
+        dirs: &Dirs,
+        simulation: &Simulation<'_>,
+    ) -> Result<Self> {
+        let id = format!("simulated-{name}");
+        let socket = dirs.sockets.join(format!("{id}.sock"));
+        let state = dirs.states.join(id);
+        let process = daemon.start_simulated(&socket, store, &state, simulation)?;
+        Ok(Self::of(name, Dialect::Native, socket, process))
     }
 
     /// # Errors

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use bench_kit::{Figures, Spread, quantile};
 use http::uri::PathAndQuery;
 use prost::bytes::Bytes;
 use tokio::task::JoinSet;
@@ -14,8 +15,6 @@ use crate::lane::Lane;
 use crate::plan::Plan;
 use crate::process;
 use crate::raw::Client;
-use crate::report::Figures;
-use crate::stats::{Spread, quantile};
 
 /// One client: what it asks, in turn.
 #[derive(Debug)]

@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) watchers: Vec<usize>,
     /// Writes in one round of the watches.
     pub(crate) watched_writes: usize,
+    /// Faults in one round.
+    pub(crate) faults: usize,
     /// Connections and idle streams that memory is divided by.
     pub(crate) connections: usize,
     pub(crate) streams: usize,
@@ -41,6 +43,7 @@ impl Plan {
             writers: vec![1, 16, 64],
             watchers: vec![1, 10, 100, 1000],
             watched_writes: 20,
+            faults: 200,
             connections: 1000,
             streams: 1000,
             memory_runs: 3,
@@ -58,6 +61,7 @@ impl Plan {
             writers: vec![1, 4],
             watchers: vec![1, 10, 20],
             watched_writes: 3,
+            faults: 3,
             connections: 20,
             streams: 20,
             memory_runs: 1,

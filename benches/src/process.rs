@@ -107,12 +107,48 @@ pub(crate) enum Store {
     Durable,
 }
 
+/// A simulated NVML.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Simulation<'a> {
+    /// The library that stands for `libnvidia-ml.so.1`.
+    pub(crate) library: &'a Path,
+    /// Socket that it takes commands on.
+    pub(crate) control: &'a Path,
+    pub(crate) gpus: usize,
+}
+
 impl Daemon {
     /// Starts it without NVML, with its bundled policies, and waits until it is ready.
     ///
     /// # Errors
     /// It does not become ready; shows its log.
     pub(crate) fn start(&self, socket: &Path, store: Store, state: &Path) -> Result<Process> {
+        let mut command = self.command(socket, store, state)?;
+        command.arg("--enable-nvml-provider=false");
+        Process::start(command, STARTED)
+    }
+
+    /// The same over a simulated NVML of `gpus`, which takes commands on `control`. Its faults count.
+    ///
+    /// # Errors
+    /// It does not become ready; shows its log.
+    pub(crate) fn start_simulated(
+        &self,
+        socket: &Path,
+        store: Store,
+        state: &Path,
+        simulation: &Simulation<'_>,
+    ) -> Result<Process> {
+        let mut command = self.command(socket, store, state)?;
+        command
+            .arg(format!("--nvml-library={}", simulation.library.display()))
+            .arg("--drills=enforce")
+            .env("NVML_SIM_SOCKET", simulation.control)
+            .env("NVML_SIM_GPUS", simulation.gpus.to_string());
+        Process::start(command, STARTED)
+    }
+
+    fn command(&self, socket: &Path, store: Store, state: &Path) -> Result<Command> {
         let mut command = Command::new(&self.executable);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DEVICE_API_") {
@@ -126,7 +162,6 @@ impl Daemon {
                 "--admin-address=127.0.0.1",
                 "--health-port=0",
                 "--metrics-port=0",
-                "--enable-nvml-provider=false",
             ])
             .env_remove("RUST_LOG");
         fs::create_dir_all(state).with_context(|| format!("cannot create {}", state.display()))?;
@@ -135,7 +170,7 @@ impl Daemon {
             Store::Durable => "--store=durable",
         });
         command.arg(format!("--state-dir={}", state.display()));
-        Process::start(command, STARTED)
+        Ok(command)
     }
 }
 
@@ -148,17 +183,4 @@ pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
         sum += stat.split(' ').next()?.parse::<u64>().ok()?;
     }
     Some(Duration::from_nanos(sum))
-}
-
-/// Resident memory of a process, in KiB.
-///
-/// # Errors
-/// It has ended, or `/proc` is not as it should be.
-pub(crate) fn resident_kib(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    let kib: u32 = number.context("no VmRSS")?.parse()?;
-    Ok(f64::from(kib))
 }

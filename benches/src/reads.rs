@@ -1,12 +1,12 @@
 //! GetGpu and ListGpus, over a bare server of the same bytes.
 
 use anyhow::Result;
+use bench_kit::{Goal, Row, Section};
 
 use crate::dialect::{Dialect, Method};
 use crate::lane::{Contest, OURS, PEER};
 use crate::load::{Caller, Entry, ratio, take_turns};
 use crate::plan::Plan;
-use crate::report::{Goal, Row, Section};
 
 /// Design section 8.
 const THROUGHPUT_MIN: f64 = 0.9;

@@ -50,7 +50,7 @@ pub(crate) struct Writes {
 impl Writes {
     /// Median, in µs.
     pub(crate) fn slowest_us(&self) -> Option<f64> {
-        let median = crate::stats::quantile(&self.slowest, 0.5)?;
+        let median = bench_kit::quantile(&self.slowest, 0.5)?;
         Some(median.as_secs_f64() * 1e6)
     }
 

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use bench_kit::{Figures, Goal, Row, Section, Spread, quantile};
 
 use crate::lane::{BARE, Lane, OURS, PEER};
 use crate::plan::{NODE_GPUS, Plan};
-use crate::report::{Figures, Goal, Row, Section};
-use crate::stats::{Spread, quantile};
 use crate::watchers::{Group, Writes};
 
 /// Design section 8.

@@ -6,14 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use bench_kit::{Figures, Row, Section, Spread};
 use tokio::time::Instant;
 
 use crate::dialect::Method;
 use crate::lane::Lane;
 use crate::load::{Caller, Entry, ratio, take_turns};
 use crate::plan::Plan;
-use crate::report::{Figures, Row, Section};
-use crate::stats::Spread;
 
 /// What the disk is asked for: one page, as the smallest commit writes.
 const PAGE_BYTES: usize = 4096;

@@ -39,7 +39,9 @@ fn a_quick_run_measures_everything() {
     let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     let sections = report["sections"].as_array().unwrap();
     let names: Vec<_> = sections.iter().map(|section| &section["name"]).collect();
-    for name in ["reads", "watches", "beside", "writes", "memory", "start"] {
+    for name in [
+        "reads", "watches", "beside", "writes", "faults", "memory", "start",
+    ] {
         assert!(names.contains(&&Value::from(name)), "{name} in {names:?}");
     }
     let table = String::from_utf8(output.stdout).unwrap();

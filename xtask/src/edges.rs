@@ -111,12 +111,12 @@ pub(crate) const CRATES: &[Crate] = &[
         "siblings never see siblings",
     ),
     Crate {
-        tests_may_use: &["bundled-policies"],
+        tests_may_use: &["bundled-policies", "device-api-kmsg", "guest-build"],
         ..row(
             "device-api-policy",
             &["device-api-core", "device-api-wasm"],
             "the health world on the engine; only its tests judge with the bundled policies, \
-             which are data to it",
+             which are data to it, and the recorded kernel log, and build guests of WASI toolchains",
         )
     },
     row(
@@ -154,7 +154,7 @@ pub(crate) const CRATES: &[Crate] = &[
     row(
         "guest-build",
         &[],
-        "for build scripts: builds the guests for wasm; a dependency would build them for the host",
+        "for build scripts and tests: builds the guests for wasm; a dependency would build them for the host",
     ),
     row(
         "bundled-policies",
@@ -167,6 +167,21 @@ pub(crate) const CRATES: &[Crate] = &[
         "a fixture is written as a policy author would",
     ),
     row(
+        "tally-guest",
+        &["device-policy-sdk"],
+        "a fixture is written as a policy author would",
+    ),
+    row(
+        "wasi-p2-guest",
+        &["device-policy-sdk"],
+        "a fixture is written as a policy author would, on the standard library of WASI",
+    ),
+    row(
+        "hostile-guests",
+        &["device-policy-sdk"],
+        "a fixture is written as a policy author would, one of ill will",
+    ),
+    row(
         "devicectl",
         &["device-api-proto"],
         "a client sees what is on the wire",
@@ -174,7 +189,7 @@ pub(crate) const CRATES: &[Crate] = &[
     row(
         "device-api-tests",
         &["device-api-proto", "guest-build", "nvml-sim"],
-        "black box: no short cut into the host; its build script makes the guest fixtures",
+        "black box: no short cut into the host; its build script and tests make the guest fixtures",
     ),
     row(
         "device-api-examples",
@@ -193,8 +208,29 @@ pub(crate) const CRATES: &[Crate] = &[
     ),
     row(
         "device-api-bench",
-        &["device-api-proto"],
-        "measures from outside; without the tests' harness, which a release build would drag along",
+        &["bench-kit", "device-api-proto", "nvml-sim"],
+        "measures from outside, over simulated NVML where faults are; without the tests' harness, which a release build would drag along",
+    ),
+    row(
+        "device-api-policy-bench",
+        &[
+            "bench-kit",
+            "bundled-policies",
+            "device-api-cache",
+            "device-api-core",
+            "device-api-kmsg",
+            "device-api-pipeline",
+            "device-api-policy",
+            "device-policy-sdk",
+            "nvml-health",
+            "xid-policy",
+        ],
+        "measures what no client can tell apart: rooms without their neighbours, and the bundled policies in native Rust beside their components",
+    ),
+    row(
+        "bench-kit",
+        &[],
+        "statistics and the report, the same for all benchmarks",
     ),
     row(
         "xtask",
@@ -253,7 +289,12 @@ pub(crate) const NAMED_IN: &[NamedIn] = &[
     },
     NamedIn {
         word: "unsafe",
-        places: &["host/nvml/", "host/peercred/", "tests/nvml-sim/"],
-        why: "only the C boundary needs it",
+        places: &[
+            "host/nvml/",
+            "host/peercred/",
+            "host/wasm/src/compile/native.rs",
+            "tests/nvml-sim/",
+        ],
+        why: "only the C boundary needs it, and compiled code, which nothing can check (docs/adr/0011)",
     },
 ];

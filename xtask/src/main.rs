@@ -102,5 +102,11 @@ mod tests {
             panic!("not bench")
         };
         assert_eq!(args.passed_on(), ["--peer", "unix:/p", "--quick"]);
+
+        let cli = Cli::try_parse_from(["x", "bench", "policy", "--only", "storm"]).unwrap();
+        let Command::Bench(args) = cli.command else {
+            panic!("not bench")
+        };
+        assert_eq!(args.passed_on(), ["--only", "storm"]);
     }
 }

@@ -12,13 +12,16 @@ use crate::workspace::Workspace;
 /// What policies are compiled to. The host's standard library does not serve it.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
+/// What the tests compile a policy to besides, as authors do who want a standard library.
+pub(crate) const WASI_TARGET: &str = "wasm32-wasip2";
+
 /// Toolchain and wasm target; skips what is there.
 ///
 /// # Errors
 /// Something is missing and can't be installed; the message says how to.
 pub(crate) fn toolchain(workspace: &Workspace) -> Result<()> {
     note_other_toolchain(workspace)?;
-    wasm_target(workspace)
+    target(workspace, WASM_TARGET)
 }
 
 /// Builds every library and binary of the workspace in the dev profile: the daemon with its
@@ -89,26 +92,29 @@ fn channel(rust_toolchain: &str) -> Option<&str> {
 
 /// `targets` in rust-toolchain.toml is not enough: rustup reads it only when it installs the
 /// toolchain, and not at all with `RUSTUP_AUTO_INSTALL=0`.
-fn wasm_target(workspace: &Workspace) -> Result<()> {
-    let libraries = target_libraries(workspace)?;
+///
+/// # Errors
+/// It is missing and can't be installed; the message says how to.
+pub(crate) fn target(workspace: &Workspace, target: &str) -> Result<()> {
+    let libraries = target_libraries(workspace, target)?;
     if holds_core(&libraries) {
         return Ok(());
     }
-    let why = match rustup(workspace, &["target", "add", WASM_TARGET]) {
+    let why = match rustup(workspace, &["target", "add", target]) {
         Ok(()) if holds_core(&libraries) => return Ok(()),
         Ok(()) => "rustup installed it, but not for the rustc in use".to_owned(),
         Err(error) => format!("{error:#}"),
     };
-    bail!("{}", missing_target(&libraries, &why))
+    bail!("{}", missing_target(target, &libraries, &why))
 }
 
-fn missing_target(libraries: &Path, why: &str) -> String {
+fn missing_target(target: &str, libraries: &Path, why: &str) -> String {
     format!(
-        "Rust's target {WASM_TARGET} is missing ({} holds no libcore): {why}\n\
+        "Rust's target {target} is missing ({} holds no libcore): {why}\n\
          Policies are compiled to it. Install it of the same version as rustc, then run this again:\n  \
-           rustup:         rustup target add {WASM_TARGET}\n  \
+           rustup:         rustup target add {target}\n  \
            Debian, Ubuntu: apt-get install libstd-rust-dev-wasm32 lld\n  \
-           Fedora:         dnf install rust-std-static-{WASM_TARGET} lld\n  \
+           Fedora:         dnf install rust-std-static-{target} lld\n  \
            Arch:           pacman -S rust-wasm lld\n  \
            Alpine:         apk add rust-wasm lld",
         libraries.display()
@@ -116,9 +122,9 @@ fn missing_target(libraries: &Path, why: &str) -> String {
 }
 
 /// Where the rustc in use looks for the target's libraries, whether or not it was rustup's.
-fn target_libraries(workspace: &Workspace) -> Result<PathBuf> {
+fn target_libraries(workspace: &Workspace, target: &str) -> Result<PathBuf> {
     let mut rustc = workspace.at_root("rustc");
-    let dir = process::output(rustc.args(["--print", "target-libdir", "--target", WASM_TARGET]))?;
+    let dir = process::output(rustc.args(["--print", "target-libdir", "--target", target]))?;
     Ok(PathBuf::from(dir.trim_end()))
 }
 
@@ -164,9 +170,13 @@ mod tests {
 
     #[test]
     fn the_message_says_every_way_to_install() {
-        let message = missing_target(Path::new("/x"), "there is no rustup to install it with");
+        let message = missing_target(
+            WASI_TARGET,
+            Path::new("/x"),
+            "there is no rustup to install it with",
+        );
         for part in [
-            "rustup target add",
+            "rustup target add wasm32-wasip2",
             "apt-get install",
             "dnf install",
             "/x",

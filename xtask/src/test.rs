@@ -9,7 +9,7 @@ use crate::{process, setup};
 
 /// Sets up, builds what the black-box tests drive, and runs all tests, doc tests included.
 ///
-/// Installs the wasm target if it is missing, builds the workspace in the dev profile, then runs
+/// Installs the wasm targets if they are missing, builds the workspace in the dev profile, then runs
 /// `cargo test --workspace --all-features`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -29,6 +29,7 @@ pub(crate) struct Args {
 /// Set-up or the build fails. Otherwise cargo takes our place: its closing lines are the last.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::toolchain(workspace)?;
+    setup::target(workspace, setup::WASI_TARGET)?;
     // The tests find the binaries in the target folder; cargo builds those of other crates for no test.
     setup::build(workspace)?;
 

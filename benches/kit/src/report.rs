@@ -1,32 +1,35 @@
 //! What comes out: a table for people, JSON for the rest.
 
+use std::fs;
 use std::io::Write;
+use std::path::Path;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::stats::Spread;
 
 /// Everything of one run.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     /// How it was measured, in words.
-    pub(crate) setting: Vec<(&'static str, String)>,
-    pub(crate) sections: Vec<Section>,
+    pub setting: Vec<(&'static str, String)>,
+    pub sections: Vec<Section>,
 }
 
 /// Cases of one kind.
 #[derive(Debug, Serialize)]
-pub(crate) struct Section {
+pub struct Section {
     /// A word to find it by.
-    pub(crate) name: &'static str,
-    pub(crate) title: String,
-    pub(crate) rows: Vec<Row>,
+    pub name: &'static str,
+    pub title: String,
+    pub rows: Vec<Row>,
     /// What to know when reading it, and what was left out and why.
-    pub(crate) notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 impl Section {
-    pub(crate) fn new(name: &'static str, title: impl Into<String>) -> Self {
+    pub fn new(name: &'static str, title: impl Into<String>) -> Self {
         Self {
             name,
             title: title.into(),
@@ -38,21 +41,21 @@ impl Section {
 
 /// One case.
 #[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) case: String,
+pub struct Row {
+    pub case: String,
     /// "×" for ratios, else what it counts in.
-    pub(crate) unit: &'static str,
-    pub(crate) value: Spread,
+    pub unit: &'static str,
+    pub value: Spread,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) goal: Option<Goal>,
+    pub goal: Option<Goal>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) met: Option<bool>,
+    pub met: Option<bool>,
     /// What the value was made from, in the order of the lanes.
-    pub(crate) figures: Vec<Figures>,
+    pub figures: Vec<Figures>,
 }
 
 impl Row {
-    pub(crate) fn new(case: impl Into<String>, unit: &'static str, value: Spread) -> Self {
+    pub fn new(case: impl Into<String>, unit: &'static str, value: Spread) -> Self {
         Self {
             case: case.into(),
             unit,
@@ -64,14 +67,14 @@ impl Row {
     }
 
     #[must_use]
-    pub(crate) fn goal(mut self, goal: Goal) -> Self {
+    pub fn goal(mut self, goal: Goal) -> Self {
         self.met = Some(goal.is_met(self.value.median));
         self.goal = Some(goal);
         self
     }
 
     #[must_use]
-    pub(crate) fn with(mut self, figures: impl IntoIterator<Item = Figures>) -> Self {
+    pub fn with(mut self, figures: impl IntoIterator<Item = Figures>) -> Self {
         self.figures.extend(figures);
         self
     }
@@ -79,16 +82,16 @@ impl Row {
 
 /// What was measured of one lane, absolutely.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Figures {
-    pub(crate) lane: String,
+pub struct Figures {
+    pub lane: String,
     /// Name (with its unit) and number.
-    pub(crate) values: Vec<(&'static str, f64)>,
+    pub values: Vec<(&'static str, f64)>,
 }
 
 /// What design section 8 asks for; the median is held against it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Goal {
+pub enum Goal {
     AtLeast(f64),
     AtMost(f64),
 }
@@ -110,9 +113,41 @@ impl Goal {
 }
 
 impl Report {
+    /// Of one run on this machine. `rounds`: how many, of what.
+    #[must_use]
+    pub fn new(rounds: String, is_quick: bool, sections: Vec<Section>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let mut setting = vec![
+            ("cores", format!("{cores}, shared by all that runs")),
+            ("rounds", rounds),
+            (
+                "values",
+                "median (5th to 95th percentile) over the rounds".to_owned(),
+            ),
+        ];
+        if is_quick {
+            setting.push(("quick", "the numbers are good for nothing".to_owned()));
+        }
+        Self { setting, sections }
+    }
+
+    /// Prints it to standard output, and writes it as JSON where a file is named.
+    ///
+    /// # Errors
+    /// The file can't be written, or nobody reads the output.
+    pub fn publish(&self, json: Option<&Path>) -> anyhow::Result<()> {
+        if let Some(path) = json {
+            let text = serde_json::to_vec_pretty(self)?;
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let mut out = std::io::stdout().lock();
+        self.print(&mut out)?;
+        Ok(out.flush()?)
+    }
+
     /// # Errors
     /// `out` is closed.
-    pub(crate) fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+    pub fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
         for (name, value) in &self.setting {
             writeln!(out, "{name}: {value}")?;
         }

@@ -4,15 +4,15 @@ use serde::Serialize;
 
 /// The middle and the edges of what the rounds gave.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) p5: f64,
-    pub(crate) p95: f64,
+pub struct Spread {
+    pub median: f64,
+    pub p5: f64,
+    pub p95: f64,
 }
 
 impl Spread {
     /// `None` of nothing.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         Some(Self {
@@ -24,7 +24,7 @@ impl Spread {
 }
 
 /// The smallest value that a share `q` of `sorted` does not pass.
-pub(crate) fn quantile<T: Copy>(sorted: &[T], q: f64) -> Option<T> {
+pub fn quantile<T: Copy>(sorted: &[T], q: f64) -> Option<T> {
     let last = sorted.len().checked_sub(1)?;
     let index = (last as f64 * q).round() as usize;
     sorted.get(index.min(last)).copied()
