@@ -336,8 +336,19 @@ impl DeviceCache for Cache {
         self.write(|transaction| transaction.note(Change::LogPosition(position)));
     }
 
-    fn reserve(&self, types: Vec<(String, Owner)>) {
-        self.reserved.with(|reserved| *reserved = types);
+    fn reserve(&self, types: Vec<(String, Owner)>) -> Result<(), (String, Owner)> {
+        // Providers take types under the gate: none comes in between.
+        self.gate.write(&*self.clock, &*self.observer, |state| {
+            for (type_, new) in &types {
+                if let Some(owner) = self.owner_among_policies(state, type_)
+                    && !owner.same(new)
+                {
+                    return Err((type_.clone(), owner));
+                }
+            }
+            self.reserved.with(|reserved| *reserved = types);
+            Ok(())
+        })
     }
 
     fn owner(&self, condition: &str) -> Option<Owner> {

@@ -154,15 +154,11 @@ impl Cache {
     }
 
     /// Whose a type is to a policy that would own it. What a policy left behind that is not asked now is
-    /// free once none of it is a problem: a policy can be replaced by one of another name.
+    /// free: a policy can be replaced by one of another name, which then judges what stands.
     pub(crate) fn owner_among_policies(&self, state: &State, type_: &str) -> Option<Owner> {
         let owner = self.owner_of(state, type_)?;
         let is_left = matches!(owner, Owner::Policy(_)) && self.reserved_for(type_).is_none();
-        let mut records = state.records.values();
-        let is_problem = |conditions: &[Condition]| {
-            condition::find(conditions, type_).is_some_and(Condition::is_problem)
-        };
-        (!is_left || records.any(|record| is_problem(&record.conditions))).then_some(owner)
+        (!is_left).then_some(owner)
     }
 
     /// Writes provider conditions to an object, after the checks that `update` asks for.

@@ -490,7 +490,8 @@ async fn p1_a_policys_types_are_reserved_before_it_first_writes() {
     let rig = rig();
     rig.register(0);
     rig.store
-        .reserve(vec![("XidCriticalError".to_owned(), Owner::Host)]);
+        .reserve(vec![("XidCriticalError".to_owned(), Owner::Host)])
+        .unwrap();
     let refused = rig
         .store
         .update_condition(
@@ -518,21 +519,28 @@ async fn p1_h6_the_types_of_policies_change_with_those_who_own_them() {
         let store = rig.store.clone();
         async move { store.update_condition(&caller, &key(0), said).await.is_ok() }
     };
-    rig.store.reserve(vec![("A".to_owned(), policy("p"))]);
+    let of = |type_: &str, owner: Owner| vec![(type_.to_owned(), owner)];
+    rig.store.reserve(of("A", policy("p"))).unwrap();
     assert_eq!(rig.store.owner("A"), Some(policy("p")));
     assert_eq!(rig.store.owner("Ready"), Some(Owner::Host));
     assert_eq!(rig.store.owner("B"), None);
     assert!(!write("x", "A").await);
     assert!(write("x", "B").await);
     assert_eq!(rig.store.owner("B"), Some(Owner::Provider("x".into())));
-    rig.store.reserve(Vec::new());
+    for (type_, owner) in [
+        ("A", policy("p")),
+        ("B", Owner::Provider("x".into())),
+        ("Ready", Owner::Host),
+    ] {
+        let refused = rig.store.reserve(of(type_, policy("q")));
+        assert_eq!(refused, Err((type_.to_owned(), owner)));
+    }
+    assert_eq!(rig.store.owner("A"), Some(policy("p")), "as it was");
+    rig.store.reserve(Vec::new()).unwrap();
     assert_eq!(rig.store.owner("A"), None, "it never wrote it");
 
-    // What a policy left is its own while it is a problem; a provider never gets it.
-    for (state, owner) in [
-        (Judgement::Problem, Some(policy("p"))),
-        (Judgement::Unknown, None),
-    ] {
+    // What a policy left is another's to judge, also what is a problem; a provider never gets it.
+    for state in [Judgement::Problem, Judgement::Unknown] {
         rig.store
             .change(&uuid(0), &mut |conditions: &mut Vec<Condition>| {
                 let left = Condition {
@@ -541,7 +549,7 @@ async fn p1_h6_the_types_of_policies_change_with_those_who_own_them() {
                 };
                 condition::upsert(conditions, left);
             });
-        assert_eq!(rig.store.owner("C"), owner, "{state}");
+        assert_eq!(rig.store.owner("C"), None, "{state}");
         assert!(!write("x", "C").await);
     }
 }

@@ -39,6 +39,8 @@ pub struct DeviceMemory {
     pub policies: Vec<PolicyMemory>,
     /// Signals whose floor stands.
     pub floors: Vec<Signal>,
+    /// Signals whose floor policies have lowered: it stands again where none of them may any more.
+    pub lowered: Vec<LoweredFloor>,
     pub assumed: Vec<AssumedFault>,
     /// Double-bit errors that wait for what contains them (design H8).
     pub awaiting: Vec<Signal>,
@@ -76,6 +78,7 @@ impl DeviceMemory {
         Self {
             policies: self.policies.into_iter().map(policy).collect(),
             floors: Vec::new(),
+            lowered: Vec::new(),
             assumed: Vec::new(),
             awaiting: Vec::new(),
             quiet: quiet.map(|(type_, quiet)| (type_, due(quiet))).collect(),
@@ -102,6 +105,13 @@ pub struct WakeMemory {
     pub due: BootTime,
     /// Set off by drills alone.
     pub drill: bool,
+}
+
+/// A signal whose floor does not stand while one of these policies has a seat and the grant (design H8).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoweredFloor {
+    pub by: Vec<Arc<str>>,
+    pub signal: Signal,
 }
 
 /// A fault that a policy did not judge (`None`: nobody did), and by which rule something is assumed of it.

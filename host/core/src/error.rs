@@ -29,6 +29,10 @@ pub enum ApiError {
         field: &'static str,
         why: String,
     },
+    /// What was asked for can't be done as things are now, whatever the request says.
+    Precondition {
+        why: String,
+    },
     /// A bound was hit; the name is that of the setting (docs/limits.md).
     Exhausted {
         limit: &'static str,
@@ -91,7 +95,9 @@ impl fmt::Display for ApiError {
                 f,
                 "resource version {asked} is outside the kept history ({oldest} to {newest}); list again and watch from there"
             ),
-            Self::Forbidden { why } | Self::Unavailable { why } => f.write_str(why),
+            Self::Forbidden { why } | Self::Precondition { why } | Self::Unavailable { why } => {
+                f.write_str(why)
+            }
         }
     }
 }

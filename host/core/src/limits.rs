@@ -146,7 +146,8 @@ pub const NVML_DEVICES_MAX: usize = 1024;
 pub const POLICIES_MAX: usize = 16;
 
 /// Signals of one GPU kept to be judged again at a swap, and for the verdict diff (design H6, H9). Repeats
-/// fold, so this is that many different faults; with their samples shared it is some 300 KiB a GPU at most.
+/// fold, so this is that many different faults. With samples shared it is some 300 KiB a GPU, and 0.8 MiB
+/// where each has all the evidence and attributes that one may have.
 pub const JOURNAL_SIGNALS_PER_GPU_MAX: usize = 256;
 /// Memories of one GPU kept for policies, and versions of them, that are not asked now: for their return.
 /// As many as seats, and an earlier state schema of each; past it the one put away first is dropped.
@@ -161,6 +162,14 @@ pub const VERDICT_DIFF_LINES_MAX: usize = 256;
 pub const NEWLY_UNHEALTHY_MAX: usize = 1;
 /// Latest failures, disagreements and quarantined versions kept for each policy.
 pub const POLICY_RECORDS_MAX: usize = 32;
+
+/// Length of the reason for which an operator quarantines or pauses a policy: a sentence and a ticket's
+/// address. It stands in the audit log and in lists.
+pub const POLICY_REASON_BYTES_MAX: usize = 512;
+/// Digits of a policy's digest that say which version is meant: as many as tables show.
+pub const POLICY_DIGEST_DIGITS_MIN: usize = 12;
+/// Policies that one list shows: those that are asked, and as many that are not.
+pub const POLICIES_LISTED_MAX: usize = POLICIES_MAX + UNASKED_POLICIES_MAX;
 
 /// Leases a provider may ask for.
 pub const LEASE_MIN: Duration = Duration::from_secs(1);

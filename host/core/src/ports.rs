@@ -89,8 +89,11 @@ pub trait DeviceCache: Debug + Send + Sync {
     fn log_decided(&self, position: LogPosition);
 
     /// Names the condition types that policies own from now on, in place of those named before, so that no
-    /// provider takes them.
-    fn reserve(&self, types: Vec<(String, Owner)>);
+    /// provider takes them: in one step, so that no provider comes in between.
+    ///
+    /// # Errors
+    /// The first type that is another's, and whose; nothing has changed then.
+    fn reserve(&self, types: Vec<(String, Owner)>) -> Result<(), (String, Owner)>;
 
     /// Whose a condition type is: the host's, a policy's, a provider's, or nobody's yet.
     fn owner(&self, condition: &str) -> Option<Owner>;
@@ -151,8 +154,8 @@ pub trait Seats: Debug + Send + Sync {
     /// [`SeatError`]; the old one keeps the seat.
     fn seat(&self, seating: Seating) -> Result<(), SeatError>;
 
-    /// Removes a policy, if it is there. Its conditions stay, marked `OwnerGone`, until they are cleared;
-    /// its state is kept for its return.
+    /// Removes a policy, if it is there. Its conditions stay, marked `OwnerGone`, until they are cleared or an
+    /// owner is there again, who may be another; its state is kept for its return.
     fn unseat(&self, name: &str);
 
     /// Has `PolicyReady` of every GPU say why a policy is not asked; `None`: all is well with it again.
@@ -176,8 +179,9 @@ pub trait Policies: Debug + Send + Sync + 'static {
     /// Carries out a command, on the policy host's own thread; answered when it has taken effect.
     ///
     /// # Errors
-    /// [`ApiError::NoPolicy`]; [`ApiError::Invalid`] where there is nothing to accept or release, or the
-    /// digest is another; [`ApiError::Unavailable`] while the daemon goes down.
+    /// [`ApiError::NoPolicy`]; [`ApiError::Invalid`] where the digest is none; [`ApiError::Precondition`] where
+    /// there is nothing to quarantine, accept, release or resume, or the version is another, and in safe
+    /// mode; [`ApiError::Unavailable`] while the daemon goes down.
     fn command(&self, command: PolicyCommand) -> Pending<Result<ReloadReport, ApiError>>;
 }
 
@@ -186,8 +190,13 @@ pub trait Policies: Debug + Send + Sync + 'static {
 pub enum PolicyCommand {
     /// Looks at the directory now.
     Reload,
-    /// Sets a policy's active version aside, durably; the last good one before it takes over.
-    Quarantine { name: String, reason: String },
+    /// Sets a policy's active version aside, durably; the last good one before it takes over. The digest, or
+    /// its beginning, says which was looked at; empty: whichever is active.
+    Quarantine {
+        name: String,
+        reason: String,
+        digest: String,
+    },
     /// Lets a quarantined version be tried again; empty digest: all of the policy's.
     Release { name: String, digest: String },
     /// Lets a held version in; its digest, or at least its first 12 digits, says which was looked at.

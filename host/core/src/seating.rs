@@ -75,9 +75,15 @@ pub struct DeviceJournal {
     /// Committed signals. Each carries the samples that its evaluation saw, so that a replay gives the
     /// same answer. Of a reading the newest per key is kept.
     pub signals: Arc<[Signal]>,
-    /// From when on nothing is missing: older signals were dropped for want of room or by age, or were
-    /// before this run.
+    /// When each of `signals` was seen last, in their order: repeats fold into the first.
+    pub last_seen: Arc<[BootTime]>,
+    /// What was in it when it was shown.
+    pub revision: Revision,
+    /// From when on no incident is missing: older signals were dropped for want of room or by age, or
+    /// were before this run. Not so of readings and timers, of which the newest alone is kept.
     pub complete_since: BootTime,
+    /// Signals of this run were dropped.
+    pub is_cut: bool,
     /// As they stand now, the host's included.
     pub conditions: Arc<[Condition]>,
 }
@@ -85,8 +91,28 @@ pub struct DeviceJournal {
 impl DeviceJournal {
     /// The newest signal in it; zero where it is empty.
     pub fn through(&self) -> SignalSeq {
-        self.signals.last().map(|signal| signal.seq).unwrap_or_default()
+        self.signals
+            .last()
+            .map(|signal| signal.seq)
+            .unwrap_or_default()
     }
+
+    /// The signal of that number, and when it was seen last.
+    pub fn signal(&self, seq: SignalSeq) -> Option<(&Signal, BootTime)> {
+        let at = self.signals.iter().position(|signal| signal.seq == seq)?;
+        let signal = self.signals.get(at)?;
+        let seen = self.last_seen.get(at).copied();
+        Some((signal, seen.unwrap_or(signal.observed_boot)))
+    }
+}
+
+/// What a journal held when it was shown: what came since is told from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revision {
+    /// Signals that were ever entered.
+    pub entered: u64,
+    /// The newest, folded repeats included.
+    pub newest: SignalSeq,
 }
 
 /// What a version says of the journal of one device, judged in order on an empty state, beside the
@@ -96,8 +122,13 @@ pub struct Rejudgement {
     pub device: DeviceUuid,
     /// [`DeviceJournal::through`] of what was judged.
     pub through: SignalSeq,
-    /// Of all batches together: of two verdicts on a condition the later.
+    /// [`DeviceJournal::revision`] of what was judged.
+    pub revision: Revision,
+    /// Of all batches together: of two verdicts on a condition the later; but a drill's takes no real one's
+    /// place (design N8).
     pub decision: Decision,
+    /// Those of its wakes that drills alone have set off.
+    pub drill_wakes: Vec<String>,
     /// What the policy then remembers; counts where its state schema is new to the device.
     pub state: PolicyState,
 }
@@ -130,9 +161,16 @@ impl fmt::Display for SeatError {
                 "signals of {} GPUs came while it was being admitted",
                 devices.len()
             ),
+            Self::Taken {
+                condition,
+                owner: owner @ Owner::Provider(_),
+            } => write!(
+                f,
+                "the condition type {condition:?} belongs to {owner}; rename it, or `devicectl provider forget` the owner"
+            ),
             Self::Taken { condition, owner } => write!(
                 f,
-                "the condition type {condition:?} belongs to {owner}; rename it, or have the owner forgotten"
+                "the condition type {condition:?} belongs to {owner}; rename it, or take the owner's place by its name"
             ),
             Self::Full { max } => write!(f, "there are {max} policies, which is the most allowed"),
         }

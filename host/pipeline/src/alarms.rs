@@ -12,6 +12,7 @@ use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
 
 use crate::dispatch::Call;
 use crate::lane::{Enqueued, Pending};
+use crate::ownerless;
 use crate::pipeline::{Shared, State};
 use crate::timers::Key;
 use crate::verdicts::cleared;
@@ -95,7 +96,9 @@ impl Shared {
             Key::Containment { uuid, drill } => {
                 let lane = self.lane(state, &uuid);
                 if let Some(signal) = lane.containment(drill).double_bit.take() {
-                    lane.floors.stand(floor::UNCONTAINED_DOUBLE_BIT, &signal);
+                    let by = std::mem::take(&mut lane.containment(drill).lowered_by);
+                    lane.floors
+                        .demand(floor::UNCONTAINED_DOUBLE_BIT, &signal, &by);
                     self.write(state, &uuid, &Write::default());
                 }
                 Vec::new()
@@ -160,23 +163,27 @@ impl Shared {
     /// A quiet time has passed: the problem is over, unless it has become the host's own.
     fn clear_quiet(&self, state: &mut State, uuid: &DeviceUuid, type_: &str) {
         let now = self.clock.wall();
-        let (drills, platform) = (self.config.drills, self.config.platform);
         let bench = state.bench.clone();
-        let floors = &self.lane(state, uuid).floors;
-        self.cache
-            .change(uuid, &mut |conditions: &mut Vec<Condition>| {
-                let Some(old) = find(conditions, type_)
-                    .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
-                else {
-                    return;
-                };
-                let cleared = cleared(old, "Quiet", "Cleared: no further signal.", now);
-                condition::upsert(conditions, cleared);
-                // The policy's word may have been what met a floor.
-                floors.publish(conditions, bench.unasked(), (drills, platform), now);
-            });
-        // Its timer is no more to be remembered.
-        self.write(state, uuid, &Write::default());
+        let amend = |conditions: &mut Vec<Condition>| {
+            let Some(old) = find(conditions, type_)
+                .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
+            else {
+                return;
+            };
+            let cleared = cleared(old, "Quiet", "Cleared: no further signal.", now);
+            condition::upsert(conditions, cleared);
+            let is_it = |condition: &&mut Condition| *condition.type_ == *type_;
+            if let Some(cleared) = conditions.iter_mut().find(is_it) {
+                // Without an owner nobody says that it is well.
+                ownerless::mark(std::slice::from_mut(cleared), &bench, now);
+            }
+        };
+        let write = Write {
+            amend: Some(&amend),
+            ..Write::default()
+        };
+        // The policy's word may have been what met a floor; its timer is no more to be remembered.
+        self.write(state, uuid, &write);
     }
 }
 

@@ -37,6 +37,18 @@ fn attr<'a>(attrs: &'a [Attr], key: &str) -> Option<&'a Value> {
         .map(|attr| &attr.value)
 }
 
+/// Whether a signal tells of a fault: not of how the GPU is (a reading, that it answers), nor of the time.
+pub(crate) fn is_incident(kind: SignalKind) -> bool {
+    match kind {
+        SignalKind::Xid
+        | SignalKind::Sxid
+        | SignalKind::Ecc
+        | SignalKind::GpuLost
+        | SignalKind::RecoveryAction => true,
+        SignalKind::Reading | SignalKind::GpuFound | SignalKind::Timer => false,
+    }
+}
+
 /// What a signal tells the newest state of, so that a newer one makes an older one void.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Subject<'a> {

@@ -7,7 +7,7 @@ use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::policy::{Evaluated, PolicyFailure};
 use device_api_core::seating::{Committed, Fallback};
-use device_api_core::signal::Signal;
+use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::Decision;
 
 use crate::floors::Assumed;
@@ -45,6 +45,13 @@ impl Shared {
         for pending in again.into_iter().rev() {
             self.lane(state, uuid).queue.push_front(pending);
         }
+        if flight
+            .signals
+            .iter()
+            .any(|signal| signal.kind == SignalKind::GpuFound)
+        {
+            self.disown(state, uuid, &bench);
+        }
         let is_new = self.take_down(state, uuid, &flight);
         let write = Write {
             decisions: &decisions,
@@ -76,13 +83,14 @@ impl Shared {
         again: &[Pending],
     ) {
         let (signal, by) = (&pending.signal, pending.recipients & decided);
-        let is_lowered = floor::name(signal).is_some_and(|floor| bench.may_lower(by, floor));
-        if is_lowered {
-            self.lower(state, uuid, signal, pending.through);
+        let lowered_by =
+            floor::name(signal).map_or_else(Vec::new, |floor| bench.lowering(by, floor));
+        if !lowered_by.is_empty() {
+            self.lower(state, uuid, signal, pending.through, &lowered_by);
         }
         let lane = self.lane(state, uuid);
         if !pending.is_floored {
-            lane.floors.observe(signal, is_lowered);
+            lane.floors.observe(signal, &lowered_by);
         }
         if pending.recipients != 0 {
             if !again.iter().any(|open| open.signal.seq == signal.seq) {
@@ -92,6 +100,9 @@ impl Shared {
         }
         // Asked again of one that has left since: the others have judged it, if there are any.
         let is_judged = pending.alone && bench.recipients(signal) != 0;
+        if is_judged && !lane.pending().any(|open| open.signal.seq == signal.seq) {
+            lane.floors.resolve(None, signal);
+        }
         if signal.kind.raises_barrier() && !is_judged {
             lane.floors.fall_back(Assumed {
                 policy: None,
@@ -102,27 +113,34 @@ impl Shared {
         }
     }
 
-    /// A policy that may has judged a signal: its floor does not stand for it.
+    /// Policies that may have judged a signal: its floor does not stand for it while they may.
     pub(crate) fn lower(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
         signal: &Signal,
         through: SignalSeq,
+        by: &[Arc<str>],
     ) {
         let lane = self.lane(state, uuid);
-        lane.floors.lower(signal, through);
+        lane.floors.lower(signal, through, by);
         if signal.code == Some(floor::XID_DOUBLE_BIT) {
             let folded = signal.seq..=through.max(signal.seq);
-            let waiting = &mut lane.containment(signal.drill).double_bit;
-            if waiting
-                .take_if(|waiting| folded.contains(&waiting.seq))
-                .is_some()
-            {
-                let (uuid, drill) = (uuid.clone(), signal.drill);
-                state.timers.cancel(&Key::Containment { uuid, drill });
+            let containment = lane.containment(signal.drill);
+            let waiting = containment.double_bit.as_ref();
+            if waiting.is_some_and(|waiting| folded.contains(&waiting.seq)) {
+                containment.lowered_by = by.to_vec();
             }
         }
+    }
+
+    /// The GPU is seen in this run: what is assumed on the account of policies that it has not is on nobody's.
+    /// One that is not asked for now may yet be.
+    fn disown(&self, state: &mut State, uuid: &DeviceUuid, bench: &Bench) {
+        self.lane(state, uuid).floors.leave(
+            |name| bench.named(name).is_some() || bench.unasked().contains_key(name),
+            |signal| bench.recipients(signal) != 0,
+        );
     }
 
     /// Notes a batch in the journal. False: its signals are there, and are judged again.

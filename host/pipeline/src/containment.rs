@@ -45,6 +45,7 @@ impl Shared {
                 .is_none_or(|seen| now.since(seen) > limits::CONTAINMENT_WINDOW)
         {
             containment.double_bit = Some(signal.clone());
+            containment.lowered_by.clear();
             self.set_timer(state, key, now.after(limits::CONTAINMENT_WINDOW));
         }
     }

@@ -168,12 +168,10 @@ impl Shared {
     fn answered(&self, asked: &Asked, outcome: Outcome) {
         let calls = {
             let mut state = self.lock();
-            let now = self.clock.boot();
             let seat = state.bench.get(asked.at);
-            let Some(seat) = seat.filter(|seat| seat.generation == asked.generation) else {
+            if seat.is_none_or(|seat| seat.generation != asked.generation) {
                 return;
-            };
-            let name = seat.name().clone();
+            }
             let lane = self.lane(&mut state, &asked.uuid);
             let Some(flying) = lane
                 .flight
@@ -182,9 +180,6 @@ impl Shared {
             else {
                 return;
             };
-            let failure = outcome.as_ref().err().map(|failure| failure.kind);
-            self.observer
-                .evaluated(&name, failure, now.since(flying.started));
             flying.outcomes.push((asked.at, outcome));
             flying.outstanding &= !(1 << asked.at);
             self.land(&mut state, &asked.uuid)

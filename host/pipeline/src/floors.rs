@@ -1,23 +1,18 @@
 //! Which floors and fallbacks stand for a GPU, and the conditions that say so (design H8).
 
-use std::collections::BTreeMap;
+mod publish;
+
 use std::sync::Arc;
 
-use device_api_core::action::{Action, Platform};
-use device_api_core::clock::WallTime;
-use device_api_core::condition::{
-    self, Condition, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
-};
-use device_api_core::durable::AssumedFault;
+use device_api_core::action::Action;
+use device_api_core::durable::{AssumedFault, LoweredFloor};
 use device_api_core::floor::{self, Floor};
 use device_api_core::ids::SignalSeq;
 use device_api_core::limits;
 use device_api_core::seating::Fallback;
 use device_api_core::signal::{Signal, SignalKind};
-use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
-use device_api_core::xid::{self, Class};
-
-use crate::verdicts::{Drills, evidence_of};
+use device_api_core::verdict::{ClearOn, Severity};
+use device_api_core::xid::Class;
 
 /// A floor that stands: what it demands, and the signal that demanded it.
 #[derive(Debug)]
@@ -28,6 +23,15 @@ struct Standing {
     /// but what clears it.
     demanded_by: Vec<SignalSeq>,
     is_fixed: bool,
+}
+
+/// A floor that does not stand while one of these policies has a seat and the grant for it.
+#[derive(Debug)]
+struct Lowered {
+    floor: Floor,
+    by: Vec<Arc<str>>,
+    /// The first of those that they have judged alike.
+    signal: Signal,
 }
 
 /// Signals of one GPU that demand the same floor and are told apart, so that a policy that may lower it
@@ -72,14 +76,16 @@ impl Assumed {
 #[derive(Debug, Default)]
 pub(crate) struct Floors {
     standing: Vec<Standing>,
+    lowered: Vec<Lowered>,
     fallbacks: Vec<Assumed>,
     /// Policies whose last evaluation failed: name, kind and detail.
     failing: Vec<(Arc<str>, String)>,
 }
 
 impl Floors {
-    /// Takes a signal's floor into account, unless it `is_lowered`, and what the signal itself takes away.
-    pub(crate) fn observe(&mut self, signal: &Signal, is_lowered: bool) {
+    /// Takes a signal's floor into account, and what the signal itself takes away. `lowered_by`: who has
+    /// judged it and may lower it.
+    pub(crate) fn observe(&mut self, signal: &Signal, lowered_by: &[Arc<str>]) {
         if signal.kind == SignalKind::GpuFound {
             self.clear(ClearOn::Policy);
             self.fallbacks
@@ -90,30 +96,65 @@ impl Floors {
             self.fallbacks
                 .retain(|fallback| floor::recovery_action(&fallback.signal.attrs).is_none());
         }
-        if let Some(floor) = floor::of(signal).filter(|_| !is_lowered) {
-            self.stand(floor, signal);
+        if let Some(floor) = floor::of(signal) {
+            self.demand(floor, signal, lowered_by);
         }
     }
 
-    /// A policy that may has judged a signal, and all up to `through` that were folded into it: they
-    /// demand their floor no more.
-    pub(crate) fn lower(&mut self, signal: &Signal, through: SignalSeq) {
-        let demanded = if floor::name(signal) == Some("xid-48") {
-            Some(floor::UNCONTAINED_DOUBLE_BIT)
-        } else {
-            floor::of(signal)
+    /// Policies that may have judged a signal, and all up to `through` that were folded into it: they
+    /// demand their floor no more, while one of those has a seat and may.
+    pub(crate) fn lower(&mut self, signal: &Signal, through: SignalSeq, by: &[Arc<str>]) {
+        let Some(demanded) = demanded_by(signal) else {
+            return;
         };
         let folded = signal.seq..=through.max(signal.seq);
+        let mut was_demanded = false;
         self.standing.retain_mut(|standing| {
-            if Some(standing.floor) != demanded || standing.signal.drill != signal.drill {
+            if standing.floor != demanded || standing.signal.drill != signal.drill {
                 return true;
             }
+            let before = standing.demanded_by.len();
             standing.demanded_by.retain(|seq| !folded.contains(seq));
+            was_demanded |= standing.demanded_by.len() < before;
             standing.is_fixed || !standing.demanded_by.is_empty()
         });
+        let lowered = self.lowered.iter_mut();
+        for lowered in lowered.filter(|lowered| folded.contains(&lowered.signal.seq)) {
+            let new = by.iter().filter(|name| !lowered.by.contains(name));
+            let new: Vec<_> = new.cloned().collect();
+            lowered.by.extend(new);
+        }
+        if was_demanded {
+            self.demand(demanded, signal, by);
+        }
     }
 
-    pub(crate) fn stand(&mut self, floor: Floor, signal: &Signal) {
+    /// A signal demands a floor: it stands, or is lowered by those who have judged it and may.
+    pub(crate) fn demand(&mut self, floor: Floor, signal: &Signal, lowered_by: &[Arc<str>]) {
+        let name = floor::name(signal);
+        let is_alike = |known: &Lowered| {
+            known.floor == floor
+                && *known.by == *lowered_by
+                && known.signal.drill == signal.drill
+                && floor::name(&known.signal) == name
+        };
+        if lowered_by.is_empty() {
+            self.stand(floor, signal);
+        } else if !self.lowered.iter().any(is_alike) {
+            if self.lowered.len() >= DEMANDS_MAX {
+                // Whoever lowered what for whom is past telling.
+                self.stand(floor, signal);
+                return;
+            }
+            self.lowered.push(Lowered {
+                floor,
+                by: lowered_by.to_vec(),
+                signal: signal.clone(),
+            });
+        }
+    }
+
+    fn stand(&mut self, floor: Floor, signal: &Signal) {
         // A drill's stands beside the real one: only reported, it would hide it.
         let stands =
             |standing: &Standing| standing.floor == floor && standing.signal.drill == signal.drill;
@@ -133,26 +174,34 @@ impl Floors {
         }
     }
 
-    /// What is to be remembered: the signals whose floor stands, and what is assumed of others.
-    pub(crate) fn memory(&self) -> (Vec<Signal>, Vec<AssumedFault>) {
+    /// What is to be remembered: the signals whose floor stands, those whose floor is lowered, and what is
+    /// assumed of others.
+    pub(crate) fn memory(&self) -> (Vec<Signal>, Vec<LoweredFloor>, Vec<AssumedFault>) {
         let standing = self.standing.iter().map(|standing| standing.signal.clone());
+        let lowered = self.lowered.iter().map(|lowered| LoweredFloor {
+            by: lowered.by.clone(),
+            signal: lowered.signal.clone(),
+        });
         let assumed = self.fallbacks.iter().map(|fallback| AssumedFault {
             policy: fallback.policy.clone(),
             rule: fallback.rule,
             why: fallback.why.clone(),
             signal: fallback.signal.clone(),
         });
-        (standing.collect(), assumed.collect())
+        (standing.collect(), lowered.collect(), assumed.collect())
     }
 
     /// A signal's floor stands, as it did in an earlier run.
     pub(crate) fn restand(&mut self, signal: &Signal) {
-        match floor::of(signal) {
-            Some(floor) => self.stand(floor, signal),
-            None if signal.code == Some(floor::XID_DOUBLE_BIT) => {
-                self.stand(floor::UNCONTAINED_DOUBLE_BIT, signal);
-            }
-            None => {}
+        if let Some(floor) = demanded_by(signal) {
+            self.stand(floor, signal);
+        }
+    }
+
+    /// A floor is lowered, as it was in an earlier run.
+    pub(crate) fn restore_lowered(&mut self, lowered: LoweredFloor) {
+        if let Some(floor) = demanded_by(&lowered.signal) {
+            self.demand(floor, &lowered.signal, &lowered.by);
         }
     }
 
@@ -160,6 +209,8 @@ impl Floors {
     fn clear(&mut self, event: ClearOn) {
         self.standing
             .retain(|standing| !standing.floor.clears.contains(&event));
+        self.lowered
+            .retain(|lowered| !lowered.floor.clears.contains(&event));
     }
 
     /// Assumes something of a fault by its rule: once for each, whatever its repeats.
@@ -217,6 +268,23 @@ impl Floors {
         });
     }
 
+    /// Policies have left: what is assumed on their account is on nobody's, or settled where others were
+    /// asked (`is_judged`). The site's rule for it stays.
+    pub(crate) fn leave(
+        &mut self,
+        is_here: impl Fn(&str) -> bool,
+        is_judged: impl Fn(&Signal) -> bool,
+    ) {
+        self.fallbacks.retain_mut(|fallback| {
+            let policy = fallback.policy.as_deref();
+            if policy.is_none_or(&is_here) {
+                return true;
+            }
+            fallback.policy = None;
+            !is_judged(&fallback.signal)
+        });
+    }
+
     pub(crate) fn policy_failed(&mut self, name: &Arc<str>, detail: String) {
         self.policy_works(name);
         self.failing.push((name.clone(), detail));
@@ -225,213 +293,12 @@ impl Floors {
     pub(crate) fn policy_works(&mut self, name: &Arc<str>) {
         self.failing.retain(|(failing, _)| failing != name);
     }
-
-    /// Writes the host's own conditions: where nothing is wrong, only those that stood before.
-    pub(crate) fn publish(
-        &self,
-        conditions: &mut Vec<Condition>,
-        unasked: &BTreeMap<Arc<str>, String>,
-        (drills, platform): (Drills, Platform),
-        now: WallTime,
-    ) {
-        let host = Host {
-            drills,
-            platform,
-            now,
-        };
-        host.write(
-            conditions,
-            FAULT_FLOOR,
-            self.unmet(conditions, drills, platform)
-                .map(|standing| Said {
-                    class: standing.floor.class,
-                    reason: standing.floor.reason,
-                    message: format!(
-                        "{}: no policy may report less, and none does.",
-                        what(&standing.signal)
-                    ),
-                    clears: standing
-                        .floor
-                        .clears
-                        .iter()
-                        .map(|on| Clear::on(*on))
-                        .collect(),
-                    signal: &standing.signal,
-                }),
-        );
-        host.write(
-            conditions,
-            FALLBACK,
-            self.worst_fallback(drills).map(|(class, fallback)| Said {
-                class,
-                reason: if fallback.policy.is_some() {
-                    "PolicyFailed"
-                } else {
-                    "NotJudged"
-                },
-                message: format!(
-                    "{}: {}; {}.",
-                    what(&fallback.signal),
-                    fallback.why,
-                    match fallback.rule {
-                        Fallback::Unhealthy => "assumed to be fatal, as the site has it",
-                        Fallback::Catalogue | Fallback::Ignore => "assumed the vendor's class",
-                    }
-                ),
-                clears: vec![
-                    Clear::on(ClearOn::Policy),
-                    Clear::on(ClearOn::GpuReset),
-                    Clear::on(ClearOn::NodeReboot),
-                    Clear::on(ClearOn::Operator),
-                ],
-                signal: &fallback.signal,
-            }),
-        );
-        self.publish_policy_ready(conditions, unasked, now);
-    }
-
-    /// `PolicyReady` tells of failing policies, and of those that are not asked; health never follows
-    /// from it.
-    fn publish_policy_ready(
-        &self,
-        conditions: &mut Vec<Condition>,
-        unasked: &BTreeMap<Arc<str>, String>,
-        now: WallTime,
-    ) {
-        let is_well = self.failing.is_empty() && unasked.is_empty();
-        if is_well && condition::find(conditions, POLICY_READY).is_none() {
-            return;
-        }
-        let failing = self.failing.iter().map(|(name, why)| (name, why));
-        let failing = failing.filter(|(name, _)| !unasked.contains_key(*name));
-        let said: Vec<_> = failing
-            .chain(unasked)
-            .map(|(name, why)| format!("{name}: {why}"))
-            .collect();
-        let (state, reason, message) = if is_well {
-            (
-                Judgement::Ok,
-                "PoliciesWork",
-                "Every policy judged its last signals.".to_owned(),
-            )
-        } else {
-            let reason = if self.failing.is_empty() {
-                "PolicyNotAsked"
-            } else {
-                "PolicyFailed"
-            };
-            (Judgement::Problem, reason, bounded(said.join("; ")))
-        };
-        condition::upsert(
-            conditions,
-            Condition {
-                counted: false,
-                polarity: Polarity::TrueIsHealthy,
-                message,
-                ..Condition::of_host(POLICY_READY, state, reason, now)
-            },
-        );
-    }
-
-    /// The worst floor that no policy's condition reaches; one that counts before one that does not.
-    fn unmet(
-        &self,
-        conditions: &[Condition],
-        drills: Drills,
-        platform: Platform,
-    ) -> Option<&Standing> {
-        let met = |standing: &Standing| {
-            let class = standing.floor.class;
-            conditions.iter().any(|c| {
-                matches!(c.owner, Owner::Policy(_))
-                    && c.is_problem()
-                    && (c.counted || standing.signal.drill)
-                    && c.severity >= class.severity
-                    && c.action >= class.action.on(platform)
-            })
-        };
-        let unmet = self.standing.iter().filter(|standing| !met(standing));
-        unmet.max_by_key(|standing| {
-            let class = standing.floor.class;
-            (
-                drills.count(standing.signal.drill),
-                class.severity,
-                class.action,
-            )
-        })
-    }
-
-    fn worst_fallback(&self, drills: Drills) -> Option<(Class, &Assumed)> {
-        let worst = self.fallbacks.iter().max_by_key(|fallback| {
-            let class = fallback.class();
-            (
-                drills.count(fallback.signal.drill),
-                class.severity,
-                class.action,
-            )
-        });
-        worst.map(|fallback| (fallback.class(), fallback))
-    }
 }
 
-/// What a host-owned condition says.
-struct Said<'a> {
-    class: Class,
-    reason: &'static str,
-    message: String,
-    clears: Vec<Clear>,
-    signal: &'a Signal,
-}
-
-struct Host {
-    drills: Drills,
-    platform: Platform,
-    now: WallTime,
-}
-
-impl Host {
-    fn write(&self, conditions: &mut Vec<Condition>, type_: &str, said: Option<Said<'_>>) {
-        let Some(said) = said else {
-            if condition::find(conditions, type_).is_some() {
-                condition::upsert(
-                    conditions,
-                    Condition::of_host(type_, Judgement::Ok, "Cleared", self.now),
-                );
-            }
-            return;
-        };
-        condition::upsert(
-            conditions,
-            Condition {
-                severity: said.class.severity,
-                message: said.message,
-                action: said.class.action.on(self.platform),
-                clears: said.clears,
-                incident: Some(said.signal.incident),
-                cause: Some(said.signal.seq),
-                drill: said.signal.drill,
-                counted: self.drills.count(said.signal.drill),
-                evidence: evidence_of(said.signal),
-                ..Condition::of_host(type_, Judgement::Problem, said.reason, self.now)
-            },
-        );
+/// The floor that a signal may come to demand: that of a double-bit error waits for what contains it.
+fn demanded_by(signal: &Signal) -> Option<Floor> {
+    if floor::name(signal) == Some("xid-48") {
+        return Some(floor::UNCONTAINED_DOUBLE_BIT);
     }
-}
-
-/// Within the bound of a message.
-fn bounded(mut message: String) -> String {
-    message.truncate(message.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
-    message
-}
-
-/// The signal in words: `XID 79 (GPU has fallen off the bus)`.
-fn what(signal: &Signal) -> String {
-    match (signal.kind, signal.code) {
-        (SignalKind::Xid, Some(code)) => {
-            let name = xid::lookup(code).map_or("not in the catalogue", |entry| entry.name);
-            format!("XID {code} ({name})")
-        }
-        (SignalKind::Sxid, Some(code)) => format!("SXid {code}"),
-        (kind, _) => kind.to_string(),
-    }
+    floor::of(signal)
 }

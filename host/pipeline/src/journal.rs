@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::condition::Condition;
-use device_api_core::ids::SignalSeq;
+use device_api_core::device::DeviceInfo;
+use device_api_core::ids::{IncidentId, SignalSeq};
 use device_api_core::limits;
+use device_api_core::seating::{DeviceJournal, Revision};
 use device_api_core::signal::{Samples, Signal, SignalKind};
 
-use crate::alike::{is_same, subject_of};
+use crate::alike::{is_incident, is_same, subject_of};
 
 /// A moment on all the scales that something may be compared on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,8 +30,8 @@ struct Entry {
     signal: Signal,
     /// The newest that was folded into it.
     last: Moment,
-    /// It came after newer ones, and nobody was shown it yet.
-    is_late: bool,
+    /// How many were entered before it, and itself.
+    number: u64,
 }
 
 #[derive(Debug)]
@@ -38,8 +40,10 @@ pub(crate) struct Journal {
     entries: Vec<Entry>,
     /// Up to here something may be missing.
     incomplete: Moment,
-    /// The newest, repeats included, when it was last shown.
-    shown: SignalSeq,
+    /// What was ever in it.
+    revision: Revision,
+    /// Something of this run was dropped.
+    is_cut: bool,
 }
 
 impl Journal {
@@ -48,7 +52,11 @@ impl Journal {
         Self {
             entries: Vec::new(),
             incomplete: start,
-            shown: start.seq,
+            revision: Revision {
+                entered: 0,
+                newest: start.seq,
+            },
+            is_cut: false,
         }
     }
 
@@ -59,6 +67,7 @@ impl Journal {
             seq: through.max(signal.seq),
             ..now
         };
+        self.revision.newest = self.revision.newest.max(last.seq);
         if let Some(at) = self.repeated_by(signal) {
             if is_newest_alone(signal.kind) {
                 self.entries.remove(at);
@@ -75,10 +84,11 @@ impl Journal {
         let at = self
             .entries
             .partition_point(|entry| entry.signal.seq < signal.seq);
+        self.revision.entered += 1;
         let entry = Entry {
             signal: signal.clone(),
             last,
-            is_late: at < self.entries.len(),
+            number: self.revision.entered,
         };
         self.entries.insert(at, entry);
     }
@@ -141,6 +151,7 @@ impl Journal {
 
     fn drop_one(&mut self, at: usize) {
         let dropped = self.entries.remove(at);
+        self.is_cut = true;
         let Moment { seq, boot, wall } = dropped.last;
         let upto = &mut self.incomplete;
         upto.seq = upto.seq.max(seq);
@@ -151,39 +162,49 @@ impl Journal {
         upto.wall = upto.wall.max(wall);
     }
 
-    /// What is in it, in the order of `seq`. From here on what comes late counts as having moved on.
-    pub(crate) fn show(&mut self, now: BootTime) -> Arc<[Signal]> {
+    /// What is in it, in the order of `seq`, to be judged beside the pipeline.
+    pub(crate) fn show(
+        &mut self,
+        device: Arc<DeviceInfo>,
+        conditions: Arc<[Condition]>,
+        now: BootTime,
+    ) -> DeviceJournal {
         self.forget_old(now);
-        for entry in &mut self.entries {
-            entry.is_late = false;
-            self.shown = self.shown.max(entry.last.seq);
+        let entries = self.entries.iter();
+        DeviceJournal {
+            device,
+            signals: entries.clone().map(|entry| entry.signal.clone()).collect(),
+            last_seen: entries.map(|entry| entry.last.boot).collect(),
+            revision: self.revision,
+            complete_since: self.incomplete.boot,
+            is_cut: self.is_cut,
+            conditions,
         }
-        self.signals()
     }
 
-    pub(crate) fn signals(&self) -> Arc<[Signal]> {
-        self.entries
-            .iter()
-            .map(|entry| entry.signal.clone())
-            .collect()
+    /// Signals of these incidents.
+    pub(crate) fn of_incidents(&self, incidents: &[IncidentId]) -> Vec<Signal> {
+        let signals = self.entries.iter().map(|entry| &entry.signal);
+        let meant = signals.filter(|signal| incidents.contains(&signal.incident));
+        meant.cloned().collect()
     }
 
-    pub(crate) fn complete_since(&self) -> BootTime {
-        self.incomplete.boot
+    /// The signal of that number, and when it was seen last.
+    pub(crate) fn signal(&self, seq: SignalSeq) -> Option<(&Signal, BootTime)> {
+        let found = self.entries.iter().find(|entry| entry.signal.seq == seq);
+        found.map(|entry| (&entry.signal, entry.last.boot))
     }
 
-    /// Whether a signal that is no repeat came after what was shown up to `through`.
-    pub(crate) fn has_moved(&self, through: SignalSeq) -> bool {
+    /// Whether a signal that counts, and is no repeat, came after what was shown.
+    pub(crate) fn has_moved(&self, shown: Revision, counts: impl Fn(&Signal) -> bool) -> bool {
         let mut entries = self.entries.iter();
-        entries.any(|entry| entry.is_late || entry.signal.seq > through)
+        entries.any(|entry| entry.number > shown.entered && counts(&entry.signal))
     }
 
-    /// All that is in it up to `through`, each with the newest that was folded into it.
-    pub(crate) fn until(&self, through: SignalSeq) -> impl Iterator<Item = (&Signal, SignalSeq)> {
-        let shown = self
-            .entries
-            .iter()
-            .filter(move |entry| entry.signal.seq <= through);
+    /// All that is in it of what was shown, each with the newest that was folded into it.
+    pub(crate) fn shown(&self, shown: Revision) -> impl Iterator<Item = (&Signal, SignalSeq)> {
+        let entries = self.entries.iter();
+        let shown = entries.filter(move |entry| entry.number <= shown.entered);
         shown.map(|entry| (&entry.signal, entry.last.seq))
     }
 
@@ -196,11 +217,26 @@ impl Journal {
             && problem.transition >= self.incomplete.wall
     }
 
-    /// Whether a condition tells of what came after the journal was last shown: of a repeat, or it would
-    /// have moved.
-    pub(crate) fn is_news(&self, condition: &Condition) -> bool {
-        condition.cause.is_some_and(|cause| cause > self.shown)
+    /// Whether a condition was said of an incident that is in it: not on a timer, a reading, or a GPU that
+    /// answers, of which whoever judges again is not told as it was.
+    pub(crate) fn tells_of(&self, condition: &Condition) -> bool {
+        let is_its = |entry: &Entry| {
+            let signal = &entry.signal;
+            is_incident(signal.kind)
+                && condition
+                    .cause
+                    .is_some_and(|cause| signal.seq <= cause && cause <= entry.last.seq)
+                && condition
+                    .incident
+                    .is_none_or(|incident| incident == signal.incident)
+        };
+        self.entries.iter().any(is_its)
     }
+}
+
+/// Whether a condition tells of what came after a journal was shown: of a repeat, or it would have moved.
+pub(crate) fn is_news(condition: &Condition, shown: Revision) -> bool {
+    condition.cause.is_some_and(|cause| cause > shown.newest)
 }
 
 /// Whether of such signals about one thing the newest alone is kept.

@@ -4,95 +4,17 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use device_api_core::clock::BootTime;
-use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{DeviceMemory, PolicyMemory};
 use device_api_core::ids::{IncidentId, SignalSeq};
 use device_api_core::limits;
-use device_api_core::policy::Outcome;
-use device_api_core::signal::{Observation, Samples, Signal, SignalKind};
+use device_api_core::signal::{Observation, Samples, Signal};
 use device_api_core::verdict::PolicyState;
 
-use crate::alike::{is_same, overtakes, subject, subject_of, telling};
+use crate::alike::{overtakes, subject, subject_of, telling};
+pub(crate) use crate::batch::{Flight, Pending};
 use crate::floors::Floors;
 use crate::journal::{Journal, Moment};
 use crate::readings::Told;
-
-/// A signal that waits to be judged, or is being judged.
-#[derive(Clone, Debug)]
-pub(crate) struct Pending {
-    pub(crate) signal: Signal,
-    /// The newest signal that was folded into it.
-    pub(crate) through: SignalSeq,
-    /// Bit N: policy N is asked.
-    pub(crate) recipients: u32,
-    /// When the fallback is written, for signals that hold readers.
-    pub(crate) deadline: Option<BootTime>,
-    /// To be judged alone: its batch failed, or it failed before.
-    pub(crate) alone: bool,
-    /// Its floor was taken into account: once, however often it is judged.
-    pub(crate) is_floored: bool,
-}
-
-impl Pending {
-    /// Whether `other` tells of the same thing, so that one may stand for both.
-    fn is_repeat(&self, other: &Self) -> bool {
-        !self.alone && !other.alone && is_same(&self.signal, &other.signal)
-    }
-
-    /// It is asked about again by itself, after it failed: nobody waits for it, and no log tells of it
-    /// a second time.
-    pub(crate) fn is_asked_again(&self, policy: usize) -> bool {
-        self.alone && self.deadline.is_none() && self.recipients & (1 << policy) != 0
-    }
-
-    pub(crate) fn is_first_asked(&self, policy: usize) -> bool {
-        !self.alone && self.recipients & (1 << policy) != 0
-    }
-
-    /// Takes a repeat in. Of a reading the newest value counts.
-    fn fold(&mut self, repeat: Self) {
-        self.signal.repeats = self.signal.repeats.saturating_add(repeat.signal.repeats);
-        self.through = self.through.max(repeat.through);
-        self.recipients |= repeat.recipients;
-        self.deadline = self.deadline.or(repeat.deadline);
-        self.signal.samples = repeat.signal.samples;
-        if self.signal.kind == SignalKind::Reading {
-            self.signal.attrs = repeat.signal.attrs;
-        }
-        for source in repeat.signal.sources {
-            if !self.signal.sources.contains(&source) {
-                self.signal.sources.push(source);
-            }
-        }
-    }
-}
-
-/// A batch that the policies have.
-#[derive(Debug)]
-pub(crate) struct Flight {
-    pub(crate) id: u64,
-    pub(crate) batch: Vec<Pending>,
-    /// Those of the batch, each with the samples that it is judged on.
-    pub(crate) signals: Arc<[Signal]>,
-    pub(crate) device: Arc<DeviceInfo>,
-    /// Bit N: policy N has not answered yet.
-    pub(crate) outstanding: u32,
-    pub(crate) outcomes: Vec<(usize, Outcome)>,
-    pub(crate) started: BootTime,
-}
-
-impl Flight {
-    /// What one policy is to judge.
-    pub(crate) fn signals_for(&self, at: usize) -> Arc<[Signal]> {
-        let is_asked = |pending: &Pending| pending.recipients & (1 << at) != 0;
-        if self.batch.iter().all(is_asked) {
-            return self.signals.clone();
-        }
-        let asked = self.batch.iter().zip(&*self.signals);
-        let asked = asked.filter(|(pending, _)| is_asked(pending));
-        asked.map(|(_, signal)| signal.clone()).collect()
-    }
-}
 
 /// What the host keeps of one policy for one GPU.
 #[derive(Debug, Default)]
@@ -110,6 +32,9 @@ pub(crate) struct Containment {
     pub(crate) contained: Option<BootTime>,
     /// The double-bit error that waits for one.
     pub(crate) double_bit: Option<Signal>,
+    /// Policies that have judged it and may lower its floor. Not durable: a run that ends while it waits
+    /// leaves the floor unlowered.
+    pub(crate) lowered_by: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -239,7 +164,7 @@ impl Lane {
         for pending in older.filter(|pending| overtakes(signal, &pending.signal)) {
             pending.is_floored = true;
         }
-        self.floors.observe(signal, false);
+        self.floors.observe(signal, &[]);
     }
 
     /// A signal with the samples that it is judged on: its own, or the newest.
@@ -323,10 +248,16 @@ impl Lane {
     }
 
     /// Drops what was to be asked again, for its own sake alone, of a policy that is not asked any more.
-    pub(crate) fn drop_unasked(&mut self) {
+    pub(crate) fn drop_unasked(&mut self) -> Vec<Signal> {
+        let mut dropped = Vec::new();
         self.queue.retain(|pending| {
-            !(pending.alone && pending.recipients == 0 && pending.deadline.is_none())
+            let is_asked = !pending.alone || pending.recipients != 0 || pending.deadline.is_some();
+            if !is_asked {
+                dropped.push(pending.signal.clone());
+            }
+            is_asked
         });
+        dropped
     }
 
     /// The next batch: signals in order, one alone where it must be.

@@ -22,6 +22,7 @@
 
 mod alarms;
 mod alike;
+mod batch;
 mod commit;
 mod containment;
 mod dispatch;
@@ -31,8 +32,10 @@ mod journal;
 mod lane;
 mod logmark;
 mod memory;
+mod ownerless;
 mod pipeline;
 mod readings;
+mod rejudged;
 mod seating;
 mod seats;
 mod shelf;

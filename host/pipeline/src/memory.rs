@@ -36,21 +36,23 @@ impl Shared {
         });
         let quiet = quiet.collect();
         let seated = bench.iter();
-        let mut policies: Vec<PolicyMemory> = seated
+        let seated: Vec<PolicyMemory> = seated
             .map(|(at, seat)| self.memory_on(state, uuid, (at, seat)))
             .filter(|memory| {
                 !(memory.state.is_empty() && memory.wakes.is_empty() && memory.failed.is_empty())
             })
             .collect();
         let lane = &*self.lane(state, uuid);
-        policies.extend(lane.absent.iter().cloned());
-        let (mut floors, mut assumed) = lane.floors.memory();
+        // By age: past the bound the next run drops the first.
+        let policies = lane.absent.iter().cloned().chain(seated).collect();
+        let (mut floors, mut lowered, mut assumed) = lane.floors.memory();
         let waiting = [&lane.real, &lane.drilled].into_iter();
         let waiting = waiting.filter_map(|containment| containment.double_bit.clone());
         let mut awaiting: Vec<Signal> = waiting.collect();
         for signal in floors
             .iter_mut()
             .chain(&mut awaiting)
+            .chain(lowered.iter_mut().map(|floor| &mut floor.signal))
             .chain(assumed.iter_mut().map(|fault| &mut fault.signal))
         {
             signal.samples = None;
@@ -58,6 +60,7 @@ impl Shared {
         DeviceMemory {
             policies,
             floors,
+            lowered,
             assumed,
             awaiting,
             quiet,
@@ -127,6 +130,9 @@ impl Shared {
             let lane = self.lane(state, &uuid);
             for signal in &memory.floors {
                 lane.floors.restand(signal);
+            }
+            for floor in memory.lowered {
+                lane.floors.restore_lowered(floor);
             }
             for fault in memory.assumed {
                 lane.floors.fall_back(Assumed {
@@ -221,6 +227,7 @@ fn signals_of(memory: &DeviceMemory) -> impl Iterator<Item = &Signal> {
     failed
         .chain(assumed)
         .chain(&memory.floors)
+        .chain(memory.lowered.iter().map(|lowered| &lowered.signal))
         .chain(&memory.awaiting)
 }
 

@@ -10,7 +10,6 @@ use device_api_core::action::Platform;
 use device_api_core::clock::{BootTime, Clock, WallTime};
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::limits;
-use device_api_core::policy::FailureKind;
 use device_api_core::ports::{DeviceCache, Onlooker, Overdue, Seats, SignalSink};
 use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target, printable};
 
@@ -37,8 +36,9 @@ pub trait Observer: Debug + Send + Sync {
     fn decided(&self, elapsed: Duration);
     /// The fallback was written for a signal: `overdue`, `queue-full`, or how a policy failed
     /// ([`FailureKind::as_str`]).
+    ///
+    /// [`FailureKind::as_str`]: device_api_core::policy::FailureKind::as_str
     fn fallback(&self, why: &str);
-    fn evaluated(&self, policy: &str, failure: Option<FailureKind>, elapsed: Duration);
     fn incidents(&self, open: usize);
 }
 
@@ -52,7 +52,6 @@ impl Observer for Unobserved {
     fn unattributed(&self, _: &Target) {}
     fn decided(&self, _: Duration) {}
     fn fallback(&self, _: &str) {}
-    fn evaluated(&self, _: &str, _: Option<FailureKind>, _: Duration) {}
     fn incidents(&self, _: usize) {}
 }
 

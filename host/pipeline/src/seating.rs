@@ -1,5 +1,6 @@
 //! The pipeline as whoever loads policies sees it (design H6, H9).
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use device_api_core::condition::Owner;
@@ -7,31 +8,22 @@ use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
 use device_api_core::ports::Seats;
 use device_api_core::seating::{DeviceJournal, Rejudgement, SeatError, Seating};
+use device_api_core::signal::{Signal, SignalKind};
 
+use crate::alike::is_incident;
 use crate::pipeline::{Shared, State};
 use crate::seats::{Bench, Seat};
 use crate::swap::Swap;
 use crate::write::Write;
 
+/// GPUs that one line of the log names: more are counted.
+const GPUS_NAMED_MAX: usize = 8;
+
 impl Seats for Shared {
     fn journals(&self) -> Vec<DeviceJournal> {
-        let mut state = self.lock();
-        let now = self.clock.boot();
-        let mut journals: Vec<DeviceJournal> = Vec::new();
-        for (uuid, lane) in &mut state.lanes {
-            // One that was forgotten is nobody's to judge.
-            let Some(device) = self.cache.device(uuid) else {
-                continue;
-            };
-            journals.push(DeviceJournal {
-                device,
-                signals: lane.journal.show(now),
-                complete_since: lane.journal.complete_since(),
-                conditions: self.cache.conditions(uuid),
-            });
-        }
-        journals.sort_by(|a, b| a.device.uuid.cmp(&b.device.uuid));
-        journals
+        let uuids = uuids(&self.lock());
+        // Each by itself: copying one takes some 300 µs, and nothing is said of all at one moment.
+        uuids.iter().filter_map(|uuid| self.journal(uuid)).collect()
     }
 
     fn owner(&self, condition: &str) -> Option<Owner> {
@@ -39,21 +31,30 @@ impl Seats for Shared {
     }
 
     fn seat(&self, seating: Seating) -> Result<(), SeatError> {
+        let judged = seating.rejudged.iter();
+        let judged: HashMap<&DeviceUuid, &Rejudgement> =
+            judged.map(|judged| (&judged.device, judged)).collect();
         // What leaves the bench is dropped without the lock: a policy's last use may end its thread,
         // and an answer that it owes comes back here.
-        let (calls, _left) = {
+        let (calls, _left, mut as_judged) = {
             let mut state = self.lock();
-            let at = self.admit_to_seat(&mut state, &seating)?;
-            state.seated += 1;
+            let at = seat_for(&state, &seating)?;
+            let moved = self.moved(&mut state, &seating, &judged);
+            if !seating.insist && !moved.is_empty() {
+                return Err(SeatError::Moved(moved));
+            }
             let new = Seat {
                 policy: seating.policy.clone(),
-                generation: state.seated,
+                generation: state.seated + 1,
             };
             let left = self.rebench(&mut state, |bench| bench.with(at, Some(new.clone())));
+            let left = left.map_err(|(condition, owner)| SeatError::Taken { condition, owner })?;
+            state.seated += 1;
+            let moved: HashSet<DeviceUuid> = moved.into_iter().collect();
             let mut calls = Vec::new();
             for uuid in uuids(&state) {
-                let rejudged = seating.rejudged.iter().find(|judged| judged.device == uuid);
-                let rejudged = rejudged.filter(|judged| !self.has_moved(&mut state, judged));
+                let rejudged = judged.get(&uuid).copied();
+                let rejudged = rejudged.filter(|_| !moved.contains(&uuid));
                 let swap = Swap {
                     at,
                     old: left.get(at),
@@ -62,9 +63,16 @@ impl Seats for Shared {
                 calls.extend(self.swap(&mut state, &uuid, swap, rejudged));
             }
             self.log_decided(&mut state);
-            (calls, left)
+            (calls, left, moved)
         };
         self.place(calls);
+        if !as_judged.is_empty() {
+            let policy = &seating.policy.info().id;
+            let (count, mut gpus) = (as_judged.len(), Vec::from_iter(as_judged.drain()));
+            gpus.sort();
+            gpus.truncate(GPUS_NAMED_MAX);
+            tracing::warn!(%policy, count, first = ?gpus, "GPUs are left as they were judged: signals kept coming");
+        }
         Ok(())
     }
 
@@ -75,6 +83,10 @@ impl Seats for Shared {
                 return;
             };
             let left = self.rebench(&mut state, |bench| bench.with(at, None));
+            let Ok(left) = left else {
+                // There are no types but those that were reserved.
+                return;
+            };
             let mut calls = Vec::new();
             for uuid in uuids(&state) {
                 let swap = Swap {
@@ -93,10 +105,11 @@ impl Seats for Shared {
     fn report(&self, name: &str, why: Option<String>) {
         let _left = {
             let mut state = self.lock();
-            if state.bench.unasked().get(name) == why.as_ref() {
+            let bench = state.bench.with_unasked(name, why);
+            if bench.unasked() == state.bench.unasked() {
                 return;
             }
-            let left = self.rebench(&mut state, |bench| bench.with_unasked(name, why));
+            let left = std::mem::replace(&mut state.bench, Arc::new(bench));
             for uuid in uuids(&state) {
                 if self.cache.device(&uuid).is_some() {
                     self.write(&mut state, &uuid, &Write::default());
@@ -108,58 +121,63 @@ impl Seats for Shared {
 }
 
 impl Shared {
-    /// The seat that a policy may take.
-    fn admit_to_seat(&self, state: &mut State, seating: &Seating) -> Result<usize, SeatError> {
+    /// What was seen of one device; `None`: one that was forgotten is nobody's to judge.
+    fn journal(&self, uuid: &DeviceUuid) -> Option<DeviceJournal> {
+        let mut state = self.lock();
+        let device = self.cache.device(uuid)?;
+        let conditions = self.cache.conditions(uuid);
+        let journal = &mut self.lane(&mut state, uuid).journal;
+        Some(journal.show(device, conditions, self.clock.boot()))
+    }
+
+    /// The devices of which something came that the new version is to judge, since it judged what was
+    /// shown of them. Where the state is handed on that is incidents.
+    fn moved(
+        &self,
+        state: &mut State,
+        seating: &Seating,
+        judged: &HashMap<&DeviceUuid, &Rejudgement>,
+    ) -> Vec<DeviceUuid> {
+        if judged.is_empty() {
+            return Vec::new();
+        }
         let info = seating.policy.info();
-        let seat = state.bench.named(&info.id.name).map(|(at, _)| at);
-        let seat = seat.or_else(|| state.bench.free());
-        let at = seat.ok_or(SeatError::Full {
-            max: limits::POLICIES_MAX,
-        })?;
-        let own = Owner::Policy(info.id.clone());
-        for owned in &info.owns {
-            if let Some(owner) = self.cache.owner(&owned.condition)
-                && !owner.same(&own)
-            {
-                return Err(SeatError::Taken {
-                    condition: owned.condition.clone(),
-                    owner,
-                });
-            }
-        }
-        if !seating.insist && !seating.rejudged.is_empty() {
-            let mut moved = Vec::new();
-            for uuid in uuids(state) {
-                let judged = seating.rejudged.iter().find(|judged| judged.device == uuid);
-                let has_moved = match judged {
-                    Some(judged) => self.has_moved(state, judged),
-                    None => {
-                        let journal = &self.lane(state, &uuid).journal;
-                        journal.has_moved(Default::default()) && self.cache.device(&uuid).is_some()
-                    }
-                };
-                if has_moved {
-                    moved.push(uuid);
-                }
-            }
-            if !moved.is_empty() {
-                return Err(SeatError::Moved(moved));
-            }
-        }
-        Ok(at)
+        let old = state.bench.named(&info.id.name);
+        let keeps_state = old.is_some_and(|(_, old)| old.info().state_schema == info.state_schema);
+        let counts = |signal: &Signal| {
+            let is_told = signal.kind != SignalKind::Timer && info.wants(signal);
+            is_told && (!keeps_state || is_incident(signal.kind))
+        };
+        let uuids = uuids(state);
+        let has_moved = |uuid: &DeviceUuid| {
+            let shown = judged.get(uuid).map(|judged| judged.revision);
+            let journal = &self.lane(state, uuid).journal;
+            journal.has_moved(shown.unwrap_or_default(), counts)
+                && self.cache.device(uuid).is_some()
+        };
+        uuids.into_iter().filter(has_moved).collect()
     }
 
-    fn has_moved(&self, state: &mut State, judged: &Rejudgement) -> bool {
-        let journal = &self.lane(state, &judged.device).journal;
-        journal.has_moved(judged.through)
-    }
-
-    /// Replaces the bench, has the types of those on it reserved, and returns what was.
-    fn rebench(&self, state: &mut State, change: impl FnOnce(&Bench) -> Bench) -> Arc<Bench> {
+    /// Replaces the bench, has the types of those on it reserved, and returns what was; or whose one of
+    /// them is, and nothing has changed.
+    fn rebench(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&Bench) -> Bench,
+    ) -> Result<Arc<Bench>, (String, Owner)> {
         let bench = Arc::new(change(&state.bench));
-        self.cache.reserve(bench.types());
-        std::mem::replace(&mut state.bench, bench)
+        self.cache.reserve(bench.types())?;
+        Ok(std::mem::replace(&mut state.bench, bench))
     }
+}
+
+/// The seat that a policy may take.
+fn seat_for(state: &State, seating: &Seating) -> Result<usize, SeatError> {
+    let name = &seating.policy.info().id.name;
+    let seat = state.bench.named(name).map(|(at, _)| at);
+    seat.or_else(|| state.bench.free()).ok_or(SeatError::Full {
+        max: limits::POLICIES_MAX,
+    })
 }
 
 /// In order, so that what happens to many GPUs happens the same way each time.

@@ -132,10 +132,17 @@ impl Bench {
         rules.max_by_key(|rule| gravity(*rule)).unwrap_or_default()
     }
 
-    /// Whether one of these may lower that floor.
-    pub(crate) fn may_lower(&self, by: u32, floor: &str) -> bool {
-        let mut asked = self.iter().filter(|(at, _)| by & (1 << at) != 0);
-        asked.any(|(_, seat)| seat.terms().may_lower(floor))
+    /// Which of these may lower that floor.
+    pub(crate) fn lowering(&self, by: u32, floor: &str) -> Vec<Arc<str>> {
+        let asked = self.iter().filter(|(at, _)| by & (1 << at) != 0);
+        let lowering = asked.filter(|(_, seat)| seat.terms().may_lower(floor));
+        lowering.map(|(_, seat)| seat.name().clone()).collect()
+    }
+
+    /// Whether one of those names has a seat now, and may lower that floor.
+    pub(crate) fn still_lowers(&self, by: &[Arc<str>], floor: &str) -> bool {
+        let mut seats = by.iter().filter_map(|name| self.named(name));
+        seats.any(|(_, seat)| seat.terms().may_lower(floor))
     }
 }
 

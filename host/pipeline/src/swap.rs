@@ -13,41 +13,26 @@
 //! put away for its return (a roll-back finds its own), and the new one gets what was put away under
 //! its schema; where there is none, what it remembers of the journal that it judged.
 //!
-//! **What was judged again.** The new version's verdicts on the journal are written, in its name. A problem of
-//! its types that its earlier version raised, that began when the journal was complete already, and
-//! that the new one does not call a problem, is over (`Rejudged`); one that began earlier stays as it
-//! is, since the new version was not told all; and what a repeat has raised since the journal was shown
-//! is not made less of. Where a journal has moved on, the new version is
-//! refused, or it insists, and that GPU stays as it was judged. With no rejudgement at all, nothing
-//! is judged again; with some, a GPU that they leave out is one whose journal was empty.
-//!
-//! **Ownerless.** What stands of types whose policy has left, or that its new version does not own, is marked
-//! `OwnerGone` until an owner writes it: a problem stays one until it is cleared. What was fine is
-//! Unknown, but does not count: that a policy left makes no GPU's health unknown that others judge.
+//! **What was judged again.** The new version's verdicts on the journal are written, in its name, as far as it
+//! was told all (`rejudged.rs`). Where a journal has moved on, the new version is refused, or it insists,
+//! and that GPU stays as it was judged. With no rejudgement at all, nothing is judged again; with some, a
+//! GPU that they leave out is one whose journal was empty.
 
-use device_api_core::clock::WallTime;
-use device_api_core::condition::{self, Condition, Owner};
+use device_api_core::condition::{self, Condition};
 use device_api_core::floor;
 use device_api_core::ids::DeviceUuid;
-use device_api_core::limits;
-use device_api_core::policy::PolicyInfo;
 use device_api_core::seating::Rejudgement;
 use device_api_core::signal::{Signal, SignalKind};
-use device_api_core::verdict::{Decision, Judgement, Verdict};
+use device_api_core::verdict::Decision;
 
 use crate::dispatch::Call;
 use crate::journal::Journal;
+use crate::ownerless;
 use crate::pipeline::{Shared, State};
-use crate::seats::{Bench, Seat};
+use crate::rejudged::Rejudged;
+use crate::seats::Seat;
 use crate::timers::Key;
-use crate::verdicts::cleared;
 use crate::write::Write;
-
-/// Reason of a condition whose policy is gone, or owns its type no more.
-const OWNER_GONE: &str = "OwnerGone";
-
-/// Reason of a condition that a new version of its policy does not call a problem.
-const REJUDGED: &str = "Rejudged";
 
 /// Who leaves a seat, and who takes it.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +74,11 @@ impl Shared {
                 |signal| new.info().wants(signal),
                 |signal| bench.recipients(signal) != 0,
             );
+        } else {
+            lane.floors.leave(
+                |name| bench.named(name).is_some(),
+                |signal| bench.recipients(signal) != 0,
+            );
         }
         if let (Some(new), Some(rejudged)) = (swap.new, rejudged) {
             self.settle_rejudged(state, uuid, (swap.at, new), rejudged, takes_state);
@@ -107,7 +97,9 @@ impl Shared {
     ) -> bool {
         let Swap { at, old, new } = swap;
         let wants = |old: &Seat, new: &Seat| old.info().subscriptions == new.info().subscriptions;
-        if !old.zip(new).is_some_and(|(old, new)| wants(old, new)) {
+        // What it was told of it knows by its state alone.
+        let knows = swap.keeps_memory() && old.zip(new).is_some_and(|(old, new)| wants(old, new));
+        if !knows {
             self.lane(state, uuid).told.forget(at);
         }
         if swap.keeps_memory() {
@@ -196,11 +188,11 @@ impl Shared {
                 pending.recipients |= bit;
             }
         }
-        lane.drop_unasked();
         if let Some(flight) = &mut lane.flight {
             flight.outcomes.retain(|(at, _)| *at != swap.at);
             flight.outstanding &= !bit;
         }
+        self.drop_unasked(state, uuid);
     }
 
     /// The new version has judged what is in the journal: what it may lower is lowered, and, where it
@@ -214,14 +206,15 @@ impl Shared {
         takes_state: bool,
     ) {
         let journal = &self.lane(state, uuid).journal;
-        let judged = journal.until(rejudged.through);
+        let judged = journal.shown(rejudged.revision);
         let judged: Vec<(Signal, _)> = judged
             .filter(|(signal, _)| new.info().wants(signal))
             .map(|(signal, through)| (signal.clone(), through))
             .collect();
         for (signal, through) in judged {
             if floor::name(&signal).is_some_and(|floor| new.terms().may_lower(floor)) {
-                self.lower(state, uuid, &signal, through);
+                let by = std::slice::from_ref(new.name());
+                self.lower(state, uuid, &signal, through, by);
             }
             if takes_state {
                 let folded = signal.seq..=through;
@@ -237,7 +230,20 @@ impl Shared {
                         pending.recipients &= !(1 << at);
                     }
                 }
-                lane.drop_unasked();
+                self.drop_unasked(state, uuid);
+            }
+        }
+    }
+
+    /// Drops what was to be asked again of those alone who are not asked any more. What others have judged
+    /// is judged then, also where nobody had in time.
+    fn drop_unasked(&self, state: &mut State, uuid: &DeviceUuid) {
+        let bench = state.bench.clone();
+        let lane = self.lane(state, uuid);
+        for signal in lane.drop_unasked() {
+            let is_open = lane.pending().any(|open| open.signal.seq == signal.seq);
+            if !is_open && bench.recipients(&signal) != 0 {
+                lane.floors.resolve(None, &signal);
             }
         }
     }
@@ -257,18 +263,21 @@ impl Shared {
         }
         let (bench, now) = (state.bench.clone(), self.clock.wall());
         let conditions = self.cache.conditions(uuid);
-        let journal = &self.lane(state, uuid).journal;
-        let signals = rejudged.map(|_| journal.signals()).unwrap_or_default();
-        let (mut over, mut decision) = (Vec::new(), None);
-        if let Some((info, rejudged)) = swap.new.map(Seat::info).zip(rejudged) {
-            over = unconfirmed(&conditions, journal, info, &rejudged.decision, now);
-            let mut said = rejudged.decision.clone();
-            said.verdicts
-                .retain(|verdict| !is_stale(verdict, &conditions, journal));
-            if !takes_state {
-                // Timers are handed on with the state.
-                said.wakes.clear();
-            }
+        let (mut over, mut decision, mut signals) = (Vec::new(), None, Vec::new());
+        if let Some((info, judged)) = swap.new.map(Seat::info).zip(rejudged) {
+            let journal = &self.lane(state, uuid).journal;
+            let rejudged = Rejudged {
+                info,
+                judged,
+                conditions: &conditions,
+                journal,
+                takes_state,
+                platform: self.config.platform,
+                now: self.clock.boot(),
+            };
+            over = rejudged.over(now);
+            let said = rejudged.said();
+            signals = evidence(journal, &said);
             decision = Some((swap.at, said));
         }
         for old in &over {
@@ -276,11 +285,14 @@ impl Shared {
             state.timers.cancel(&Key::Quiet { uuid, condition });
         }
         let amend = |conditions: &mut Vec<Condition>| {
+            if let Some(new) = swap.new {
+                ownerless::unmark(conditions, new.info());
+            }
             for over in &over {
                 condition::upsert(conditions, over.clone());
             }
             if let Some(left) = swap.old {
-                mark_gone(conditions, &bench, now, |owner| {
+                ownerless::mark_of(conditions, &bench, now, |owner| {
                     *owner == *left.info().id.name
                 });
             }
@@ -288,7 +300,7 @@ impl Shared {
         let write = Write {
             decisions: decision.as_slice(),
             signals: &signals,
-            is_again: true,
+            again: Some(rejudged.map_or(&[], |judged| &judged.drill_wakes)),
             amend: Some(&amend),
         };
         self.write(state, uuid, &write);
@@ -316,74 +328,12 @@ impl Shared {
     }
 }
 
-/// The policy's own problems that are over, as a decision on the whole journal does not speak of them.
-fn unconfirmed(
-    conditions: &[Condition],
-    journal: &Journal,
-    info: &PolicyInfo,
-    decision: &Decision,
-    now: WallTime,
-) -> Vec<Condition> {
-    let owner = Owner::Policy(info.id.clone());
-    let is_over = |standing: &&Condition| {
-        standing.is_problem()
-            && standing.owner.same(&owner)
-            && info.owned(&standing.type_).is_some()
-            && !decision
-                .verdicts
-                .iter()
-                .any(|verdict| *verdict.condition == *standing.type_)
-            && journal.saw_begin(standing)
-            && !journal.is_news(standing)
-    };
-    let why = "The policy's new version does not call it a problem.";
-    let over = conditions.iter().filter(is_over);
-    over.map(|old| Condition {
-        owner: owner.clone(),
-        ..cleared(old, REJUDGED, why, now)
-    })
-    .collect()
-}
-
-/// Whether a verdict makes less of a problem that was told of since the journal was shown: the word of
-/// those who heard it stands.
-fn is_stale(verdict: &Verdict, conditions: &[Condition], journal: &Journal) -> bool {
-    condition::find(conditions, &verdict.condition).is_some_and(|standing| {
-        standing.is_problem()
-            && journal.is_news(standing)
-            && (verdict.state != Judgement::Problem || verdict.severity < standing.severity)
-    })
-}
-
-/// Marks what stands of policies that have no seat, or do not own its type.
-pub(crate) fn mark_ownerless(conditions: &mut [Condition], bench: &Bench, now: WallTime) {
-    mark_gone(conditions, bench, now, |_| true);
-}
-
-fn mark_gone(
-    conditions: &mut [Condition],
-    bench: &Bench,
-    now: WallTime,
-    is_meant: impl Fn(&str) -> bool,
-) {
-    for condition in conditions {
-        let Owner::Policy(id) = &condition.owner else {
-            continue;
-        };
-        if !is_meant(&id.name)
-            || bench.owns(&id.name, &condition.type_)
-            || condition.reason == OWNER_GONE
-        {
-            continue;
-        }
-        if condition.state == Judgement::Ok {
-            condition.state = Judgement::Unknown;
-            condition.transition = now;
-            condition.counted = false;
-        }
-        let mut said = format!("Last said: {}: {}", condition.reason, condition.message);
-        said.truncate(said.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
-        condition.message = said;
-        OWNER_GONE.clone_into(&mut condition.reason);
-    }
+/// The signals that became verdicts, and what else tells of their incidents.
+fn evidence(journal: &Journal, said: &Decision) -> Vec<Signal> {
+    let causes = said
+        .verdicts
+        .iter()
+        .filter_map(|verdict| journal.signal(verdict.cause));
+    let incidents: Vec<_> = causes.map(|(signal, _)| signal.incident).collect();
+    journal.of_incidents(&incidents)
 }

@@ -9,9 +9,9 @@ use device_api_core::ports::Commit;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
+use crate::ownerless;
 use crate::pipeline::{Shared, State};
 use crate::seats::Bench;
-use crate::swap;
 use crate::timers::Key;
 use crate::verdicts::{self, Context};
 
@@ -21,8 +21,9 @@ pub(crate) struct Write<'a> {
     pub(crate) decisions: &'a [(usize, Decision)],
     /// What they are about.
     pub(crate) signals: &'a [Signal],
-    /// The signals were committed before: that they came is no news.
-    pub(crate) is_again: bool,
+    /// The signals were committed before: that they came is no news. The wakes that drills alone have set
+    /// off.
+    pub(crate) again: Option<&'a [String]>,
     /// What changes before the decisions do.
     pub(crate) amend: Option<&'a dyn Fn(&mut Vec<Condition>)>,
 }
@@ -75,7 +76,7 @@ impl Commit for Writing<'_> {
             self.written
                 .extend(verdicts::apply(conditions, decision, context));
         }
-        let mut news = write.signals.iter().filter(|_| !write.is_again);
+        let mut news = write.signals.iter().filter(|_| write.again.is_none());
         let (mut is_found, mut is_lost) = (false, false);
         for signal in &mut news {
             is_found |= signal.kind == SignalKind::GpuFound;
@@ -85,7 +86,7 @@ impl Commit for Writing<'_> {
             // Judged for the first time since the daemon started: not before, or a reader could be told
             // what is left of an earlier run.
             conditions.retain(|c| !c.is_unobserved());
-            swap::mark_ownerless(conditions, bench, now);
+            ownerless::mark(conditions, bench, now);
         }
         if is_lost
             && find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok)
@@ -94,7 +95,7 @@ impl Commit for Writing<'_> {
             condition::upsert(conditions, probed);
         }
         let floors = &shared.lane(self.state, uuid).floors;
-        floors.publish(conditions, bench.unasked(), (drills, platform), now);
+        floors.publish(conditions, bench, (drills, platform), now);
     }
 
     fn remember(&mut self) -> Option<DeviceMemory> {
@@ -105,8 +106,8 @@ impl Commit for Writing<'_> {
             ..
         } = *self;
         let now = shared.clock.boot();
-        shared.plan(self.state, uuid, write.decisions, write.signals, now);
-        shared.plan_quiet(self.state, uuid, &self.written, now);
+        shared.plan(self.state, uuid, write, now);
+        shared.plan_quiet(self.state, uuid, &self.written, (write, now));
         let memory = shared.memory_of(self.state, uuid);
         let remembered = &mut shared.lane(self.state, uuid).remembered;
         let is_new = remembered.as_ref() != Some(&memory);
@@ -135,17 +136,13 @@ impl Shared {
     }
 
     /// Sets the timers that policies ask for. What drills alone have set off is a drill.
-    fn plan(
-        &self,
-        state: &mut State,
-        uuid: &DeviceUuid,
-        decisions: &[(usize, Decision)],
-        signals: &[Signal],
-        now: BootTime,
-    ) {
-        let drill = signals.iter().all(|signal| signal.drill);
-        for (at, decision) in decisions {
+    fn plan(&self, state: &mut State, uuid: &DeviceUuid, write: &Write<'_>, now: BootTime) {
+        let by_drills = write.signals.iter().all(|signal| signal.drill);
+        for (at, decision) in write.decisions {
             for wake in &decision.wakes {
+                let drill = write
+                    .again
+                    .map_or(by_drills, |drills| drills.contains(&wake.name));
                 let is_set = self.set_wake(state, uuid, *at, wake, now);
                 let wakes = &mut self.lane(state, uuid).drill_wakes;
                 let key = (*at, wake.name.clone());
@@ -158,15 +155,19 @@ impl Shared {
         }
     }
 
-    /// Sets the timers of the conditions that a quiet time clears.
+    /// Sets the timers of the conditions that a quiet time clears: where a signal was judged again, from
+    /// when it was last seen.
     fn plan_quiet(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
         written: &[&Verdict],
-        now: BootTime,
+        (write, now): (&Write<'_>, BootTime),
     ) {
         for verdict in written {
+            let journal = &self.lane(state, uuid).journal;
+            let seen = write.again.and_then(|_| journal.signal(verdict.cause));
+            let seen = seen.map_or(now, |(_, seen)| seen);
             let key = Key::Quiet {
                 uuid: uuid.clone(),
                 condition: verdict.condition.clone(),
@@ -176,7 +177,7 @@ impl Shared {
                 .iter()
                 .find(|clear| clear.on == ClearOn::Quiet);
             match quiet.filter(|_| verdict.state == Judgement::Problem) {
-                Some(quiet) => self.set_timer(state, key, now.after(quiet.after)),
+                Some(quiet) => self.set_timer(state, key, seen.after(quiet.after)),
                 None => state.timers.cancel(&key),
             }
         }

@@ -378,7 +378,7 @@ fn run(
         Arc::new(Unobserved),
     ));
     let host_types = (0..HOST_TYPES).map(|type_| (type_name(type_), Owner::Host));
-    cache.reserve(host_types.collect());
+    cache.reserve(host_types.collect()).unwrap();
     cache.on_overdue(Arc::new(Fallback(Arc::downgrade(&cache))));
     let request = WatchRequest {
         selection: Selection::all(),

@@ -11,6 +11,7 @@ fn refusal<T>(answer: Result<T, ApiError>) -> Result<T, Refusal> {
         ApiError::Invalid { .. } => Refusal::Invalid,
         ApiError::Forbidden { .. } => Refusal::Forbidden,
         other @ (ApiError::NoPolicy { .. }
+        | ApiError::Precondition { .. }
         | ApiError::Exhausted { .. }
         | ApiError::OutOfRange { .. }
         | ApiError::Unavailable { .. }) => panic!("{other}"),

@@ -14,4 +14,5 @@ mod rig;
 mod rules;
 mod seats;
 mod shelf;
+mod swaps;
 mod terms;

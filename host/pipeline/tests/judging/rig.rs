@@ -31,6 +31,8 @@ pub(crate) struct Cache {
     pub(crate) devices: Mutex<HashMap<DeviceUuid, (DeviceInfo, Vec<Condition>)>>,
     pub(crate) marks: Mutex<HashMap<DeviceUuid, (SignalSeq, SignalSeq)>>,
     pub(crate) memories: Mutex<HashMap<DeviceUuid, DeviceMemory>>,
+    /// How often conditions were written.
+    pub(crate) writes: AtomicUsize,
     /// How often something was to be remembered.
     pub(crate) remembered: AtomicUsize,
     pub(crate) log: Mutex<Option<LogPosition>>,
@@ -96,6 +98,7 @@ impl DeviceCache for Cache {
     }
 
     fn change(&self, uuid: &DeviceUuid, commit: &mut dyn Commit) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         if let Some((_, conditions)) = self.devices.lock().unwrap().get_mut(uuid) {
             commit.change(conditions);
         }
@@ -109,8 +112,14 @@ impl DeviceCache for Cache {
         *self.log.lock().unwrap() = Some(position);
     }
 
-    fn reserve(&self, types: Vec<(String, Owner)>) {
+    fn reserve(&self, types: Vec<(String, Owner)>) -> Result<(), (String, Owner)> {
+        for (type_, new) in &types {
+            if let Some(owner) = self.owner(type_).filter(|owner| !owner.same(new)) {
+                return Err((type_.clone(), owner));
+            }
+        }
         *self.reserved.lock().unwrap() = types;
+        Ok(())
     }
 
     fn owner(&self, condition: &str) -> Option<Owner> {
@@ -120,7 +129,10 @@ impl DeviceCache for Cache {
         of_policy.or_else(|| {
             let devices = self.devices.lock().unwrap();
             let mut standing = devices.values();
-            standing.find_map(|(_, conditions)| Some(find(conditions, condition)?.owner.clone()))
+            let owner = standing
+                .find_map(|(_, conditions)| Some(find(conditions, condition)?.owner.clone()));
+            // What a policy left behind is another's to judge.
+            owner.filter(|owner| !matches!(owner, Owner::Policy(_)))
         })
     }
 
@@ -262,6 +274,20 @@ impl Scripted {
         Rejudgement {
             device: journal.device.uuid.clone(),
             through: journal.through(),
+            revision: journal.revision,
+            drill_wakes: asked
+                .iter()
+                .all(|signal| signal.drill)
+                .then(|| {
+                    evaluated
+                        .decision
+                        .wakes
+                        .iter()
+                        .map(|wake| wake.name.clone())
+                })
+                .into_iter()
+                .flatten()
+                .collect(),
             decision: evaluated.decision,
             state: evaluated.state,
         }

@@ -9,8 +9,8 @@ use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
 use device_api_core::device::{DeviceInfo, MigInstance};
 use device_api_core::durable::{
-    AssumedFault, Claim, DeviceMemory, DeviceRecord, LeaseRecord, ObjectRecord, PolicyMemory,
-    WakeMemory,
+    AssumedFault, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LoweredFloor, ObjectRecord,
+    PolicyMemory, WakeMemory,
 };
 use device_api_core::ids::{
     DeviceUuid, IncidentId, ObjectKey, PciAddress, ResourceVersion, SignalSeq,
@@ -134,6 +134,11 @@ record!(PolicyMemory as PolicyMemoryForm {
     failed: Vec<Signal>,
 });
 
+record!(LoweredFloor as LoweredFloorForm {
+    by: Vec<Arc<str>>,
+    signal: Signal,
+});
+
 record!(AssumedFault as AssumedFaultForm {
     policy: Option<Arc<str>>,
     rule: Fallback,
@@ -144,6 +149,7 @@ record!(AssumedFault as AssumedFaultForm {
 record!(DeviceMemory as DeviceMemoryForm {
     policies: Vec<PolicyMemory>,
     floors: Vec<Signal>,
+    lowered: Vec<LoweredFloor>,
     assumed: Vec<AssumedFault>,
     awaiting: Vec<Signal>,
     quiet: Vec<(Arc<str>, BootTime)>,

@@ -3,7 +3,7 @@ use std::fmt::Debug;
 use device_api_core::clock::{BootId, WallTime};
 use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
 use device_api_core::device::{DeviceInfo, MigInstance};
-use device_api_core::durable::{AssumedFault, PolicyMemory, WakeMemory};
+use device_api_core::durable::{AssumedFault, LoweredFloor, PolicyMemory, WakeMemory};
 use device_api_core::ids::{IncidentId, PciAddress, SignalSeq};
 use device_api_core::policy::PolicyId;
 use device_api_core::seating::Fallback;
@@ -292,27 +292,32 @@ fn memory() -> impl Strategy<Value = Change> {
                 signal,
             }
         });
+    let lowered = (vec(arc(), 0..3), signal()).prop_map(|(by, signal)| LoweredFloor { by, signal });
     let quiet = vec((arc(), boot_time()), 0..3);
     (
         uuid(),
         vec(policy, 0..3),
         vec(signal(), 0..2),
+        vec(lowered, 0..2),
         vec(assumed, 0..2),
         vec(signal(), 0..2),
         quiet,
     )
-        .prop_map(|(uuid, policies, floors, assumed, awaiting, quiet)| {
-            Change::Memory(
-                uuid,
-                DeviceMemory {
-                    policies,
-                    floors,
-                    assumed,
-                    awaiting,
-                    quiet,
-                },
-            )
-        })
+        .prop_map(
+            |(uuid, policies, floors, lowered, assumed, awaiting, quiet)| {
+                Change::Memory(
+                    uuid,
+                    DeviceMemory {
+                        policies,
+                        floors,
+                        lowered,
+                        assumed,
+                        awaiting,
+                        quiet,
+                    },
+                )
+            },
+        )
 }
 
 fn claim() -> impl Strategy<Value = Change> {
@@ -364,6 +369,7 @@ fn real_bits(change: &Change) -> Vec<u64> {
     };
     let failed = memory.policies.iter().flat_map(|policy| &policy.failed);
     let signals = failed.chain(&memory.floors).chain(&memory.awaiting);
+    let signals = signals.chain(memory.lowered.iter().map(|lowered| &lowered.signal));
     let signals = signals.chain(memory.assumed.iter().map(|assumed| &assumed.signal));
     signals
         .flat_map(|signal| &signal.attrs)

@@ -1,0 +1,222 @@
+//! The host's own conditions, which say what floors, fallbacks and failing policies stand.
+
+use device_api_core::action::Platform;
+use device_api_core::clock::WallTime;
+use device_api_core::condition::{
+    self, Condition, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
+};
+use device_api_core::floor::{self, Floor};
+use device_api_core::limits;
+use device_api_core::seating::Fallback;
+use device_api_core::signal::{Signal, SignalKind};
+use device_api_core::verdict::{Clear, ClearOn, Judgement};
+use device_api_core::xid::{self, Class};
+
+use super::{Assumed, Floors};
+use crate::seats::Bench;
+use crate::verdicts::{Drills, evidence_of};
+
+impl Floors {
+    /// Writes the host's own conditions: where nothing is wrong, only those that stood before.
+    pub(crate) fn publish(
+        &self,
+        conditions: &mut Vec<Condition>,
+        bench: &Bench,
+        (drills, platform): (Drills, Platform),
+        now: WallTime,
+    ) {
+        let host = Host {
+            drills,
+            platform,
+            now,
+        };
+        host.write(
+            conditions,
+            FAULT_FLOOR,
+            self.unmet(conditions, bench, (drills, platform))
+                .map(|(floor, signal)| Said {
+                    class: floor.class,
+                    reason: floor.reason,
+                    message: format!(
+                        "{}: no policy may report less, and none does.",
+                        what(signal)
+                    ),
+                    clears: floor.clears.iter().map(|on| Clear::on(*on)).collect(),
+                    signal,
+                }),
+        );
+        host.write(
+            conditions,
+            FALLBACK,
+            self.worst_fallback(drills).map(|(class, fallback)| Said {
+                class,
+                reason: if fallback.policy.is_some() {
+                    "PolicyFailed"
+                } else {
+                    "NotJudged"
+                },
+                message: format!(
+                    "{}: {}; {}.",
+                    what(&fallback.signal),
+                    fallback.why,
+                    match fallback.rule {
+                        Fallback::Unhealthy => "assumed to be fatal, as the site has it",
+                        Fallback::Catalogue | Fallback::Ignore => "assumed the vendor's class",
+                    }
+                ),
+                clears: vec![
+                    Clear::on(ClearOn::Policy),
+                    Clear::on(ClearOn::GpuReset),
+                    Clear::on(ClearOn::NodeReboot),
+                    Clear::on(ClearOn::Operator),
+                ],
+                signal: &fallback.signal,
+            }),
+        );
+        self.publish_policy_ready(conditions, bench, now);
+    }
+
+    /// `PolicyReady` tells of failing policies, and of those that are not asked; health never follows
+    /// from it.
+    fn publish_policy_ready(&self, conditions: &mut Vec<Condition>, bench: &Bench, now: WallTime) {
+        let unasked = bench.unasked();
+        let is_well = self.failing.is_empty() && unasked.is_empty();
+        if is_well && condition::find(conditions, POLICY_READY).is_none() {
+            return;
+        }
+        let failing = self.failing.iter().map(|(name, why)| (name, why));
+        let failing = failing.filter(|(name, _)| !unasked.contains_key(*name));
+        let said: Vec<_> = failing
+            .chain(unasked)
+            .map(|(name, why)| format!("{name}: {why}"))
+            .collect();
+        let (state, reason, message) = if is_well {
+            (
+                Judgement::Ok,
+                "PoliciesWork",
+                "Every policy judged its last signals.".to_owned(),
+            )
+        } else {
+            let reason = if self.failing.is_empty() {
+                "PolicyNotAsked"
+            } else {
+                "PolicyFailed"
+            };
+            (Judgement::Problem, reason, bounded(said.join("; ")))
+        };
+        condition::upsert(
+            conditions,
+            Condition {
+                counted: false,
+                polarity: Polarity::TrueIsHealthy,
+                message,
+                ..Condition::of_host(POLICY_READY, state, reason, now)
+            },
+        );
+    }
+
+    /// The worst floor that no policy's condition reaches, nor a policy lowers that may; one that counts
+    /// before one that does not.
+    fn unmet(
+        &self,
+        conditions: &[Condition],
+        bench: &Bench,
+        (drills, platform): (Drills, Platform),
+    ) -> Option<(Floor, &Signal)> {
+        let met = |(floor, signal): &(Floor, &Signal)| {
+            conditions.iter().any(|c| {
+                matches!(c.owner, Owner::Policy(_))
+                    && c.is_problem()
+                    && (c.counted || signal.drill)
+                    && c.severity >= floor.class.severity
+                    && c.action >= floor.class.action.on(platform)
+            })
+        };
+        let standing = self.standing.iter();
+        let standing = standing.map(|standing| (standing.floor, &standing.signal));
+        let lowered = self.lowered.iter().filter(|lowered| {
+            let name = floor::name(&lowered.signal);
+            !name.is_some_and(|name| bench.still_lowers(&lowered.by, name))
+        });
+        let lowered = lowered.map(|lowered| (lowered.floor, &lowered.signal));
+        let unmet = standing.chain(lowered).filter(|demanded| !met(demanded));
+        unmet.max_by_key(|(floor, signal)| {
+            let class = floor.class;
+            (drills.count(signal.drill), class.severity, class.action)
+        })
+    }
+
+    fn worst_fallback(&self, drills: Drills) -> Option<(Class, &Assumed)> {
+        let worst = self.fallbacks.iter().max_by_key(|fallback| {
+            let class = fallback.class();
+            (
+                drills.count(fallback.signal.drill),
+                class.severity,
+                class.action,
+            )
+        });
+        worst.map(|fallback| (fallback.class(), fallback))
+    }
+}
+
+/// What a host-owned condition says.
+struct Said<'a> {
+    class: Class,
+    reason: &'static str,
+    message: String,
+    clears: Vec<Clear>,
+    signal: &'a Signal,
+}
+
+struct Host {
+    drills: Drills,
+    platform: Platform,
+    now: WallTime,
+}
+
+impl Host {
+    fn write(&self, conditions: &mut Vec<Condition>, type_: &str, said: Option<Said<'_>>) {
+        let Some(said) = said else {
+            if condition::find(conditions, type_).is_some() {
+                condition::upsert(
+                    conditions,
+                    Condition::of_host(type_, Judgement::Ok, "Cleared", self.now),
+                );
+            }
+            return;
+        };
+        condition::upsert(
+            conditions,
+            Condition {
+                severity: said.class.severity,
+                message: said.message,
+                action: said.class.action.on(self.platform),
+                clears: said.clears,
+                incident: Some(said.signal.incident),
+                cause: Some(said.signal.seq),
+                drill: said.signal.drill,
+                counted: self.drills.count(said.signal.drill),
+                evidence: evidence_of(said.signal),
+                ..Condition::of_host(type_, Judgement::Problem, said.reason, self.now)
+            },
+        );
+    }
+}
+
+/// Within the bound of a message.
+fn bounded(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
+    message
+}
+
+/// The signal in words: `XID 79 (GPU has fallen off the bus)`.
+fn what(signal: &Signal) -> String {
+    match (signal.kind, signal.code) {
+        (SignalKind::Xid, Some(code)) => {
+            let name = xid::lookup(code).map_or("not in the catalogue", |entry| entry.name);
+            format!("XID {code} ({name})")
+        }
+        (SignalKind::Sxid, Some(code)) => format!("SXid {code}"),
+        (kind, _) => kind.to_string(),
+    }
+}
