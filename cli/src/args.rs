@@ -128,6 +128,9 @@ pub(crate) enum PolicyCommand {
         /// Why, for those who find it so
         #[arg(long, value_name = "TEXT")]
         reason: String,
+        /// Only this version, by its digest or the first 12 digits of it at least. Without it, the one in use
+        #[arg(long, default_value = "", hide_default_value = true)]
+        digest: String,
         /// Don't ask
         #[arg(long, short)]
         yes: bool,

@@ -11,14 +11,14 @@ use device_api_proto::native::provider_service_client::ProviderServiceClient;
 use device_api_proto::native::{
     AcceptPolicyRequest, ForgetProviderRequest, GetPolicyRequest, GetPolicyResponse, Gpu,
     ListGpusRequest, ListGpusResponse, ListPoliciesRequest, ListProvidersRequest,
-    PausePolicyRequest, Policy, Provider, QuarantinePolicyRequest, ReleasePolicyRequest,
-    ReloadPoliciesRequest, ReloadPoliciesResponse, ResumePolicyRequest, WatchGpusRequest,
+    PausePolicyRequest, Policy, PolicyOutcome, Provider, QuarantinePolicyRequest,
+    ReleasePolicyRequest, ReloadPoliciesRequest, ResumePolicyRequest, WatchGpusRequest,
     WatchGpusResponse,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 use tower::service_fn;
 
 use crate::args::Selectors;
@@ -28,8 +28,8 @@ use crate::failure::Failure;
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long the daemon may take to carry out a command on policies, which may have to compile some first. It
-/// has a bound of its own (30 s, unless the site set another) and says when that has passed; this is for one
-/// that hangs.
+/// has a bound of its own (3 minutes, or the site's `request-time` where that is more, which is 10 minutes at
+/// most), past which it answers DEADLINE_EXCEEDED and goes on; this is for one that hangs.
 const COMMAND_WAIT_MAX: Duration = Duration::from_mins(10);
 
 /// Largest message taken: what the daemon sends at most.
@@ -42,6 +42,27 @@ pub(crate) struct Client {
     policies: PolicyServiceClient<Channel>,
     providers: ProviderServiceClient<Channel>,
     socket: PathBuf,
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) outcomes: Vec<PolicyOutcome>,
+    /// Why the set as a whole was refused; empty: it was not.
+    pub(crate) refused: String,
+    /// The policy that it was about, as it is now; `None`: it was about all, or it is gone.
+    pub(crate) policy: Option<Policy>,
+}
+
+macro_rules! report {
+    ($answer:expr) => {{
+        let answer = $answer.into_inner();
+        Report {
+            outcomes: answer.outcomes,
+            refused: answer.refused,
+            policy: answer.policy,
+        }
+    }};
 }
 
 /// A command on one policy.
@@ -153,29 +174,32 @@ impl Client {
             .map_err(|failure| self.explain(failure))
     }
 
-    pub(crate) async fn reload_policies(&mut self) -> Result<ReloadPoliciesResponse, Failure> {
+    pub(crate) async fn reload_policies(&mut self) -> Result<Report, Failure> {
         let call = self.policies.reload_policies(ReloadPoliciesRequest {});
         let answer = within(COMMAND_WAIT_MAX, call).await;
-        answer
-            .map(Response::into_inner)
-            .map_err(|failure| self.explain(failure))
+        let answer = answer.map(Response::into_inner).map(|answer| Report {
+            outcomes: answer.outcomes,
+            refused: answer.refused,
+            policy: None,
+        });
+        answer.map_err(|failure| self.explain(under_way(failure)))
     }
 
-    /// Carries out a command on one policy; tells how the policy is then.
-    pub(crate) async fn command(&mut self, command: OnPolicy) -> Result<Option<Policy>, Failure> {
+    /// Carries out a command on one policy.
+    pub(crate) async fn command(&mut self, command: OnPolicy) -> Result<Report, Failure> {
         let policies = &mut self.policies;
         let answer = within(COMMAND_WAIT_MAX, async {
             Ok(match command {
-                OnPolicy::Quarantine(it) => {
-                    policies.quarantine_policy(it).await?.into_inner().policy
-                }
-                OnPolicy::Release(it) => policies.release_policy(it).await?.into_inner().policy,
-                OnPolicy::Accept(it) => policies.accept_policy(it).await?.into_inner().policy,
-                OnPolicy::Pause(it) => policies.pause_policy(it).await?.into_inner().policy,
-                OnPolicy::Resume(it) => policies.resume_policy(it).await?.into_inner().policy,
+                OnPolicy::Quarantine(it) => report!(policies.quarantine_policy(it).await?),
+                OnPolicy::Release(it) => report!(policies.release_policy(it).await?),
+                OnPolicy::Accept(it) => report!(policies.accept_policy(it).await?),
+                OnPolicy::Pause(it) => report!(policies.pause_policy(it).await?),
+                OnPolicy::Resume(it) => report!(policies.resume_policy(it).await?),
             })
         });
-        answer.await.map_err(|failure| self.explain(failure))
+        answer
+            .await
+            .map_err(|failure| self.explain(under_way(failure)))
     }
 
     /// Whoever listens on the socket may be no gRPC server, which shows with the first call only.
@@ -189,6 +213,7 @@ impl Client {
             | Failure::NoProvider { .. }
             | Failure::NoPolicy { .. }
             | Failure::NotTaken { .. }
+            | Failure::UnderWay
             | Failure::Unconfirmed { .. }
             | Failure::Ambiguous { .. }
             | Failure::Output(_)
@@ -212,6 +237,14 @@ async fn within<T>(
 ) -> Result<T, Failure> {
     let answer = tokio::time::timeout(after, call).await;
     Ok(answer.map_err(|_| Failure::NoAnswer { after })??)
+}
+
+/// A command that was not done in time is carried out all the same.
+fn under_way(failure: Failure) -> Failure {
+    match &failure {
+        Failure::Refused(status) if status.code() == Code::DeadlineExceeded => Failure::UnderWay,
+        _ => failure,
+    }
 }
 
 fn connect_failure(socket: PathBuf, error: &tonic::transport::Error) -> Failure {

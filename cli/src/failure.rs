@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     /// Some of what was asked for was done, and is printed.
     #[error("refused: {what}; what was used before is used on")]
     NotTaken { what: String },
+    #[error("not done yet, and still being carried out; what comes of it: devicectl policy list")]
+    UnderWay,
     #[error("{what}; say yes when asked, or give --yes")]
     Unconfirmed { what: String },
     #[error("{name:?} may be any of {}; use more of the name", candidates.join(", "))]
@@ -50,6 +52,7 @@ impl Failure {
             | Self::NoProvider { .. }
             | Self::NoPolicy { .. }
             | Self::NotTaken { .. }
+            | Self::UnderWay
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Output(_)
@@ -83,6 +86,7 @@ impl Failure {
             | Self::NoProvider { .. }
             | Self::NoPolicy { .. }
             | Self::NotTaken { .. }
+            | Self::UnderWay
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Output(_)

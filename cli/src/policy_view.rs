@@ -3,8 +3,10 @@
 use device_api_proto::native as wire;
 use serde::Serialize;
 
+use crate::client::Report;
 use crate::words::{
-    policy_change, policy_failure, policy_fallback, policy_mode, policy_phase, rfc3339,
+    policy_change, policy_failure, policy_fallback, policy_limit, policy_mode, policy_phase,
+    rfc3339,
 };
 
 #[derive(Debug, Serialize)]
@@ -74,6 +76,13 @@ struct CountersView {
     shadow_compared: u64,
     shadow_disagreements: u64,
     shadow_dropped: u64,
+    limits_hit: Vec<LimitCountView>,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitCountView {
+    limit: &'static str,
+    times: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -171,14 +180,17 @@ struct DisagreementView {
     shadow: String,
 }
 
-/// What `policy reload` prints.
+/// What every command prints.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ReloadView {
+pub(crate) struct ReportView {
     outcomes: Vec<OutcomeView>,
     /// Why the set as a whole was refused.
     #[serde(skip_serializing_if = "String::is_empty")]
     refused: String,
+    /// As it is now; absent of a reload, and where it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<PolicyView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -251,6 +263,10 @@ impl From<&wire::PolicyCounters> for CountersView {
             kind: policy_failure(count.kind()),
             calls: count.calls,
         });
+        let limits_hit = counters.limits_hit.iter().map(|count| LimitCountView {
+            limit: policy_limit(count.kind()),
+            times: count.times,
+        });
         let latency = counters.latency.iter().map(|bucket| BucketView {
             micros_max: (bucket.micros_max != 0).then_some(bucket.micros_max),
             calls: bucket.calls,
@@ -271,6 +287,7 @@ impl From<&wire::PolicyCounters> for CountersView {
             shadow_compared: counters.shadow_compared,
             shadow_disagreements: counters.shadow_disagreements,
             shadow_dropped: counters.shadow_dropped,
+            limits_hit: limits_hit.collect(),
         }
     }
 }
@@ -356,8 +373,8 @@ impl From<&wire::PolicyDisagreement> for DisagreementView {
     }
 }
 
-impl From<&wire::ReloadPoliciesResponse> for ReloadView {
-    fn from(answer: &wire::ReloadPoliciesResponse) -> Self {
+impl From<&Report> for ReportView {
+    fn from(answer: &Report) -> Self {
         let outcomes = answer.outcomes.iter().map(|outcome| OutcomeView {
             name: outcome.name.clone(),
             change: policy_change(outcome.change()),
@@ -367,6 +384,7 @@ impl From<&wire::ReloadPoliciesResponse> for ReloadView {
         Self {
             outcomes: outcomes.collect(),
             refused: answer.refused.clone(),
+            policy: answer.policy.as_ref().map(PolicyView::from),
         }
     }
 }

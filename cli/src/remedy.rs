@@ -1,6 +1,10 @@
-//! What to do about a problem: the words of docs/actions.md and docs/clears.md in a sentence, and what to type.
+//! What to do about a problem: the words of docs/actions.md and docs/clears.md in a sentence, and what to run.
 
 use crate::text::shell_word;
+
+/// As it stands it does nothing, since there is no such node: who puts the name there has thought of the drain,
+/// and where it fails nothing is rebooted.
+const DRAIN_AND_REBOOT: &str = "kubectl drain NODE --ignore-daemonsets && systemctl reboot";
 
 /// What an action means, and the command that does it where there is one.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,8 +28,8 @@ pub(crate) fn of_action(action: &str, pci: &str) -> Remedy {
             says: "drain the GPU and reset it",
             command: Some(reset(pci)),
         },
-        "RESTART_VM" => remedy("drain the VM and restart it", "systemctl reboot"),
-        "RESTART_BM" => remedy("drain the machine and reboot it", "systemctl reboot"),
+        "RESTART_VM" => remedy("drain the VM and restart it", DRAIN_AND_REBOOT),
+        "RESTART_BM" => remedy("drain the machine and reboot it", DRAIN_AND_REBOOT),
         "RUN_DCGMEUD" => remedy(
             "drain the GPU and run DCGM's end-user diagnostics",
             "dcgmi diag -r eud",

@@ -2,7 +2,7 @@
 
 use device_api_proto::native::{
     self as wire, ConditionStatus, EventType, Gpu, Health, Polarity, PolicyChange,
-    PolicyFailureKind, PolicyFallback, PolicyMode, PolicyPhase, Severity, owner,
+    PolicyFailureKind, PolicyFallback, PolicyLimitKind, PolicyMode, PolicyPhase, Severity, owner,
 };
 
 /// A condition's status, read by its polarity.
@@ -134,6 +134,20 @@ pub(crate) fn policy_failure(kind: PolicyFailureKind) -> &'static str {
         PolicyFailureKind::Invalid => "invalid",
         PolicyFailureKind::Unavailable => "unavailable",
         PolicyFailureKind::Unspecified => "unspecified",
+    }
+}
+
+pub(crate) fn policy_limit(kind: PolicyLimitKind) -> &'static str {
+    match kind {
+        PolicyLimitKind::Deadline => "deadline",
+        PolicyLimitKind::Memory => "memory",
+        PolicyLimitKind::Tables => "tables",
+        PolicyLimitKind::HostCalls => "host-calls",
+        PolicyLimitKind::Crossing => "crossing",
+        PolicyLimitKind::Stack => "stack",
+        PolicyLimitKind::Start => "start",
+        PolicyLimitKind::State => "state",
+        PolicyLimitKind::Unspecified => "unspecified",
     }
 }
 

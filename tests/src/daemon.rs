@@ -79,6 +79,14 @@ impl Daemon {
     /// # Errors
     /// The daemon ended without it, or [`PATIENCE`] is over; shows the log.
     pub fn wait_for(&self, words: &[&str]) -> Result<LogLine> {
+        self.wait_for_nth(words, 1)
+    }
+
+    /// Waits for the `nth` line, from 1, that holds all of `words`.
+    ///
+    /// # Errors
+    /// As [`Daemon::wait_for`].
+    pub fn wait_for_nth(&self, words: &[&str], nth: usize) -> Result<LogLine> {
         let deadline = SystemTime::now() + PATIENCE;
         let mut lines = self
             .log
@@ -86,11 +94,9 @@ impl Daemon {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(line) = lines
-                .lines
-                .iter()
-                .find(|line| words.iter().all(|word| line.contains(word)))
-            {
+            let is_meant = |line: &&LogLine| words.iter().all(|word| line.contains(word));
+            let mut meant = lines.lines.iter().filter(is_meant);
+            if let Some(line) = meant.nth(nth.saturating_sub(1)) {
                 return Ok(line.clone());
             }
             let left = deadline
@@ -98,7 +104,7 @@ impl Daemon {
                 .unwrap_or(Duration::ZERO);
             if lines.ended || left.is_zero() {
                 let shown = Vec::from(lines.lines.clone()).join("\n");
-                bail!("the daemon never logged {words:?}; it said:\n{shown}");
+                bail!("the daemon never logged {words:?} so often as {nth}; it said:\n{shown}");
             }
             lines = self
                 .log

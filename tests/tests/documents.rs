@@ -21,7 +21,9 @@ fn cited(text: &str) -> Result<BTreeMap<String, Vec<(String, String)>>> {
     let mut cited: BTreeMap<String, Vec<_>> = BTreeMap::new();
     let (mut number, mut file) = (String::new(), String::new());
     for line in text.lines() {
-        let heading = line.strip_prefix("### ").or_else(|| line.strip_prefix("## "));
+        let heading = line
+            .strip_prefix("### ")
+            .or_else(|| line.strip_prefix("## "));
         if let Some(heading) = heading {
             number = heading.split(' ').next().unwrap_or_default().to_owned();
             cited.entry(number.clone()).or_default();

@@ -235,6 +235,8 @@ async fn h6_a_reload_takes_up_what_is_new_and_says_what_it_can_not() -> Result<(
 async fn h5_a_quarantined_version_gives_way_to_the_last_good_one_until_it_is_released() -> Result<()>
 {
     let (node, policies) = node_with(&[("slow.wasm", &slow("a")?)])?;
+    // The start waits for no compile; a reload does.
+    done(&node, &["policy", "reload"])?;
     let good = text(&described(&node, "slow")?, "/active/digest")?.to_owned();
     put(&policies, "slow.wasm", &slow("b")?)?;
     done(&node, &["policy", "reload"])?;
@@ -245,6 +247,14 @@ async fn h5_a_quarantined_version_gives_way_to_the_last_good_one_until_it_is_rel
     let said = devicectl(&node, &["policy", "quarantine", "slow", reason])?;
     assert_eq!(said.code, Some(1), "nobody was there to be asked");
     assert!(said.err.contains("give --yes"), "{}", said.err);
+    assert_eq!(text(&described(&node, "slow")?, "/active/digest")?, bad);
+
+    // Another version was looked at than the one in use.
+    let other = format!("--digest={good}");
+    let order = ["policy", "quarantine", "slow", reason, &other, "--yes"];
+    let said = devicectl(&node, &order)?;
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    assert!(said.err.contains("another version"), "{}", said.err);
     assert_eq!(text(&described(&node, "slow")?, "/active/digest")?, bad);
 
     let shown = done(&node, &["policy", "quarantine", "slow", reason, "--yes"])?;
@@ -280,7 +290,15 @@ async fn h5_a_quarantined_version_gives_way_to_the_last_good_one_until_it_is_rel
         "{shown}"
     );
     let digest = format!("--digest={}", bad.get(..12).context("short")?);
-    done(&node, &["policy", "release", "slow", &digest, "--yes"])?;
+    let order = ["policy", "release", "slow", &digest, "--yes", "-o", "json"];
+    let report: Value = serde_json::from_str(&done(&node, &order)?)?;
+    assert_eq!(text(&report, "/policy/phase")?, "running");
+    let outcomes = report.pointer("/outcomes").and_then(Value::as_array);
+    let is_it = |it: &Value| it["name"] == "slow" && it["change"] == "swapped";
+    assert!(
+        outcomes.is_some_and(|all| all.iter().any(is_it)),
+        "{report}"
+    );
     let policy = described(&node, "slow")?;
     assert_eq!(text(&policy, "/active/digest")?, bad);
     assert!(policy.pointer("/quarantined").is_none(), "{policy}");
@@ -380,6 +398,7 @@ async fn p4_a_reader_reads_and_changes_nothing() -> Result<()> {
     let request = QuarantinePolicyRequest {
         name: "xid-policy".to_owned(),
         reason: "I say so".to_owned(),
+        digest: String::new(),
     };
     let answer = reader.quarantine_policy(request).await;
     assert_eq!(

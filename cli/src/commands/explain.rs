@@ -1,5 +1,5 @@
 //! `devicectl explain NAME`: of each problem of one GPU the rule, the evidence, what clears it, and what to
-//! type (design H12).
+//! run (design H12).
 
 use std::io::{self, Write};
 
@@ -47,8 +47,7 @@ struct Explained {
     health: &'static str,
     recommended_action: String,
     remedy: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<String>,
+    commands: Vec<String>,
     problems: Vec<ExplainedProblem>,
 }
 
@@ -77,7 +76,7 @@ impl Explained {
             health: words::health(gpu),
             recommended_action: action.to_owned(),
             remedy: remedy.says,
-            command: remedy.command,
+            commands: remedy.command.into_iter().collect(),
             problems: problems(gpu).map(problem).collect(),
         }
     }
@@ -119,7 +118,7 @@ fn explain(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) ->
     let advice = remedy::of_action(action, pci(gpu));
     line(to, "Action", &format!("{action}: {}", advice.says))?;
     if let Some(command) = &advice.command {
-        line(to, "Type", command)?;
+        line(to, "Run", command)?;
     }
     let mut any = false;
     for condition in problems(gpu) {
@@ -175,7 +174,7 @@ fn problem(
     }
     commands(condition, gpu)
         .iter()
-        .try_for_each(|command| line(to, "Type", command))
+        .try_for_each(|command| line(to, "Run", command))
 }
 
 /// Whose judgement it is: of a policy with its version and all of its digest.
@@ -206,7 +205,7 @@ fn cause(condition: &Condition) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// What to type: what remedies it, and what tells more of its rule.
+/// What to run: what remedies it, and what tells more of its rule.
 fn commands(condition: &Condition, gpu: &Gpu) -> Vec<String> {
     let mut commands = Vec::new();
     if words::judgement(condition) == Judgement::Problem {

@@ -17,7 +17,7 @@ fn h12_a_problem_has_its_rule_its_evidence_what_clears_it_and_the_command() {
     let expected = "\
 GPU-1 is Unhealthy, by XidFatal: FallenOffTheBus
   Action:   RESTART_BM: drain the machine and reboot it
-  Type:     systemctl reboot
+  Run:      kubectl drain NODE --ignore-daemonsets && systemctl reboot
 
 XidFatal  problem, fatal  DRILL
   Rule:     policy xid-policy 0.1.0, sha256:0123456789abcdef
@@ -30,8 +30,8 @@ XidFatal  problem, fatal  DRILL
   Clears:   node-reboot: once the machine was rebooted
   Clears:   quiet for 10m: by itself, when it has not been seen for that long
   Action:   RESTART_BM: drain the machine and reboot it
-  Type:     systemctl reboot
-  Type:     devicectl policy describe xid-policy
+  Run:      kubectl drain NODE --ignore-daemonsets && systemctl reboot
+  Run:      devicectl policy describe xid-policy
 ";
     assert_eq!(explained(&sick_gpu()), expected);
 }
@@ -85,12 +85,12 @@ fn the_hosts_and_providers_problems_say_where_to_look() {
     assert!(order.is_sorted() && order[0].is_some(), "{text}");
     for said in [
         "  Rule:     the host's floor: a fault that no policy may talk away",
-        "  Type:     nvidia-smi --gpu-reset -i 0000:a1:00.0",
+        "  Run:      nvidia-smi --gpu-reset -i 0000:a1:00.0",
         "  Rule:     the host's fallback: no policy has judged it",
-        "  Type:     devicectl policy list",
+        "  Run:      devicectl policy list",
         "NVMLReady  unknown",
         "  Rule:     provider nvml agent",
-        "  Type:     devicectl provider list",
+        "  Run:      devicectl provider list",
     ] {
         assert!(lines.contains(&said), "no {said:?} in\n{text}");
     }
@@ -111,7 +111,9 @@ fn what_an_owner_is_called_starts_no_command() {
 #[test]
 fn h12_programs_get_the_same() {
     let value = serde_json::to_value(Explained::of(&sick_gpu())).unwrap();
-    assert_eq!(value["command"], "systemctl reboot");
+    let drained = "kubectl drain NODE --ignore-daemonsets && systemctl reboot";
+    assert_eq!(value["commands"], serde_json::json!([drained]));
+    assert_eq!(value["problems"][0]["commands"][0], drained);
     let problem = &value["problems"][0];
     assert_eq!(problem["type"], "XidFatal");
     assert_eq!(problem["owner"]["digest"], "0123456789abcdef");

@@ -30,6 +30,23 @@ impl Policies {
         Ok(Some(policy()))
     }
 
+    /// Another one's refusal is none of this one's.
+    fn outcomes(&self) -> Vec<PolicyOutcome> {
+        let own = match self
+            .told()
+            .iter()
+            .filter(|told| told.starts_with("accept"))
+            .count()
+        {
+            0 | 1 => PolicyChange::Swapped,
+            _ => PolicyChange::Refused,
+        };
+        vec![
+            outcome("corrupt.wasm", PolicyChange::Refused),
+            outcome("xid-policy", own),
+        ]
+    }
+
     /// What it was told to do, in order.
     pub(crate) fn told(&self) -> Vec<String> {
         self.told.lock().unwrap().clone()
@@ -52,6 +69,14 @@ fn policy() -> Policy {
             ..PolicySetAside::default()
         }),
         ..Policy::default()
+    }
+}
+
+fn outcome(name: &str, change: PolicyChange) -> PolicyOutcome {
+    PolicyOutcome {
+        name: name.to_owned(),
+        change: change.into(),
+        ..PolicyOutcome::default()
     }
 }
 
@@ -80,11 +105,6 @@ impl PolicyService for Policies {
         &self,
         _: Request<ReloadPoliciesRequest>,
     ) -> Result<Response<ReloadPoliciesResponse>, Status> {
-        let outcome = |name: &str, change: PolicyChange| PolicyOutcome {
-            name: name.to_owned(),
-            change: change.into(),
-            ..PolicyOutcome::default()
-        };
         let outcomes = vec![
             outcome("xid-policy", PolicyChange::Swapped),
             outcome("corrupt.wasm", PolicyChange::Refused),
@@ -100,9 +120,12 @@ impl PolicyService for Policies {
         request: Request<QuarantinePolicyRequest>,
     ) -> Result<Response<QuarantinePolicyResponse>, Status> {
         let it = request.into_inner();
-        let policy = self.tell(&it.name, format!("quarantine: {}", it.reason))?;
-        let outcomes = Vec::new();
-        Ok(Response::new(QuarantinePolicyResponse { outcomes, policy }))
+        let policy = self.tell(&it.name, format!("quarantine: {} {}", it.reason, it.digest))?;
+        Ok(Response::new(QuarantinePolicyResponse {
+            outcomes: self.outcomes(),
+            policy,
+            refused: String::new(),
+        }))
     }
 
     async fn release_policy(
@@ -111,8 +134,11 @@ impl PolicyService for Policies {
     ) -> Result<Response<ReleasePolicyResponse>, Status> {
         let it = request.into_inner();
         let policy = self.tell(&it.name, format!("release: {:?}", it.digest))?;
-        let outcomes = Vec::new();
-        Ok(Response::new(ReleasePolicyResponse { outcomes, policy }))
+        Ok(Response::new(ReleasePolicyResponse {
+            outcomes: self.outcomes(),
+            policy,
+            refused: String::new(),
+        }))
     }
 
     async fn accept_policy(
@@ -121,8 +147,11 @@ impl PolicyService for Policies {
     ) -> Result<Response<AcceptPolicyResponse>, Status> {
         let it = request.into_inner();
         let policy = self.tell(&it.name, format!("accept: {}", it.digest))?;
-        let outcomes = Vec::new();
-        Ok(Response::new(AcceptPolicyResponse { outcomes, policy }))
+        Ok(Response::new(AcceptPolicyResponse {
+            outcomes: self.outcomes(),
+            policy,
+            refused: String::new(),
+        }))
     }
 
     async fn pause_policy(
@@ -130,9 +159,15 @@ impl PolicyService for Policies {
         request: Request<PausePolicyRequest>,
     ) -> Result<Response<PausePolicyResponse>, Status> {
         let it = request.into_inner();
+        if it.reason == "slow" {
+            return Err(Status::deadline_exceeded("not done within its deadline"));
+        }
         let policy = self.tell(&it.name, format!("pause: {}", it.reason))?;
-        let outcomes = Vec::new();
-        Ok(Response::new(PausePolicyResponse { outcomes, policy }))
+        Ok(Response::new(PausePolicyResponse {
+            outcomes: self.outcomes(),
+            policy,
+            refused: String::new(),
+        }))
     }
 
     async fn resume_policy(
@@ -140,8 +175,11 @@ impl PolicyService for Policies {
         request: Request<ResumePolicyRequest>,
     ) -> Result<Response<ResumePolicyResponse>, Status> {
         let policy = self.tell(&request.into_inner().name, "resume".to_owned())?;
-        let outcomes = Vec::new();
-        Ok(Response::new(ResumePolicyResponse { outcomes, policy }))
+        Ok(Response::new(ResumePolicyResponse {
+            outcomes: self.outcomes(),
+            policy,
+            refused: String::new(),
+        }))
     }
 }
 
@@ -193,7 +231,7 @@ fn what_takes_a_policy_out_of_service_is_confirmed() {
     }
     let (code, _, _) = answer(&socket, &["policy", "resume", "xid-policy"]);
     assert_eq!(code, Some(0));
-    let told = ["quarantine: why", "pause: why", "release: \"\"", "resume"];
+    let told = ["quarantine: why ", "pause: why", "release: \"\"", "resume"];
     assert_eq!(running.policies().told(), told);
     let (code, _, err) = answer(&socket, &["policy", "pause", "xid-policy", "--yes"]);
     assert_eq!(code, Some(2), "a reason is to be given: {err}");
@@ -236,4 +274,54 @@ fn h6_a_reload_of_which_something_is_refused_says_so_and_fails() {
     assert_eq!(code, Some(1));
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["outcomes"][1]["change"], "refused");
+}
+
+#[test]
+fn a_command_says_what_came_of_it_and_fails_where_its_policy_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("d.sock");
+    let _running = start(&socket, &[], 1, 1);
+    let accept = ["policy", "accept", "xid-policy", "--digest=bbbbbbbbbbbb"];
+    let (code, out, err) = answer(&socket, &accept);
+    assert_eq!(code, Some(0), "another one's refusal is not ours: {err}");
+    assert!(out.contains("swapped") && out.contains("PHASE"), "{out}");
+    let (code, out, err) = answer(&socket, &accept);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("refused") && out.contains("PHASE"), "{out}");
+    assert!(err.contains("refused: xid-policy; what was used"), "{err}");
+
+    let (code, out, _) = answer(&socket, &[&accept[..], &["-o", "json"]].concat());
+    assert_eq!(code, Some(1));
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["outcomes"][1]["change"], "refused");
+    assert_eq!(report["policy"]["name"], "xid-policy");
+}
+
+#[test]
+fn a_version_that_was_looked_at_is_named_to_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("d.sock");
+    let running = start(&socket, &[], 1, 1);
+    let order = [
+        "policy",
+        "quarantine",
+        "xid-policy",
+        "--reason=why",
+        "--yes",
+    ];
+    let (code, _, err) = answer(&socket, &[&order[..], &["--digest=aaaaaaaaaaaa"]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(running.policies().told(), ["quarantine: why aaaaaaaaaaaa"]);
+}
+
+#[test]
+fn a_command_that_takes_long_is_said_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("d.sock");
+    let _running = start(&socket, &[], 1, 1);
+    let order = ["policy", "pause", "xid-policy", "--reason=slow", "--yes"];
+    let (code, out, err) = answer(&socket, &order);
+    assert_eq!((code, &*out), (Some(1), ""));
+    let says = "still being carried out; what comes of it: devicectl policy list";
+    assert!(err.contains(says) && err.lines().count() == 1, "{err}");
 }

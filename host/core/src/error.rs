@@ -65,7 +65,10 @@ impl fmt::Display for ApiError {
                 )
             }
             Self::NoPolicy { name } => {
-                write!(f, "policy {name:?} not found; ListPolicies tells which exist")
+                write!(
+                    f,
+                    "policy {name:?} not found; ListPolicies tells which exist"
+                )
             }
             Self::AlreadyExists { key } => {
                 write!(

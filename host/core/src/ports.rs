@@ -198,12 +198,23 @@ pub enum PolicyCommand {
         digest: String,
     },
     /// Lets a quarantined version be tried again; empty digest: all of the policy's.
-    Release { name: String, digest: String },
+    Release {
+        name: String,
+        digest: String,
+    },
     /// Lets a held version in; its digest, or at least its first 12 digits, says which was looked at.
-    Accept { name: String, digest: String },
+    Accept {
+        name: String,
+        digest: String,
+    },
     /// Not asked until resumed, over restarts too.
-    Pause { name: String, reason: String },
-    Resume { name: String },
+    Pause {
+        name: String,
+        reason: String,
+    },
+    Resume {
+        name: String,
+    },
 }
 
 /// An answer to come.

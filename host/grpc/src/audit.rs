@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use device_api_core::limits::POLICY_REASON_BYTES_MAX;
 use tonic::Code;
 
 use crate::conn::ConnInfo;
-use crate::limits::POLICY_REASON_BYTES;
 use crate::lines::{Key, Lines};
 use crate::observe::{Method, RpcObserver};
 use crate::peer::RefusalReason;
@@ -35,7 +35,7 @@ const ADMINISTRATIVE: [&str; 13] = [
 /// Length of an object's name in a line. Longer ones are refused, and a line is no place for them.
 const OBJECT_BYTES_MAX: usize = 256;
 /// Length of what else a line quotes of a request: the longest that is not refused.
-const QUOTED_BYTES_MAX: usize = POLICY_REASON_BYTES;
+const QUOTED_BYTES_MAX: usize = POLICY_REASON_BYTES_MAX;
 
 /// What an administrative call is about, taken before it is carried out.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use crate::answer::{Answer, Terms};
 use crate::audit::{self, Audit};
 use crate::budget::{Held, Kind};
 use crate::conn::ConnInfo;
-use crate::limits::{ASIDES_IN_ALL, CALLS_IN_ALL};
+use crate::limits::{ASIDES_IN_ALL, CALLS_IN_ALL, COMMAND_TIME};
 use crate::methods::{Does, Known, Methods};
 use crate::observe::{Call, RpcObserver};
 use crate::peer::Access;
@@ -80,13 +80,13 @@ impl Calls {
         let call = Call::begin(self.observer.clone(), known.method);
         let asked = client_timeout(request.headers());
         let began = Instant::now();
-        let time = self.bounds.request_time;
+        let time = self.time(known);
         let in_time = began + asked.map_or(time, |asked| asked.min(time));
         let answer = match self.admit(&connection, known) {
             Ok(held) => {
                 let carried_out = self.carry_out(&connection, known, request);
                 let answer = tokio::time::timeout_at(in_time, carried_out).await;
-                let answer = answer.unwrap_or_else(|_elapsed| Err(self.late()));
+                let answer = answer.unwrap_or_else(|_elapsed| Err(self.late(known)));
                 answer.map(|answer| (answer, held))
             }
             Err(refused) => Err(refused),
@@ -180,8 +180,24 @@ impl Calls {
         }
     }
 
+    /// How long a call may take.
+    fn time(&self, known: Known) -> Duration {
+        let time = self.bounds.request_time;
+        if known.is_command() {
+            time.max(COMMAND_TIME)
+        } else {
+            time
+        }
+    }
+
     /// Which of the two deadlines it was, is the client's to know: it set one of them.
-    fn late(&self) -> Status {
+    fn late(&self, known: Known) -> Status {
+        if known.is_command() {
+            return Status::deadline_exceeded(format!(
+                "the command was not done within its deadline ({:?} at most) and is still being carried out; ListPolicies tells what came of it",
+                self.time(known)
+            ));
+        }
         Status::deadline_exceeded(format!(
             "the call was not done within its deadline; limit request-time is {:?}, see --limit",
             self.bounds.request_time

@@ -40,12 +40,10 @@ pub(crate) const ERROR_STREAMS: usize = 256;
 /// Size of a request that changes nothing: two selectors, a namespace, and as much again.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 
-/// What someone gives as their reason to quarantine or pause a policy: a sentence and a ticket's address. It
-/// stands in the audit log and in lists.
-pub(crate) const POLICY_REASON_BYTES: usize = 512;
+/// How long a command on policies may take, where `request-time` is less: a component that needs all of the
+/// two minutes of a compile, and what must be done before and after.
+pub(crate) const COMMAND_TIME: Duration = Duration::from_mins(3);
 
-/// Digits of a policy's digest that say which version is meant: as many as tables show.
-pub(crate) const DIGEST_DIGITS_MIN: usize = 12;
 /// Digits of a SHA-256.
 pub(crate) const DIGEST_DIGITS_MAX: usize = 64;
 

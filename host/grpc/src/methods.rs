@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use device_api_proto::native::server::policy_service_server::SERVICE_NAME as POLICY_SERVICE;
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 
@@ -49,6 +50,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// A command on policies: it may have to compile some first, and goes on when nobody waits any more.
+    pub(crate) fn is_command(self) -> bool {
+        self.does == Does::Write && self.method.service == POLICY_SERVICE
+    }
+
     /// It is open as long as its client likes.
     pub(crate) fn lasts(self) -> bool {
         matches!(self.does, Does::Watch | Does::HealthWatch)
@@ -178,5 +184,11 @@ mod tests {
         assert!(all.clone().all(|known| known.request.is_some()));
         let writes = all.filter(|known| known.does == Does::Write).count();
         assert_eq!(writes, 21, "each of them asks who is calling");
+        let all = methods.known.values();
+        let commands = all.filter(|known| known.is_command()).count();
+        assert_eq!(
+            commands, 6,
+            "reload, quarantine, release, accept, pause, resume"
+        );
     }
 }

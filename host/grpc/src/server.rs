@@ -88,7 +88,7 @@ impl<D: Devices> Drop for Present<D> {
 
 /// Serves until `shutdown` turns true (or its sender is gone) and all is drained: no connection is
 /// accepted any more, streams end with `Unavailable`, unary calls under way finish, within
-/// `request-time` at most. A connection without such a call is closed within a second, whatever its
+/// `request-time` at most; a command on policies as soon as the policy host says that it stops. A connection without such a call is closed within a second, whatever its
 /// client does. When the future is dropped, all connections are.
 ///
 /// # Errors

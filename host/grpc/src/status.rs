@@ -48,6 +48,7 @@ fn code(error: &ApiError) -> Code {
         ApiError::AlreadyExists { .. } => Code::AlreadyExists,
         ApiError::Conflict { .. } => Code::Aborted,
         ApiError::Invalid { .. } => Code::InvalidArgument,
+        ApiError::Precondition { .. } => Code::FailedPrecondition,
         ApiError::Exhausted { .. } => Code::ResourceExhausted,
         ApiError::OutOfRange { .. } => Code::OutOfRange,
         ApiError::Forbidden { .. } => Code::PermissionDenied,
@@ -139,6 +140,13 @@ mod tests {
             },
             Code::InvalidArgument,
             "a.b: bad",
+        );
+        check(
+            ApiError::Precondition {
+                why: "nothing is held".to_owned(),
+            },
+            Code::FailedPrecondition,
+            "nothing is held",
         );
         check(
             ApiError::Exhausted {

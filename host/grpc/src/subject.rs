@@ -57,6 +57,10 @@ impl Subject for native::QuarantinePolicyRequest {
     fn because(&self) -> Option<&str> {
         Some(&self.reason)
     }
+
+    fn digest(&self) -> Option<&str> {
+        Some(&*self.digest).filter(|digest| !digest.is_empty())
+    }
 }
 
 impl Subject for native::PausePolicyRequest {
@@ -75,9 +79,7 @@ impl Subject for native::ReleasePolicyRequest {
     }
 
     fn digest(&self) -> Option<&str> {
-        Some(&self.digest)
-            .filter(|digest| !digest.is_empty())
-            .map(String::as_str)
+        Some(&*self.digest).filter(|digest| !digest.is_empty())
     }
 }
 

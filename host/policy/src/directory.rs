@@ -1,14 +1,15 @@
 //! The policy directory, a mounted ConfigMap included: there each entry is a link into a hidden
 //! directory that is swapped as a whole.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use device_api_core::clock::WallTime;
 use device_api_core::signal::printable;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 use crate::error::PolicyError;
 use crate::manifest::POLICIES_FILE;
@@ -51,7 +52,8 @@ impl Look {
                 let seconds = u64::try_from(seconds).unwrap_or(0);
                 let at = seconds.saturating_mul(1_000_000_000);
                 let at = at.saturating_add(u64::try_from(ns).unwrap_or(0));
-                at.saturating_add(SAME_TICK) > now.unix_ns
+                // A time to come, by a clock that went back, is no moment ago.
+                at.abs_diff(now.unix_ns) < SAME_TICK
             }
             Seen::Link(_) | Seen::Not(_) => false,
         })
@@ -170,7 +172,7 @@ pub(crate) fn read(root: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>,
         &origin,
         fs::metadata(&path).map_err(unreadable)?.file_type(),
     )?;
-    let file = open(&path).map_err(unreadable)?;
+    let file = open(root, &path).map_err(unreadable)?;
     // Looked at again through the handle: what was opened is what counts.
     let metadata = file.metadata().map_err(unreadable)?;
     refuse_special(&origin, metadata.file_type())?;
@@ -197,13 +199,19 @@ pub(crate) fn read(root: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// Without waiting for a writer, should the file have become a FIFO since it was looked at.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits());
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.unwrap_or_default())
-        .open(path)
+/// `path`, without links, is beneath `root`, and stays so whatever is swapped for a link meanwhile. Without
+/// waiting for a writer, should the file have become a FIFO since it was looked at.
+fn open(root: &Path, path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let beneath = path.strip_prefix(root).map_err(io::Error::other)?;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(File::open(root)?, beneath, flags, Mode::empty(), within) {
+        // A kernel before 5.6, or a sandbox that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            Ok(rustix::fs::open(path, flags, Mode::empty()).map(File::from)?)
+        }
+        opened => Ok(opened.map(File::from)?),
+    }
 }
 
 fn refuse_special(origin: &str, kind: fs::FileType) -> Result<(), PolicyError> {
@@ -222,4 +230,38 @@ fn refuse_special(origin: &str, kind: fs::FileType) -> Result<(), PolicyError> {
         origin: origin.to_owned(),
         found,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h6_a_change_of_a_moment_ago_is_fresh_and_one_of_a_time_to_come_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.wasm");
+        fs::write(&file, b"x").unwrap();
+        let metadata = fs::metadata(&file).unwrap();
+        let changed = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
+        let changed = u64::try_from(changed).unwrap();
+        let look = look(Some(directory.path()), None);
+        let at = |unix_ns: u64| look.is_fresh(WallTime { unix_ns });
+        assert!(at(changed) && at(changed + SAME_TICK - 1));
+        // The clock was set back by the smallest step that is none of the tick's.
+        assert!(!at(changed + SAME_TICK) && !at(changed - SAME_TICK));
+    }
+
+    #[test]
+    fn h6_a_directory_that_became_a_link_leads_nowhere_else() {
+        let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = root.path().canonicalize().unwrap();
+        fs::write(elsewhere.path().join("a.wasm"), b"x").unwrap();
+        fs::create_dir(root.join("mid")).unwrap();
+        fs::write(root.join("mid/a.wasm"), b"x").unwrap();
+        let path = root.join("mid/a.wasm");
+        assert!(open(&root, &path).is_ok());
+        fs::remove_dir_all(root.join("mid")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), root.join("mid")).unwrap();
+        assert!(open(&root, &path).is_err());
+    }
 }

@@ -17,17 +17,6 @@ pub enum PolicyHostError {
     Thread(#[source] std::io::Error),
 }
 
-impl PolicyHostError {
-    /// Whether it is the code cache alone that can't be used: all else would work without one.
-    #[must_use]
-    pub fn is_about_cache(&self) -> bool {
-        match self {
-            Self::Compiler(error) => error.is_about_cache(),
-            Self::Engine(_) | Self::Thread(_) => false,
-        }
-    }
-}
-
 /// One policy can't be used; the others can. `Display` names the file and leaves its source out:
 /// [`PolicyError::chain`] is the whole story on one line, to be logged once by whoever gets it.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +53,9 @@ pub enum PolicyError {
         "policy {origin} has more than {max} bytes: strip it, or raise its limit component-bytes-max"
     )]
     TooLarge { origin: String, max: usize },
+    /// No fault of its own: it is loaded once that is done.
+    #[error("policy {origin} is being compiled, and takes its seat once that is done")]
+    Compiling { origin: String },
     /// The source says what the file is, and what to do.
     #[error("policy {origin} can't be loaded")]
     Load {
@@ -127,12 +119,36 @@ pub enum PolicyError {
     },
     #[error("policy {origin} gets no seat: {why}")]
     Seat { origin: String, why: String },
+    /// It is the file that could not be loaded before, and was not tried again.
+    #[error(transparent)]
+    Again(std::sync::Arc<PolicyError>),
+}
+
+/// The node had no processor time, or no memory, for it.
+pub(crate) fn is_want_of_means(error: &CallError) -> bool {
+    error.is_starvation() || matches!(error, CallError::Instantiate { .. })
 }
 
 impl PolicyError {
+    /// Whether the same file may fare better in a while: the machine was short of something, or it is not
+    /// compiled yet.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Compiling { .. } | Self::Thread { .. } | Self::ReadFile { .. } => true,
+            Self::Load { source, .. } => source.is_transient(),
+            Self::Configure { source, .. } => is_want_of_means(source),
+            // Most of them are told of by name in `chain`, and none goes away by itself.
+            _ => false,
+        }
+    }
+
     /// This error and its sources on one line.
     #[must_use]
     pub fn chain(&self) -> String {
+        if let Self::Again(error) = self {
+            return error.chain();
+        }
         // What the engine says of a file or a call begins with its verb.
         let joint = if matches!(self, Self::Load { .. } | Self::Configure { .. }) {
             ": it "

@@ -13,11 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use device_api_core::clock::WallTime;
 use device_api_core::limits::{POLICIES_MAX, POLICY_RECORDS_MAX};
+use device_api_wasm::Limits;
 use serde::{Deserialize, Serialize};
 
 use crate::marker::Mark;
 
-pub(crate) use books::{Books, sha256};
+pub(crate) use books::{Books, make_private, read_bounded, sha256};
 
 /// Written into the ledger; one of a later format is set aside, not guessed at.
 const FORMAT: u32 = 1;
@@ -28,18 +29,22 @@ const POLICIES_REMEMBERED_MAX: usize = 4 * POLICIES_MAX;
 /// Digests quarantined at once.
 const QUARANTINED_MAX: usize = POLICIES_MAX * POLICY_RECORDS_MAX;
 
+/// Digits of a [`setting`]: few settings are ever told apart.
+const SETTING_DIGITS: usize = 16;
+
 /// Digests with crash strikes at once.
 const CRASHES_MAX: usize = 64;
 
-/// Crashes until a digest is quarantined (design H5).
+/// Crashes until a digest is quarantined (design H5; docs/adr/0012).
 const CRASH_STRIKES: u32 = 2;
 
 /// How likely a kill hits a call of a policy that is hardly ever called, at least: so much is doubted of
 /// every strike, and a second is always needed.
 const CHANCE_MIN: f64 = 0.01;
 
-/// And at most: one that is always being called is let off no more often than four times in a row.
-const CHANCE_MAX: f64 = 0.1;
+/// And at most: one that is always being called, or of which nothing is known, is let off no more often than
+/// four times in a row.
+pub(crate) const CHANCE_MAX: f64 = 0.1;
 
 /// A digest is quarantined once the chance that kills from outside (out of memory, `kill -9`) hit its calls
 /// so often in a row falls to this. A policy that takes up to 1 % of a run's time is out with the second
@@ -67,9 +72,21 @@ pub(crate) struct Remembered {
     /// The one that was seated last: kept, since it becomes the last good one when it is replaced unproved
     /// and there is no other.
     pub(crate) seated: Option<Kept>,
-    /// Digests that an operator let in although they were held; newest last.
+    /// `DIGEST/SETTING` that an operator let in although it was held; newest last.
     pub(crate) accepted: Vec<String>,
     pub(crate) paused: Option<Paused>,
+    /// The version that the brake holds.
+    #[serde(default)]
+    pub(crate) held: Option<HeldBack>,
+}
+
+/// A version that waits for an operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HeldBack {
+    pub(crate) digest: String,
+    pub(crate) config: String,
+    pub(crate) why: String,
 }
 
 /// A version whose bytes are kept.
@@ -83,12 +100,22 @@ pub(crate) struct Kept {
     pub(crate) config: String,
     /// As `policies.yaml` writes them.
     pub(crate) limits: BTreeMap<String, String>,
+    /// On what terms it judged, in the words of `policies.yaml`; empty: the defaults.
+    #[serde(default)]
+    pub(crate) mode: String,
+    #[serde(default)]
+    pub(crate) fallback: String,
+    #[serde(default)]
+    pub(crate) grants: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Quarantined {
     pub(crate) digest: String,
+    /// With which configuration and limits ([`setting`]); empty: whatever it is run with.
+    #[serde(default)]
+    pub(crate) setting: String,
     /// Empty where it died before it could say.
     pub(crate) name: String,
     pub(crate) version: String,
@@ -113,31 +140,49 @@ struct Crashes {
     chance: f64,
 }
 
+/// What a version is run with, in short: its configuration and limits. A bad text or too low a limit is no
+/// fault of the file.
+pub(crate) fn setting(config: &str, limits: &Limits) -> String {
+    let mut text = format!("{}\n{config}\n", config.len());
+    for row in Limits::rows() {
+        text.push_str(&format!("{}={}\n", row.name(), row.value(limits)));
+    }
+    let mut digest = sha256(text.as_bytes());
+    digest.truncate(SETTING_DIGITS);
+    digest
+}
+
 impl Ledger {
     pub(crate) fn of(&mut self, name: &str) -> &mut Remembered {
         if !self.policies.contains_key(name) && self.policies.len() >= POLICIES_REMEMBERED_MAX {
-            // Whoever has nothing kept and nothing paused is missed least.
-            let idle = |(_, entry): &(&String, &Remembered)| entry.paused.is_none();
-            let gone = self
-                .policies
-                .iter()
-                .find(idle)
-                .map(|(name, _)| name.clone());
+            // Who is seated or paused is missed most, who was seated longest ago least.
+            let worth = |(_, entry): &(&String, &Remembered)| {
+                let since = entry.last_good.as_ref().map(|kept| kept.since_ms);
+                (entry.seated.is_some(), entry.paused.is_some(), since)
+            };
+            let gone = self.policies.iter().min_by_key(worth);
+            let gone = gone.map(|(name, _)| name.clone());
             gone.and_then(|name| self.policies.remove(&name));
         }
         self.policies.entry(name.to_owned()).or_default()
     }
 
-    pub(crate) fn quarantine_of(&self, digest: &str) -> Option<&Quarantined> {
-        self.quarantined
-            .iter()
-            .rev()
-            .find(|entry| entry.digest == digest)
+    /// Why a version is not asked with that configuration and those limits ([`setting`]).
+    pub(crate) fn quarantine_of(&self, digest: &str, setting: &str) -> Option<&Quarantined> {
+        let is_it = |entry: &&Quarantined| {
+            entry.digest == digest && (entry.setting.is_empty() || entry.setting == setting)
+        };
+        self.quarantined.iter().rev().find(is_it)
+    }
+
+    /// Whether it was ever quarantined, whatever it was run with.
+    pub(crate) fn is_blamed(&self, digest: &str) -> bool {
+        self.quarantined.iter().any(|entry| entry.digest == digest)
     }
 
     pub(crate) fn quarantine(&mut self, entry: Quarantined) {
         self.quarantined
-            .retain(|other| other.digest != entry.digest);
+            .retain(|other| (&other.digest, &other.setting) != (&entry.digest, &entry.setting));
         self.quarantined.push(entry);
         let excess = self.quarantined.len().saturating_sub(QUARANTINED_MAX);
         self.quarantined.drain(..excess);
@@ -153,17 +198,27 @@ impl Ledger {
         before - self.quarantined.len()
     }
 
-    pub(crate) fn accept(&mut self, name: &str, digest: &str) {
+    pub(crate) fn accept(&mut self, name: &str, digest: &str, setting: &str) {
         let accepted = &mut self.of(name).accepted;
-        accepted.retain(|other| other != digest);
-        accepted.push(digest.to_owned());
+        let entry = format!("{digest}/{setting}");
+        accepted.retain(|other| *other != entry);
+        accepted.push(entry);
         let excess = accepted.len().saturating_sub(POLICY_RECORDS_MAX);
         accepted.drain(..excess);
     }
 
-    pub(crate) fn is_accepted(&self, name: &str, digest: &str) -> bool {
-        let remembered = self.policies.get(name);
-        remembered.is_some_and(|entry| entry.accepted.iter().any(|other| other == digest))
+    pub(crate) fn is_accepted(&self, name: &str, digest: &str, setting: &str) -> bool {
+        let accepted = self.policies.get(name).map(|entry| &entry.accepted);
+        let entry = format!("{digest}/{setting}");
+        accepted.is_some_and(|accepted| accepted.contains(&entry))
+    }
+
+    /// It has the seat: what was accepted of others was for the faults of that day.
+    pub(crate) fn forget_other_accepts(&mut self, name: &str, digest: &str, setting: &str) {
+        if let Some(remembered) = self.policies.get_mut(name) {
+            let entry = format!("{digest}/{setting}");
+            remembered.accepted.retain(|other| *other == entry);
+        }
     }
 
     /// Takes how the last run ended: in whose call it died, and in whose it did not.
@@ -211,6 +266,7 @@ impl Ledger {
         tracing::error!(policy = name, digest, why, "policy quarantined");
         self.quarantine(Quarantined {
             digest: digest.to_owned(),
+            setting: String::new(),
             name,
             version,
             origin,

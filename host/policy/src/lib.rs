@@ -50,5 +50,5 @@ pub use manifest::POLICIES_FILE;
 pub use shadow::Shadows;
 pub use source::{Bytes, PolicySource};
 pub use supervisor::{
-    Loading, POLL_INTERVAL_DEFAULT, Proof, Supervisor, SupervisorConfig, Unlisted,
+    Loading, POLL_INTERVAL_DEFAULT, Proof, SEATED_WAIT, Supervisor, SupervisorConfig, Unlisted,
 };

@@ -5,34 +5,33 @@ use std::sync::Arc;
 
 use device_api_core::policy::PolicyInfo;
 use device_api_core::signal::printable;
-use device_api_wasm::{Compiler, Engine, Limits, LoadError, Loaded, Program};
+use device_api_wasm::{Engine, Limits, LoadError, Loaded, Program};
 
-use crate::error::{PolicyError, PolicyHostError};
+use crate::error::{PolicyError, PolicyHostError, is_want_of_means};
 use crate::instance::Instance;
 use crate::loaded::LoadedPolicy;
 use crate::marker::Markers;
 use crate::runner::{Recipe, Runner};
-use crate::source::PolicySource;
+use crate::source::{Bytes, PolicySource};
 use crate::telemetry::Telemetry;
 use crate::validate::{Invalid, info};
 
 /// Longest text of a guest that is shown: why it refuses its configuration.
 const SAID_BYTES_MAX: usize = 1024;
 
+/// Times that an instance is started which failed for want of processor time or memory: as often as a call
+/// is repeated on its trial.
+const START_TRIES: u32 = 5;
+
 /// What makes machine code of a component: the engine itself, or a child process with a cache.
 pub(crate) trait Loader: Debug + Send + Sync {
-    fn load(&self, bytes: &[u8], limits: Limits) -> Result<Loaded, LoadError>;
+    /// `bytes` may be kept until they are compiled.
+    fn load(&self, bytes: &Bytes, limits: Limits) -> Result<Loaded, LoadError>;
 }
 
 impl Loader for Engine {
-    fn load(&self, bytes: &[u8], limits: Limits) -> Result<Loaded, LoadError> {
+    fn load(&self, bytes: &Bytes, limits: Limits) -> Result<Loaded, LoadError> {
         Engine::load(self, bytes, limits)
-    }
-}
-
-impl Loader for Compiler {
-    fn load(&self, bytes: &[u8], limits: Limits) -> Result<Loaded, LoadError> {
-        Compiler::load(self, bytes, limits)
     }
 }
 
@@ -74,6 +73,11 @@ impl PolicyHost {
         Ok(Arc::new(policy))
     }
 
+    /// Has it compiled, if that is still to be done; whether it can be used shows when it is loaded.
+    pub(crate) fn order(&self, source: &PolicySource) -> Result<(), LoadError> {
+        self.loader.load(&source.bytes, source.limits).map(drop)
+    }
+
     /// The same without a thread.
     ///
     /// # Errors
@@ -84,9 +88,14 @@ impl PolicyHost {
 
     fn configured(&self, source: &PolicySource) -> Result<Runner, PolicyError> {
         let origin = &source.origin;
-        let unusable = |source: LoadError| PolicyError::Load {
-            origin: origin.clone(),
-            source,
+        let unusable = |source: LoadError| match source {
+            LoadError::Compiling => PolicyError::Compiling {
+                origin: origin.clone(),
+            },
+            source => PolicyError::Load {
+                origin: origin.clone(),
+                source,
+            },
         };
         let loaded = self
             .loader
@@ -105,7 +114,14 @@ impl PolicyHost {
             marker,
         };
 
-        let (sandbox, said) = recipe.start().map_err(|source| PolicyError::Configure {
+        let mut started = recipe.start();
+        for _ in 1..START_TRIES {
+            if !started.as_ref().is_err_and(is_want_of_means) {
+                break;
+            }
+            started = recipe.start();
+        }
+        let (sandbox, said) = started.map_err(|source| PolicyError::Configure {
             origin: origin.clone(),
             source,
         })?;

@@ -12,6 +12,8 @@ use device_api_wasm::Limits;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::directory::ENDING;
+
 /// The file's name in the policy directory.
 pub const POLICIES_FILE: &str = "policies.yaml";
 
@@ -146,9 +148,7 @@ fn checked(at: usize, item: Item, defaults: &Limits) -> Result<Listed, Refusal> 
     )?;
     let mut grants = Vec::with_capacity(item.grants.len());
     for grant in item.grants {
-        let line = grant.referenced.line();
-        let grant = word("grants", &Some(grant), &floor::NAMES)
-            .map_err(|Refusal(what)| Refusal(format!("{what} (line {line})")))?;
+        let grant = word("grants", &Some(grant), &floor::NAMES)?;
         grants.push(Grant(grant.into()));
     }
     grants.sort();
@@ -205,6 +205,11 @@ fn file_name(file: &str) -> Result<(), String> {
     if file.contains('/') || file.starts_with('.') || file.is_empty() {
         Err(format!(
             "{file:?} is no file name: a file right in the policy directory, without a path, not hidden"
+        ))
+    } else if !file.ends_with(ENDING) {
+        // No other is looked at for changes.
+        Err(format!(
+            "{file:?} does not end in {ENDING}: rename the file"
         ))
     } else {
         Ok(())

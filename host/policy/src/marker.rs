@@ -4,13 +4,15 @@
 //! Two writes a call into a page that the system holds, some 300 ns each, and nothing is waited for: a
 //! mark need not survive the machine, only the process.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::ledger::{CHANCE_MAX, make_private, read_bounded};
 
 /// Marks read at a start: more are no work of ours.
 const MARKS_MAX: usize = 256;
@@ -18,11 +20,20 @@ const MARKS_MAX: usize = 256;
 /// Under way or not, nanoseconds in calls so far, nanoseconds since the daemon started.
 const RECORD_BYTES: usize = 17;
 
+/// A run younger than this tells nothing: what kills a daemon as it starts (a probe, the memory limit) finds
+/// it in some policy's first call.
+const RUN_TELLING: Duration = Duration::from_secs(10);
+
+/// Where the kernel says which boot this is. A mark of another boot blames nobody: the machine went down.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const BOOT_ID_NAME: &str = "boot";
+const BOOT_ID_BYTES_MAX: u64 = 64;
+
 const IDLE: u8 = b'-';
 const IN_CALL: u8 = b'!';
 
-/// A share of time of which nothing is known.
-const SHARE_UNKNOWN: f64 = 0.0;
+/// A share of time of which nothing is known: it is the weakest evidence there is.
+const SHARE_UNKNOWN: f64 = CHANCE_MAX;
 
 /// Where this run's marks are.
 #[derive(Debug)]
@@ -48,15 +59,19 @@ impl Markers {
     /// # Errors
     /// The directory can't be made, read or cleared.
     pub(crate) fn enter(directory: &Path) -> io::Result<(Self, Vec<Mark>)> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
+        make_private(directory)?;
+        let boot = read_bounded(Path::new(BOOT_ID), BOOT_ID_BYTES_MAX).ok();
+        let is_of_this_boot =
+            read_bounded(&directory.join(BOOT_ID_NAME), BOOT_ID_BYTES_MAX).ok() == boot;
         let mut marks = Vec::new();
         for entry in fs::read_dir(directory)?.take(MARKS_MAX) {
             let path = entry?.path();
-            marks.extend(read(&path));
-            fs::remove_file(&path)?;
+            marks.extend(read(&path).filter(|_| is_of_this_boot));
+            // What is no mark of ours is in nobody's way.
+            let _ = fs::remove_file(&path);
+        }
+        if let Some(boot) = boot {
+            fs::write(directory.join(BOOT_ID_NAME), boot)?;
         }
         let markers = Self {
             directory: directory.to_owned(),
@@ -98,13 +113,15 @@ impl Markers {
 fn read(path: &Path) -> Option<Mark> {
     let name = path.file_name()?.to_str()?;
     let (digest, _) = name.split_once('-')?;
-    let bytes = fs::read(path).ok()?;
+    let bytes = read_bounded(path, RECORD_BYTES as u64).ok()?;
     let number = |range: std::ops::Range<usize>| {
         let bytes: [u8; 8] = bytes.get(range)?.try_into().ok()?;
         Some(u64::from_le_bytes(bytes))
     };
     let share = match (number(1..9), number(9..17)) {
-        (Some(busy), Some(elapsed)) if elapsed > 0 => (busy as f64 / elapsed as f64).min(1.0),
+        (Some(busy), Some(elapsed)) if elapsed >= nanos(RUN_TELLING) => {
+            (busy as f64 / elapsed as f64).min(1.0)
+        }
         _ => SHARE_UNKNOWN,
     };
     Some(Mark {
@@ -209,13 +226,26 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("aa-0");
         let mut record = vec![IN_CALL];
-        record.extend(30_u64.to_le_bytes());
-        record.extend(120_u64.to_le_bytes());
-        fs::write(&path, record).unwrap();
+        record.extend(30_000_000_000_u64.to_le_bytes());
+        record.extend(120_000_000_000_u64.to_le_bytes());
+        drop(Markers::enter(home.path()).unwrap());
+        fs::write(&path, &record).unwrap();
         fs::write(home.path().join("bb-1"), b"!").unwrap();
+        // A run that had just begun.
+        let mut young = vec![IN_CALL];
+        young.extend(0_u64.to_le_bytes());
+        young.extend(9_000_000_000_u64.to_le_bytes());
+        fs::write(home.path().join("cc-2"), young).unwrap();
         let (_, mut marks) = Markers::enter(home.path()).unwrap();
         marks.sort_by(|a, b| a.digest.cmp(&b.digest));
         assert_eq!(marks[0].share, 0.25);
         assert!(marks[1].in_call && marks[1].share == SHARE_UNKNOWN);
+        assert!(marks[2].in_call && marks[2].share == SHARE_UNKNOWN);
+        // The machine went down: nobody is to blame.
+        fs::write(&path, record).unwrap();
+        fs::write(home.path().join(BOOT_ID_NAME), b"another").unwrap();
+        fs::create_dir(home.path().join("dd-3")).unwrap();
+        let (_, marks) = Markers::enter(home.path()).unwrap();
+        assert_eq!(marks, []);
     }
 }

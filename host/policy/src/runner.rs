@@ -24,7 +24,9 @@ use device_api_core::policy::{
 };
 use device_api_core::policy_status::{FailureRecord, LimitHit};
 use device_api_core::signal::printable;
-use device_api_wasm::{Ask, CallError, CallStats, Conduct, Lifecycle, Program, Sandbox, Turn};
+use device_api_wasm::{
+    Ask, CallError, CallStats, Conduct, Lifecycle, Program, Sandbox, Turn, panic_message,
+};
 
 use crate::bindings::gpu::device_policy::types as wit;
 use crate::convert;
@@ -80,8 +82,8 @@ impl Recipe {
                 .gpu_device_policy_policy()
                 .call_configure(store, &self.config)
         });
-        if started.is_ok() {
-            self.telemetry.started();
+        if let Ok((sandbox, _)) = &started {
+            self.telemetry.started(sandbox.last_stats());
         }
         started
     }
@@ -159,7 +161,7 @@ impl Runner {
                 self.conducted(
                     duty,
                     conduct,
-                    "calls take nearly their whole deadline in processor time",
+                    "calls take nearly their whole deadline in processor time, or nearly all of its memory at once",
                 );
                 Ok(evaluated)
             }
@@ -262,7 +264,10 @@ impl Runner {
         let said = said.map_err(|text| own(failed(FailureKind::Refused, &text)))?;
         let decision = decision::decide(&said, &self.info, &evaluation.signals, telemetry)
             .map_err(|Invalid(what)| own(failed(FailureKind::Invalid, &what)))?;
-        let conduct = Conduct::of_success(stats, self.recipe.program.limits());
+        let conduct = match self.sandbox.as_ref().map(Sandbox::is_worn_early) {
+            Some(true) => Conduct::Strike,
+            Some(false) | None => Conduct::of_success(stats, self.recipe.program.limits()),
+        };
         Ok((Evaluated { decision, state }, conduct))
     }
 
@@ -296,13 +301,10 @@ impl Runner {
             let detail = format!("no new instance can be made: {why}");
             (unavailable(&detail), conduct)
         };
-        let (sandbox, said) = self
-            .recipe
-            .start()
-            .map_err(|error| {
-                self.recipe.telemetry.hit(LimitHit::Start);
-                no_instance(&error, Conduct::of_failure(&error))
-            })?;
+        let (sandbox, said) = self.recipe.start().map_err(|error| {
+            self.recipe.telemetry.hit(LimitHit::Start);
+            no_instance(&error, Conduct::of_failure(&error))
+        })?;
         let said = said.map_err(|text| no_instance(&text, Conduct::Strike))?;
         let again = info::describe(&said, &self.info.id.digest)
             .map_err(|Invalid(what)| no_instance(&what, Conduct::Strike))?;
@@ -381,9 +383,5 @@ pub(crate) fn unavailable(detail: &str) -> PolicyFailure {
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    printable(text.unwrap_or("no message"), DETAIL_BYTES_MAX)
+    printable(&panic_message(panic), DETAIL_BYTES_MAX)
 }

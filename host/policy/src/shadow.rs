@@ -54,14 +54,15 @@ impl Shadows {
         Arc::default()
     }
 
-    fn take_up(&self, queue: Queue) {
+    fn take_up(&self, queue: Arc<Queue>) {
         let mut seats = lock(&self.seats);
         seats.retain(|other| other.name != queue.name);
-        seats.push(Arc::new(queue));
+        seats.push(queue);
     }
 
-    fn let_go(&self, name: &str) {
-        lock(&self.seats).retain(|queue| &*queue.name != name);
+    /// This one and no other: its successor has the same name.
+    fn let_go(&self, gone: &Arc<Queue>) {
+        lock(&self.seats).retain(|queue| !Arc::ptr_eq(queue, gone));
     }
 }
 
@@ -80,10 +81,11 @@ impl Onlooker for Shadows {
     }
 }
 
-/// A shadow at work; dropped, it ends.
+/// A shadow at work, until it is stopped or dropped.
 #[derive(Debug)]
 pub(crate) struct Shadow {
-    name: Arc<str>,
+    /// `None` once it looks on no more.
+    queue: Mutex<Option<Arc<Queue>>>,
     shadows: Arc<Shadows>,
     record: Arc<Record>,
     thread: Option<JoinHandle<()>>,
@@ -115,17 +117,26 @@ impl Shadow {
         let thread = thread::Builder::new()
             .name(format!("shadow-{name}"))
             .spawn(move || eye.run(&queue))?;
-        shadows.take_up(Queue {
+        let queue = Arc::new(Queue {
             name: Arc::clone(name),
             batches,
             dropped,
         });
+        shadows.take_up(Arc::clone(&queue));
         Ok(Self {
-            name: Arc::clone(name),
+            queue: Mutex::new(Some(queue)),
             shadows: Arc::clone(shadows),
             record,
             thread: Some(thread),
         })
+    }
+
+    /// It looks on no more; what it found stays to be looked at.
+    pub(crate) fn stop(&self) {
+        // The thread ends with its queue.
+        if let Some(queue) = lock(&self.queue).take() {
+            self.shadows.let_go(&queue);
+        }
     }
 
     pub(crate) fn count_into(&self, counters: &mut PolicyCounters) {
@@ -143,8 +154,7 @@ impl Shadow {
 
 impl Drop for Shadow {
     fn drop(&mut self) {
-        // Its queue goes with the seat, and the thread with its queue.
-        self.shadows.let_go(&self.name);
+        self.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

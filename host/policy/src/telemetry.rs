@@ -56,8 +56,12 @@ impl Telemetry {
         self.name.get().unwrap_or(&self.origin)
     }
 
-    pub(crate) fn started(&self) {
+    /// An instance was started: what that takes counts, or a guest would be free to live there.
+    pub(crate) fn started(&self, stats: CallStats) {
         self.instances.fetch_add(1, Ordering::Relaxed);
+        self.busy_ns.fetch_add(nanos(stats.wall), Ordering::Relaxed);
+        self.busy_cpu_ns
+            .fetch_add(nanos(stats.cpu), Ordering::Relaxed);
     }
 
     pub(crate) fn called(&self, stats: CallStats) {

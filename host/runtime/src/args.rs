@@ -11,8 +11,8 @@ use crate::limits;
 use crate::units::{Size, parse_duration, parse_size};
 use crate::values::{
     Drills, InsecureTcp, LogFormat, Platform, PolarityRow, ProviderTimeout, StoreMode, TcpAddress,
-    UnlistedPolicies, XidSet, parse_certificate_identity, parse_id, parse_ip, parse_polarity, parse_port,
-    parse_provider_timeout, parse_socket_path, parse_tcp_address, parse_xids,
+    UnlistedPolicies, XidSet, parse_certificate_identity, parse_id, parse_ip, parse_polarity,
+    parse_port, parse_provider_timeout, parse_socket_path, parse_tcp_address, parse_xids,
 };
 
 const ABOUT: &str = "Tells consumers on this node which GPUs are healthy, over gRPC";

@@ -95,10 +95,7 @@ fn what_is_out_of_its_range_is_refused_with_the_range() {
         &["--policy-memory=64KiB"],
         &["--policy-memory", "65536", "1048576"],
     );
-    refused(
-        &["--policy-memory=2GiB"],
-        &["--policy-memory", "268435456"],
-    );
+    refused(&["--policy-memory=2GiB"], &["--policy-memory", "268435456"]);
     refused(
         &["--nvml-poll-interval=1ms"],
         &["--nvml-poll-interval", "100ms"],

@@ -10,9 +10,8 @@ use bundled_policies::Bundled;
 use device_api_core::clock::Clock;
 use device_api_core::ports::Seats;
 use device_api_policy::{
-    COMPILE_DEADLINE_DEFAULT, CompilerSettings, CompileWorker, GuestLimits, Loading,
-    PolicyHostError, PolicySource, Shadows, Supervisor, SupervisorConfig, Unlisted,
-    compile_memory_bytes,
+    COMPILE_DEADLINE_DEFAULT, CompileWorker, CompilerSettings, GuestLimits, Loading, PolicySource,
+    Shadows, Supervisor, SupervisorConfig, Unlisted, compile_memory_bytes,
 };
 
 use crate::config::Config;
@@ -28,7 +27,7 @@ pub(crate) fn compiled(first: Option<&OsStr>) -> Option<std::process::ExitCode> 
     (first? == COMPILE).then(device_api_policy::compile_worker)
 }
 
-/// Loads and seats the policies, and keeps looking for changes. Compiles what is not in the cache.
+/// Has the policies loaded and seated by a thread of its own, which keeps looking for changes.
 ///
 /// # Errors
 /// No policy can be run on this machine; `--safe-mode` does without.
@@ -66,7 +65,7 @@ pub(crate) fn start(
         shadows,
         ..SupervisorConfig::new(bundled(limits))
     };
-    let supervisor = supervise(supervised, seats, clock)
+    let supervisor = Supervisor::begin(supervised, seats, clock)
         .context("policies can't be run here; --safe-mode does without them")?;
     let supervisor = Arc::new(supervisor);
     metrics
@@ -92,27 +91,43 @@ pub(crate) fn start(
     Ok(supervisor)
 }
 
-/// A code cache that can't be used costs time at the start, and nothing else.
-fn supervise(
-    config: SupervisorConfig,
-    seats: Arc<dyn Seats>,
-    clock: Arc<dyn Clock>,
-) -> Result<Supervisor, PolicyHostError> {
-    match Supervisor::start(config.clone(), Arc::clone(&seats), Arc::clone(&clock)) {
-        Err(error) if error.is_about_cache() => {
-            tracing::warn!(error = %chain(&error), "policies are compiled at each start");
-            let loading = loading(None);
-            Supervisor::start(SupervisorConfig { loading, ..config }, seats, clock)
-        }
-        started => started,
+/// Waits for the first set, in which a stop is heard.
+///
+/// # Errors
+/// The runtime goes down.
+pub(crate) async fn await_seated(policies: &Arc<Supervisor>) -> anyhow::Result<()> {
+    let stopped = Stopping(Some(Arc::clone(policies)));
+    let waiting = Arc::clone(policies);
+    let is_seated = tokio::task::spawn_blocking(move || waiting.await_seated());
+    let is_seated = is_seated
+        .await
+        .context("the wait for the policies broke off")?;
+    stopped.never_mind();
+    if !is_seated {
+        tracing::warn!(
+            "policies are still being compiled: the daemon starts without them, and they follow"
+        );
+    }
+    Ok(())
+}
+
+/// Has the policies stopped where the start is broken off.
+struct Stopping(Option<Arc<Supervisor>>);
+
+impl Stopping {
+    fn never_mind(mut self) {
+        self.0 = None;
     }
 }
 
-fn chain(error: &PolicyHostError) -> String {
-    anyhow::Chain::new(error)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        if let Some(policies) = self.0.take() {
+            policies.stop();
+            // Its threads are waited for, and whoever drops this must not.
+            tokio::task::spawn_blocking(move || drop(policies));
+        }
+    }
 }
 
 fn loading(cache_dir: Option<PathBuf>) -> Loading {

@@ -9,7 +9,7 @@
 //! | `leases` task | the cache | with the runtime |
 //! | `store` thread | the store | when stopped, what is pending written |
 //! | `signal-timer` thread | the pipeline | when it is dropped |
-//! | `policy-supervisor` thread | the policies | when dropped |
+//! | `policy-supervisor`, `policy-compiler` threads | the policies | when stopped or dropped |
 //! | `policy-…` threads | one for each policy | with the last use of the policy |
 //! | `shadow-…` threads | one for each shadow policy | when it is unloaded, or the supervisor dropped |
 //! | `nvml`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind |
@@ -116,6 +116,7 @@ pub(crate) async fn start(
             readiness,
         )
     })?;
+    policies::await_seated(&policies).await?;
 
     let kmsg = config
         .kmsg
@@ -178,6 +179,8 @@ impl Running {
             pipeline,
         } = self;
         let _nobody_serves = shutdown.send(true);
+        // Before the API ends: a call may wait for a compile.
+        policies.stop();
         cache.close();
         if !api.is_finished()
             && let Ok(Err(error)) = api.await

@@ -61,7 +61,8 @@ use frame::{Answer, NO_KEY, NoAnswer, Request, Status};
 use seal::{Key, compatibility};
 
 /// Default of [`CompilerSettings::deadline`]: a Python guest takes 8 to 15 s on an idle processor, a
-/// JavaScript guest 17, and either may get a fraction of one. Nothing waits for it but that policy.
+/// JavaScript guest 17, and either may get a fraction of one. Nothing waits for it but that policy and those
+/// that are to be compiled after it.
 pub const COMPILE_DEADLINE_DEFAULT: Duration = Duration::from_mins(2);
 
 /// Less than a process needs to start; more than anyone waits for a policy.
@@ -100,6 +101,16 @@ pub struct CompilerSettings {
 #[derive(Clone)]
 pub struct Compiler {
     shared: Arc<Shared>,
+}
+
+/// What [`Compiler::cached`] found.
+#[derive(Debug)]
+pub enum Cached {
+    Code(Loaded),
+    /// It is to be compiled. The component's SHA-256, lower-case hex.
+    Nothing {
+        digest: String,
+    },
 }
 
 struct Shared {
@@ -176,6 +187,24 @@ impl Compiler {
             seal::hex(&component),
             limits,
         ))
+    }
+
+    /// What of [`Self::load`] needs no process: from the cache, a millisecond or two.
+    ///
+    /// # Errors
+    /// What can be said of the component without compiling it.
+    pub fn cached(&self, bytes: &[u8], limits: Limits) -> Result<Cached, LoadError> {
+        let component = Loaded::check(bytes, &limits)?;
+        let shared = &self.shared;
+        let key = Key {
+            engine: shared.compatibility,
+            component,
+        };
+        let digest = seal::hex(&component);
+        Ok(match shared.cached(&key) {
+            Some(code) => Cached::Code(Loaded::new(&shared.engine, code, digest, limits)),
+            None => Cached::Nothing { digest },
+        })
     }
 
     /// Ends the process that runs, if one does, and starts no other: loads that wait or come are refused,
@@ -395,7 +424,9 @@ fn refusal(error: &LoadError) -> Option<CompileRefusal> {
         | LoadError::WorkerPipe { .. }
         | LoadError::WorkerSetup { .. } => CompileRefusal::Start,
         LoadError::Stopped => CompileRefusal::Stopped,
-        LoadError::Limits(_)
+        LoadError::Compiling
+        | LoadError::Before(_)
+        | LoadError::Limits(_)
         | LoadError::TooLarge { .. }
         | LoadError::Truncated { .. }
         | LoadError::NotWasm { .. }

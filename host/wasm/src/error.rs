@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::LimitError;
@@ -42,7 +43,8 @@ pub enum LoadError {
     )]
     CoreModule,
     #[error(
-        "has the WebAssembly binary version {version:#010x}, and this host reads components of version 0x0001000d"
+        "has the WebAssembly binary version {version:#010x}, and this host reads components of version 0x0001000d: \
+         build it with a newer or older component toolchain"
     )]
     BinaryVersion { version: u32 },
     #[error(
@@ -63,7 +65,8 @@ pub enum LoadError {
         cpu: Duration,
     },
     #[error(
-        "needs more than {} MiB of memory to compile: make it smaller, or give the container more",
+        "needs more than {} MiB of memory to compile, which is what the compiler may use here: make it smaller, or \
+         raise the container's memory limit",
         limit_bytes >> 20
     )]
     CompileMemory { limit_bytes: u64 },
@@ -106,6 +109,12 @@ pub enum LoadError {
     WorkerAnswer { program: PathBuf, what: String },
     #[error("is not compiled, since the daemon is stopping")]
     Stopped,
+    /// Told by those that compile beside: it is asked for again once that is done.
+    #[error("is being compiled")]
+    Compiling,
+    /// What came of it when it was compiled before; it would be the same.
+    #[error(transparent)]
+    Before(Arc<LoadError>),
     #[error("is built for {name}, this host offers {offered}: rebuild it against {offered}")]
     Version { name: String, offered: String },
     #[error("imports {names}, which this host does not offer: {hint}")]
@@ -124,6 +133,38 @@ pub enum LoadError {
         #[source]
         source: BoxError,
     },
+}
+
+impl LoadError {
+    /// Whether the same bytes may fare better in a while: the machine was short of something.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::WorkerDied { .. }
+            | Self::WorkerStart { .. }
+            | Self::WorkerPipe { .. }
+            | Self::Stopped
+            | Self::Compiling => true,
+            Self::CompileDeadline { limit, cpu } => *cpu < *limit / 2,
+            Self::Before(error) => error.is_transient(),
+            Self::Limits(_)
+            | Self::TooLarge { .. }
+            | Self::Truncated { .. }
+            | Self::NotWasm { .. }
+            | Self::CoreModule
+            | Self::BinaryVersion { .. }
+            | Self::Invalid(_)
+            | Self::CompilerPanic { .. }
+            | Self::CompileMemory { .. }
+            | Self::CodeTooLarge { .. }
+            | Self::WorkerSetup { .. }
+            | Self::WorkerAnswer { .. }
+            | Self::Version { .. }
+            | Self::Import { .. }
+            | Self::Export { .. }
+            | Self::Link { .. } => false,
+        }
+    }
 }
 
 /// Why a start or a call gave no result. The sandbox is retired after every one of these. Texts are

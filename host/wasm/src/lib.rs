@@ -72,7 +72,7 @@ mod ticker;
 pub mod wasi;
 
 pub use compile::{
-    COMPILE_DEADLINE_DEFAULT, CompileCounters, CompileRefusal, Compiler, CompilerError,
+    COMPILE_DEADLINE_DEFAULT, Cached, CompileCounters, CompileRefusal, Compiler, CompilerError,
     CompilerSettings, Worker, compile_memory_bytes, compile_worker,
 };
 pub use engine::Engine;
@@ -82,5 +82,5 @@ pub use limits::{EPOCH_TICK, GUEST_STACK_BYTES, LimitError, LimitRow, Limits};
 pub use load::Loaded;
 pub use meter::Ctx;
 pub use program::{Program, World};
-pub use sandbox::{CallStats, Sandbox, Wear};
+pub use sandbox::{CallStats, Sandbox, Wear, panic_message};
 pub use ticker::TickerView;

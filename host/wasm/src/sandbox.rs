@@ -53,6 +53,10 @@ impl Wear {
     }
 }
 
+/// Calls within which no honest guest fills its memory: a leak takes thousands, and what an interpreter holds
+/// at rest is below the mark.
+const WORN_EARLY_CALLS: u64 = 16;
+
 /// One store with one guest. Belongs to one thread at a time; calls are synchronous.
 pub struct Sandbox<W: World> {
     program: Program<W>,
@@ -155,6 +159,13 @@ impl<W: World> Sandbox<W> {
         } else {
             None
         }
+    }
+
+    /// Whether its memory is close to the limit after its first few calls: one that is replaced so often is
+    /// always starting, and who waits for it pays.
+    #[must_use]
+    pub fn is_worn_early(&self) -> bool {
+        self.calls <= WORN_EARLY_CALLS && self.needs_replacement() == Some(Wear::Memory)
     }
 
     /// What host functions left behind; readable after a failure too (a guest's last log line).
@@ -284,7 +295,8 @@ fn frames(error: &wasmtime::Error) -> String {
 }
 
 /// The text of a panic, where it has one.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+#[must_use]
+pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
         .copied()

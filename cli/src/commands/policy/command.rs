@@ -3,18 +3,18 @@
 use std::io::{self, Write};
 
 use device_api_proto::native::{
-    AcceptPolicyRequest, PausePolicyRequest, Policy, PolicyChange, QuarantinePolicyRequest,
-    ReleasePolicyRequest, ReloadPoliciesResponse, ResumePolicyRequest,
+    AcceptPolicyRequest, PausePolicyRequest, Policy, PolicyChange, PolicyOutcome,
+    QuarantinePolicyRequest, ReleasePolicyRequest, ResumePolicyRequest,
 };
 use tonic::Code;
 
 use super::{list, short, version};
 use crate::args::{Args, Format};
-use crate::client::{Client, OnPolicy};
+use crate::client::{Client, OnPolicy, Report};
 use crate::commands::ask;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::policy_view::{PolicyView, ReloadView};
+use crate::policy_view::ReportView;
 use crate::table::{self, Cell, Paint};
 use crate::text::escape;
 use crate::words;
@@ -24,10 +24,20 @@ const HEADS: [&str; 4] = ["NAME", "CHANGE", "DIGEST", "DETAIL"];
 /// What is to be done to one policy.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Order<'a> {
-    Quarantine { reason: &'a str },
-    Release { digest: &'a str },
-    Accept { digest: &'a str },
-    Pause { reason: &'a str },
+    /// Empty digest: of the version that the question shows, or else whichever is asked.
+    Quarantine {
+        reason: &'a str,
+        digest: &'a str,
+    },
+    Release {
+        digest: &'a str,
+    },
+    Accept {
+        digest: &'a str,
+    },
+    Pause {
+        reason: &'a str,
+    },
     Resume,
 }
 
@@ -35,9 +45,10 @@ impl Order<'_> {
     fn request(self, name: &str) -> OnPolicy {
         let name = name.to_owned();
         match self {
-            Self::Quarantine { reason } => OnPolicy::Quarantine(QuarantinePolicyRequest {
+            Self::Quarantine { reason, digest } => OnPolicy::Quarantine(QuarantinePolicyRequest {
                 name,
                 reason: reason.to_owned(),
+                digest: digest.to_owned(),
             }),
             Self::Release { digest } => OnPolicy::Release(ReleasePolicyRequest {
                 name,
@@ -89,6 +100,17 @@ impl Order<'_> {
         }
     }
 
+    /// Of the version that was shown, and no other that has come in its place since.
+    pub(super) fn shown(self, policy: &Policy) -> OnPolicy {
+        let mut request = self.request(&policy.name);
+        if let (OnPolicy::Quarantine(it), Some(active)) = (&mut request, &policy.active)
+            && it.digest.is_empty()
+        {
+            it.digest.clone_from(&active.digest);
+        }
+        request
+    }
+
     fn undone(self, name: &str) -> String {
         match self {
             Self::Quarantine { .. } => format!("policy {name:?} was not quarantined"),
@@ -108,6 +130,7 @@ pub(super) async fn run<W: Write>(
     yes: bool,
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
+    let mut request = order.request(name);
     if !yes {
         let policies = client.policies().await?;
         let Some(policy) = policies.iter().find(|policy| policy.name == name) else {
@@ -120,23 +143,41 @@ pub(super) async fn run<W: Write>(
             let what = order.undone(name);
             return Err(Failure::Unconfirmed { what });
         }
+        request = order.shown(policy);
     }
-    let policy = match client.command(order.request(name)).await {
-        Ok(policy) => policy,
+    let report = match client.command(request).await {
+        Ok(report) => report,
         Err(failure) => return Err(known_names(client, name, failure).await),
     };
-    match (args.output, &policy) {
-        (Format::Table | Format::Wide, Some(policy)) => {
-            let wide = args.output == Format::Wide;
-            let policies = std::slice::from_ref(policy);
-            out.print(|to, colour| list::print(to, policies, wide, colour))
+    show(args, &report, out, |to, colour| {
+        print(to, &report, colour)?;
+        writeln!(to)?;
+        match &report.policy {
+            Some(policy) => {
+                let wide = args.output == Format::Wide;
+                list::print(to, std::slice::from_ref(policy), wide, colour)
+            }
+            None => writeln!(to, "Policy {} is no longer there.", escape(name)),
         }
-        (Format::Table | Format::Wide, None) => {
-            out.print(|to, _| writeln!(to, "Policy {} is no longer there.", escape(name)))
-        }
-        (Format::Json, policy) => out.json(&policy.as_ref().map(PolicyView::from)),
-        (Format::Yaml, policy) => out.yaml(&policy.as_ref().map(PolicyView::from), false),
+    })?;
+    not_taken(refusals(&report, Some(name)))
+}
+
+fn show<W: Write>(
+    args: &Args,
+    report: &Report,
+    out: &mut Output<W>,
+    table: impl FnOnce(&mut dyn Write, bool) -> io::Result<()>,
+) -> Result<(), Failure> {
+    match args.output {
+        Format::Json => out.json(&ReportView::from(report)),
+        Format::Yaml => out.yaml(&ReportView::from(report), false),
+        Format::Table | Format::Wide => out.print(|to, colour| table(to, colour)),
     }
+}
+
+fn not_taken(what: Option<String>) -> Result<(), Failure> {
+    what.map_or(Ok(()), |what| Err(Failure::NotTaken { what }))
 }
 
 /// The daemon's word that there is no such policy, with those that there are.
@@ -168,35 +209,38 @@ pub(super) async fn reload<W: Write>(
     client: &mut Client,
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
-    let answer = client.reload_policies().await?;
-    match args.output {
-        Format::Json => out.json(&ReloadView::from(&answer))?,
-        Format::Yaml => out.yaml(&ReloadView::from(&answer), false)?,
-        Format::Table | Format::Wide => out.print(|to, colour| print(to, &answer, colour))?,
-    }
-    refusals(&answer).map_or(Ok(()), |what| Err(Failure::NotTaken { what }))
+    let report = client.reload_policies().await?;
+    show(args, &report, out, |to, colour| print(to, &report, colour))?;
+    not_taken(refusals(&report, None))
 }
 
-/// What was refused; `None`: nothing.
-pub(super) fn refusals(answer: &ReloadPoliciesResponse) -> Option<String> {
-    if !answer.refused.is_empty() {
-        return Some(format!("the whole set ({})", answer.refused));
+/// What was refused, of one policy or of all; `None`: nothing.
+pub(super) fn refusals(report: &Report, of: Option<&str>) -> Option<String> {
+    if !report.refused.is_empty() {
+        return Some(format!("the whole set ({})", report.refused));
     }
-    let outcomes = answer.outcomes.iter();
-    let refused: Vec<_> = outcomes
+    let policy = report.policy.as_ref();
+    let wanted = policy.and_then(|policy| policy.refused.as_ref());
+    // One that was refused before it could say its name goes by its file's.
+    let is_its_file = |outcome: &PolicyOutcome| {
+        wanted.is_some_and(|it| !it.digest.is_empty() && it.digest == outcome.digest)
+    };
+    let is_meant = |outcome: &&PolicyOutcome| {
+        of.is_none_or(|name| outcome.name == name || is_its_file(outcome))
+    };
+    let refused: Vec<_> = report
+        .outcomes
+        .iter()
         .filter(|outcome| outcome.change() == PolicyChange::Refused)
+        .filter(is_meant)
         .map(|outcome| outcome.name.as_str())
         .collect();
     (!refused.is_empty()).then(|| refused.join(", "))
 }
 
-pub(super) fn print(
-    to: &mut dyn Write,
-    answer: &ReloadPoliciesResponse,
-    colour: bool,
-) -> io::Result<()> {
+pub(super) fn print(to: &mut dyn Write, answer: &Report, colour: bool) -> io::Result<()> {
     if !answer.refused.is_empty() {
-        return writeln!(to, "Nothing was changed: the set was refused.");
+        return writeln!(to, "No version was taken up: the set was refused.");
     }
     if answer.outcomes.is_empty() {
         return writeln!(to, "There are no policies to load.");

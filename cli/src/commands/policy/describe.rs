@@ -181,6 +181,11 @@ fn counters(to: &mut dyn Write, counters: &PolicyCounters) -> io::Result<()> {
         format!("; p99 {p99}")
     };
     fact(to, "Calls", &format!("{} ({failed}){p99}", counters.calls))?;
+    let hit = counters.limits_hit.iter().filter(|count| count.times != 0);
+    let hit: Vec<_> = hit
+        .map(|count| format!("{} {}", count.times, words::policy_limit(count.kind())))
+        .collect();
+    fact(to, "Limits hit", &hit.join(", "))?;
     let used = format!(
         "{} memory at most, {} state of one GPU at most, {} instances",
         list::kibibytes(counters.memory_bytes_peak),

@@ -24,8 +24,13 @@ pub(super) async fn run<W: Write>(
         PolicyCommand::List => list::run(args, &mut client, out).await,
         PolicyCommand::Describe { name } => describe::run(args, &mut client, name, out).await,
         PolicyCommand::Reload => command::reload(args, &mut client, out).await,
-        PolicyCommand::Quarantine { name, reason, yes } => {
-            let order = command::Order::Quarantine { reason };
+        PolicyCommand::Quarantine {
+            name,
+            reason,
+            digest,
+            yes,
+        } => {
+            let order = command::Order::Quarantine { reason, digest };
             command::run(args, &mut client, name, order, *yes, out).await
         }
         PolicyCommand::Release { name, digest, yes } => {

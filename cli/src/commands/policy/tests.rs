@@ -2,12 +2,13 @@
 
 use device_api_proto::native::{
     GetPolicyResponse, Policy, PolicyChange, PolicyCounters, PolicyFailureCount, PolicyFailureKind,
-    PolicyFallback, PolicyLatencyBucket, PolicyMode, PolicyOutcome, PolicyOwnedType, PolicyPhase,
-    PolicySetAside, PolicySubscription, PolicyVersion, ReloadPoliciesResponse,
+    PolicyFallback, PolicyLatencyBucket, PolicyLimitCount, PolicyLimitKind, PolicyMode,
+    PolicyOutcome, PolicyOwnedType, PolicyPhase, PolicySetAside, PolicySubscription, PolicyVersion,
 };
 
 use super::*;
-use crate::policy_view::{DetailView, PolicyView, ReloadView};
+use crate::client::{OnPolicy, Report};
+use crate::policy_view::{DetailView, PolicyView, ReportView};
 
 const NASTY: &str = "a\u{1b}[2J\u{202e}\nb";
 
@@ -52,6 +53,10 @@ fn policy(name: &str) -> Policy {
             }],
             latency: buckets(&[(5, 90), (10, 9), (0, 1)]),
             instances: 3,
+            limits_hit: vec![PolicyLimitCount {
+                kind: PolicyLimitKind::HostCalls.into(),
+                times: 4,
+            }],
             memory_bytes_peak: 1_100_000,
             shadow_compared: 8,
             shadow_disagreements: 1,
@@ -201,6 +206,7 @@ Wants:         xid 63-64
 Wants:         reading temperature.gpu above 85 changes over 2.5 every 10s at most
 State schema:  0
 Calls:         100 (2 trap); p99 <=10us
+Limits hit:    4 host-calls
 Used:          1075Ki memory at most, 0Ki state of one GPU at most, 3 instances
 Shadow:        1 of 8 batches judged otherwise, 0 dropped
 Judges otherwise than the version before:
@@ -223,17 +229,18 @@ fn outcome(name: &str, change: PolicyChange) -> PolicyOutcome {
 
 #[test]
 fn h6_a_reload_says_what_came_of_each_and_what_was_refused() {
-    let print = |answer: &ReloadPoliciesResponse| {
+    let print = |answer: &Report| {
         let mut out = Vec::new();
         command::print(&mut out, answer, false).unwrap();
         String::from_utf8(out).unwrap()
     };
-    let mut answer = ReloadPoliciesResponse {
+    let mut answer = Report {
         outcomes: vec![
             outcome("good", PolicyChange::Swapped),
             outcome("held", PolicyChange::Held),
         ],
         refused: String::new(),
+        policy: None,
     };
     let text = print(&answer);
     assert!(
@@ -241,23 +248,41 @@ fn h6_a_reload_says_what_came_of_each_and_what_was_refused() {
         "{text}"
     );
     assert!(text.ends_with("devicectl policy list\n"), "{text}");
-    assert_eq!(command::refusals(&answer), None);
+    assert_eq!(command::refusals(&answer, None), None);
 
     answer.outcomes.push(outcome("bad", PolicyChange::Refused));
     answer
         .outcomes
         .push(outcome("worse", PolicyChange::Refused));
-    assert_eq!(command::refusals(&answer).as_deref(), Some("bad, worse"));
+    assert_eq!(
+        command::refusals(&answer, None).as_deref(),
+        Some("bad, worse")
+    );
 
     answer.refused = "policies.yaml: unknown key".to_owned();
     assert_eq!(
-        command::refusals(&answer).as_deref(),
+        command::refusals(&answer, None).as_deref(),
         Some("the whole set (policies.yaml: unknown key)")
     );
     assert_eq!(
         print(&answer),
-        "Nothing was changed: the set was refused.\n"
+        "No version was taken up: the set was refused.\n"
     );
+}
+
+#[test]
+fn h5_the_version_that_the_question_shows_is_the_one_that_is_meant() {
+    let policy = policy("xid-policy");
+    for (given, sent) in [("", digest('a')), ("bbbbbbbbbbbb", "b".repeat(12))] {
+        let order = command::Order::Quarantine {
+            reason: "why",
+            digest: given,
+        };
+        let OnPolicy::Quarantine(request) = order.shown(&policy) else {
+            panic!("{order:?}");
+        };
+        assert_eq!(request.digest, sent);
+    }
 }
 
 #[test]
@@ -278,14 +303,16 @@ fn no_policys_text_drives_a_terminal_and_programs_get_it_whole() {
     assert_eq!(value["detail"], NASTY);
     assert_eq!(value["quarantined"][0]["why"], NASTY);
     assert_eq!(value["counters"]["latency"][0]["microsMax"], 5);
+    assert_eq!(value["counters"]["limitsHit"][0]["limit"], "host-calls");
     assert!(value["counters"]["latency"][2].get("microsMax").is_none());
     let value = serde_json::to_value(DetailView::from(&detail())).unwrap();
     assert_eq!(value["name"], "xid-policy");
     assert_eq!(value["subscriptions"][1]["minIntervalSeconds"], 10.0);
-    let answer = ReloadPoliciesResponse {
+    let answer = Report {
         outcomes: vec![outcome("a", PolicyChange::Held)],
         refused: String::new(),
+        policy: None,
     };
-    let value = serde_json::to_value(ReloadView::from(&answer)).unwrap();
+    let value = serde_json::to_value(ReportView::from(&answer)).unwrap();
     assert_eq!(value["outcomes"][0]["change"], "held");
 }

@@ -222,6 +222,83 @@ func (PolicyFailureKind) EnumDescriptor() ([]byte, []int) {
 	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{2}
 }
 
+// A limit that a policy ran into in a call.
+type PolicyLimitKind int32
+
+const (
+	// Never answered.
+	PolicyLimitKind_POLICY_LIMIT_KIND_UNSPECIFIED PolicyLimitKind = 0
+	// Its time.
+	PolicyLimitKind_POLICY_LIMIT_KIND_DEADLINE PolicyLimitKind = 1
+	// Its linear memory.
+	PolicyLimitKind_POLICY_LIMIT_KIND_MEMORY PolicyLimitKind = 2
+	// The elements of its tables.
+	PolicyLimitKind_POLICY_LIMIT_KIND_TABLES PolicyLimitKind = 3
+	// What it may ask of the host in one call.
+	PolicyLimitKind_POLICY_LIMIT_KIND_HOST_CALLS PolicyLimitKind = 4
+	// What may cross between it and the host in one call.
+	PolicyLimitKind_POLICY_LIMIT_KIND_CROSSING PolicyLimitKind = 5
+	// Its stack.
+	PolicyLimitKind_POLICY_LIMIT_KIND_STACK PolicyLimitKind = 6
+	// It could not be instantiated: memories, tables, instances, or the time of a start.
+	PolicyLimitKind_POLICY_LIMIT_KIND_START PolicyLimitKind = 7
+	// A write to its state was refused.
+	PolicyLimitKind_POLICY_LIMIT_KIND_STATE PolicyLimitKind = 8
+)
+
+// Enum value maps for PolicyLimitKind.
+var (
+	PolicyLimitKind_name = map[int32]string{
+		0: "POLICY_LIMIT_KIND_UNSPECIFIED",
+		1: "POLICY_LIMIT_KIND_DEADLINE",
+		2: "POLICY_LIMIT_KIND_MEMORY",
+		3: "POLICY_LIMIT_KIND_TABLES",
+		4: "POLICY_LIMIT_KIND_HOST_CALLS",
+		5: "POLICY_LIMIT_KIND_CROSSING",
+		6: "POLICY_LIMIT_KIND_STACK",
+		7: "POLICY_LIMIT_KIND_START",
+		8: "POLICY_LIMIT_KIND_STATE",
+	}
+	PolicyLimitKind_value = map[string]int32{
+		"POLICY_LIMIT_KIND_UNSPECIFIED": 0,
+		"POLICY_LIMIT_KIND_DEADLINE":    1,
+		"POLICY_LIMIT_KIND_MEMORY":      2,
+		"POLICY_LIMIT_KIND_TABLES":      3,
+		"POLICY_LIMIT_KIND_HOST_CALLS":  4,
+		"POLICY_LIMIT_KIND_CROSSING":    5,
+		"POLICY_LIMIT_KIND_STACK":       6,
+		"POLICY_LIMIT_KIND_START":       7,
+		"POLICY_LIMIT_KIND_STATE":       8,
+	}
+)
+
+func (x PolicyLimitKind) Enum() *PolicyLimitKind {
+	p := new(PolicyLimitKind)
+	*p = x
+	return p
+}
+
+func (x PolicyLimitKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PolicyLimitKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_nvidia_device_v1alpha1_policy_proto_enumTypes[3].Descriptor()
+}
+
+func (PolicyLimitKind) Type() protoreflect.EnumType {
+	return &file_nvidia_device_v1alpha1_policy_proto_enumTypes[3]
+}
+
+func (x PolicyLimitKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PolicyLimitKind.Descriptor instead.
+func (PolicyLimitKind) EnumDescriptor() ([]byte, []int) {
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{3}
+}
+
 // What is assumed of a signal that a policy could not judge.
 type PolicyFallback int32
 
@@ -263,11 +340,11 @@ func (x PolicyFallback) String() string {
 }
 
 func (PolicyFallback) Descriptor() protoreflect.EnumDescriptor {
-	return file_nvidia_device_v1alpha1_policy_proto_enumTypes[3].Descriptor()
+	return file_nvidia_device_v1alpha1_policy_proto_enumTypes[4].Descriptor()
 }
 
 func (PolicyFallback) Type() protoreflect.EnumType {
-	return &file_nvidia_device_v1alpha1_policy_proto_enumTypes[3]
+	return &file_nvidia_device_v1alpha1_policy_proto_enumTypes[4]
 }
 
 func (x PolicyFallback) Number() protoreflect.EnumNumber {
@@ -276,7 +353,7 @@ func (x PolicyFallback) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyFallback.Descriptor instead.
 func (PolicyFallback) EnumDescriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{3}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 // What a reload, or a command, did to a policy.
@@ -328,11 +405,11 @@ func (x PolicyChange) String() string {
 }
 
 func (PolicyChange) Descriptor() protoreflect.EnumDescriptor {
-	return file_nvidia_device_v1alpha1_policy_proto_enumTypes[4].Descriptor()
+	return file_nvidia_device_v1alpha1_policy_proto_enumTypes[5].Descriptor()
 }
 
 func (PolicyChange) Type() protoreflect.EnumType {
-	return &file_nvidia_device_v1alpha1_policy_proto_enumTypes[4]
+	return &file_nvidia_device_v1alpha1_policy_proto_enumTypes[5]
 }
 
 func (x PolicyChange) Number() protoreflect.EnumNumber {
@@ -341,7 +418,7 @@ func (x PolicyChange) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyChange.Descriptor instead.
 func (PolicyChange) EnumDescriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{4}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 // One version of a policy, and where it came from.
@@ -554,6 +631,61 @@ func (x *PolicyFailureCount) GetCalls() uint64 {
 	return 0
 }
 
+// How often one limit was run into.
+type PolicyLimitCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Kind PolicyLimitKind `protobuf:"varint,1,opt,name=kind,proto3,enum=nvidia.device.v1alpha1.PolicyLimitKind" json:"kind,omitempty"`
+	// How often.
+	Times         uint64 `protobuf:"varint,2,opt,name=times,proto3" json:"times,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyLimitCount) Reset() {
+	*x = PolicyLimitCount{}
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyLimitCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyLimitCount) ProtoMessage() {}
+
+func (x *PolicyLimitCount) ProtoReflect() protoreflect.Message {
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyLimitCount.ProtoReflect.Descriptor instead.
+func (*PolicyLimitCount) Descriptor() ([]byte, []int) {
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PolicyLimitCount) GetKind() PolicyLimitKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PolicyLimitKind_POLICY_LIMIT_KIND_UNSPECIFIED
+}
+
+func (x *PolicyLimitCount) GetTimes() uint64 {
+	if x != nil {
+		return x.Times
+	}
+	return 0
+}
+
 // Calls that took about as long.
 type PolicyLatencyBucket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -567,7 +699,7 @@ type PolicyLatencyBucket struct {
 
 func (x *PolicyLatencyBucket) Reset() {
 	*x = PolicyLatencyBucket{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[3]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +711,7 @@ func (x *PolicyLatencyBucket) String() string {
 func (*PolicyLatencyBucket) ProtoMessage() {}
 
 func (x *PolicyLatencyBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[3]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +724,7 @@ func (x *PolicyLatencyBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyLatencyBucket.ProtoReflect.Descriptor instead.
 func (*PolicyLatencyBucket) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{3}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PolicyLatencyBucket) GetMicrosMax() uint64 {
@@ -642,13 +774,15 @@ type PolicyCounters struct {
 	ShadowDisagreements uint64 `protobuf:"varint,14,opt,name=shadow_disagreements,json=shadowDisagreements,proto3" json:"shadow_disagreements,omitempty"`
 	// Of a shadow policy: batches that it did not see, as it could not keep up.
 	ShadowDropped uint64 `protobuf:"varint,15,opt,name=shadow_dropped,json=shadowDropped,proto3" json:"shadow_dropped,omitempty"`
+	// One for each limit, also where it is 0.
+	LimitsHit     []*PolicyLimitCount `protobuf:"bytes,16,rep,name=limits_hit,json=limitsHit,proto3" json:"limits_hit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PolicyCounters) Reset() {
 	*x = PolicyCounters{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[4]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +794,7 @@ func (x *PolicyCounters) String() string {
 func (*PolicyCounters) ProtoMessage() {}
 
 func (x *PolicyCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[4]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +807,7 @@ func (x *PolicyCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyCounters.ProtoReflect.Descriptor instead.
 func (*PolicyCounters) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{4}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PolicyCounters) GetCalls() uint64 {
@@ -781,6 +915,13 @@ func (x *PolicyCounters) GetShadowDropped() uint64 {
 	return 0
 }
 
+func (x *PolicyCounters) GetLimitsHit() []*PolicyLimitCount {
+	if x != nil {
+		return x.LimitsHit
+	}
+	return nil
+}
+
 // One policy.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -810,7 +951,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[5]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +963,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[5]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +976,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{5}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Policy) GetName() string {
@@ -923,7 +1064,7 @@ type PolicyOwnedType struct {
 
 func (x *PolicyOwnedType) Reset() {
 	*x = PolicyOwnedType{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[6]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1076,7 @@ func (x *PolicyOwnedType) String() string {
 func (*PolicyOwnedType) ProtoMessage() {}
 
 func (x *PolicyOwnedType) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[6]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1089,7 @@ func (x *PolicyOwnedType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyOwnedType.ProtoReflect.Descriptor instead.
 func (*PolicyOwnedType) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{6}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PolicyOwnedType) GetConditionType() string {
@@ -997,7 +1138,7 @@ type PolicySubscription struct {
 
 func (x *PolicySubscription) Reset() {
 	*x = PolicySubscription{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[7]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1150,7 @@ func (x *PolicySubscription) String() string {
 func (*PolicySubscription) ProtoMessage() {}
 
 func (x *PolicySubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[7]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1163,7 @@ func (x *PolicySubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySubscription.ProtoReflect.Descriptor instead.
 func (*PolicySubscription) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{7}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PolicySubscription) GetKind() string {
@@ -1094,7 +1235,7 @@ type PolicyLimit struct {
 
 func (x *PolicyLimit) Reset() {
 	*x = PolicyLimit{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[8]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1247,7 @@ func (x *PolicyLimit) String() string {
 func (*PolicyLimit) ProtoMessage() {}
 
 func (x *PolicyLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[8]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1260,7 @@ func (x *PolicyLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyLimit.ProtoReflect.Descriptor instead.
 func (*PolicyLimit) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{8}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PolicyLimit) GetName() string {
@@ -1153,7 +1294,7 @@ type PolicyFailure struct {
 
 func (x *PolicyFailure) Reset() {
 	*x = PolicyFailure{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[9]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1306,7 @@ func (x *PolicyFailure) String() string {
 func (*PolicyFailure) ProtoMessage() {}
 
 func (x *PolicyFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[9]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1319,7 @@ func (x *PolicyFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyFailure.ProtoReflect.Descriptor instead.
 func (*PolicyFailure) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{9}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PolicyFailure) GetTime() *timestamppb.Timestamp {
@@ -1232,7 +1373,7 @@ type PolicyDisagreement struct {
 
 func (x *PolicyDisagreement) Reset() {
 	*x = PolicyDisagreement{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[10]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1385,7 @@ func (x *PolicyDisagreement) String() string {
 func (*PolicyDisagreement) ProtoMessage() {}
 
 func (x *PolicyDisagreement) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[10]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1398,7 @@ func (x *PolicyDisagreement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyDisagreement.ProtoReflect.Descriptor instead.
 func (*PolicyDisagreement) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{10}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PolicyDisagreement) GetTime() *timestamppb.Timestamp {
@@ -1326,7 +1467,7 @@ type PolicyOutcome struct {
 
 func (x *PolicyOutcome) Reset() {
 	*x = PolicyOutcome{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[11]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1479,7 @@ func (x *PolicyOutcome) String() string {
 func (*PolicyOutcome) ProtoMessage() {}
 
 func (x *PolicyOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[11]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1492,7 @@ func (x *PolicyOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyOutcome.ProtoReflect.Descriptor instead.
 func (*PolicyOutcome) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{11}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PolicyOutcome) GetName() string {
@@ -1391,7 +1532,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[12]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1544,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[12]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,13 +1557,14 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{12}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{13}
 }
 
 // All policies.
 type ListPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By name; 16 at most.
+	// By name; 48 at most. Where there are more, of which 16 at most can be in use, those are left out that are
+	// not; GetPolicy has them.
 	Policies      []*Policy `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1430,7 +1572,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[13]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1584,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[13]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1597,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{13}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1476,7 +1618,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[14]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1630,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[14]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1643,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{14}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetPolicyRequest) GetName() string {
@@ -1543,7 +1685,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[15]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1697,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[15]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1710,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{15}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetPolicyResponse) GetPolicy() *Policy {
@@ -1657,7 +1799,7 @@ type ReloadPoliciesRequest struct {
 
 func (x *ReloadPoliciesRequest) Reset() {
 	*x = ReloadPoliciesRequest{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[16]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1811,7 @@ func (x *ReloadPoliciesRequest) String() string {
 func (*ReloadPoliciesRequest) ProtoMessage() {}
 
 func (x *ReloadPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[16]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1824,7 @@ func (x *ReloadPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{16}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{17}
 }
 
 // What came of it.
@@ -1698,7 +1840,7 @@ type ReloadPoliciesResponse struct {
 
 func (x *ReloadPoliciesResponse) Reset() {
 	*x = ReloadPoliciesResponse{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[17]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1852,7 @@ func (x *ReloadPoliciesResponse) String() string {
 func (*ReloadPoliciesResponse) ProtoMessage() {}
 
 func (x *ReloadPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[17]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1865,7 @@ func (x *ReloadPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{17}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReloadPoliciesResponse) GetOutcomes() []*PolicyOutcome {
@@ -1746,14 +1888,16 @@ type QuarantinePolicyRequest struct {
 	// As in Policy.name; 253 bytes at most. Required.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Why, for those who find it so; 512 bytes at most. Required.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Which version was looked at: its digest, or the first 12 digits of it at least. Empty: whichever is asked.
+	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QuarantinePolicyRequest) Reset() {
 	*x = QuarantinePolicyRequest{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[18]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1909,7 @@ func (x *QuarantinePolicyRequest) String() string {
 func (*QuarantinePolicyRequest) ProtoMessage() {}
 
 func (x *QuarantinePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[18]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1922,7 @@ func (x *QuarantinePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantinePolicyRequest.ProtoReflect.Descriptor instead.
 func (*QuarantinePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{18}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *QuarantinePolicyRequest) GetName() string {
@@ -1795,20 +1939,29 @@ func (x *QuarantinePolicyRequest) GetReason() string {
 	return ""
 }
 
+func (x *QuarantinePolicyRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
 // What came of it.
 type QuarantinePolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in ReloadPoliciesResponse.
 	Outcomes []*PolicyOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	// As it is now; absent where it is gone.
-	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// As in ReloadPoliciesResponse. The command itself was carried out and holds.
+	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QuarantinePolicyResponse) Reset() {
 	*x = QuarantinePolicyResponse{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[19]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1973,7 @@ func (x *QuarantinePolicyResponse) String() string {
 func (*QuarantinePolicyResponse) ProtoMessage() {}
 
 func (x *QuarantinePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[19]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1986,7 @@ func (x *QuarantinePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantinePolicyResponse.ProtoReflect.Descriptor instead.
 func (*QuarantinePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{19}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *QuarantinePolicyResponse) GetOutcomes() []*PolicyOutcome {
@@ -1850,6 +2003,13 @@ func (x *QuarantinePolicyResponse) GetPolicy() *Policy {
 	return nil
 }
 
+func (x *QuarantinePolicyResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // Asks for a version to be tried again.
 type ReleasePolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1863,7 +2023,7 @@ type ReleasePolicyRequest struct {
 
 func (x *ReleasePolicyRequest) Reset() {
 	*x = ReleasePolicyRequest{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[20]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2035,7 @@ func (x *ReleasePolicyRequest) String() string {
 func (*ReleasePolicyRequest) ProtoMessage() {}
 
 func (x *ReleasePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[20]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2048,7 @@ func (x *ReleasePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasePolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReleasePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{20}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReleasePolicyRequest) GetName() string {
@@ -1911,14 +2071,16 @@ type ReleasePolicyResponse struct {
 	// As in ReloadPoliciesResponse.
 	Outcomes []*PolicyOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	// As it is now; absent where it is gone.
-	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// As in ReloadPoliciesResponse. The command itself was carried out and holds.
+	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReleasePolicyResponse) Reset() {
 	*x = ReleasePolicyResponse{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[21]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2092,7 @@ func (x *ReleasePolicyResponse) String() string {
 func (*ReleasePolicyResponse) ProtoMessage() {}
 
 func (x *ReleasePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[21]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2105,7 @@ func (x *ReleasePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasePolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReleasePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{21}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReleasePolicyResponse) GetOutcomes() []*PolicyOutcome {
@@ -1960,6 +2122,13 @@ func (x *ReleasePolicyResponse) GetPolicy() *Policy {
 	return nil
 }
 
+func (x *ReleasePolicyResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // Asks for the held version to be let in.
 type AcceptPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1973,7 +2142,7 @@ type AcceptPolicyRequest struct {
 
 func (x *AcceptPolicyRequest) Reset() {
 	*x = AcceptPolicyRequest{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[22]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2154,7 @@ func (x *AcceptPolicyRequest) String() string {
 func (*AcceptPolicyRequest) ProtoMessage() {}
 
 func (x *AcceptPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[22]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2167,7 @@ func (x *AcceptPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptPolicyRequest.ProtoReflect.Descriptor instead.
 func (*AcceptPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{22}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AcceptPolicyRequest) GetName() string {
@@ -2021,14 +2190,16 @@ type AcceptPolicyResponse struct {
 	// As in ReloadPoliciesResponse.
 	Outcomes []*PolicyOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	// As it is now; absent where it is gone.
-	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// As in ReloadPoliciesResponse. The command itself was carried out and holds.
+	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AcceptPolicyResponse) Reset() {
 	*x = AcceptPolicyResponse{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[23]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2211,7 @@ func (x *AcceptPolicyResponse) String() string {
 func (*AcceptPolicyResponse) ProtoMessage() {}
 
 func (x *AcceptPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[23]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2224,7 @@ func (x *AcceptPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptPolicyResponse.ProtoReflect.Descriptor instead.
 func (*AcceptPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{23}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AcceptPolicyResponse) GetOutcomes() []*PolicyOutcome {
@@ -2070,6 +2241,13 @@ func (x *AcceptPolicyResponse) GetPolicy() *Policy {
 	return nil
 }
 
+func (x *AcceptPolicyResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // Asks for a policy not to be asked.
 type PausePolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2083,7 +2261,7 @@ type PausePolicyRequest struct {
 
 func (x *PausePolicyRequest) Reset() {
 	*x = PausePolicyRequest{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[24]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2273,7 @@ func (x *PausePolicyRequest) String() string {
 func (*PausePolicyRequest) ProtoMessage() {}
 
 func (x *PausePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[24]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2286,7 @@ func (x *PausePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePolicyRequest.ProtoReflect.Descriptor instead.
 func (*PausePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{24}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PausePolicyRequest) GetName() string {
@@ -2131,14 +2309,16 @@ type PausePolicyResponse struct {
 	// As in ReloadPoliciesResponse.
 	Outcomes []*PolicyOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	// As it is now; absent where it is gone.
-	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// As in ReloadPoliciesResponse. The command itself was carried out and holds.
+	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PausePolicyResponse) Reset() {
 	*x = PausePolicyResponse{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[25]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2330,7 @@ func (x *PausePolicyResponse) String() string {
 func (*PausePolicyResponse) ProtoMessage() {}
 
 func (x *PausePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[25]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2343,7 @@ func (x *PausePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePolicyResponse.ProtoReflect.Descriptor instead.
 func (*PausePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{25}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PausePolicyResponse) GetOutcomes() []*PolicyOutcome {
@@ -2180,6 +2360,13 @@ func (x *PausePolicyResponse) GetPolicy() *Policy {
 	return nil
 }
 
+func (x *PausePolicyResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // Asks for a pause to be ended.
 type ResumePolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2191,7 +2378,7 @@ type ResumePolicyRequest struct {
 
 func (x *ResumePolicyRequest) Reset() {
 	*x = ResumePolicyRequest{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[26]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2390,7 @@ func (x *ResumePolicyRequest) String() string {
 func (*ResumePolicyRequest) ProtoMessage() {}
 
 func (x *ResumePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[26]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2403,7 @@ func (x *ResumePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePolicyRequest.ProtoReflect.Descriptor instead.
 func (*ResumePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{26}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResumePolicyRequest) GetName() string {
@@ -2232,14 +2419,16 @@ type ResumePolicyResponse struct {
 	// As in ReloadPoliciesResponse.
 	Outcomes []*PolicyOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	// As it is now; absent where it is gone.
-	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// As in ReloadPoliciesResponse. The command itself was carried out and holds.
+	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResumePolicyResponse) Reset() {
 	*x = ResumePolicyResponse{}
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[27]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2440,7 @@ func (x *ResumePolicyResponse) String() string {
 func (*ResumePolicyResponse) ProtoMessage() {}
 
 func (x *ResumePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[27]
+	mi := &file_nvidia_device_v1alpha1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2453,7 @@ func (x *ResumePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePolicyResponse.ProtoReflect.Descriptor instead.
 func (*ResumePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{27}
+	return file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResumePolicyResponse) GetOutcomes() []*PolicyOutcome {
@@ -2279,6 +2468,13 @@ func (x *ResumePolicyResponse) GetPolicy() *Policy {
 		return x.Policy
 	}
 	return nil
+}
+
+func (x *ResumePolicyResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
 }
 
 var File_nvidia_device_v1alpha1_policy_proto protoreflect.FileDescriptor
@@ -2299,11 +2495,14 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x03why\x18\x05 \x01(\tR\x03why\"i\n" +
 	"\x12PolicyFailureCount\x12=\n" +
 	"\x04kind\x18\x01 \x01(\x0e2).nvidia.device.v1alpha1.PolicyFailureKindR\x04kind\x12\x14\n" +
-	"\x05calls\x18\x02 \x01(\x04R\x05calls\"J\n" +
+	"\x05calls\x18\x02 \x01(\x04R\x05calls\"e\n" +
+	"\x10PolicyLimitCount\x12;\n" +
+	"\x04kind\x18\x01 \x01(\x0e2'.nvidia.device.v1alpha1.PolicyLimitKindR\x04kind\x12\x14\n" +
+	"\x05times\x18\x02 \x01(\x04R\x05times\"J\n" +
 	"\x13PolicyLatencyBucket\x12\x1d\n" +
 	"\n" +
 	"micros_max\x18\x01 \x01(\x04R\tmicrosMax\x12\x14\n" +
-	"\x05calls\x18\x02 \x01(\x04R\x05calls\"\xa0\x05\n" +
+	"\x05calls\x18\x02 \x01(\x04R\x05calls\"\xe9\x05\n" +
 	"\x0ePolicyCounters\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12F\n" +
 	"\bfailures\x18\x02 \x03(\v2*.nvidia.device.v1alpha1.PolicyFailureCountR\bfailures\x12E\n" +
@@ -2320,7 +2519,9 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\vquarantines\x18\f \x01(\x04R\vquarantines\x12'\n" +
 	"\x0fshadow_compared\x18\r \x01(\x04R\x0eshadowCompared\x121\n" +
 	"\x14shadow_disagreements\x18\x0e \x01(\x04R\x13shadowDisagreements\x12%\n" +
-	"\x0eshadow_dropped\x18\x0f \x01(\x04R\rshadowDropped\"\xb6\x04\n" +
+	"\x0eshadow_dropped\x18\x0f \x01(\x04R\rshadowDropped\x12G\n" +
+	"\n" +
+	"limits_hit\x18\x10 \x03(\v2(.nvidia.device.v1alpha1.PolicyLimitCountR\tlimitsHit\"\xb6\x04\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\".nvidia.device.v1alpha1.PolicyModeR\x04mode\x129\n" +
@@ -2392,36 +2593,42 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x15ReloadPoliciesRequest\"u\n" +
 	"\x16ReloadPoliciesResponse\x12A\n" +
 	"\boutcomes\x18\x01 \x03(\v2%.nvidia.device.v1alpha1.PolicyOutcomeR\boutcomes\x12\x18\n" +
-	"\arefused\x18\x02 \x01(\tR\arefused\"E\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\"]\n" +
 	"\x17QuarantinePolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x95\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\"\xaf\x01\n" +
 	"\x18QuarantinePolicyResponse\x12A\n" +
 	"\boutcomes\x18\x01 \x03(\v2%.nvidia.device.v1alpha1.PolicyOutcomeR\boutcomes\x126\n" +
-	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\"B\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\"B\n" +
 	"\x14ReleasePolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\"\x92\x01\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"\xac\x01\n" +
 	"\x15ReleasePolicyResponse\x12A\n" +
 	"\boutcomes\x18\x01 \x03(\v2%.nvidia.device.v1alpha1.PolicyOutcomeR\boutcomes\x126\n" +
-	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\"A\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\"A\n" +
 	"\x13AcceptPolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\"\x91\x01\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"\xab\x01\n" +
 	"\x14AcceptPolicyResponse\x12A\n" +
 	"\boutcomes\x18\x01 \x03(\v2%.nvidia.device.v1alpha1.PolicyOutcomeR\boutcomes\x126\n" +
-	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\"@\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\"@\n" +
 	"\x12PausePolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x90\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xaa\x01\n" +
 	"\x13PausePolicyResponse\x12A\n" +
 	"\boutcomes\x18\x01 \x03(\v2%.nvidia.device.v1alpha1.PolicyOutcomeR\boutcomes\x126\n" +
-	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\")\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\")\n" +
 	"\x13ResumePolicyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x91\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xab\x01\n" +
 	"\x14ResumePolicyResponse\x12A\n" +
 	"\boutcomes\x18\x01 \x03(\v2%.nvidia.device.v1alpha1.PolicyOutcomeR\boutcomes\x126\n" +
-	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy*r\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1e.nvidia.device.v1alpha1.PolicyR\x06policy\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused*r\n" +
 	"\n" +
 	"PolicyMode\x12\x1b\n" +
 	"\x17POLICY_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -2442,7 +2649,17 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x18POLICY_FAILURE_KIND_TRAP\x10\x02\x12 \n" +
 	"\x1cPOLICY_FAILURE_KIND_DEADLINE\x10\x03\x12\x1f\n" +
 	"\x1bPOLICY_FAILURE_KIND_INVALID\x10\x04\x12#\n" +
-	"\x1fPOLICY_FAILURE_KIND_UNAVAILABLE\x10\x05*\x8b\x01\n" +
+	"\x1fPOLICY_FAILURE_KIND_UNAVAILABLE\x10\x05*\xa9\x02\n" +
+	"\x0fPolicyLimitKind\x12!\n" +
+	"\x1dPOLICY_LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aPOLICY_LIMIT_KIND_DEADLINE\x10\x01\x12\x1c\n" +
+	"\x18POLICY_LIMIT_KIND_MEMORY\x10\x02\x12\x1c\n" +
+	"\x18POLICY_LIMIT_KIND_TABLES\x10\x03\x12 \n" +
+	"\x1cPOLICY_LIMIT_KIND_HOST_CALLS\x10\x04\x12\x1e\n" +
+	"\x1aPOLICY_LIMIT_KIND_CROSSING\x10\x05\x12\x1b\n" +
+	"\x17POLICY_LIMIT_KIND_STACK\x10\x06\x12\x1b\n" +
+	"\x17POLICY_LIMIT_KIND_START\x10\a\x12\x1b\n" +
+	"\x17POLICY_LIMIT_KIND_STATE\x10\b*\x8b\x01\n" +
 	"\x0ePolicyFallback\x12\x1f\n" +
 	"\x1bPOLICY_FALLBACK_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19POLICY_FALLBACK_CATALOGUE\x10\x01\x12\x1d\n" +
@@ -2477,106 +2694,110 @@ func file_nvidia_device_v1alpha1_policy_proto_rawDescGZIP() []byte {
 	return file_nvidia_device_v1alpha1_policy_proto_rawDescData
 }
 
-var file_nvidia_device_v1alpha1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_nvidia_device_v1alpha1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_nvidia_device_v1alpha1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_nvidia_device_v1alpha1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_nvidia_device_v1alpha1_policy_proto_goTypes = []any{
 	(PolicyMode)(0),                  // 0: nvidia.device.v1alpha1.PolicyMode
 	(PolicyPhase)(0),                 // 1: nvidia.device.v1alpha1.PolicyPhase
 	(PolicyFailureKind)(0),           // 2: nvidia.device.v1alpha1.PolicyFailureKind
-	(PolicyFallback)(0),              // 3: nvidia.device.v1alpha1.PolicyFallback
-	(PolicyChange)(0),                // 4: nvidia.device.v1alpha1.PolicyChange
-	(*PolicyVersion)(nil),            // 5: nvidia.device.v1alpha1.PolicyVersion
-	(*PolicySetAside)(nil),           // 6: nvidia.device.v1alpha1.PolicySetAside
-	(*PolicyFailureCount)(nil),       // 7: nvidia.device.v1alpha1.PolicyFailureCount
-	(*PolicyLatencyBucket)(nil),      // 8: nvidia.device.v1alpha1.PolicyLatencyBucket
-	(*PolicyCounters)(nil),           // 9: nvidia.device.v1alpha1.PolicyCounters
-	(*Policy)(nil),                   // 10: nvidia.device.v1alpha1.Policy
-	(*PolicyOwnedType)(nil),          // 11: nvidia.device.v1alpha1.PolicyOwnedType
-	(*PolicySubscription)(nil),       // 12: nvidia.device.v1alpha1.PolicySubscription
-	(*PolicyLimit)(nil),              // 13: nvidia.device.v1alpha1.PolicyLimit
-	(*PolicyFailure)(nil),            // 14: nvidia.device.v1alpha1.PolicyFailure
-	(*PolicyDisagreement)(nil),       // 15: nvidia.device.v1alpha1.PolicyDisagreement
-	(*PolicyOutcome)(nil),            // 16: nvidia.device.v1alpha1.PolicyOutcome
-	(*ListPoliciesRequest)(nil),      // 17: nvidia.device.v1alpha1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),     // 18: nvidia.device.v1alpha1.ListPoliciesResponse
-	(*GetPolicyRequest)(nil),         // 19: nvidia.device.v1alpha1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),        // 20: nvidia.device.v1alpha1.GetPolicyResponse
-	(*ReloadPoliciesRequest)(nil),    // 21: nvidia.device.v1alpha1.ReloadPoliciesRequest
-	(*ReloadPoliciesResponse)(nil),   // 22: nvidia.device.v1alpha1.ReloadPoliciesResponse
-	(*QuarantinePolicyRequest)(nil),  // 23: nvidia.device.v1alpha1.QuarantinePolicyRequest
-	(*QuarantinePolicyResponse)(nil), // 24: nvidia.device.v1alpha1.QuarantinePolicyResponse
-	(*ReleasePolicyRequest)(nil),     // 25: nvidia.device.v1alpha1.ReleasePolicyRequest
-	(*ReleasePolicyResponse)(nil),    // 26: nvidia.device.v1alpha1.ReleasePolicyResponse
-	(*AcceptPolicyRequest)(nil),      // 27: nvidia.device.v1alpha1.AcceptPolicyRequest
-	(*AcceptPolicyResponse)(nil),     // 28: nvidia.device.v1alpha1.AcceptPolicyResponse
-	(*PausePolicyRequest)(nil),       // 29: nvidia.device.v1alpha1.PausePolicyRequest
-	(*PausePolicyResponse)(nil),      // 30: nvidia.device.v1alpha1.PausePolicyResponse
-	(*ResumePolicyRequest)(nil),      // 31: nvidia.device.v1alpha1.ResumePolicyRequest
-	(*ResumePolicyResponse)(nil),     // 32: nvidia.device.v1alpha1.ResumePolicyResponse
-	(*timestamppb.Timestamp)(nil),    // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 34: google.protobuf.Duration
+	(PolicyLimitKind)(0),             // 3: nvidia.device.v1alpha1.PolicyLimitKind
+	(PolicyFallback)(0),              // 4: nvidia.device.v1alpha1.PolicyFallback
+	(PolicyChange)(0),                // 5: nvidia.device.v1alpha1.PolicyChange
+	(*PolicyVersion)(nil),            // 6: nvidia.device.v1alpha1.PolicyVersion
+	(*PolicySetAside)(nil),           // 7: nvidia.device.v1alpha1.PolicySetAside
+	(*PolicyFailureCount)(nil),       // 8: nvidia.device.v1alpha1.PolicyFailureCount
+	(*PolicyLimitCount)(nil),         // 9: nvidia.device.v1alpha1.PolicyLimitCount
+	(*PolicyLatencyBucket)(nil),      // 10: nvidia.device.v1alpha1.PolicyLatencyBucket
+	(*PolicyCounters)(nil),           // 11: nvidia.device.v1alpha1.PolicyCounters
+	(*Policy)(nil),                   // 12: nvidia.device.v1alpha1.Policy
+	(*PolicyOwnedType)(nil),          // 13: nvidia.device.v1alpha1.PolicyOwnedType
+	(*PolicySubscription)(nil),       // 14: nvidia.device.v1alpha1.PolicySubscription
+	(*PolicyLimit)(nil),              // 15: nvidia.device.v1alpha1.PolicyLimit
+	(*PolicyFailure)(nil),            // 16: nvidia.device.v1alpha1.PolicyFailure
+	(*PolicyDisagreement)(nil),       // 17: nvidia.device.v1alpha1.PolicyDisagreement
+	(*PolicyOutcome)(nil),            // 18: nvidia.device.v1alpha1.PolicyOutcome
+	(*ListPoliciesRequest)(nil),      // 19: nvidia.device.v1alpha1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),     // 20: nvidia.device.v1alpha1.ListPoliciesResponse
+	(*GetPolicyRequest)(nil),         // 21: nvidia.device.v1alpha1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),        // 22: nvidia.device.v1alpha1.GetPolicyResponse
+	(*ReloadPoliciesRequest)(nil),    // 23: nvidia.device.v1alpha1.ReloadPoliciesRequest
+	(*ReloadPoliciesResponse)(nil),   // 24: nvidia.device.v1alpha1.ReloadPoliciesResponse
+	(*QuarantinePolicyRequest)(nil),  // 25: nvidia.device.v1alpha1.QuarantinePolicyRequest
+	(*QuarantinePolicyResponse)(nil), // 26: nvidia.device.v1alpha1.QuarantinePolicyResponse
+	(*ReleasePolicyRequest)(nil),     // 27: nvidia.device.v1alpha1.ReleasePolicyRequest
+	(*ReleasePolicyResponse)(nil),    // 28: nvidia.device.v1alpha1.ReleasePolicyResponse
+	(*AcceptPolicyRequest)(nil),      // 29: nvidia.device.v1alpha1.AcceptPolicyRequest
+	(*AcceptPolicyResponse)(nil),     // 30: nvidia.device.v1alpha1.AcceptPolicyResponse
+	(*PausePolicyRequest)(nil),       // 31: nvidia.device.v1alpha1.PausePolicyRequest
+	(*PausePolicyResponse)(nil),      // 32: nvidia.device.v1alpha1.PausePolicyResponse
+	(*ResumePolicyRequest)(nil),      // 33: nvidia.device.v1alpha1.ResumePolicyRequest
+	(*ResumePolicyResponse)(nil),     // 34: nvidia.device.v1alpha1.ResumePolicyResponse
+	(*timestamppb.Timestamp)(nil),    // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 36: google.protobuf.Duration
 }
 var file_nvidia_device_v1alpha1_policy_proto_depIdxs = []int32{
-	33, // 0: nvidia.device.v1alpha1.PolicyVersion.since:type_name -> google.protobuf.Timestamp
-	33, // 1: nvidia.device.v1alpha1.PolicySetAside.since:type_name -> google.protobuf.Timestamp
+	35, // 0: nvidia.device.v1alpha1.PolicyVersion.since:type_name -> google.protobuf.Timestamp
+	35, // 1: nvidia.device.v1alpha1.PolicySetAside.since:type_name -> google.protobuf.Timestamp
 	2,  // 2: nvidia.device.v1alpha1.PolicyFailureCount.kind:type_name -> nvidia.device.v1alpha1.PolicyFailureKind
-	7,  // 3: nvidia.device.v1alpha1.PolicyCounters.failures:type_name -> nvidia.device.v1alpha1.PolicyFailureCount
-	8,  // 4: nvidia.device.v1alpha1.PolicyCounters.latency:type_name -> nvidia.device.v1alpha1.PolicyLatencyBucket
-	34, // 5: nvidia.device.v1alpha1.PolicyCounters.busy:type_name -> google.protobuf.Duration
-	34, // 6: nvidia.device.v1alpha1.PolicyCounters.busy_cpu:type_name -> google.protobuf.Duration
-	0,  // 7: nvidia.device.v1alpha1.Policy.mode:type_name -> nvidia.device.v1alpha1.PolicyMode
-	1,  // 8: nvidia.device.v1alpha1.Policy.phase:type_name -> nvidia.device.v1alpha1.PolicyPhase
-	5,  // 9: nvidia.device.v1alpha1.Policy.active:type_name -> nvidia.device.v1alpha1.PolicyVersion
-	5,  // 10: nvidia.device.v1alpha1.Policy.last_good:type_name -> nvidia.device.v1alpha1.PolicyVersion
-	6,  // 11: nvidia.device.v1alpha1.Policy.held:type_name -> nvidia.device.v1alpha1.PolicySetAside
-	6,  // 12: nvidia.device.v1alpha1.Policy.quarantined:type_name -> nvidia.device.v1alpha1.PolicySetAside
-	6,  // 13: nvidia.device.v1alpha1.Policy.refused:type_name -> nvidia.device.v1alpha1.PolicySetAside
-	9,  // 14: nvidia.device.v1alpha1.Policy.counters:type_name -> nvidia.device.v1alpha1.PolicyCounters
-	34, // 15: nvidia.device.v1alpha1.PolicySubscription.min_interval:type_name -> google.protobuf.Duration
-	33, // 16: nvidia.device.v1alpha1.PolicyFailure.time:type_name -> google.protobuf.Timestamp
-	2,  // 17: nvidia.device.v1alpha1.PolicyFailure.kind:type_name -> nvidia.device.v1alpha1.PolicyFailureKind
-	33, // 18: nvidia.device.v1alpha1.PolicyDisagreement.time:type_name -> google.protobuf.Timestamp
-	4,  // 19: nvidia.device.v1alpha1.PolicyOutcome.change:type_name -> nvidia.device.v1alpha1.PolicyChange
-	10, // 20: nvidia.device.v1alpha1.ListPoliciesResponse.policies:type_name -> nvidia.device.v1alpha1.Policy
-	10, // 21: nvidia.device.v1alpha1.GetPolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
-	3,  // 22: nvidia.device.v1alpha1.GetPolicyResponse.fallback:type_name -> nvidia.device.v1alpha1.PolicyFallback
-	11, // 23: nvidia.device.v1alpha1.GetPolicyResponse.owns:type_name -> nvidia.device.v1alpha1.PolicyOwnedType
-	12, // 24: nvidia.device.v1alpha1.GetPolicyResponse.subscriptions:type_name -> nvidia.device.v1alpha1.PolicySubscription
-	13, // 25: nvidia.device.v1alpha1.GetPolicyResponse.limits:type_name -> nvidia.device.v1alpha1.PolicyLimit
-	14, // 26: nvidia.device.v1alpha1.GetPolicyResponse.failures:type_name -> nvidia.device.v1alpha1.PolicyFailure
-	15, // 27: nvidia.device.v1alpha1.GetPolicyResponse.disagreements:type_name -> nvidia.device.v1alpha1.PolicyDisagreement
-	16, // 28: nvidia.device.v1alpha1.ReloadPoliciesResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
-	16, // 29: nvidia.device.v1alpha1.QuarantinePolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
-	10, // 30: nvidia.device.v1alpha1.QuarantinePolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
-	16, // 31: nvidia.device.v1alpha1.ReleasePolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
-	10, // 32: nvidia.device.v1alpha1.ReleasePolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
-	16, // 33: nvidia.device.v1alpha1.AcceptPolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
-	10, // 34: nvidia.device.v1alpha1.AcceptPolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
-	16, // 35: nvidia.device.v1alpha1.PausePolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
-	10, // 36: nvidia.device.v1alpha1.PausePolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
-	16, // 37: nvidia.device.v1alpha1.ResumePolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
-	10, // 38: nvidia.device.v1alpha1.ResumePolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
-	17, // 39: nvidia.device.v1alpha1.PolicyService.ListPolicies:input_type -> nvidia.device.v1alpha1.ListPoliciesRequest
-	19, // 40: nvidia.device.v1alpha1.PolicyService.GetPolicy:input_type -> nvidia.device.v1alpha1.GetPolicyRequest
-	21, // 41: nvidia.device.v1alpha1.PolicyService.ReloadPolicies:input_type -> nvidia.device.v1alpha1.ReloadPoliciesRequest
-	23, // 42: nvidia.device.v1alpha1.PolicyService.QuarantinePolicy:input_type -> nvidia.device.v1alpha1.QuarantinePolicyRequest
-	25, // 43: nvidia.device.v1alpha1.PolicyService.ReleasePolicy:input_type -> nvidia.device.v1alpha1.ReleasePolicyRequest
-	27, // 44: nvidia.device.v1alpha1.PolicyService.AcceptPolicy:input_type -> nvidia.device.v1alpha1.AcceptPolicyRequest
-	29, // 45: nvidia.device.v1alpha1.PolicyService.PausePolicy:input_type -> nvidia.device.v1alpha1.PausePolicyRequest
-	31, // 46: nvidia.device.v1alpha1.PolicyService.ResumePolicy:input_type -> nvidia.device.v1alpha1.ResumePolicyRequest
-	18, // 47: nvidia.device.v1alpha1.PolicyService.ListPolicies:output_type -> nvidia.device.v1alpha1.ListPoliciesResponse
-	20, // 48: nvidia.device.v1alpha1.PolicyService.GetPolicy:output_type -> nvidia.device.v1alpha1.GetPolicyResponse
-	22, // 49: nvidia.device.v1alpha1.PolicyService.ReloadPolicies:output_type -> nvidia.device.v1alpha1.ReloadPoliciesResponse
-	24, // 50: nvidia.device.v1alpha1.PolicyService.QuarantinePolicy:output_type -> nvidia.device.v1alpha1.QuarantinePolicyResponse
-	26, // 51: nvidia.device.v1alpha1.PolicyService.ReleasePolicy:output_type -> nvidia.device.v1alpha1.ReleasePolicyResponse
-	28, // 52: nvidia.device.v1alpha1.PolicyService.AcceptPolicy:output_type -> nvidia.device.v1alpha1.AcceptPolicyResponse
-	30, // 53: nvidia.device.v1alpha1.PolicyService.PausePolicy:output_type -> nvidia.device.v1alpha1.PausePolicyResponse
-	32, // 54: nvidia.device.v1alpha1.PolicyService.ResumePolicy:output_type -> nvidia.device.v1alpha1.ResumePolicyResponse
-	47, // [47:55] is the sub-list for method output_type
-	39, // [39:47] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	3,  // 3: nvidia.device.v1alpha1.PolicyLimitCount.kind:type_name -> nvidia.device.v1alpha1.PolicyLimitKind
+	8,  // 4: nvidia.device.v1alpha1.PolicyCounters.failures:type_name -> nvidia.device.v1alpha1.PolicyFailureCount
+	10, // 5: nvidia.device.v1alpha1.PolicyCounters.latency:type_name -> nvidia.device.v1alpha1.PolicyLatencyBucket
+	36, // 6: nvidia.device.v1alpha1.PolicyCounters.busy:type_name -> google.protobuf.Duration
+	36, // 7: nvidia.device.v1alpha1.PolicyCounters.busy_cpu:type_name -> google.protobuf.Duration
+	9,  // 8: nvidia.device.v1alpha1.PolicyCounters.limits_hit:type_name -> nvidia.device.v1alpha1.PolicyLimitCount
+	0,  // 9: nvidia.device.v1alpha1.Policy.mode:type_name -> nvidia.device.v1alpha1.PolicyMode
+	1,  // 10: nvidia.device.v1alpha1.Policy.phase:type_name -> nvidia.device.v1alpha1.PolicyPhase
+	6,  // 11: nvidia.device.v1alpha1.Policy.active:type_name -> nvidia.device.v1alpha1.PolicyVersion
+	6,  // 12: nvidia.device.v1alpha1.Policy.last_good:type_name -> nvidia.device.v1alpha1.PolicyVersion
+	7,  // 13: nvidia.device.v1alpha1.Policy.held:type_name -> nvidia.device.v1alpha1.PolicySetAside
+	7,  // 14: nvidia.device.v1alpha1.Policy.quarantined:type_name -> nvidia.device.v1alpha1.PolicySetAside
+	7,  // 15: nvidia.device.v1alpha1.Policy.refused:type_name -> nvidia.device.v1alpha1.PolicySetAside
+	11, // 16: nvidia.device.v1alpha1.Policy.counters:type_name -> nvidia.device.v1alpha1.PolicyCounters
+	36, // 17: nvidia.device.v1alpha1.PolicySubscription.min_interval:type_name -> google.protobuf.Duration
+	35, // 18: nvidia.device.v1alpha1.PolicyFailure.time:type_name -> google.protobuf.Timestamp
+	2,  // 19: nvidia.device.v1alpha1.PolicyFailure.kind:type_name -> nvidia.device.v1alpha1.PolicyFailureKind
+	35, // 20: nvidia.device.v1alpha1.PolicyDisagreement.time:type_name -> google.protobuf.Timestamp
+	5,  // 21: nvidia.device.v1alpha1.PolicyOutcome.change:type_name -> nvidia.device.v1alpha1.PolicyChange
+	12, // 22: nvidia.device.v1alpha1.ListPoliciesResponse.policies:type_name -> nvidia.device.v1alpha1.Policy
+	12, // 23: nvidia.device.v1alpha1.GetPolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
+	4,  // 24: nvidia.device.v1alpha1.GetPolicyResponse.fallback:type_name -> nvidia.device.v1alpha1.PolicyFallback
+	13, // 25: nvidia.device.v1alpha1.GetPolicyResponse.owns:type_name -> nvidia.device.v1alpha1.PolicyOwnedType
+	14, // 26: nvidia.device.v1alpha1.GetPolicyResponse.subscriptions:type_name -> nvidia.device.v1alpha1.PolicySubscription
+	15, // 27: nvidia.device.v1alpha1.GetPolicyResponse.limits:type_name -> nvidia.device.v1alpha1.PolicyLimit
+	16, // 28: nvidia.device.v1alpha1.GetPolicyResponse.failures:type_name -> nvidia.device.v1alpha1.PolicyFailure
+	17, // 29: nvidia.device.v1alpha1.GetPolicyResponse.disagreements:type_name -> nvidia.device.v1alpha1.PolicyDisagreement
+	18, // 30: nvidia.device.v1alpha1.ReloadPoliciesResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
+	18, // 31: nvidia.device.v1alpha1.QuarantinePolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
+	12, // 32: nvidia.device.v1alpha1.QuarantinePolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
+	18, // 33: nvidia.device.v1alpha1.ReleasePolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
+	12, // 34: nvidia.device.v1alpha1.ReleasePolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
+	18, // 35: nvidia.device.v1alpha1.AcceptPolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
+	12, // 36: nvidia.device.v1alpha1.AcceptPolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
+	18, // 37: nvidia.device.v1alpha1.PausePolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
+	12, // 38: nvidia.device.v1alpha1.PausePolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
+	18, // 39: nvidia.device.v1alpha1.ResumePolicyResponse.outcomes:type_name -> nvidia.device.v1alpha1.PolicyOutcome
+	12, // 40: nvidia.device.v1alpha1.ResumePolicyResponse.policy:type_name -> nvidia.device.v1alpha1.Policy
+	19, // 41: nvidia.device.v1alpha1.PolicyService.ListPolicies:input_type -> nvidia.device.v1alpha1.ListPoliciesRequest
+	21, // 42: nvidia.device.v1alpha1.PolicyService.GetPolicy:input_type -> nvidia.device.v1alpha1.GetPolicyRequest
+	23, // 43: nvidia.device.v1alpha1.PolicyService.ReloadPolicies:input_type -> nvidia.device.v1alpha1.ReloadPoliciesRequest
+	25, // 44: nvidia.device.v1alpha1.PolicyService.QuarantinePolicy:input_type -> nvidia.device.v1alpha1.QuarantinePolicyRequest
+	27, // 45: nvidia.device.v1alpha1.PolicyService.ReleasePolicy:input_type -> nvidia.device.v1alpha1.ReleasePolicyRequest
+	29, // 46: nvidia.device.v1alpha1.PolicyService.AcceptPolicy:input_type -> nvidia.device.v1alpha1.AcceptPolicyRequest
+	31, // 47: nvidia.device.v1alpha1.PolicyService.PausePolicy:input_type -> nvidia.device.v1alpha1.PausePolicyRequest
+	33, // 48: nvidia.device.v1alpha1.PolicyService.ResumePolicy:input_type -> nvidia.device.v1alpha1.ResumePolicyRequest
+	20, // 49: nvidia.device.v1alpha1.PolicyService.ListPolicies:output_type -> nvidia.device.v1alpha1.ListPoliciesResponse
+	22, // 50: nvidia.device.v1alpha1.PolicyService.GetPolicy:output_type -> nvidia.device.v1alpha1.GetPolicyResponse
+	24, // 51: nvidia.device.v1alpha1.PolicyService.ReloadPolicies:output_type -> nvidia.device.v1alpha1.ReloadPoliciesResponse
+	26, // 52: nvidia.device.v1alpha1.PolicyService.QuarantinePolicy:output_type -> nvidia.device.v1alpha1.QuarantinePolicyResponse
+	28, // 53: nvidia.device.v1alpha1.PolicyService.ReleasePolicy:output_type -> nvidia.device.v1alpha1.ReleasePolicyResponse
+	30, // 54: nvidia.device.v1alpha1.PolicyService.AcceptPolicy:output_type -> nvidia.device.v1alpha1.AcceptPolicyResponse
+	32, // 55: nvidia.device.v1alpha1.PolicyService.PausePolicy:output_type -> nvidia.device.v1alpha1.PausePolicyResponse
+	34, // 56: nvidia.device.v1alpha1.PolicyService.ResumePolicy:output_type -> nvidia.device.v1alpha1.ResumePolicyResponse
+	49, // [49:57] is the sub-list for method output_type
+	41, // [41:49] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_nvidia_device_v1alpha1_policy_proto_init() }
@@ -2584,14 +2805,14 @@ func file_nvidia_device_v1alpha1_policy_proto_init() {
 	if File_nvidia_device_v1alpha1_policy_proto != nil {
 		return
 	}
-	file_nvidia_device_v1alpha1_policy_proto_msgTypes[7].OneofWrappers = []any{}
+	file_nvidia_device_v1alpha1_policy_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nvidia_device_v1alpha1_policy_proto_rawDesc), len(file_nvidia_device_v1alpha1_policy_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   28,
+			NumEnums:      6,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

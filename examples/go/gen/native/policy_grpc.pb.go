@@ -42,9 +42,11 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // What the daemon runs to judge faults. Reading is for whoever may connect. What changes something is for
-// those who may write and goes into the audit log; it is answered when it has taken effect. DEADLINE_EXCEEDED:
+// those who may write and goes into the audit log; it is answered when it has taken effect, which may take the
+// compiling of a policy: up to 3 minutes, or the site's request-time where that is more. DEADLINE_EXCEEDED:
 // it goes on all the same, and ListPolicies tells what came of it. All but ReloadPolicies are durable: they
-// hold over a restart.
+// hold over a restart. FAILED_PRECONDITION of any of them: the daemon is in safe mode, or what the method says;
+// nothing was changed.
 type PolicyServiceClient interface {
 	// All policies, with their counters.
 	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
@@ -53,16 +55,16 @@ type PolicyServiceClient interface {
 	// Looks at the policies' directory now, and takes up what is there.
 	ReloadPolicies(ctx context.Context, in *ReloadPoliciesRequest, opts ...grpc.CallOption) (*ReloadPoliciesResponse, error)
 	// Sets the version that is asked aside: it is not tried again until it is released. The last good one before
-	// it takes over; where there is none, the fallback applies. NOT_FOUND; INVALID_ARGUMENT where no version of it
-	// is asked.
+	// it takes over; where there is none, the fallback applies. NOT_FOUND; FAILED_PRECONDITION where no version of
+	// it is asked, or another one than the request names.
 	QuarantinePolicy(ctx context.Context, in *QuarantinePolicyRequest, opts ...grpc.CallOption) (*QuarantinePolicyResponse, error)
-	// Lets a quarantined version be tried again. NOT_FOUND; INVALID_ARGUMENT where that one is not quarantined.
+	// Lets a quarantined version be tried again. NOT_FOUND; FAILED_PRECONDITION where that one is not quarantined.
 	ReleasePolicy(ctx context.Context, in *ReleasePolicyRequest, opts ...grpc.CallOption) (*ReleasePolicyResponse, error)
-	// Lets the held version in. NOT_FOUND; INVALID_ARGUMENT where none is held, or another one.
+	// Lets the held version in. NOT_FOUND; FAILED_PRECONDITION where none is held, or another one.
 	AcceptPolicy(ctx context.Context, in *AcceptPolicyRequest, opts ...grpc.CallOption) (*AcceptPolicyResponse, error)
 	// Has a policy not asked until it is resumed; the fallback applies to its signals. NOT_FOUND.
 	PausePolicy(ctx context.Context, in *PausePolicyRequest, opts ...grpc.CallOption) (*PausePolicyResponse, error)
-	// Ends a pause. NOT_FOUND; INVALID_ARGUMENT where it is not paused, or the site's configuration has it so.
+	// Ends a pause. NOT_FOUND; FAILED_PRECONDITION where no operator has paused it.
 	ResumePolicy(ctx context.Context, in *ResumePolicyRequest, opts ...grpc.CallOption) (*ResumePolicyResponse, error)
 }
 
@@ -159,9 +161,11 @@ func (c *policyServiceClient) ResumePolicy(ctx context.Context, in *ResumePolicy
 // for forward compatibility.
 //
 // What the daemon runs to judge faults. Reading is for whoever may connect. What changes something is for
-// those who may write and goes into the audit log; it is answered when it has taken effect. DEADLINE_EXCEEDED:
+// those who may write and goes into the audit log; it is answered when it has taken effect, which may take the
+// compiling of a policy: up to 3 minutes, or the site's request-time where that is more. DEADLINE_EXCEEDED:
 // it goes on all the same, and ListPolicies tells what came of it. All but ReloadPolicies are durable: they
-// hold over a restart.
+// hold over a restart. FAILED_PRECONDITION of any of them: the daemon is in safe mode, or what the method says;
+// nothing was changed.
 type PolicyServiceServer interface {
 	// All policies, with their counters.
 	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
@@ -170,16 +174,16 @@ type PolicyServiceServer interface {
 	// Looks at the policies' directory now, and takes up what is there.
 	ReloadPolicies(context.Context, *ReloadPoliciesRequest) (*ReloadPoliciesResponse, error)
 	// Sets the version that is asked aside: it is not tried again until it is released. The last good one before
-	// it takes over; where there is none, the fallback applies. NOT_FOUND; INVALID_ARGUMENT where no version of it
-	// is asked.
+	// it takes over; where there is none, the fallback applies. NOT_FOUND; FAILED_PRECONDITION where no version of
+	// it is asked, or another one than the request names.
 	QuarantinePolicy(context.Context, *QuarantinePolicyRequest) (*QuarantinePolicyResponse, error)
-	// Lets a quarantined version be tried again. NOT_FOUND; INVALID_ARGUMENT where that one is not quarantined.
+	// Lets a quarantined version be tried again. NOT_FOUND; FAILED_PRECONDITION where that one is not quarantined.
 	ReleasePolicy(context.Context, *ReleasePolicyRequest) (*ReleasePolicyResponse, error)
-	// Lets the held version in. NOT_FOUND; INVALID_ARGUMENT where none is held, or another one.
+	// Lets the held version in. NOT_FOUND; FAILED_PRECONDITION where none is held, or another one.
 	AcceptPolicy(context.Context, *AcceptPolicyRequest) (*AcceptPolicyResponse, error)
 	// Has a policy not asked until it is resumed; the fallback applies to its signals. NOT_FOUND.
 	PausePolicy(context.Context, *PausePolicyRequest) (*PausePolicyResponse, error)
-	// Ends a pause. NOT_FOUND; INVALID_ARGUMENT where it is not paused, or the site's configuration has it so.
+	// Ends a pause. NOT_FOUND; FAILED_PRECONDITION where no operator has paused it.
 	ResumePolicy(context.Context, *ResumePolicyRequest) (*ResumePolicyResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
 }

@@ -21,6 +21,7 @@ mod native;
 mod observer;
 mod owned;
 mod policies;
+mod policy_commands;
 mod policy_host;
 mod providers;
 mod raw;

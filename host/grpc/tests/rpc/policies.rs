@@ -11,16 +11,17 @@ use crate::audit::{Log, check};
 use crate::harness::{Server, refused};
 use crate::policy_host::{File, digest, distinct_latency};
 
-type Client = PolicyServiceClient<Channel>;
+pub(crate) type Client = PolicyServiceClient<Channel>;
 
-async fn client(server: &Server) -> Client {
+pub(crate) async fn client(server: &Server) -> Client {
     Client::new(server.unix().await)
 }
 
-fn quarantine(name: &str, reason: &str) -> proto::QuarantinePolicyRequest {
+pub(crate) fn quarantine(name: &str, reason: &str) -> proto::QuarantinePolicyRequest {
     proto::QuarantinePolicyRequest {
         name: name.to_owned(),
         reason: reason.to_owned(),
+        digest: String::new(),
     }
 }
 
@@ -31,7 +32,7 @@ fn pause(name: &str, reason: &str) -> proto::PausePolicyRequest {
     }
 }
 
-fn release(name: &str, digest: &str) -> proto::ReleasePolicyRequest {
+pub(crate) fn release(name: &str, digest: &str) -> proto::ReleasePolicyRequest {
     proto::ReleasePolicyRequest {
         name: name.to_owned(),
         digest: digest.to_owned(),
@@ -51,19 +52,22 @@ fn resume(name: &str) -> proto::ResumePolicyRequest {
     }
 }
 
-async fn get(client: &mut Client, name: &str) -> Result<proto::GetPolicyResponse, tonic::Status> {
+pub(crate) async fn get(
+    client: &mut Client,
+    name: &str,
+) -> Result<proto::GetPolicyResponse, tonic::Status> {
     let name = name.to_owned();
     let answer = client.get_policy(proto::GetPolicyRequest { name }).await;
     answer.map(tonic::Response::into_inner)
 }
 
-async fn listed(client: &mut Client) -> Vec<proto::Policy> {
+pub(crate) async fn listed(client: &mut Client) -> Vec<proto::Policy> {
     let answer = client.list_policies(proto::ListPoliciesRequest {}).await;
     answer.expect("listed").into_inner().policies
 }
 
 /// What a reload says: of each policy its name and what was done; or why the set was refused.
-async fn reloaded(client: &mut Client) -> Result<Vec<(String, PolicyChange)>, String> {
+pub(crate) async fn reloaded(client: &mut Client) -> Result<Vec<(String, PolicyChange)>, String> {
     let answer = client
         .reload_policies(proto::ReloadPoliciesRequest {})
         .await;
@@ -86,6 +90,7 @@ async fn h12_all_policies_are_listed_with_what_they_have_done() {
         policy.counters.failures = [1, 2, 3, 0, 0];
         policy.counters.latency = distinct_latency();
         policy.counters.memory_bytes_peak = 1 << 20;
+        policy.counters.limits_hit = [1, 2, 3, 4, 5, 6, 7, 8];
         policy.detail = "a\u{1b}[2Jb".to_owned();
     });
     let mut client = client(&server).await;
@@ -109,6 +114,12 @@ async fn h12_all_policies_are_listed_with_what_they_have_done() {
     assert_eq!(failures.len(), 5);
     assert_eq!(failures[..2], [(refused, 1), (trap, 2)]);
     assert_eq!(failures[2], (PolicyFailureKind::Deadline, 3));
+    let hits = counters.limits_hit.iter();
+    let hits: Vec<_> = hits.map(|hit| (hit.kind, hit.times)).collect();
+    assert_eq!(
+        hits,
+        std::array::from_fn::<_, 8, _>(|at| (at as i32 + 1, at as u64 + 1))
+    );
     let latency = counters.latency.iter();
     let latency: Vec<_> = latency.map(|at| (at.micros_max, at.calls)).collect();
     assert_eq!(latency.len(), LATENCY_BUCKETS_MICROS.len() + 1);
@@ -229,8 +240,8 @@ async fn h5_a_quarantined_version_gives_way_and_comes_back_when_it_is_released()
         .await;
     refused(
         other,
-        Code::InvalidArgument,
-        "digest: that version is not quarantined",
+        Code::FailedPrecondition,
+        "that version is not quarantined",
     );
     let answer = client.release_policy(release("xid-policy", &"B".repeat(12)));
     let policy = answer.await.expect("released").into_inner().policy;
@@ -257,13 +268,18 @@ async fn h9_a_held_version_waits_for_whoever_names_its_digest() {
     assert_eq!((&*held.version, &held.digest), ("2.0.0", &digest('d')));
     assert_eq!(held.why, "it would make 3 GPUs Unhealthy");
 
-    for (digest, says) in [
-        ("", "digest: not a digest"),
-        ("ddd", "digest: not a digest; 12 to 64"),
-        ("aaaaaaaaaaaa", "digest: that version is not held"),
+    let invalid = Code::InvalidArgument;
+    for (digest, code, says) in [
+        ("", invalid, "digest: not a digest"),
+        ("ddd", invalid, "digest: not a digest; 12 to 64"),
+        (
+            "aaaaaaaaaaaa",
+            Code::FailedPrecondition,
+            "that version is not held",
+        ),
     ] {
         let answer = client.accept_policy(accept("xid-policy", digest)).await;
-        refused(answer, Code::InvalidArgument, says);
+        refused(answer, code, says);
     }
     let answer = client.accept_policy(accept("xid-policy", &"d".repeat(12)));
     let policy = answer.await.expect("let in").into_inner().policy;
@@ -277,7 +293,7 @@ async fn h10_a_paused_policy_says_why_until_it_is_resumed() {
     let server = Server::start().await;
     let mut client = client(&server).await;
     let early = client.resume_policy(resume("xid-policy")).await;
-    refused(early, Code::InvalidArgument, "name: it is not paused");
+    refused(early, Code::FailedPrecondition, "it is not paused");
     let answer = client.pause_policy(pause("xid-policy", "maintenance"));
     let policy = answer.await.expect("paused").into_inner().policy;
     let policy = policy.expect("there");
@@ -402,12 +418,12 @@ async fn each_command_has_a_line_in_the_audit_log_with_its_reason() {
 
     let digest = "0a0b0c0d0e0f";
     let answer = client.release_policy(release("xid-policy", digest)).await;
-    refused(answer, Code::InvalidArgument, "not quarantined");
+    refused(answer, Code::FailedPrecondition, "not quarantined");
     let lines = log.lines(&format!("digest=\"{digest}\""));
     assert_eq!(lines.len(), 1, "{lines:?}");
     check(
         &lines[0],
-        &["method=\"ReleasePolicy\"", "outcome=\"InvalidArgument\""],
+        &["method=\"ReleasePolicy\"", "outcome=\"FailedPrecondition\""],
     );
     assert!(!lines[0].contains("because="), "{}", lines[0]);
 }

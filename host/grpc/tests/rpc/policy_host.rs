@@ -16,6 +16,7 @@ use device_api_core::policy_status::{
 use device_api_core::ports::{Pending, Policies, PolicyCommand};
 use device_api_core::seating::{Fallback, Grant, Terms};
 use device_api_core::signal::SignalKind;
+use tokio::sync::watch;
 
 /// A file of the directory.
 #[derive(Clone, Debug)]
@@ -37,9 +38,22 @@ struct State {
     writes: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PolicyHost {
     state: Mutex<State>,
+    /// Closed: commands wait.
+    pub(crate) open: watch::Sender<bool>,
+    waiting: watch::Sender<usize>,
+}
+
+impl Default for PolicyHost {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            open: watch::Sender::new(true),
+            waiting: watch::Sender::default(),
+        }
+    }
 }
 
 pub(crate) fn digest(digit: char) -> String {
@@ -80,11 +94,9 @@ fn again(aside: SetAside) -> Option<Version> {
     })
 }
 
-fn invalid(field: &'static str, why: &str) -> ApiError {
-    ApiError::Invalid {
-        field,
-        why: why.to_owned(),
-    }
+fn precondition(why: &str) -> ApiError {
+    let why = why.to_owned();
+    ApiError::Precondition { why }
 }
 
 fn is_named(digest: &str, by: &str) -> bool {
@@ -137,6 +149,35 @@ impl PolicyHost {
         self.state.lock().expect("no test panics under it")
     }
 
+    /// Until a command has come.
+    pub(crate) async fn waiting(&self) {
+        let mut waiting = self.waiting.subscribe();
+        waiting
+            .wait_for(|waiting| *waiting != 0)
+            .await
+            .expect("we hold it");
+    }
+
+    /// With so many that are none.
+    pub(crate) fn fill(&self, count: usize) {
+        for at in 0..count {
+            let file = File {
+                name: "a",
+                version: "0.0.0",
+                digit: 'f',
+                is_held: false,
+            };
+            let name = Arc::<str>::from(format!("a-{at}"));
+            let status = PolicyStatus {
+                name: Arc::clone(&name),
+                phase: Phase::Refused,
+                active: None,
+                ..idle(&file)
+            };
+            self.state().policies.insert(name, status);
+        }
+    }
+
     pub(crate) fn writes(&self) -> usize {
         self.state().writes
     }
@@ -165,7 +206,11 @@ impl State {
     fn carry_out(&mut self, command: PolicyCommand) -> Result<ReloadReport, ApiError> {
         match command {
             PolicyCommand::Reload => Ok(self.reload()),
-            PolicyCommand::Quarantine { name, reason } => self.quarantine(&name, &reason),
+            PolicyCommand::Quarantine {
+                name,
+                reason,
+                digest,
+            } => self.quarantine(&name, &reason, &digest),
             PolicyCommand::Release { name, digest } => self.release(&name, &digest),
             PolicyCommand::Accept { name, digest } => self.accept(&name, &digest),
             PolicyCommand::Pause { name, reason } => {
@@ -176,7 +221,7 @@ impl State {
             PolicyCommand::Resume { name } => {
                 let policy = self.policy(&name)?;
                 if policy.phase != Phase::Paused {
-                    return Err(invalid("name", "it is not paused"));
+                    return Err(precondition("it is not paused"));
                 }
                 (policy.phase, policy.detail) = (Phase::Running, String::new());
                 Ok(outcome(&name, ReloadChange::Unchanged, "", ""))
@@ -192,10 +237,16 @@ impl State {
             })
     }
 
-    fn quarantine(&mut self, name: &str, reason: &str) -> Result<ReloadReport, ApiError> {
+    fn quarantine(
+        &mut self,
+        name: &str,
+        reason: &str,
+        digest: &str,
+    ) -> Result<ReloadReport, ApiError> {
         let policy = self.policy(name)?;
-        let Some(active) = policy.active.take() else {
-            return Err(invalid("name", "no version of it is asked"));
+        let is_it = |active: &mut Version| is_named(&active.id.digest, digest);
+        let Some(active) = policy.active.take_if(is_it) else {
+            return Err(precondition("that version is not asked"));
         };
         let digest = active.id.digest.clone();
         policy.quarantined.insert(0, aside(active, reason));
@@ -216,9 +267,17 @@ impl State {
             .partition::<Vec<_>, _>(|aside| is_named(&aside.digest, digest));
         policy.quarantined = kept;
         let Some(version) = released.into_iter().next().and_then(again) else {
-            return Err(invalid("digest", "that version is not quarantined"));
+            return Err(precondition("that version is not quarantined"));
         };
         let digest = version.id.digest.clone();
+        if let Some(refused) = self.broken.take() {
+            let refused = Some(refused);
+            return Ok(ReloadReport {
+                refused,
+                ..ReloadReport::default()
+            });
+        }
+        let policy = self.policy(name)?;
         policy.active = Some(version);
         (policy.phase, policy.detail) = (Phase::Running, String::new());
         Ok(outcome(name, ReloadChange::Swapped, &digest, ""))
@@ -228,7 +287,7 @@ impl State {
         let policy = self.policy(name)?;
         let held = policy.held.take_if(|held| is_named(&held.digest, digest));
         let Some(version) = held.and_then(again) else {
-            return Err(invalid("digest", "that version is not held"));
+            return Err(precondition("that version is not held"));
         };
         let digest = version.id.digest.clone();
         policy.last_good = policy.active.replace(version);
@@ -330,7 +389,13 @@ impl Policies for PolicyHost {
         let mut state = self.state();
         let answer = state.carry_out(command);
         state.writes += usize::from(answer.is_ok());
-        Box::pin(std::future::ready(answer))
+        let mut open = self.open.subscribe();
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        Box::pin(async move {
+            // An error: the host is gone.
+            let _ = open.wait_for(|open| *open).await;
+            answer
+        })
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use device_api_core::clock::WallTime;
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use super::{FORMAT, Ledger};
@@ -24,6 +25,8 @@ pub(crate) struct Books {
     home: Option<PathBuf>,
     /// The bytes of kept versions, without a home.
     memory: HashMap<String, Bytes>,
+    /// Why it could not be written, as it was said.
+    unwritten: Option<String>,
 }
 
 const LEDGER_NAME: &str = "ledger.json";
@@ -46,6 +49,7 @@ impl Books {
             ledger,
             home,
             memory: HashMap::new(),
+            unwritten: None,
         }
     }
 
@@ -65,8 +69,16 @@ impl Books {
             .retain(|digest, _| named.contains(digest.as_str()));
         if let Some(home) = &self.home {
             if let Err(error) = write(home, &self.ledger) {
-                tracing::error!(%error, path = %home.display(), "what is known of policies could not be saved: check the state directory");
+                // Tried again each second, and said once.
+                let why = error.to_string();
+                if self.unwritten.as_ref() != Some(&why) {
+                    tracing::error!(error = why, path = %home.display(), "what is known of policies could not be saved: check the state directory");
+                    self.unwritten = Some(why);
+                }
                 return;
+            }
+            if self.unwritten.take().is_some() {
+                tracing::info!(path = %home.display(), "what is known of policies is saved again");
             }
             forget_others(&home.join(GOOD_NAME), &named);
         }
@@ -118,16 +130,36 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn make_private(directory: &Path) -> io::Result<()> {
+/// A directory of our own: who else can write there can say what judges.
+pub(crate) fn make_private(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(directory)
+        .create(directory)?;
+    let found = fs::symlink_metadata(directory)?;
+    let wrong = if !found.is_dir() {
+        "it is no directory"
+    } else if found.uid() != rustix::process::geteuid().as_raw() {
+        "it belongs to another user"
+    } else if found.mode() & 0o022 != 0 {
+        "others may write to it: chmod go-w"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::other(format!(
+        "{}: {wrong}",
+        directory.display()
+    )))
 }
 
-fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
+    // No link, and nothing that a reader waits for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)?;
     file.take(bytes_max.saturating_add(1))
         .read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > bytes_max {
@@ -169,10 +201,14 @@ fn write(home: &Path, ledger: &Ledger) -> io::Result<()> {
 /// Durably, and whole or not at all.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        // Not what somebody put there meanwhile.
+        .create_new(true)
         .mode(0o600)
         .open(&new)?;
     file.write_all(bytes)?;

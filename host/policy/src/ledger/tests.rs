@@ -15,6 +15,9 @@ fn kept(digest: &str) -> Kept {
         since_ms: 1,
         config: String::new(),
         limits: BTreeMap::new(),
+        mode: String::new(),
+        fallback: String::new(),
+        grants: Vec::new(),
     }
 }
 
@@ -36,11 +39,11 @@ fn h5_what_is_remembered_survives_and_bytes_that_nobody_names_go() {
     let digest = sha256(&bytes);
     books.keep(&digest, &bytes);
     books.ledger.of("a").last_good = Some(kept(&digest));
-    books.ledger.accept("a", "d1");
+    books.ledger.accept("a", "d1", "s");
     books.save();
     let mut books = open();
     assert_eq!(books.bytes(&digest, 100).as_deref(), Some(&b"good"[..]));
-    assert!(books.ledger.is_accepted("a", "d1"));
+    assert!(books.ledger.is_accepted("a", "d1", "s"));
     assert!(books.bytes(&digest, 3).is_none(), "beyond its bound");
     books.ledger.of("a").last_good = None;
     books.save();
@@ -93,11 +96,11 @@ fn crashes_until_out(share: f64, expected: usize) {
     ledger.of("p").seated = Some(kept("d"));
     let out = (1..100).find(|_| {
         ledger.judge_crashes(&died_in("d", share), now());
-        ledger.quarantine_of("d").is_some()
+        ledger.quarantine_of("d", "").is_some()
     });
     assert_eq!(out, Some(expected), "at a share of {share}");
-    assert_eq!(ledger.quarantine_of("d").unwrap().name, "p");
-    assert!(ledger.quarantine_of("other").is_none());
+    assert_eq!(ledger.quarantine_of("d", "").unwrap().name, "p");
+    assert!(ledger.quarantine_of("other", "").is_none());
 }
 
 #[test]
@@ -131,7 +134,7 @@ fn h5_a_release_forgets_the_crashes_too() {
     }
     assert_eq!(ledger.release(|entry| entry.digest == "d"), 1);
     ledger.judge_crashes(&died_in("d", 0.0), now());
-    assert!(ledger.quarantine_of("d").is_none());
+    assert!(ledger.quarantine_of("d", "").is_none());
 }
 
 #[test]
@@ -140,9 +143,10 @@ fn the_ledger_is_bounded() {
     for at in 0..QUARANTINED_MAX + 10 {
         let digest = at.to_string();
         ledger.of(&digest);
-        ledger.accept("a", &digest);
+        ledger.accept("a", &digest, "s");
         ledger.quarantine(Quarantined {
             digest: digest.clone(),
+            setting: String::new(),
             name: String::new(),
             version: String::new(),
             origin: String::new(),
@@ -154,5 +158,55 @@ fn the_ledger_is_bounded() {
     assert_eq!(ledger.quarantined.len(), QUARANTINED_MAX);
     assert!(ledger.policies.len() <= POLICIES_REMEMBERED_MAX);
     assert!(ledger.crashes.len() <= CRASHES_MAX);
-    assert!(ledger.is_accepted("a", &(QUARANTINED_MAX + 9).to_string()));
+    assert!(ledger.is_accepted("a", &(QUARANTINED_MAX + 9).to_string(), "s"));
+}
+
+#[test]
+fn h5_what_a_configuration_caused_is_cured_by_another() {
+    let mut ledger = Ledger::default();
+    let bad = setting("bad", &Limits::default());
+    ledger.quarantine(Quarantined {
+        digest: "d".to_owned(),
+        setting: bad.clone(),
+        name: "p".to_owned(),
+        version: String::new(),
+        origin: String::new(),
+        since_ms: 0,
+        why: String::new(),
+    });
+    let good = setting("good", &Limits::default());
+    let roomy = Limits {
+        host_calls_max: 9_999,
+        ..Limits::default()
+    };
+    assert!(ledger.quarantine_of("d", &bad).is_some() && ledger.is_blamed("d"));
+    assert!(ledger.quarantine_of("d", &good).is_none());
+    assert!(ledger.quarantine_of("d", &setting("bad", &roomy)).is_none());
+    // A crash is the file's own.
+    for _ in 0..2 {
+        ledger.judge_crashes(&died_in("d", 0.0), now());
+    }
+    assert!(ledger.quarantine_of("d", &good).is_some());
+}
+
+#[test]
+fn h9_an_accept_is_for_one_setting_and_until_another_is_seated() {
+    let mut ledger = Ledger::default();
+    ledger.accept("p", "d", "a");
+    assert!(ledger.is_accepted("p", "d", "a") && !ledger.is_accepted("p", "d", "b"));
+    ledger.forget_other_accepts("p", "d", "a");
+    assert!(ledger.is_accepted("p", "d", "a"));
+    ledger.forget_other_accepts("p", "e", "a");
+    assert!(!ledger.is_accepted("p", "d", "a"));
+}
+
+#[test]
+fn h5_a_full_ledger_forgets_who_is_not_seated() {
+    let mut ledger = Ledger::default();
+    ledger.of("aa").seated = Some(kept("d"));
+    for at in 0..POLICIES_REMEMBERED_MAX + 3 {
+        ledger.of(&format!("b{at}")).last_good = Some(kept("e"));
+    }
+    assert!(ledger.policies["aa"].seated.is_some());
+    assert_eq!(ledger.policies.len(), POLICIES_REMEMBERED_MAX);
 }

@@ -88,6 +88,7 @@ fn h7_a_refusal_names_the_line_and_the_field() {
     refused("sha256: abc", &["line 3", "sha256", "64"]);
     refused("file: ../x.wasm", &["line 3", "file", "../x.wasm"]);
     refused("file: .x.wasm", &["line 3", "file"]);
+    refused("file: x.bin", &["line 3", "x.bin", "does not end in .wasm"]);
     refused(
         "limits: {fuel: 7}",
         &["line 3", "limits.fuel", "call-deadline"],

@@ -4,6 +4,8 @@
 //! and about the recent journal of this node; on its own thread, bounded in time. What it says otherwise
 //! than the version before is the verdict diff. Where it would turn too many GPUs Unhealthy, it is held.
 
+mod judged;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,9 +20,10 @@ use device_api_core::policy::PolicyInfo;
 use device_api_core::ports::Policy;
 use device_api_core::seating::{DeviceJournal, Rejudgement};
 use device_api_core::signal::{Signal, SignalKind, Source};
-use device_api_core::verdict::{Decision, Judgement, Verdict};
+use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict};
 use device_api_core::xid;
 
+use self::judged::Judged;
 use crate::error::PolicyError;
 use crate::judge::{Unanswered, View, batches, signal_words, summary, summary_of};
 use crate::loaded::LoadedPolicy;
@@ -36,6 +39,9 @@ const CATALOGUE_DEVICE: &str = "GPU-00000000-0000-0000-0000-000000000000";
 /// to compare the next one with.
 pub(crate) type Catalogue = BTreeMap<u64, BTreeMap<String, String>>;
 
+/// Things of a kind that one line of the diff names; more are counted.
+const NAMED_MAX: usize = 8;
+
 /// What came of asking.
 #[derive(Debug, Default)]
 pub(crate) struct Trial {
@@ -48,6 +54,8 @@ pub(crate) struct Trial {
     journal_lines: Vec<String>,
     /// What was left out.
     pub(crate) left_out: Vec<String>,
+    /// Devices of whose journal something was dropped.
+    cut: Vec<DeviceUuid>,
 }
 
 /// Asks; the journals may be none.
@@ -147,20 +155,25 @@ impl Examiner<'_> {
     ) -> Result<(), PolicyError> {
         for journal in journals {
             let uuid = &journal.device.uuid;
-            let Some((view, decision)) = self.journal(journal, ends)? else {
+            let Some(judged) = self.journal(journal, ends)? else {
                 trial
                     .left_out
                     .push(format!("the journal of {uuid}: no time left"));
                 continue;
             };
-            self.weigh(trial, journal, &view);
+            if journal.is_cut {
+                trial.cut.push(uuid.clone());
+            }
+            self.weigh(trial, journal, &judged.decision);
             trial.rejudged.push(Rejudgement {
                 device: uuid.clone(),
                 through: journal.through(),
-                decision,
-                state: view.state.clone(),
+                revision: journal.revision,
+                decision: judged.decision,
+                drill_wakes: judged.drill_wakes,
+                state: judged.view.state.clone(),
             });
-            trial.views.push((uuid.clone(), view));
+            trial.views.push((uuid.clone(), judged.view));
         }
         Ok(())
     }
@@ -170,9 +183,12 @@ impl Examiner<'_> {
         &self,
         journal: &DeviceJournal,
         ends: Instant,
-    ) -> Result<Option<(View, Decision)>, PolicyError> {
-        let mut view = View::default();
-        let mut whole = Decision::default();
+    ) -> Result<Option<Judged>, PolicyError> {
+        let mut judged = Judged::default();
+        let is_real = |seq: SignalSeq| {
+            let cause = journal.signal(seq);
+            self.drills_count || cause.is_none_or(|(cause, _)| !cause.drill)
+        };
         // A timer is the answer to a wish of the version before; this one's are set by what it says.
         let asked = journal
             .signals
@@ -182,8 +198,14 @@ impl Examiner<'_> {
             if Instant::now() >= ends {
                 return Ok(None);
             }
-            match view.ask(self.policy, &journal.device, Arc::clone(&batch)) {
-                Ok(decision) => absorb(&mut whole, decision),
+            let said = judged
+                .view
+                .ask(self.policy, &journal.device, Arc::clone(&batch));
+            match said {
+                Ok(decision) => {
+                    let is_drill = batch.iter().all(|signal| signal.drill);
+                    judged.absorb(decision, is_drill, is_real);
+                }
                 Err(Unanswered::Starved) => return Ok(None),
                 Err(Unanswered::Failed(failure)) => {
                     let signal = batch.last().or(journal.signals.last());
@@ -194,7 +216,7 @@ impl Examiner<'_> {
                 }
             }
         }
-        Ok(Some((view, whole)))
+        Ok(Some(judged))
     }
 
     fn failed_at_large(&self, why: &str) -> PolicyError {
@@ -206,10 +228,13 @@ impl Examiner<'_> {
     }
 
     /// What would change for one device.
-    fn weigh(&self, trial: &mut Trial, journal: &DeviceJournal, view: &View) {
+    fn weigh(&self, trial: &mut Trial, journal: &DeviceJournal, decision: &Decision) {
         let mut conditions = journal.conditions.to_vec();
         let uuid = &journal.device.uuid;
-        for verdict in view.said.values() {
+        let mut said: Vec<&Verdict> = decision.verdicts.iter().collect();
+        said.retain(|verdict| !self.is_quiet(verdict, journal));
+        said.sort_by(|a, b| a.condition.cmp(&b.condition));
+        for verdict in said {
             let stands = conditions.iter().find(|c| *c.type_ == *verdict.condition);
             let before = stands.map_or_else(nothing, |c| summary(c.state, c.severity, c.action));
             let Some(new) = self.condition(verdict, journal) else {
@@ -227,6 +252,17 @@ impl Examiner<'_> {
         if before != Health::Unhealthy && derive(&conditions).health == Health::Unhealthy {
             trial.newly_unhealthy.push(uuid.clone());
         }
+    }
+
+    /// Whether it is over by now: its quiet time runs from when the cause was last seen. Not written, then.
+    fn is_quiet(&self, verdict: &Verdict, journal: &DeviceJournal) -> bool {
+        let mut clears = verdict.clears.iter();
+        let quiet = clears.find(|clear| clear.on == ClearOn::Quiet);
+        let quiet = quiet.filter(|_| verdict.state == Judgement::Problem);
+        let cause = journal.signal(verdict.cause);
+        quiet
+            .zip(cause)
+            .is_some_and(|(quiet, (_, seen))| seen.after(quiet.after) <= self.clock.boot())
     }
 
     /// The condition that a verdict would become, as far as health depends on it.
@@ -279,7 +315,16 @@ impl Trial {
         if excess > 0 {
             lines.truncate(VERDICT_DIFF_LINES_MAX - 1);
         }
-        let mut left_out = self.left_out.clone();
+        let mut left_out = Vec::new();
+        if !self.cut.is_empty() {
+            left_out.push(format!(
+                "what the journals had no room for, or forgot by age, of {}",
+                some_of(&self.cut)
+            ));
+        }
+        if !self.left_out.is_empty() {
+            left_out.push(some_of(&self.left_out));
+        }
         if excess > 0 {
             left_out.push(format!("{excess} more differences"));
         }
@@ -313,16 +358,14 @@ fn nothing() -> String {
     "nothing".to_owned()
 }
 
-/// One decision of many: of two verdicts on a condition, and of two wakes of a name, the later.
-fn absorb(whole: &mut Decision, next: Decision) {
-    for verdict in next.verdicts {
-        whole
-            .verdicts
-            .retain(|old| old.condition != verdict.condition);
-        whole.verdicts.push(verdict);
-    }
-    for wake in next.wakes {
-        whole.wakes.retain(|old| old.name != wake.name);
-        whole.wakes.push(wake);
+fn some_of(things: &[impl ToString]) -> String {
+    let named: Vec<String> = things
+        .iter()
+        .take(NAMED_MAX)
+        .map(ToString::to_string)
+        .collect();
+    match things.len().saturating_sub(NAMED_MAX) {
+        0 => named.join("; "),
+        more => format!("{}; and {more} more", named.join("; ")),
     }
 }

@@ -52,7 +52,8 @@ impl Drop for Promise {
     fn drop(&mut self) {
         // The first answer counts.
         self.fill(Err(ApiError::Unavailable {
-            why: "the policy host goes down".to_owned(),
+            why: "the policy host gave no answer: the daemon goes down, or the host failed, which its log tells"
+                .to_owned(),
         }));
     }
 }
@@ -69,5 +70,12 @@ impl Future for Awaited {
                 Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Awaited {
+    pub(crate) fn take_now(&mut self) -> Option<Answer> {
+        lock(&self.0).answer.clone()
     }
 }

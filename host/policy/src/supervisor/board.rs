@@ -2,7 +2,6 @@
 //! anyone at any time. Nobody who reads waits for a compile.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use device_api_core::clock::Clock;
@@ -16,6 +15,7 @@ use device_api_core::seating::Terms;
 use device_api_wasm::{LimitRow, Limits, Turn};
 
 use super::answer::{Answer, promise};
+use super::inbox::Inbox;
 use super::worker::Message;
 use crate::loaded::{LoadedPolicy, lock};
 use crate::shadow::Shadow;
@@ -28,7 +28,7 @@ const SAFE_MODE: &str = "safe mode: no policy is run; start without --safe-mode"
 #[derive(Debug)]
 pub(crate) struct Board {
     shown: Mutex<Shown>,
-    inbox: Mutex<Option<Sender<Message>>>,
+    inbox: Mutex<Option<Inbox>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Card {
 }
 
 impl Board {
-    pub(crate) fn new(inbox: Sender<Message>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(inbox: Inbox, clock: Arc<dyn Clock>) -> Self {
         Self {
             shown: Mutex::default(),
             inbox: Mutex::new(Some(inbox)),
@@ -182,7 +182,9 @@ impl Board {
         let last = policy.failures().into_iter().next();
         let last = last.map_or_else(String::new, |last| format!(": {}", last.detail));
         (over < pause).then(|| {
-            format!("it failed repeatedly and is not asked for {pause:?}, for the {nth}. time in a row{last}")
+            format!(
+                "it failed repeatedly and is not asked for {pause:?}, back-off {nth} in a row{last}"
+            )
         })
     }
 }
@@ -254,8 +256,7 @@ impl Policies for Board {
 
     fn command(&self, command: PolicyCommand) -> Pending<Answer> {
         if lock(&self.shown).is_safe_mode {
-            let refused = ApiError::Invalid {
-                field: "name",
+            let refused = ApiError::Precondition {
                 why: SAFE_MODE.to_owned(),
             };
             return Box::pin(std::future::ready(Err(refused)));

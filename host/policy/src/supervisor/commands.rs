@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use device_api_core::clock::WallTime;
 use device_api_core::error::ApiError;
-use device_api_core::limits::POLICY_RECORDS_MAX;
+use device_api_core::limits::{
+    POLICY_DIGEST_DIGITS_MIN, POLICY_REASON_BYTES_MAX, POLICY_RECORDS_MAX,
+};
 use device_api_core::policy::PolicyId;
 use device_api_core::policy_status::{Mode, Phase, ReloadChange, ReloadReport, SetAside, Version};
 use device_api_core::ports::PolicyCommand;
@@ -13,23 +15,22 @@ use device_api_wasm::Turn;
 
 use super::answer::Answer;
 use super::board::{Card, joined};
+use super::compiling::Forget;
 use super::reload::outcome;
 use super::slot::Slot;
 use super::worker::Worker;
 use crate::ledger::{Kept, Paused, Quarantined};
 use crate::source::Bytes;
 
-/// Digits of a digest that say which version is meant: as many as are shown.
-const DIGITS_MIN: usize = 12;
-
-/// Length of an operator's reason: a line.
-const REASON_BYTES_MAX: usize = 256;
-
 impl Worker {
     pub(crate) fn command(&mut self, command: PolicyCommand) -> Answer {
         match command {
-            PolicyCommand::Reload => Ok(self.reload(true)),
-            PolicyCommand::Quarantine { name, reason } => self.quarantine_by_hand(&name, &reason),
+            PolicyCommand::Reload => Ok(self.pass(true, Forget::All)),
+            PolicyCommand::Quarantine {
+                name,
+                digest,
+                reason,
+            } => self.quarantine_by_hand(&name, &digest, &reason),
             PolicyCommand::Release { name, digest } => self.release(&name, &digest),
             PolicyCommand::Accept { name, digest } => self.accept_by_hand(&name, &digest),
             PolicyCommand::Pause { name, reason } => self.pause(&name, Some(&reason)),
@@ -47,17 +48,23 @@ impl Worker {
         })
     }
 
-    fn quarantine_by_hand(&mut self, name: &str, reason: &str) -> Answer {
+    fn quarantine_by_hand(&mut self, name: &str, meant: &str, reason: &str) -> Answer {
         let name = self.known(name)?;
         let active = self.slots.get(&name).and_then(|slot| slot.active.as_ref());
         let active = active.filter(|active| !active.is_out).ok_or_else(|| {
-            invalid(
-                "name",
-                format!("no version of {name} judges that could be quarantined"),
-            )
+            precondition(format!(
+                "no version of {name} judges that could be quarantined"
+            ))
         })?;
         let digest = Arc::clone(&active.key.digest);
-        let reason = printable(reason, REASON_BYTES_MAX);
+        if !meant.is_empty() && !is_prefix(meant) {
+            return Err(digits());
+        }
+        if !digest.starts_with(&meant.to_ascii_lowercase()) {
+            let what = format!("another version of {name} is in use: {digest}; look at it first");
+            return Err(precondition(what));
+        }
+        let reason = printable(reason, POLICY_REASON_BYTES_MAX);
         self.quarantine(&name, &format!("by an operator: {reason}"));
         let stands_in = self.slots.get(&name).and_then(|slot| slot.active.as_ref());
         let detail = match stands_in.filter(|active| !active.is_out) {
@@ -68,9 +75,8 @@ impl Worker {
     }
 
     fn release(&mut self, name: &str, digest: &str) -> Answer {
+        let digest = &digest.to_ascii_lowercase();
         let ledger = &mut self.books.ledger;
-        // One that died before it could say its name goes by its digest alone.
-        let of_name = |entry: &Quarantined| entry.name == name || entry.name.is_empty();
         let is_known = self.slots.contains_key(name)
             || ledger.quarantined.iter().any(|entry| entry.name == name);
         if !is_known {
@@ -81,17 +87,21 @@ impl Worker {
         if !digest.is_empty() && !is_prefix(digest) {
             return Err(digits());
         }
+        // A digest says it all: the same file may have failed under another name, or before it could say one.
         let released = ledger.release(|entry| {
-            let is_meant = if digest.is_empty() {
+            if digest.is_empty() {
                 entry.name == name
             } else {
-                entry.digest.starts_with(digest)
-            };
-            of_name(entry) && is_meant
+                entry.digest.starts_with(digest.as_str())
+            }
         });
         if released == 0 {
-            let what = format!("no quarantined version of {name} has that digest");
-            return Err(invalid("digest", what));
+            let what = if digest.is_empty() {
+                format!("no version of {name} is quarantined")
+            } else {
+                format!("no quarantined version of {name} has that digest")
+            };
+            return Err(precondition(what));
         }
         self.books.save();
         tracing::info!(
@@ -100,7 +110,7 @@ impl Worker {
             released,
             "policy released from quarantine"
         );
-        Ok(self.reload(true))
+        Ok(self.pass(true, Forget::All))
     }
 
     fn accept_by_hand(&mut self, name: &str, digest: &str) -> Answer {
@@ -108,17 +118,20 @@ impl Worker {
         if !is_prefix(digest) {
             return Err(digits());
         }
+        let digest = &digest.to_ascii_lowercase();
         let slot = self.slots.entry(Arc::clone(&name)).or_default();
-        let is_it = |held: &mut super::slot::Held| held.aside.digest.starts_with(digest);
+        let is_it = |held: &mut super::slot::Held| held.aside.digest.starts_with(digest.as_str());
         let Some(held) = slot.held.take_if(is_it) else {
             let what = match &slot.held {
                 Some(held) => format!("another version is held: {}", held.aside.digest),
                 None => format!("no version of {name} is held"),
             };
-            return Err(invalid("digest", what));
+            return Err(precondition(what));
         };
         let digest = Arc::clone(&held.aside.digest);
-        self.books.ledger.accept(&name, &digest);
+        self.books
+            .ledger
+            .accept(&name, &digest, &held.wanted.key.setting());
         self.books.save();
         tracing::info!(policy = %name, digest = %digest, "held policy accepted by an operator");
         let origin = held.wanted.source.origin.clone();
@@ -143,14 +156,12 @@ impl Worker {
             Some(reason) => {
                 remembered.paused = Some(Paused {
                     since_ms: self.clock.wall().unix_ms(),
-                    reason: printable(reason, REASON_BYTES_MAX),
+                    reason: printable(reason, POLICY_REASON_BYTES_MAX),
                 });
             }
             None if remembered.paused.is_none() => {
-                return Err(invalid(
-                    "name",
-                    format!("{name} was not paused by an operator"),
-                ));
+                let what = format!("{name} was not paused by an operator");
+                return Err(precondition(what));
             }
             None => remembered.paused = None,
         }
@@ -186,9 +197,15 @@ impl Worker {
         }
     }
 
+    /// Why the one in the seat is not asked, paused or not admitted yet.
+    fn closed(&self, name: &str) -> Option<String> {
+        let unexamined = || self.slots.get(name)?.unexamined().map(str::to_owned);
+        self.paused(name).or_else(unexamined)
+    }
+
     /// Has the one in the seat asked, or not, and the pipeline say so.
     pub(crate) fn pause_or_resume(&mut self, name: &Arc<str>) {
-        let paused = self.paused(name);
+        let paused = self.closed(name);
         let Some(slot) = self.slots.get_mut(name) else {
             return;
         };
@@ -236,11 +253,12 @@ impl Worker {
         let Some(active) = &mut slot.active else {
             return;
         };
-        let why = printable(why, 4 * REASON_BYTES_MAX);
+        let why = printable(why, 2 * POLICY_REASON_BYTES_MAX);
         tracing::error!(policy = %active.version.id, why, "policy quarantined");
         slot.past.quarantines += 1;
         self.books.ledger.quarantine(Quarantined {
             digest: active.key.digest.to_string(),
+            setting: active.key.setting(),
             name: name.to_string(),
             version: active.version.id.version.to_string(),
             origin: active.version.origin.to_string(),
@@ -249,7 +267,9 @@ impl Worker {
         });
         self.books.save();
         active.policy.close(&format!("it is quarantined: {why}"));
-        drop(active.shadow.take());
+        if let Some(shadow) = &active.shadow {
+            shadow.stop();
+        }
         active.is_out = true;
         if active.is_shadow || self.stand_in(name, None) {
             return;
@@ -320,14 +340,19 @@ impl Worker {
             .map(|refused| refused.aside.why.clone());
         let why = held.or(refused).unwrap_or_default();
         let wanted = slot.wanted.as_ref();
-        let quarantine =
-            wanted.and_then(|wanted| self.books.ledger.quarantine_of(&wanted.key.digest));
+        let quarantine = wanted.and_then(|wanted| {
+            let key = &wanted.key;
+            self.books.ledger.quarantine_of(&key.digest, &key.setting())
+        });
         let quarantine = quarantine.map(|entry| format!("quarantined: {}", entry.why));
         match &slot.active {
             None if quarantine.is_some() => (Phase::Quarantined, quarantine.unwrap_or_default()),
             None => (Phase::Refused, why),
             Some(active) if active.is_out => {
-                let entry = self.books.ledger.quarantine_of(&active.key.digest);
+                let entry = self
+                    .books
+                    .ledger
+                    .quarantine_of(&active.key.digest, &active.key.setting());
                 let quarantined = entry.map(|entry| format!("quarantined: {}", entry.why));
                 (
                     Phase::Quarantined,
@@ -339,7 +364,7 @@ impl Worker {
                     let set = self.refused.clone().unwrap_or_default();
                     joined(&joined(&quarantine.clone().unwrap_or_default(), &why), &set)
                 };
-                match self.paused(name) {
+                match self.closed(name) {
                     Some(paused) => (Phase::Paused, joined(&paused, &why)),
                     None if active.is_stand_in => (Phase::LastGood, stands_in()),
                     None => (Phase::Running, why),
@@ -356,17 +381,18 @@ fn one(name: &Arc<str>, change: ReloadChange, digest: &Arc<str>, detail: String)
     }
 }
 
-fn invalid(field: &'static str, why: String) -> ApiError {
-    ApiError::Invalid { field, why }
+fn precondition(why: String) -> ApiError {
+    ApiError::Precondition { why }
 }
 
 fn digits() -> ApiError {
-    let why = format!("give the digest, or at least its first {DIGITS_MIN} digits");
-    invalid("digest", why)
+    let field = "digest";
+    let why = format!("give the digest, or at least its first {POLICY_DIGEST_DIGITS_MIN} digits");
+    ApiError::Invalid { field, why }
 }
 
 fn is_prefix(digest: &str) -> bool {
-    digest.len() >= DIGITS_MIN && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+    digest.len() >= POLICY_DIGEST_DIGITS_MIN && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn version_of(name: &Arc<str>, kept: &Kept) -> Version {

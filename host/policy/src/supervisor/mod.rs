@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!  directory ─┐ look, 1 s                ┌─ read, hash ─▶ load ─▶ admit ─▶ seat ──▶ Seats (the pipeline)
-//!  SIGHUP ────┼─────────▶ policy-supervisor │                     └─▶ hold
-//!  commands ──┘             ▲      │        └─ nothing changed
-//!                  turned   │      └──▶ Board ──▶ Policies (the API; never waits for a compile)
-//!            policies' threads      └─▶ Books (state directory)
+//!  SIGHUP ────┼─────────▶ policy-supervisor │              │      └─▶ hold
+//!  commands ──┘             ▲      │        └─ nothing     └─ not compiled yet ─▶ policy-compiler ─┐
+//!          turned, compiled │      └──▶ Board ──▶ Policies (the API)                               │
+//!            policies' threads ◀──────── gone over again ──────────────────────────────────────────┘
 //! ```
 //!
 //! The life of one version is drawn on top of `host/wasm/src/lifecycle.rs`. Which version takes the seat of one
@@ -15,7 +15,10 @@
 mod admit;
 mod answer;
 mod board;
+mod claims;
 mod commands;
+mod compiling;
+mod inbox;
 mod reload;
 mod seat;
 mod set;
@@ -25,8 +28,7 @@ mod worker;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -37,13 +39,21 @@ use device_api_wasm::{Compiler, CompilerError, CompilerSettings, Engine, Limits,
 
 use crate::error::PolicyHostError;
 use crate::load::{Loader, PolicyHost};
+use crate::loaded::lock;
 use crate::shadow::Shadows;
 use crate::source::PolicySource;
 use board::Board;
+use compiling::CompileQueue;
+use inbox::Inbox;
 use worker::{Message, Worker};
 
 /// How often the directory is looked at by default: a change is to be noticed within 2 s (design H6).
 pub const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// How long a start waits for the bundled policies, and for what needs no compile. They take a second or
+/// two where nothing is cached; a node that is so busy that they take longer is better served without them,
+/// and what comes meanwhile is judged by them later.
+pub const SEATED_WAIT: Duration = Duration::from_secs(5);
 
 /// What becomes of a `*.wasm` of the directory that `policies.yaml` does not name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,18 +144,41 @@ impl SupervisorConfig {
     }
 }
 
-/// The supervisor at work. Dropped, it ends its thread and unloads its shadows; policies in their seats
+/// The supervisor at work. Dropped, it ends its threads and unloads its shadows; policies in their seats
 /// stay until the pipeline lets go of them.
 pub struct Supervisor {
     board: Arc<Board>,
-    inbox: Sender<Message>,
+    inbox: Inbox,
     compiler: Option<Compiler>,
-    thread: Option<JoinHandle<()>>,
+    queue: Option<CompileQueue>,
+    begun: Arc<Begun>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Whether the first set is seated, as far as it is waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Begun {
+    is_so: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Begun {
+    pub(crate) fn tell(&self) {
+        *lock(&self.is_so) = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, limit: Duration) -> bool {
+        let is_so = lock(&self.is_so);
+        let waited = self
+            .changed
+            .wait_timeout_while(is_so, limit, |is_so| !*is_so);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Supervisor {
-    /// Loads and seats the first set, then goes on in a thread of its own. A policy that can't be used is
-    /// told of, and holds nobody up.
+    /// [`Self::begin`], and waits as [`Self::await_seated`] does; without a bound where this process compiles.
     ///
     /// # Errors
     /// No policy can be run on this machine.
@@ -154,48 +187,90 @@ impl Supervisor {
         seats: Arc<dyn Seats>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, PolicyHostError> {
-        let (inbox, messages) = channel();
+        let limit = match config.loading {
+            Loading::InProcess => Duration::MAX,
+            Loading::Child(_) => SEATED_WAIT,
+        };
+        let supervisor = Self::begin(config, seats, clock)?;
+        supervisor.begun.wait(limit);
+        Ok(supervisor)
+    }
+
+    /// Has the first set loaded and seated by a thread of its own, and goes on there. A policy that can't be
+    /// used is told of, and holds nobody up; one that is still to be compiled has its stand-in.
+    ///
+    /// # Errors
+    /// No policy can be run on this machine.
+    pub fn begin(
+        config: SupervisorConfig,
+        seats: Arc<dyn Seats>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, PolicyHostError> {
+        let inbox = Inbox::default();
         let board = Arc::new(Board::new(inbox.clone(), Arc::clone(&clock)));
+        let mut supervisor = Self {
+            board,
+            inbox,
+            compiler: None,
+            queue: None,
+            begun: Arc::default(),
+            threads: Vec::new(),
+        };
         if config.safe_mode {
             tracing::warn!(
                 "safe mode: no policy is run, and the vendor's class for each fault is assumed"
             );
-            board.safe_mode(&config.bundled);
-            return Ok(Self {
-                board,
-                inbox,
-                compiler: None,
-                thread: None,
-            });
+            supervisor.board.safe_mode(&config.bundled);
+            supervisor.begun.tell();
+            return Ok(supervisor);
         }
         let engine = Engine::new()?;
-        let compiler = match &config.loading {
-            Loading::InProcess => None,
-            Loading::Child(settings) => Some(compiler(&engine, settings)?),
+        let loader: Arc<dyn Loader> = match &config.loading {
+            Loading::InProcess => Arc::new(engine),
+            Loading::Child(settings) => {
+                let compiler = compiler(&engine, settings)?;
+                let queue = CompileQueue::new(compiler.clone(), supervisor.inbox.clone());
+                let thread = queue.start().map_err(PolicyHostError::Thread)?;
+                supervisor.threads.push(thread);
+                supervisor.compiler = Some(compiler);
+                supervisor.queue = Some(queue.clone());
+                Arc::new(queue)
+            }
         };
-        let loader: Arc<dyn Loader> = match &compiler {
-            Some(compiler) => Arc::new(compiler.clone()),
-            None => Arc::new(engine),
-        };
-        let mut worker = Worker::new(
+        let worker = Worker::new(
             config,
             loader,
+            supervisor.queue.clone(),
             seats,
             clock,
-            Arc::clone(&board),
-            inbox.clone(),
+            Arc::clone(&supervisor.board),
+            supervisor.inbox.clone(),
         );
-        worker.begin();
+        let begun = Arc::clone(&supervisor.begun);
         let thread = thread::Builder::new()
             .name("policy-supervisor".to_owned())
-            .spawn(move || worker.run(&messages))
+            .spawn(move || worker.run(&begun))
             .map_err(PolicyHostError::Thread)?;
-        Ok(Self {
-            board,
-            inbox,
-            compiler,
-            thread: Some(thread),
-        })
+        supervisor.threads.push(thread);
+        Ok(supervisor)
+    }
+
+    /// Waits until the bundled policies and all that needs no compile are seated, at most [`SEATED_WAIT`];
+    /// says whether they are. Returns at once where it is stopped.
+    pub fn await_seated(&self) -> bool {
+        self.begun.wait(SEATED_WAIT)
+    }
+
+    /// Ends what is being compiled and takes no command any more: those that wait are answered `Unavailable`.
+    /// What judges goes on judging.
+    pub fn stop(&self) {
+        self.board.close();
+        self.inbox.stop();
+        // A compile may take minutes, and nobody waits for it any more.
+        if let Some(queue) = &self.queue {
+            queue.stop();
+        }
+        self.begun.tell();
     }
 
     /// For the API and for metrics.
@@ -207,7 +282,7 @@ impl Supervisor {
     /// Looks at the directory now (`SIGHUP`); what comes of it is in the log.
     pub fn reload(&self) {
         // Where nobody listens any more the daemon goes down, or is in safe mode.
-        let _ = self.inbox.send(Message::Reload);
+        let _ = self.inbox.send(Message::Reload(Vec::new()));
     }
 
     /// Whether every policy is as the site wants it, and a line for `/readyz`.
@@ -225,16 +300,11 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        let _ = self.inbox.send(Message::Stop);
-        // A compile may take minutes, and nobody waits for it any more.
-        if let Some(compiler) = &self.compiler {
-            compiler.stop();
-        }
-        if let Some(thread) = self.thread.take() {
-            // Every panic in it is caught.
+        self.stop();
+        for thread in self.threads.drain(..) {
+            // Every panic in them is caught.
             let _ = thread.join();
         }
-        self.board.close();
     }
 }
 
@@ -249,7 +319,7 @@ impl fmt::Debug for Supervisor {
 /// A cache that can't be used costs time at each start, not the policies.
 fn compiler(engine: &Engine, settings: &CompilerSettings) -> Result<Compiler, CompilerError> {
     match Compiler::new(engine.clone(), settings.clone()) {
-        Err(error) if settings.cache_dir.is_some() => {
+        Err(error) if error.is_about_cache() => {
             let without = CompilerSettings {
                 cache_dir: None,
                 ..settings.clone()

@@ -1,39 +1,31 @@
 //! From the set that is wanted to the set that judges, one policy at a time (design H6).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use device_api_core::policy_status::{Mode, ReloadChange, ReloadOutcome, ReloadReport};
-use device_api_core::ports::Policy;
 
-use super::set::{self, Set, Unusable, Wanted, stem};
-use super::slot::{Refused, Slot, set_aside};
+use super::claims::{Claim, is_wanted};
+use super::set::{self, Set, Wanted};
+use super::slot::{Active, Refused, Slot, set_aside};
 use super::worker::Worker;
 use crate::directory::look;
 use crate::error::PolicyError;
-use crate::loaded::LoadedPolicy;
+use crate::ledger::Kept;
 
 /// Times that a set is read which changes meanwhile; then the next look tries again.
 const READ_TRIES: u32 = 3;
 
-/// A name in the set, and who is to have it.
-pub(crate) struct Claim {
-    /// For messages.
-    pub(crate) origin: String,
-    /// `None`: there is a file, and it can't be read.
-    pub(crate) wanted: Option<Wanted>,
-    /// Loaded already, since nothing else tells its name; or why it can't be.
-    pub(crate) candidate: Option<Result<Arc<LoadedPolicy>, PolicyError>>,
-    /// The bundled one whose place it takes.
-    pub(crate) instead: Option<Wanted>,
-}
-
 impl Worker {
     /// Looks at the directory. `forced`: what was refused is tried again although it is the same.
     pub(crate) fn reload(&mut self, forced: bool) -> ReloadReport {
+        if forced {
+            self.unloadable.clear();
+        }
         match self.read() {
             Ok(set) => {
                 self.refused = None;
+                self.has_had_a_set = true;
                 ReloadReport {
                     outcomes: self.apply(set, forced),
                     refused: None,
@@ -41,7 +33,7 @@ impl Worker {
             }
             Err(why) => {
                 self.refused = Some(why.clone());
-                if self.slots.is_empty() {
+                if !self.has_had_a_set {
                     self.begin_without_a_set();
                 }
                 ReloadReport {
@@ -59,7 +51,13 @@ impl Worker {
                 .as_ref()
                 .is_some_and(|wanted| !wanted.is_bundled)
         };
-        let has_files = self.slots.values().any(wanted);
+        // In the run before, where this one has none yet, or none of its own.
+        let mut remembered = self.books.ledger.policies.values();
+        let has_files = self.slots.values().any(wanted)
+            || remembered.any(|entry| {
+                let seated = entry.seated.as_ref();
+                seated.is_some_and(|kept| !kept.is_bundled())
+            });
         for _ in 0..READ_TRIES {
             let looks = || {
                 look(
@@ -85,19 +83,19 @@ impl Worker {
 
     fn apply(&mut self, set: Set, forced: bool) -> Vec<ReloadOutcome> {
         let mut outcomes = Vec::new();
+        let wanted = set.wanted.iter();
+        let digests: BTreeSet<_> = wanted.map(|it| Arc::clone(&it.key.digest)).collect();
         let mut claims = self.claims(set, &mut outcomes);
-        let names: Vec<Arc<str>> = self.slots.keys().cloned().collect();
-        for name in names
-            .iter()
-            .filter(|name| !claims.iter().any(|(other, _)| other == *name))
-        {
-            outcomes.extend(self.remove(name));
-        }
+        self.remove_unclaimed(&mut claims, &mut outcomes);
         // Those that take a seat first, so that what they give up is free for the others.
         claims.sort_by_key(|(name, _)| !self.slots.contains_key(name));
         let mut moved = false;
         let mut again = Vec::new();
         for (name, claim) in claims {
+            // An admission takes its time, and a quarantine or a pause has none.
+            if self.serve_urgent() {
+                break;
+            }
             let retry = Claim {
                 origin: claim.origin.clone(),
                 wanted: claim.wanted.clone(),
@@ -115,174 +113,64 @@ impl Worker {
         for (name, claim) in again {
             outcomes.push(self.settle(&name, claim, moved || forced).0);
         }
-        self.names.retain(|digest, _| {
-            let of = |slot: &Slot| {
-                slot.wanted
-                    .as_ref()
-                    .is_some_and(|wanted| wanted.key.digest == *digest)
-            };
-            self.slots.values().any(of)
-        });
+        self.forget_components(&digests);
         self.let_go_of_bytes();
         self.books.save();
         outcomes
     }
 
-    /// Who is to have which name.
-    fn claims(&mut self, set: Set, outcomes: &mut Vec<ReloadOutcome>) -> Vec<(Arc<str>, Claim)> {
-        let mut claims: Vec<(Arc<str>, Claim)> = Vec::new();
-        let unusable = set
-            .unusable
-            .into_iter()
-            .map(|unusable| self.claim_of_unusable(unusable));
-        let unusable: Vec<_> = unusable.collect();
-        let mut twins = Vec::new();
-        let mut taken: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-        let wanted: Vec<_> = set
-            .wanted
-            .into_iter()
-            .map(|wanted| self.claim(wanted))
-            .collect();
-        for (name, claim) in wanted.into_iter().chain(unusable) {
-            let other = taken.get(&name).and_then(|at| claims.get_mut(*at));
-            let Some((_, other)) = other else {
-                taken.insert(Arc::clone(&name), claims.len());
-                claims.push((name, claim));
-                continue;
-            };
-            let is_bundled = |claim: &Claim| {
-                claim
-                    .wanted
-                    .as_ref()
-                    .is_some_and(|wanted| wanted.is_bundled)
-            };
-            if is_bundled(other) && !is_bundled(&claim) {
-                let bundled = std::mem::replace(other, claim);
-                other.instead = bundled.wanted;
-            } else {
-                let error = PolicyError::DuplicateName {
-                    origin: claim.origin.clone(),
-                    name: name.to_string(),
-                    other: other.origin.clone(),
-                };
-                twins.push((claim.origin, error));
-            }
-        }
-        // They are shown by the names of their files, where those are free.
-        for (origin, error) in twins {
-            let name: Arc<str> = stem(&origin).into();
-            if claims.iter().any(|(other, _)| *other == name) {
-                tracing::error!("{error}");
-                outcomes.push(outcome(
-                    &name,
-                    ReloadChange::Refused,
-                    None,
-                    error.to_string(),
-                ));
-                continue;
-            }
-            let claim = Claim {
-                origin,
-                wanted: None,
-                candidate: Some(Err(error)),
-                instead: None,
-            };
-            claims.push((name, claim));
-        }
-        claims
-    }
-
-    fn claim(&mut self, wanted: Wanted) -> (Arc<str>, Claim) {
-        let origin = wanted.source.origin.clone();
-        let known = wanted
-            .name
-            .clone()
-            .or_else(|| self.names.get(&wanted.key.digest).cloned());
-        let (name, candidate) = match known {
-            Some(name) => (name, None),
-            None => self.introduced(&wanted),
-        };
-        let claim = Claim {
-            origin,
-            wanted: Some(wanted),
-            candidate,
-            instead: None,
-        };
-        (name, claim)
-    }
-
-    /// Loads a component of which nothing is known but its file, to hear its name.
-    fn introduced(
+    /// Names that nothing in the set has any more.
+    fn remove_unclaimed(
         &mut self,
-        wanted: &Wanted,
-    ) -> (Arc<str>, Option<Result<Arc<LoadedPolicy>, PolicyError>>) {
-        let file = &wanted.source.origin;
-        let digest = &wanted.key.digest;
-        if let Some(entry) = self.books.ledger.quarantine_of(digest) {
-            let name = match entry.name.as_str() {
-                "" => self.name_of_file(file),
-                name => name.into(),
-            };
-            return (name, None);
+        claims: &mut [(Arc<str>, Claim)],
+        outcomes: &mut Vec<ReloadOutcome>,
+    ) {
+        let is_claimed = |name: &str, claims: &[(Arc<str>, Claim)]| {
+            let mut claims = claims.iter();
+            claims.any(|(other, _)| **other == *name)
+        };
+        let mut gone: Vec<Arc<str>> = self.slots.keys().cloned().collect();
+        gone.retain(|name| !is_claimed(name, claims));
+        if !gone.is_empty() {
+            self.load_ahead(claims);
         }
-        match self.host.load(&wanted.source) {
-            Ok(policy) => {
-                let name = Arc::clone(&policy.info().id.name);
-                self.names.insert(Arc::clone(digest), Arc::clone(&name));
-                (name, Some(Ok(policy)))
+        for name in gone {
+            if let Some(heir) = self.refused_heir(&name, claims) {
+                let why = format!("it goes on, since what has its place as {heir} is refused");
+                outcomes.push(outcome(&name, ReloadChange::Unchanged, None, why));
+                continue;
             }
-            Err(error) => (self.name_of_file(file), Some(Err(error))),
+            let active = self.vacate(&name);
+            self.slots.remove(&name);
+            let digest = active.as_ref().map(|active| &active.key.digest);
+            let removed = outcome(&name, ReloadChange::Removed, digest, String::new());
+            outcomes.push(removed);
+        }
+        // What went while no daemon ran.
+        for (name, entry) in &mut self.books.ledger.policies {
+            if !is_claimed(name, claims) && !self.slots.contains_key(&**name) {
+                entry.seated = None;
+                entry.held = None;
+            }
         }
     }
 
-    fn claim_of_unusable(&self, unusable: Unusable) -> (Arc<str>, Claim) {
-        let name = match &unusable.error {
-            // The site does not want it, whatever ran from it before.
-            PolicyError::Unlisted { .. } => stem(&unusable.file).into(),
-            _ => self.name_of_file(&unusable.file),
-        };
-        let claim = Claim {
-            origin: unusable.file,
-            wanted: None,
-            candidate: Some(Err(unusable.error)),
-            instead: None,
-        };
-        (name, claim)
-    }
-
-    /// Whose file it was when it could be read last; else the file's own name.
-    fn name_of_file(&self, file: &str) -> Arc<str> {
-        let of_slot = |(_, slot): &(&Arc<str>, &Slot)| {
-            let active = slot.active.as_ref();
-            active.is_some_and(|active| active.policy.origin() == file)
-        };
-        let running = self.slots.iter().find(of_slot);
-        let remembered = || {
-            let policies = &self.books.ledger.policies;
-            policies.iter().find_map(|(name, entry)| {
-                let mut kept = entry.seated.iter().chain(&entry.last_good);
-                kept.any(|kept| kept.origin == file)
-                    .then(|| name.as_str().into())
-            })
-        };
-        running
-            .map(|(name, _)| Arc::clone(name))
-            .or_else(remembered)
-            .unwrap_or_else(|| stem(file).into())
-    }
-
-    /// Nothing in the set has that name any more.
-    fn remove(&mut self, name: &Arc<str>) -> Option<ReloadOutcome> {
-        let mut slot = self.slots.remove(name)?;
+    /// The site wants nobody in that seat.
+    fn vacate(&mut self, name: &Arc<str>) -> Option<Active> {
+        let slot = self.slots.get_mut(name)?;
         let active = slot.retire();
+        let was_reported = std::mem::take(&mut slot.is_reported);
         if active.as_ref().is_some_and(|active| !active.is_shadow) {
             self.seats.unseat(name);
         }
+        if was_reported {
+            self.seats.report(name, None);
+        }
         if let Some(remembered) = self.books.ledger.policies.get_mut(&**name) {
             remembered.seated = None;
+            remembered.held = None;
         }
-        let digest = active.as_ref().map(|active| &active.key.digest);
-        Some(outcome(name, ReloadChange::Removed, digest, String::new()))
+        active
     }
 
     /// Gives a name to whom the site wants to have it, if it can be done. Says too whether a condition type
@@ -307,6 +195,10 @@ impl Worker {
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         if let Some(same) = unchanged(name, slot, &wanted, forced) {
             let mode = std::mem::replace(&mut slot.mode, wanted.mode);
+            if same.change == ReloadChange::Unchanged {
+                self.remember(name, &wanted);
+            }
+            let slot = self.slots.entry(Arc::clone(name)).or_default();
             slot.wanted = Some(wanted);
             if mode != slot.mode {
                 self.pause_or_resume(name);
@@ -339,7 +231,6 @@ impl Worker {
         instead: Option<Wanted>,
     ) -> ReloadOutcome {
         let why = error.chain();
-        tracing::error!("{why}");
         let now = self.clock.wall();
         let key = wanted.as_ref().map(|wanted| wanted.key.clone());
         let digest = key
@@ -347,26 +238,48 @@ impl Worker {
             .map_or_else(|| Arc::from(""), |key| Arc::clone(&key.digest));
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         slot.held = None;
+        let before = slot.refused.as_ref().map(|refused| &refused.aside.why);
+        // Said once.
+        if before != Some(&why) {
+            match error {
+                PolicyError::Compiling { .. } => tracing::info!("{why}"),
+                _ => tracing::error!("{why}"),
+            }
+        }
         slot.refused = Some(Refused {
             aside: set_aside(&digest, None, origin, now, why.clone()),
-            key,
+            // What may fare better is tried again by the next pass, and may stand in for itself.
+            key: key.filter(|_| !error.is_transient()),
         });
         slot.mode = wanted.as_ref().map_or(slot.mode, |wanted| wanted.mode);
         if wanted.is_some() {
             slot.wanted = wanted;
         }
-        let judges = slot.active.as_ref().is_some_and(|active| !active.is_out);
-        // What the site does not want at all has no stand-in either.
-        let is_wanted = !matches!(
-            error,
-            PolicyError::Unlisted { .. }
-                | PolicyError::TooMany { .. }
-                | PolicyError::DuplicateName { .. }
-        );
-        if !judges && is_wanted && slot.mode != Mode::Shadow {
-            self.stand_in(name, instead);
+        let judges = slot.judges();
+        if matches!(error, PolicyError::Unlisted { .. }) {
+            // Not even what ran from it before.
+            slot.wanted = None;
+            slot.mode = Mode::default();
+            self.vacate(name);
+        } else if !judges && is_wanted(error) && slot.mode != Mode::Shadow {
+            self.stand_in_or_report(name, instead, &why);
         }
+        self.pause_or_resume(name);
         outcome(name, ReloadChange::Refused, Some(&digest), why)
+    }
+
+    /// The site wants what judges: it is what is kept, whoever was meant to judge before.
+    fn remember(&mut self, name: &Arc<str>, wanted: &Wanted) {
+        let active = self.slots.get(name).and_then(|slot| slot.active.as_ref());
+        let Some(active) = active.filter(|active| !active.is_shadow) else {
+            return;
+        };
+        let kept = Kept::of(active, wanted.mode);
+        let entry = self.books.ledger.of(name);
+        if entry.seated.as_ref() != Some(&kept) {
+            self.books.keep(&kept.digest, &wanted.source.bytes);
+            self.books.ledger.of(name).seated = Some(kept);
+        }
     }
 }
 
@@ -383,6 +296,7 @@ fn unchanged(
         && active.key == *key
         && !active.is_out
         && active.is_shadow == is_shadow(wanted.mode)
+        && (!active.is_unexamined || wanted.mode == Mode::Paused)
     {
         active.is_stand_in = false;
         slot.refused = None;
@@ -404,8 +318,8 @@ fn unchanged(
     let is_same = |refused: &&Refused| refused.key.as_ref() == Some(key);
     let refused = slot.refused.as_ref().filter(is_same).filter(|_| !forced)?;
     let why = refused.aside.why.clone();
-    let judges = slot.active.as_ref().is_some_and(|active| !active.is_out);
-    judges.then(|| outcome(name, ReloadChange::Refused, Some(&key.digest), why))
+    slot.judges()
+        .then(|| outcome(name, ReloadChange::Refused, Some(&key.digest), why))
 }
 
 pub(crate) fn outcome(

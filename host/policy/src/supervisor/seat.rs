@@ -1,23 +1,21 @@
 //! How a version comes to its seat: loaded, admitted or held, seated (design H6, H9).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device_api_core::ids::DeviceUuid;
-use device_api_core::limits::NEWLY_UNHEALTHY_MAX;
+use device_api_core::limits::{NEWLY_UNHEALTHY_MAX, POLICY_DIGEST_DIGITS_MIN};
 use device_api_core::policy_status::{Mode, ReloadChange, ReloadOutcome, Version};
 use device_api_core::ports::Policy;
 use device_api_core::seating::{DeviceJournal, SeatError, Seating};
 
 use super::admit::{Examiner, Trial};
-use super::board::limit_words;
 use super::reload::outcome;
 use super::set::{Key, Wanted};
 use super::slot::{Active, Held, set_aside};
 use super::worker::{Message, Worker};
 use crate::error::PolicyError;
 use crate::judge::View;
-use crate::ledger::Kept;
+use crate::ledger::{HeldBack, Kept};
 use crate::loaded::{Duty, LoadedPolicy};
 use crate::shadow::Shadow;
 
@@ -52,11 +50,13 @@ impl Worker {
         slot.diff = diff;
         slot.mode = wanted.mode;
         slot.wanted = Some(wanted.clone());
-        let is_braked = trial.newly_unhealthy.len() > NEWLY_UNHEALTHY_MAX
-            && wanted.mode == Mode::Enforce
-            && !self.books.ledger.is_accepted(name, &digest);
-        if is_braked {
-            return Ok(self.hold(name, wanted, policy, &trial));
+        let may_brake = wanted.mode == Mode::Enforce
+            && !self
+                .books
+                .ledger
+                .is_accepted(name, &digest, &wanted.key.setting());
+        if may_brake && let Some(why) = self.why_held(name, wanted, &trial) {
+            return Ok(self.hold(name, wanted, policy, why));
         }
         let candidate = Candidate {
             policy,
@@ -81,7 +81,11 @@ impl Worker {
         candidate: Option<Result<Arc<LoadedPolicy>, PolicyError>>,
     ) -> Result<(Arc<LoadedPolicy>, Trial), PolicyError> {
         let origin = || wanted.source.origin.clone();
-        if let Some(entry) = self.books.ledger.quarantine_of(&wanted.key.digest) {
+        if let Some(entry) = self
+            .books
+            .ledger
+            .quarantine_of(&wanted.key.digest, &wanted.key.setting())
+        {
             return Err(PolicyError::Quarantined {
                 origin: origin(),
                 why: entry.why.clone(),
@@ -89,7 +93,7 @@ impl Worker {
         }
         let policy = match candidate {
             Some(loaded) => loaded?,
-            None => self.host.load(&wanted.source)?,
+            None => self.load(name, wanted)?,
         };
         let found = &policy.info().id.name;
         // A shadow goes by the site's name: it may be another version of what judges.
@@ -137,24 +141,42 @@ impl Worker {
         Ok(())
     }
 
+    /// What it would do to this node; or would have done, when the run before still had the journal.
+    fn why_held(&self, name: &str, wanted: &Wanted, trial: &Trial) -> Option<String> {
+        if trial.newly_unhealthy.len() > NEWLY_UNHEALTHY_MAX {
+            let gpus = trial.newly_unhealthy.iter();
+            let gpus: Vec<&str> = gpus.map(|uuid| uuid.as_str()).collect();
+            let digest: String = wanted
+                .key
+                .digest
+                .chars()
+                .take(POLICY_DIGEST_DIGITS_MIN)
+                .collect();
+            return Some(format!(
+                "it would make {} GPUs Unhealthy that are not ({}): look at the verdict diff with `devicectl policy \
+                 describe {name}`, then `devicectl policy accept {name} --digest {digest}`, or replace it",
+                gpus.len(),
+                gpus.join(", ")
+            ));
+        }
+        let held = self.books.ledger.policies.get(name)?.held.as_ref()?;
+        let is_it = *held.digest == *wanted.key.digest && held.config == wanted.key.config;
+        is_it.then(|| held.why.clone())
+    }
+
     fn hold(
         &mut self,
         name: &Arc<str>,
         wanted: &Wanted,
         policy: Arc<LoadedPolicy>,
-        trial: &Trial,
+        why: String,
     ) -> ReloadOutcome {
-        let gpus: Vec<&str> = trial
-            .newly_unhealthy
-            .iter()
-            .map(|uuid| uuid.as_str())
-            .collect();
-        let why = format!(
-            "it would make {} GPUs Unhealthy that are not ({}): look at the verdict diff with `devicectl policy \
-             describe {name}`, then `devicectl policy accept {name}`, or replace it",
-            gpus.len(),
-            gpus.join(", ")
-        );
+        self.books.ledger.of(name).held = Some(HeldBack {
+            digest: wanted.key.digest.to_string(),
+            config: wanted.key.config.clone(),
+            why: why.clone(),
+        });
+        self.books.save();
         tracing::warn!(policy = %policy.info().id, why, "policy held");
         let digest = Arc::clone(&wanted.key.digest);
         let aside = set_aside(
@@ -171,10 +193,11 @@ impl Worker {
             wanted: wanted.clone(),
             policy,
         });
-        if slot.active.is_none() {
+        if !slot.judges() {
             let instead = self.bundled(name);
-            self.stand_in(name, instead);
+            self.stand_in_or_report(name, instead, &why);
         }
+        self.pause_or_resume(name);
         outcome(name, ReloadChange::Held, Some(&digest), why)
     }
 
@@ -249,6 +272,11 @@ impl Worker {
             is_proved: false,
             is_forgiven: false,
             is_shadow: shadow.is_some(),
+            is_unexamined: shadow.is_none()
+                && self
+                    .slots
+                    .get(name)
+                    .is_some_and(|slot| slot.mode == Mode::Paused),
             shadow,
         };
         self.succeed(name, wanted, active);
@@ -319,7 +347,7 @@ impl Worker {
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         let is_seated = !active.is_shadow;
         let is_stand_in = active.is_stand_in;
-        let kept = Kept::of(&active);
+        let kept = Kept::of(&active, slot.mode);
         let bytes = wanted.source.bytes.clone();
         if !is_stand_in {
             slot.held = None;
@@ -332,18 +360,36 @@ impl Worker {
         if old_was_seated && !is_seated {
             self.seats.unseat(name);
         }
+        if !is_seated && std::mem::take(&mut slot.is_reported) {
+            // Nobody waits for a shadow.
+            self.seats.report(name, None);
+        }
         if is_seated && !is_stand_in {
             self.books.keep(&kept.digest, &bytes);
-            let remembered = self.books.ledger.of(name);
-            // Unproved, but without a fault, and better than nothing to go back to.
-            let is_fit = old.as_ref().is_some_and(|old| {
-                !old.is_stand_in && !old.is_out && old.policy.desk().last_turn().is_none()
+            self.books
+                .ledger
+                .forget_other_accepts(name, &kept.digest, &wanted.key.setting());
+            let ledger = &mut self.books.ledger;
+            let before = ledger.of(name).seated.take();
+            // Unproved, but without a fault, and better than nothing to go back to. Of the run before nothing
+            // worse is known than what quarantined it.
+            let is_fit = match &old {
+                Some(old) => {
+                    !old.is_stand_in && !old.is_out && old.policy.desk().last_turn().is_none()
+                }
+                None => true,
+            };
+            let before = before.filter(|before| {
+                is_fit && before.digest != kept.digest && !ledger.is_blamed(&before.digest)
             });
-            if is_fit && remembered.last_good.is_none() && remembered.seated.as_ref() != Some(&kept)
-            {
-                remembered.last_good.clone_from(&remembered.seated);
+            let remembered = ledger.of(name);
+            if remembered.last_good.is_none() {
+                remembered.last_good = before;
             }
             remembered.seated = Some(kept);
+            if wanted.mode == Mode::Enforce {
+                remembered.held = None;
+            }
         }
         self.books.save();
         self.pause_or_resume(name);
@@ -356,19 +402,5 @@ fn no_seat(policy: &LoadedPolicy, error: &SeatError) -> PolicyError {
     PolicyError::Seat {
         origin: policy.origin().to_owned(),
         why: error.to_string(),
-    }
-}
-
-impl Kept {
-    fn of(active: &Active) -> Self {
-        let limits: BTreeMap<String, String> = limit_words(&active.key.limits).collect();
-        Self {
-            digest: active.key.digest.to_string(),
-            version: active.version.id.version.to_string(),
-            origin: active.version.origin.to_string(),
-            since_ms: active.version.since.unix_ms(),
-            config: active.key.config.clone(),
-            limits,
-        }
     }
 }

@@ -11,7 +11,7 @@ use device_api_core::seating::Terms;
 use super::{SupervisorConfig, Unlisted};
 use crate::directory::{self, ENDING, Listing};
 use crate::error::PolicyError;
-use crate::ledger::sha256;
+use crate::ledger::{setting, sha256};
 use crate::manifest::{self, FILE_BYTES_MAX, Listed, POLICIES_FILE};
 use crate::source::{Bytes, PolicySource};
 
@@ -22,6 +22,13 @@ pub(crate) struct Key {
     pub(crate) config: String,
     pub(crate) limits: device_api_wasm::Limits,
     pub(crate) terms: Terms,
+}
+
+impl Key {
+    /// What the file is run with, as the ledger has it.
+    pub(crate) fn setting(&self) -> String {
+        setting(&self.config, &self.limits)
+    }
 }
 
 /// One policy as the site wants it.

@@ -48,7 +48,9 @@ pub(crate) struct Active {
     pub(crate) is_proved: bool,
     pub(crate) is_forgiven: bool,
     pub(crate) is_shadow: bool,
-    /// Gone once it is quarantined.
+    /// It came to its seat while the site had it paused: the brake is still to come.
+    pub(crate) is_unexamined: bool,
+    /// Stopped once it is quarantined.
     pub(crate) shadow: Option<Arc<Shadow>>,
 }
 
@@ -67,6 +69,19 @@ pub(crate) struct Refused {
 }
 
 impl Slot {
+    /// Why the active version may not be asked, though nobody has it paused any more.
+    pub(crate) fn unexamined(&self) -> Option<&'static str> {
+        let active = self.active.as_ref()?;
+        let is_it = active.is_unexamined && self.mode != Mode::Paused;
+        is_it.then_some("it came while policies.yaml had it paused, and is not admitted yet")
+    }
+
+    /// A version has the seat that may be asked, or is when the site lets it.
+    pub(crate) fn judges(&self) -> bool {
+        let active = self.active.as_ref();
+        active.is_some_and(|active| !active.is_out) && self.unexamined().is_none()
+    }
+
     /// Lets go of the active version; what it counted stays.
     pub(crate) fn retire(&mut self) -> Option<Active> {
         let active = self.active.take()?;

@@ -1,13 +1,18 @@
 //! Who takes the seat of a version that can't be had, or is quarantined (design H5).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device_api_core::policy_status::Mode;
+use device_api_core::seating::{Fallback, Grant, Terms};
 use device_api_wasm::Limits;
 
+use super::board::limit_words;
 use super::seat::Candidate;
 use super::set::{self, Key, Wanted};
+use super::slot::Active;
 use super::worker::Worker;
+use crate::error::PolicyError;
 use crate::ledger::Kept;
 use crate::source::PolicySource;
 
@@ -16,6 +21,23 @@ impl Worker {
     pub(crate) fn bundled(&self, name: &str) -> Option<Wanted> {
         let mut all = set::bundled(&self.config).into_iter();
         all.find(|wanted| wanted.name.as_deref() == Some(name))
+    }
+
+    /// Seats the next best, or has the pipeline say that there is none.
+    pub(super) fn stand_in_or_report(
+        &mut self,
+        name: &Arc<str>,
+        instead: Option<Wanted>,
+        why: &str,
+    ) {
+        if self.stand_in(name, instead) {
+            return;
+        }
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.is_reported = true;
+        }
+        let told = format!("no version of {name} is asked: {why}");
+        self.seats.report(name, Some(told));
     }
 
     /// Seats the next best: the last good version, what judged in the run before, the bundled one. Says
@@ -28,7 +50,15 @@ impl Worker {
             .get(&**name)
             .cloned()
             .unwrap_or_default();
-        let kept = [remembered.last_good, remembered.seated];
+        self.seat_first_of(name, [remembered.last_good, remembered.seated], instead)
+    }
+
+    fn seat_first_of(
+        &mut self,
+        name: &Arc<str>,
+        kept: [Option<Kept>; 2],
+        instead: Option<Wanted>,
+    ) -> bool {
         let mut candidates: Vec<Wanted> = Vec::new();
         for kept in kept.into_iter().flatten() {
             candidates.extend(self.wanted_again(name, &kept));
@@ -36,17 +66,27 @@ impl Worker {
         candidates.extend(instead);
         candidates.extend(self.bundled(name));
         let slot = self.slots.get(name);
-        let judges = slot
+        let out = slot
             .and_then(|slot| slot.active.as_ref())
+            .filter(|active| active.is_out)
             .map(|active| active.key.digest.clone());
         let refused = slot
             .and_then(|slot| slot.refused.as_ref())
             .and_then(|refused| refused.key.clone());
+        // Who stands in is not braked.
+        let held = slot
+            .and_then(|slot| slot.held.as_ref())
+            .map(|held| held.wanted.key.clone());
+        let not_these = [refused.as_ref(), held.as_ref()];
         for wanted in candidates {
             let digest = &wanted.key.digest;
-            let is_out = self.books.ledger.quarantine_of(digest).is_some();
+            let is_out = self
+                .books
+                .ledger
+                .quarantine_of(digest, &wanted.key.setting())
+                .is_some();
             let is_no_other =
-                judges.as_ref() == Some(digest) || refused.as_ref() == Some(&wanted.key);
+                out.as_ref() == Some(digest) || not_these.contains(&Some(&wanted.key));
             if is_out || is_no_other {
                 continue;
             }
@@ -64,6 +104,8 @@ impl Worker {
                     tracing::warn!(policy = %name, digest = %wanted.key.digest, origin = %wanted.source.origin, "another version judges meanwhile");
                     return true;
                 }
+                // It is told of where it is wanted.
+                Err(PolicyError::Compiling { .. }) => {}
                 Err(error) => tracing::error!("{}", error.chain()),
             }
         }
@@ -81,11 +123,11 @@ impl Worker {
         let terms = slot
             .and_then(|slot| slot.wanted.as_ref())
             .map(|wanted| wanted.key.terms.clone());
-        let terms = terms.unwrap_or_default();
+        let terms = terms.unwrap_or_else(|| kept.terms());
         Some(Wanted {
             name: Some(Arc::clone(name)),
             mode: Mode::Enforce,
-            is_bundled: kept.origin.starts_with("bundled/"),
+            is_bundled: kept.is_bundled(),
             key: Key {
                 digest: kept.digest.as_str().into(),
                 config: kept.config.clone(),
@@ -116,8 +158,61 @@ impl Worker {
         );
         names.sort_unstable();
         names.dedup();
+        let why = self.refused.clone().unwrap_or_default();
         for name in names {
-            self.stand_in(&name, None);
+            // What was not compiled yet is tried again.
+            if self
+                .slots
+                .get(&name)
+                .is_some_and(|slot| slot.active.is_some())
+            {
+                continue;
+            }
+            let entry = self.books.ledger.policies.get(&*name).cloned();
+            let entry = entry.unwrap_or_default();
+            let slot = self.slots.entry(Arc::clone(&name)).or_default();
+            slot.mode = entry.seated.as_ref().map(Kept::mode).unwrap_or_default();
+            // Not what was good once, which may be long ago.
+            if !self.seat_first_of(&name, [entry.seated, entry.last_good], None) {
+                self.stand_in_or_report(&name, None, &why);
+            }
+        }
+    }
+}
+
+impl Kept {
+    /// `mode`: in which the site has it.
+    pub(crate) fn of(active: &Active, mode: Mode) -> Self {
+        let limits: BTreeMap<String, String> = limit_words(&active.key.limits).collect();
+        let grants = active.key.terms.grants.iter();
+        let grants = grants.map(|Grant(grant)| grant.to_string());
+        Self {
+            digest: active.key.digest.to_string(),
+            version: active.version.id.version.to_string(),
+            origin: active.version.origin.to_string(),
+            since_ms: active.version.since.unix_ms(),
+            config: active.key.config.clone(),
+            limits,
+            mode: mode.as_str().to_owned(),
+            fallback: active.key.terms.fallback.as_str().to_owned(),
+            grants: grants.collect(),
+        }
+    }
+
+    pub(super) fn is_bundled(&self) -> bool {
+        self.origin.starts_with("bundled/")
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::from_word(&self.mode).unwrap_or_default()
+    }
+
+    /// On what terms the site had it.
+    fn terms(&self) -> Terms {
+        let grants = self.grants.iter();
+        Terms {
+            fallback: Fallback::from_word(&self.fallback).unwrap_or_default(),
+            grants: grants.map(|grant| Grant(grant.as_str().into())).collect(),
         }
     }
 }

@@ -16,7 +16,7 @@ use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::policy::PolicyFailure;
 use device_api_core::policy_status::{PolicyDetail, PolicyStatus, ReloadChange, ReloadReport};
 use device_api_core::ports::{Policies, Policy, PolicyCommand, Seats};
-use device_api_core::seating::{DeviceJournal, Rejudgement, SeatError, Seating};
+use device_api_core::seating::{DeviceJournal, Rejudgement, Revision, SeatError, Seating};
 use device_api_core::signal::Signal;
 use device_api_policy::{Patience, PolicySource, Proof, Supervisor, SupervisorConfig};
 
@@ -340,7 +340,10 @@ pub(crate) fn journal(
     DeviceJournal {
         device: Arc::new(device),
         signals: signals.into(),
+        last_seen: Arc::default(),
+        revision: Revision::default(),
         complete_since: BootTime::default(),
+        is_cut: false,
         conditions: conditions.into(),
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use device_api_core::policy_status::{Phase, ReloadChange};
 use device_api_core::ports::PolicyCommand;
+use device_api_policy::Unlisted;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::bench::{RealClock, Rig, bundled};
@@ -387,4 +388,88 @@ fn h6_a_change_is_noticed_by_looking_and_sighup_looks_at_once() {
     rig.bench.wait("a reload", |inner| {
         *inner.seated["a"].info().id.digest != *old
     });
+}
+
+#[test]
+fn h14_a_file_that_is_not_wanted_does_not_knock_a_bundled_one_out() {
+    let mut rig = Rig::new(vec![bundled("first", quiet("first", &["A"]))]);
+    rig.config.unlisted = Unlisted::Refuse;
+    rig.write("first.wasm", b"");
+    rig.start();
+    rig.bench.policy("first");
+    assert_eq!(rig.status("first").phase, Phase::Running);
+    let outcomes = rig.reload();
+    let refused = outcomes.iter().find(|(_, change, _)| *change == Refused);
+    assert!(
+        refused.is_some_and(|(.., why)| why.contains("first.wasm is not listed")),
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn h6_a_newcomer_of_the_same_name_does_not_displace_who_runs() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("b.wasm", quiet("p", &["A"]));
+    rig.start();
+    let running = rig.bench.policy("p");
+    rig.write("aaa.wasm", always("p", &["A"], "2", &[]));
+    rig.reloaded(&[("aaa", Refused), ("p", Unchanged)]);
+    assert!(Arc::ptr_eq(&running, &rig.bench.policy("p")));
+    // Nor after a restart.
+    let digest = rig.bench.digest("p");
+    rig.start();
+    assert_eq!(rig.bench.digest("p"), digest);
+    // Its own file changed, it is still who it was.
+    rig.write("b.wasm", always("p", &["A"], "3", &[]));
+    rig.reloaded(&[("aaa", Refused), ("p", Swapped)]);
+    assert_eq!(rig.status("p").active.unwrap().origin.as_ref(), "b.wasm");
+    // A shadow takes nobody's place.
+    fs::remove_file(rig.path("aaa.wasm")).unwrap();
+    rig.write("next.wasm", always("p", &["A"], "4", &[]));
+    rig.write(
+        "policies.yaml",
+        "policies: [{name: p, file: next.wasm, mode: shadow}]",
+    );
+    rig.reloaded(&[("aaa", Removed), ("next", Refused), ("p", Unchanged)]);
+}
+
+#[test]
+fn h6_a_start_on_an_empty_mount_keeps_what_judged() {
+    let mut rig = Rig::new(vec![bundled("own", quiet("own", &["Own"]))]);
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.start();
+    let a = rig.bench.digest("a");
+    rig.stop();
+    fs::remove_file(rig.path("a.wasm")).unwrap();
+    rig.start();
+    assert_eq!(rig.bench.digest("a"), a);
+    rig.bench.policy("own");
+    rig.refused(&["is empty", "policies.yaml"]);
+    assert_eq!(rig.bench.digest("a"), a);
+    // On purpose, and from then on it is empty for good.
+    rig.write("policies.yaml", "");
+    rig.reload();
+    assert!(rig.bench.with(|inner| !inner.seated.contains_key("a")));
+    fs::remove_file(rig.path("policies.yaml")).unwrap();
+    rig.reloaded(&[("own", Unchanged)]);
+    rig.start();
+    rig.reloaded(&[("own", Unchanged)]);
+}
+
+#[test]
+fn h6_a_new_name_that_is_refused_leaves_the_old_one_judging() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.write("policies.yaml", "policies: [{name: a, file: a.wasm}]");
+    rig.start();
+    let a = rig.bench.policy("a");
+    rig.bench.log();
+    rig.write("a.wasm", b"bad");
+    rig.write("policies.yaml", "policies: [{name: q, file: a.wasm}]");
+    rig.reloaded(&[("a", Unchanged), ("q", Refused)]);
+    assert!(Arc::ptr_eq(&a, &rig.bench.policy("a")));
+    assert!(rig.bench.log().is_empty());
+    // It can be had: the old name goes, and its types with it.
+    rig.write("a.wasm", quiet("q", &["A"]));
+    rig.reloaded(&[("a", Removed), ("q", Swapped)]);
 }

@@ -176,7 +176,17 @@ fn h5_an_operator_quarantines_and_the_one_before_takes_over() {
     let quarantine = |name: &str| PolicyCommand::Quarantine {
         name: by_name(name),
         reason: "looks \x1b[31mwrong".to_owned(),
+        digest: String::new(),
     };
+    // Another was looked at: a reload has come in between.
+    let other = PolicyCommand::Quarantine {
+        name: by_name("p"),
+        reason: "wrong".to_owned(),
+        digest: first.to_string(),
+    };
+    let refused = rig.try_command(other);
+    assert!(matches!(refused, Err(ApiError::Precondition { .. })));
+    assert_ne!(rig.bench.digest("p"), first);
     let report = rig.command(quarantine("p"));
     assert!(
         report.outcomes[0].detail.contains("judges instead"),
@@ -226,7 +236,7 @@ fn h7_a_pause_lasts_until_it_is_resumed_over_restarts_too() {
     );
     assert!(matches!(
         rig.try_command(resume()),
-        Err(ApiError::Invalid { .. })
+        Err(ApiError::Precondition { .. })
     ));
 }
 
@@ -238,8 +248,10 @@ fn die_in_call_of(rig: &mut Rig, digest: &str) {
     let ledger = fs::read(home.join("ledger.json")).unwrap();
     rig.stop();
     fs::write(home.join("ledger.json"), ledger).unwrap();
+    // Hardly ever called, in a run of two minutes.
     let mut record = vec![b'!'];
-    record.extend([0; 16]);
+    record.extend(0_u64.to_le_bytes());
+    record.extend(120_000_000_000_u64.to_le_bytes());
     fs::write(calls.join(format!("{digest}-0")), record).unwrap();
 }
 
@@ -329,4 +341,105 @@ fn h12_a_policy_can_be_described() {
             .detail
             .is_empty()
     );
+}
+
+#[test]
+fn h5_a_roll_back_to_the_version_that_stands_in_makes_it_the_one_to_keep() {
+    let mut rig = Rig::new(vec![]).hasty();
+    rig.config.poll_interval = Duration::from_millis(20);
+    rig.write("p.wasm", brittle("good"));
+    rig.start();
+    let good = rig.bench.digest("p");
+    rig.write("p.wasm", brittle("bad"));
+    rig.reload();
+    let quarantine = || PolicyCommand::Quarantine {
+        name: by_name("p"),
+        reason: "wrong".to_owned(),
+        digest: String::new(),
+    };
+    rig.command(quarantine());
+    assert_eq!(rig.bench.digest("p"), good);
+    // The operator takes the new version back, and the old one proves itself.
+    rig.write("p.wasm", brittle("good"));
+    rig.reloaded(&[("p", ReloadChange::Unchanged)]);
+    answered(pose(&*rig.bench.policy("p"), xid(31)));
+    let ledger = rig.state.path().join("policies").join("ledger.json");
+    let looks_at = |member: &str| {
+        let text = fs::read_to_string(&ledger).unwrap();
+        let ledger: serde_json::Value = serde_json::from_str(&text).unwrap();
+        ledger["policies"]["p"][member]["digest"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    assert_eq!(looks_at("seated").as_deref(), Some(&*good));
+    // Two looks later whoever was to be proved is.
+    for _ in 0..2 {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < 2 * rig.config.poll_interval {
+            rig.settle();
+        }
+    }
+    assert_eq!(looks_at("last_good").as_deref(), Some(&*good));
+    rig.write("p.wasm", brittle("bad as well"));
+    rig.reloaded(&[("p", ReloadChange::Swapped)]);
+    rig.command(quarantine());
+    assert_eq!(rig.bench.digest("p"), good);
+}
+
+#[test]
+fn h8_whose_seat_stays_empty_is_told_and_so_is_that_it_is_wanted_no_more() {
+    let mut rig = Rig::new(vec![bundled("own", quiet("own", &["Own"]))]).hasty();
+    rig.write("p.wasm", brittle("1"));
+    rig.start();
+    fail_until_quarantined(&rig);
+    let told = |rig: &Rig| {
+        let of_p = |inner: &mut crate::bench::Inner| {
+            let mut of_p = inner.reports.iter().rev().filter(|(name, _)| name == "p");
+            of_p.next().map(|(_, why)| why.clone())
+        };
+        rig.bench.with(of_p)
+    };
+    // After a restart too.
+    rig.start();
+    let why = told(&rig).expect("a report").expect("a reason");
+    assert!(why.contains("quarantined"), "{why}");
+    fs::remove_file(rig.path("p.wasm")).unwrap();
+    rig.write("policies.yaml", "policies: []");
+    rig.reload();
+    assert_eq!(told(&rig), Some(None));
+
+    let mut rig = Rig::new(vec![]);
+    rig.write("p.wasm", b"bad");
+    rig.start();
+    let why = told(&rig).expect("a report").expect("a reason");
+    assert!(why.contains("p.wasm can't be loaded"), "{why}");
+    rig.write("p.wasm", brittle("1"));
+    rig.reload();
+    assert_eq!(told(&rig), Some(None));
+    // Paused, then a shadow: nobody waits for it any more.
+    let of_mode = |mode: &str| format!("policies: [{{name: p, file: p.wasm, mode: {mode}}}]");
+    rig.write("policies.yaml", of_mode("paused"));
+    rig.reload();
+    assert!(told(&rig).unwrap().is_some());
+    rig.write("policies.yaml", of_mode("shadow"));
+    rig.reload();
+    assert_eq!(told(&rig), Some(None));
+}
+
+#[test]
+fn h5_what_judged_before_the_daemon_and_the_file_changed_at_once_is_gone_back_to() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("p.wasm", brittle("1"));
+    rig.start();
+    let first = rig.bench.digest("p");
+    rig.stop();
+    rig.write("p.wasm", brittle("2"));
+    rig.start();
+    assert_ne!(rig.bench.digest("p"), first);
+    rig.command(PolicyCommand::Quarantine {
+        name: by_name("p"),
+        reason: "wrong".to_owned(),
+        digest: String::new(),
+    });
+    assert_eq!(rig.bench.digest("p"), first);
 }

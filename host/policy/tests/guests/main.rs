@@ -19,4 +19,5 @@ mod life;
 mod loading;
 mod manifest;
 mod shadows;
+mod start;
 mod state;

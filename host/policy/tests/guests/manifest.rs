@@ -12,7 +12,7 @@ use crate::bench::{Rig, bundled};
 use crate::component::{always, quiet};
 use crate::house::{answered, pose, xid};
 
-use ReloadChange::{Refused, Removed, Swapped, Unchanged};
+use ReloadChange::{Refused, Swapped, Unchanged};
 
 fn rig() -> Rig {
     let mut rig = Rig::new(vec![bundled("own", quiet("own", &["Own"]))]);
@@ -179,7 +179,8 @@ fn h7_unlisted_policies_run_with_defaults_or_are_refused_alone() {
 fn h7_a_name_that_is_not_the_components_own_is_refused() {
     let rig = rig();
     rig.write("policies.yaml", "policies: [{name: alpha, file: a.wasm}]");
-    rig.reloaded(&[("a", Removed), ("alpha", Refused), ("own", Unchanged)]);
+    // What judged by its own name goes on.
+    rig.reloaded(&[("a", Unchanged), ("alpha", Refused), ("own", Unchanged)]);
     let why = rig.status("alpha").detail;
     assert!(
         why.contains(r#"names itself "a""#) && why.contains(r#"lists it as "alpha""#),
@@ -215,4 +216,83 @@ fn h6_a_file_of_the_catalogues_size_is_admitted_and_asked_once_for_each_code() {
     answered(pose(&*rig.bench.policy("a"), xid(31)));
     assert_eq!(rig.status("a").counters.calls, 1);
     assert_eq!(rig.status("a").counters.swaps, 1);
+}
+
+#[test]
+fn h7_a_policy_taken_out_of_the_list_judges_no_more_although_its_file_stays() {
+    let mut rig = rig();
+    rig.config.unlisted = Unlisted::Refuse;
+    rig.start();
+    rig.bench.policy("a");
+    rig.write("policies.yaml", "policies: []");
+    rig.reloaded(&[("a", Refused), ("own", Unchanged)]);
+    assert!(rig.bench.with(|inner| !inner.seated.contains_key("a")));
+    let status = rig.status("a");
+    assert_eq!((status.phase, status.active), (Phase::Refused, None));
+    // What it owned is free.
+    rig.write("b.wasm", quiet("b", &["A"]));
+    rig.write("policies.yaml", "policies: [{name: b, file: b.wasm}]");
+    rig.reloaded(&[("a", Refused), ("b", Swapped), ("own", Unchanged)]);
+}
+
+#[test]
+fn h7_the_mode_counts_although_the_file_beside_it_is_refused() {
+    let rig = rig();
+    let of_mode = |mode: &str| format!("policies: [{{name: a, file: a.wasm, mode: {mode}}}]");
+    rig.write("a.wasm", b"bad");
+    rig.write("policies.yaml", of_mode("paused"));
+    rig.reloaded(&[("a", Refused), ("own", Unchanged)]);
+    assert_eq!(rig.status("a").phase, Phase::Paused);
+    let failure = rig.fails("a", xid(31));
+    assert!(
+        failure.detail.contains("paused by policies.yaml"),
+        "{failure}"
+    );
+    rig.write("a.wasm", b"still bad");
+    rig.write("policies.yaml", of_mode("enforce"));
+    rig.reloaded(&[("a", Refused), ("own", Unchanged)]);
+    assert_eq!(rig.status("a").phase, Phase::Running);
+    answered(pose(&*rig.bench.policy("a"), xid(31)));
+}
+
+#[test]
+fn h7_a_run_that_begins_without_a_set_goes_on_with_what_judged_and_on_its_terms() {
+    let mut rig = Rig::new(vec![]).hasty();
+    rig.config.poll_interval = std::time::Duration::from_millis(20);
+    let text = |mode: &str| {
+        format!(
+            "policies: [{{name: a, file: a.wasm, mode: {mode}, fallback: unhealthy, grants: [xid-79]}}]"
+        )
+    };
+    rig.write("a.wasm", quiet("a", &["A"]));
+    rig.write("policies.yaml", text("enforce"));
+    rig.start();
+    answered(pose(&*rig.bench.policy("a"), xid(31)));
+    let begun = std::time::Instant::now();
+    while rig.status("a").last_good.is_none() {
+        rig.settle();
+        assert!(begun.elapsed().as_secs() < 30);
+    }
+    // Not proved yet when the run ends.
+    rig.write("a.wasm", always("a", &["A"], "2", &[]));
+    rig.reloaded(&[("a", Swapped)]);
+    let newer = rig.bench.digest("a");
+    rig.stop();
+    let good = fs::read(rig.path("a.wasm")).unwrap();
+    rig.write("policies.yaml", "nonsense: 1");
+    rig.start();
+    assert_eq!(rig.bench.digest("a"), newer);
+    let seated = rig.bench.policy("a");
+    assert_eq!(seated.terms().fallback, Fallback::Unhealthy);
+    assert!(seated.terms().may_lower("xid-79"));
+    // Nor does a paused one begin to judge.
+    rig.write("a.wasm", good);
+    rig.write("policies.yaml", text("paused"));
+    rig.reload();
+    rig.stop();
+    rig.write("policies.yaml", "nonsense: 1");
+    rig.start();
+    assert_eq!(rig.bench.digest("a"), newer);
+    assert_eq!(rig.status("a").phase, Phase::Paused);
+    rig.fails("a", xid(31));
 }

@@ -9,7 +9,7 @@ use device_api_core::ids::DeviceUuid;
 use device_api_core::ids::SignalSeq;
 use device_api_core::policy::PolicyId;
 use device_api_core::policy_status::{Mode, Phase, PolicyStatus};
-use device_api_core::ports::Onlooker;
+use device_api_core::ports::{Onlooker, PolicyCommand};
 use device_api_core::seating::Committed;
 use device_api_core::signal::Signal;
 use device_api_core::verdict as core;
@@ -159,4 +159,38 @@ fn h11_a_shadow_ends_when_it_is_wanted_no_more_and_can_be_promoted() {
     assert_eq!(names, ["p"]);
     assert_eq!(rig.status("p").active.unwrap().origin.as_ref(), "next.wasm");
     rig.config.shadows.committed(&committed(xid(63), vec![]));
+}
+
+#[test]
+fn h11_a_new_version_of_a_shadow_is_told_too() {
+    let rig = rig(always("p", &["TestFault"], "1", &[GOOD]));
+    let look_on = &rig.config.shadows;
+    look_on.committed(&committed(xid(63), vec![]));
+    until(&rig, |status| status.counters.shadow_compared == 1);
+    let first = rig.status("p-next").active.unwrap().id.digest;
+    rig.write("next.wasm", always("p", &["TestFault"], "2", &[GOOD]));
+    rig.reload();
+    assert_ne!(rig.status("p-next").active.unwrap().id.digest, first);
+    look_on.committed(&committed(xid(63), vec![]));
+    let status = until(&rig, |status| status.counters.shadow_compared == 2);
+    assert_eq!(status.counters.shadow_disagreements, 2);
+}
+
+#[test]
+fn h11_what_a_quarantined_shadow_found_stays_to_be_looked_at() {
+    let rig = rig(always("p", &["TestFault"], "1", &[GOOD]));
+    let look_on = &rig.config.shadows;
+    look_on.committed(&committed(xid(63), vec![]));
+    until(&rig, |status| status.counters.shadow_disagreements == 1);
+    rig.command(PolicyCommand::Quarantine {
+        name: "p-next".to_owned(),
+        reason: "enough".to_owned(),
+        digest: String::new(),
+    });
+    look_on.committed(&committed(xid(63), vec![]));
+    let status = rig.status("p-next");
+    assert_eq!(status.phase, Phase::Quarantined);
+    assert_eq!(status.counters.shadow_disagreements, 1);
+    assert_eq!(status.counters.shadow_compared, 1, "it looks on no more");
+    assert_eq!(rig.detail("p-next").disagreements.len(), 1);
 }

@@ -6,7 +6,6 @@ use device_api_cache::CacheObserver;
 use device_api_core::durable::NotDurable;
 use device_api_core::health::Health;
 use device_api_core::ids::ResourceVersion;
-use device_api_core::policy::FailureKind;
 use device_api_core::ports::{NvmlObserver, NvmlStatus};
 use device_api_core::signal::{SignalKind, Source, Target};
 use device_api_grpc::RpcObserver;
@@ -160,9 +159,6 @@ impl device_api_pipeline::Observer for Metrics {
     fn fallback(&self, why: &str) {
         self.signals.fallbacks.with_label_values(&[why]).inc();
     }
-
-    /// The host of the policy counts them, with those that the pipeline did not ask for.
-    fn evaluated(&self, _: &str, _: Option<FailureKind>, _: Duration) {}
 
     fn incidents(&self, open: usize) {
         self.signals.incidents.set(gauge(open));

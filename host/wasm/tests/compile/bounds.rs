@@ -74,7 +74,7 @@ fn h10_a_compile_bomb_hits_the_memory_limit() {
     );
     assert_eq!(
         error.to_string(),
-        "needs more than 48 MiB of memory to compile: make it smaller, or give the container more"
+        "needs more than 48 MiB of memory to compile, which is what the compiler may use here: make it smaller, or raise the container's memory limit"
     );
     assert!(house.cached().is_empty());
     load(&compiler, &small(1)).unwrap();

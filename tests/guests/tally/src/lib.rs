@@ -90,7 +90,11 @@ impl Tally {
         said
     }
 
-    fn one(&self, host: &mut dyn Host, signal: &Signal) -> Result<(Vec<Verdict>, Option<Wake>), String> {
+    fn one(
+        &self,
+        host: &mut dyn Host,
+        signal: &Signal,
+    ) -> Result<(Vec<Verdict>, Option<Wake>), String> {
         let mut verdicts = Vec::new();
         if timer_name(signal) == Some(TIMER) {
             let reminded = ok(&self.condition("Timer"), "Reminded", signal);
@@ -101,7 +105,7 @@ impl Tally {
         };
         assert!(!self.traps.contains(&code), "it traps on {code}");
         if self.busy.contains(&code) {
-            host.log(Level::Info, &format!("busy over {code}"));
+            host.log(Level::Warn, &format!("busy over {code}"));
             busy();
         }
         let key = format!("{COUNT}{code}");
@@ -109,7 +113,10 @@ impl Tally {
         host.put_display(&key, before + u64::from(signal.repeats))?;
         let counted = ok(&self.condition("Count"), "Counted", signal);
         verdicts.push(counted.message(self.said(host)).into());
-        let grave = [(&self.fatal, Severity::Fatal), (&self.warning, Severity::Warning)];
+        let grave = [
+            (&self.fatal, Severity::Fatal),
+            (&self.warning, Severity::Warning),
+        ];
         if let Some((_, severity)) = grave.into_iter().find(|(codes, _)| codes.contains(&code)) {
             let fault = problem(&self.condition("Fault"), severity, "Grave", signal)
                 .message(self.said(host))
@@ -153,7 +160,12 @@ impl Policy for Tally {
         Ok((tally, info))
     }
 
-    fn evaluate(&self, host: &mut dyn Host, device: &Device, signals: &[Signal]) -> Result<Decision, String> {
+    fn evaluate(
+        &self,
+        host: &mut dyn Host,
+        device: &Device,
+        signals: &[Signal],
+    ) -> Result<Decision, String> {
         let mut decision = Decision::default();
         if device.uuid == TRIED_ON && !(self.traps.is_empty() && self.busy.is_empty()) {
             return Ok(decision);

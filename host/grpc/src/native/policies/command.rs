@@ -1,6 +1,6 @@
 //! What changes something of the policies: reload, quarantine, release, accept, pause, resume.
 
-use device_api_core::limits::NAME_BYTES_MAX;
+use device_api_core::limits::{NAME_BYTES_MAX, POLICY_DIGEST_DIGITS_MIN, POLICY_REASON_BYTES_MAX};
 use device_api_core::policy_status::ReloadReport;
 use device_api_core::ports::{Policies, PolicyCommand};
 use device_api_core::signal::printable;
@@ -8,7 +8,7 @@ use device_api_proto::native as proto;
 
 use super::convert;
 use crate::fields::{FieldError, bounded};
-use crate::limits::{DIGEST_DIGITS_MAX, DIGEST_DIGITS_MIN, POLICY_REASON_BYTES};
+use crate::limits::DIGEST_DIGITS_MAX;
 use crate::status::Refusal;
 
 pub(super) async fn reload(
@@ -18,11 +18,7 @@ pub(super) async fn reload(
     let report = policies.command(PolicyCommand::Reload).await?;
     Ok(proto::ReloadPoliciesResponse {
         outcomes: report.outcomes.iter().map(convert::outcome).collect(),
-        refused: report
-            .refused
-            .as_deref()
-            .map(convert::line)
-            .unwrap_or_default(),
+        refused: refused(&report),
     })
 }
 
@@ -33,25 +29,30 @@ pub(super) async fn quarantine(
     let command = PolicyCommand::Quarantine {
         name: name(&request.name)?.to_owned(),
         reason: reason(&request.reason)?,
+        digest: digest_or_any(&request.digest)?,
     };
-    let (outcomes, policy) = carry_out(policies, command, &request.name).await?;
-    Ok(proto::QuarantinePolicyResponse { outcomes, policy })
+    let done = carry_out(policies, command, &request.name).await?;
+    Ok(proto::QuarantinePolicyResponse {
+        outcomes: done.outcomes,
+        policy: done.policy,
+        refused: done.refused,
+    })
 }
 
 pub(super) async fn release(
     policies: &dyn Policies,
     request: proto::ReleasePolicyRequest,
 ) -> Result<proto::ReleasePolicyResponse, Refusal> {
-    let digest = match &*request.digest {
-        "" => String::new(),
-        some => digest(some)?,
-    };
     let command = PolicyCommand::Release {
         name: name(&request.name)?.to_owned(),
-        digest,
+        digest: digest_or_any(&request.digest)?,
     };
-    let (outcomes, policy) = carry_out(policies, command, &request.name).await?;
-    Ok(proto::ReleasePolicyResponse { outcomes, policy })
+    let done = carry_out(policies, command, &request.name).await?;
+    Ok(proto::ReleasePolicyResponse {
+        outcomes: done.outcomes,
+        policy: done.policy,
+        refused: done.refused,
+    })
 }
 
 pub(super) async fn accept(
@@ -62,8 +63,12 @@ pub(super) async fn accept(
         name: name(&request.name)?.to_owned(),
         digest: digest(&request.digest)?,
     };
-    let (outcomes, policy) = carry_out(policies, command, &request.name).await?;
-    Ok(proto::AcceptPolicyResponse { outcomes, policy })
+    let done = carry_out(policies, command, &request.name).await?;
+    Ok(proto::AcceptPolicyResponse {
+        outcomes: done.outcomes,
+        policy: done.policy,
+        refused: done.refused,
+    })
 }
 
 pub(super) async fn pause(
@@ -74,8 +79,12 @@ pub(super) async fn pause(
         name: name(&request.name)?.to_owned(),
         reason: reason(&request.reason)?,
     };
-    let (outcomes, policy) = carry_out(policies, command, &request.name).await?;
-    Ok(proto::PausePolicyResponse { outcomes, policy })
+    let done = carry_out(policies, command, &request.name).await?;
+    Ok(proto::PausePolicyResponse {
+        outcomes: done.outcomes,
+        policy: done.policy,
+        refused: done.refused,
+    })
 }
 
 pub(super) async fn resume(
@@ -85,23 +94,39 @@ pub(super) async fn resume(
     let command = PolicyCommand::Resume {
         name: name(&request.name)?.to_owned(),
     };
-    let (outcomes, policy) = carry_out(policies, command, &request.name).await?;
-    Ok(proto::ResumePolicyResponse { outcomes, policy })
+    let done = carry_out(policies, command, &request.name).await?;
+    Ok(proto::ResumePolicyResponse {
+        outcomes: done.outcomes,
+        policy: done.policy,
+        refused: done.refused,
+    })
 }
 
-/// Carries it out, and tells what came of it and how the policy is then.
+/// What came of a command on one policy, which is shown as it is then.
+struct Done {
+    outcomes: Vec<proto::PolicyOutcome>,
+    policy: Option<proto::Policy>,
+    refused: String,
+}
+
 async fn carry_out(
     policies: &dyn Policies,
     command: PolicyCommand,
     name: &str,
-) -> Result<(Vec<proto::PolicyOutcome>, Option<proto::Policy>), Refusal> {
-    let ReloadReport { outcomes, .. } = policies.command(command).await?;
+) -> Result<Done, Refusal> {
+    let report = policies.command(command).await?;
     let now = policies.list();
     let policy = now.iter().find(|policy| &*policy.name == name);
-    Ok((
-        outcomes.iter().map(convert::outcome).collect(),
-        policy.map(convert::policy),
-    ))
+    Ok(Done {
+        outcomes: report.outcomes.iter().map(convert::outcome).collect(),
+        policy: policy.map(convert::policy),
+        refused: refused(&report),
+    })
+}
+
+fn refused(report: &ReloadReport) -> String {
+    let refused = report.refused.as_deref();
+    refused.map(convert::line).unwrap_or_default()
 }
 
 /// Of a name only presence and length are checked: one that no policy can have is simply not found.
@@ -124,18 +149,26 @@ fn reason(reason: &str) -> Result<String, FieldError> {
             "required; say why, for those who find it so",
         ));
     }
-    bounded("reason", reason, POLICY_REASON_BYTES)?;
-    Ok(printable(reason, POLICY_REASON_BYTES))
+    bounded("reason", reason, POLICY_REASON_BYTES_MAX)?;
+    Ok(printable(reason, POLICY_REASON_BYTES_MAX))
+}
+
+/// As [`digest`]; empty: any.
+fn digest_or_any(text: &str) -> Result<String, FieldError> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    digest(text)
 }
 
 /// Which version is meant; small letters, as the host has them.
 fn digest(digest: &str) -> Result<String, FieldError> {
     let is_hex = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_hex || !(DIGEST_DIGITS_MIN..=DIGEST_DIGITS_MAX).contains(&digest.len()) {
+    if !is_hex || !(POLICY_DIGEST_DIGITS_MIN..=DIGEST_DIGITS_MAX).contains(&digest.len()) {
         return Err(FieldError::new(
             "digest",
             format!(
-                "not a digest; {DIGEST_DIGITS_MIN} to {DIGEST_DIGITS_MAX} hexadecimal digits, as ListPolicies shows it"
+                "not a digest; {POLICY_DIGEST_DIGITS_MIN} to {DIGEST_DIGITS_MAX} hexadecimal digits, as ListPolicies shows it"
             ),
         ));
     }

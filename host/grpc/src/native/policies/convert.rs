@@ -4,8 +4,8 @@
 use device_api_core::limits::MESSAGE_BYTES_MAX;
 use device_api_core::policy::{FailureKind, Filter, OwnedType, Subscription};
 use device_api_core::policy_status::{
-    Disagreement, FailureRecord, LATENCY_BUCKETS_MICROS, Mode, Phase, PolicyCounters, PolicyDetail,
-    PolicyStatus, ReloadChange, ReloadOutcome, SetAside, Version,
+    Disagreement, FailureRecord, LATENCY_BUCKETS_MICROS, LimitHit, Mode, Phase, PolicyCounters,
+    PolicyDetail, PolicyStatus, ReloadChange, ReloadOutcome, SetAside, Version,
 };
 use device_api_core::seating::Fallback;
 use device_api_core::signal::printable;
@@ -111,6 +111,19 @@ fn kind(kind: FailureKind) -> proto::PolicyFailureKind {
     }
 }
 
+fn limit(hit: LimitHit) -> proto::PolicyLimitKind {
+    match hit {
+        LimitHit::Deadline => proto::PolicyLimitKind::Deadline,
+        LimitHit::Memory => proto::PolicyLimitKind::Memory,
+        LimitHit::Tables => proto::PolicyLimitKind::Tables,
+        LimitHit::HostCalls => proto::PolicyLimitKind::HostCalls,
+        LimitHit::Crossing => proto::PolicyLimitKind::Crossing,
+        LimitHit::Stack => proto::PolicyLimitKind::Stack,
+        LimitHit::Start => proto::PolicyLimitKind::Start,
+        LimitHit::State => proto::PolicyLimitKind::State,
+    }
+}
+
 fn version(version: &Version) -> proto::PolicyVersion {
     proto::PolicyVersion {
         version: line(&version.id.version),
@@ -137,6 +150,11 @@ fn counters(counters: &PolicyCounters) -> proto::PolicyCounters {
         kind: kind(how).into(),
         calls,
     });
+    let limits_hit = LimitHit::ALL.into_iter().zip(counters.limits_hit);
+    let limits_hit = limits_hit.map(|(hit, times)| proto::PolicyLimitCount {
+        kind: limit(hit).into(),
+        times,
+    });
     let bounds = LATENCY_BUCKETS_MICROS.into_iter().chain([0]);
     let latency = bounds.zip(counters.latency);
     let latency =
@@ -157,6 +175,7 @@ fn counters(counters: &PolicyCounters) -> proto::PolicyCounters {
         shadow_compared: counters.shadow_compared,
         shadow_disagreements: counters.shadow_disagreements,
         shadow_dropped: counters.shadow_dropped,
+        limits_hit: limits_hit.collect(),
     }
 }
 

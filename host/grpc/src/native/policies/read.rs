@@ -1,5 +1,6 @@
 //! ListPolicies and GetPolicy.
 
+use device_api_core::limits::POLICIES_LISTED_MAX;
 use device_api_core::ports::Policies;
 use device_api_proto::native as proto;
 
@@ -10,7 +11,14 @@ pub(super) async fn list(
     policies: &dyn Policies,
     _request: proto::ListPoliciesRequest,
 ) -> Result<proto::ListPoliciesResponse, Refusal> {
-    let policies = policies.list().iter().map(convert::policy).collect();
+    let mut listed = policies.list();
+    if listed.len() > POLICIES_LISTED_MAX {
+        // A directory full of what is none must not hide those that judge.
+        listed.sort_by_key(|policy| policy.active.is_none());
+        listed.truncate(POLICIES_LISTED_MAX);
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    let policies = listed.iter().map(convert::policy).collect();
     Ok(proto::ListPoliciesResponse { policies })
 }
 

@@ -1,0 +1,7 @@
+//! The compiler process alone, for the tests of this crate.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    device_api_policy::compile_worker()
+}

@@ -1,0 +1,85 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use device_api_core::clock::ManualClock;
+use device_api_core::condition::Owner;
+use device_api_core::ports::Seats;
+use device_api_core::seating::{DeviceJournal, SeatError, Seating};
+use device_api_wasm::{Engine, Limits, LoadError, Loaded};
+
+use super::super::SupervisorConfig;
+use super::super::board::Board;
+use super::super::inbox::Inbox;
+use super::*;
+use crate::load::Loader;
+use crate::source::Bytes;
+
+#[derive(Debug)]
+struct NoSeats;
+
+impl Seats for NoSeats {
+    fn journals(&self) -> Vec<DeviceJournal> {
+        Vec::new()
+    }
+
+    fn owner(&self, _: &str) -> Option<Owner> {
+        None
+    }
+
+    fn seat(&self, _: Seating) -> Result<(), SeatError> {
+        Ok(())
+    }
+
+    fn unseat(&self, _: &str) {}
+
+    fn report(&self, _: &str, _: Option<String>) {}
+}
+
+#[derive(Debug)]
+struct Counting {
+    engine: Engine,
+    loads: AtomicUsize,
+}
+
+impl Loader for Counting {
+    fn load(&self, bytes: &Bytes, limits: Limits) -> Result<Loaded, LoadError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.engine.load(bytes, limits)
+    }
+}
+
+#[test]
+fn h5_what_can_not_be_loaded_is_tried_again_only_when_it_changes_or_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let loader = Arc::new(Counting {
+        engine: Engine::new().unwrap(),
+        loads: AtomicUsize::new(0),
+    });
+    let clock = Arc::<ManualClock>::default();
+    let inbox = Inbox::default();
+    let config = SupervisorConfig {
+        directory: Some(directory.path().to_owned()),
+        ..SupervisorConfig::new(Vec::new())
+    };
+    let board = Arc::new(Board::new(inbox.clone(), clock.clone()));
+    let seats = Arc::new(NoSeats);
+    let mut worker = Worker::new(config, loader.clone(), None, seats, clock, board, inbox);
+    let mut loads = |forced: bool| {
+        let report = worker.reload(forced);
+        assert_eq!(report.refused, None);
+        let mut outcomes = report.outcomes.iter();
+        assert!(outcomes.all(|outcome| outcome.change == ReloadChange::Refused));
+        loader.loads.swap(0, Ordering::SeqCst)
+    };
+    file("unlisted.wasm", "bad");
+    file("listed.wasm", "bad too");
+    let text = "policies: [{name: p, file: listed.wasm}]";
+    file("policies.yaml", text);
+    assert_eq!((loads(false), loads(false)), (2, 0));
+    assert_eq!((loads(true), loads(false)), (2, 0));
+    file("unlisted.wasm", "another");
+    assert_eq!((loads(false), loads(false)), (1, 0));
+    let raised = "policies: [{name: p, file: listed.wasm, limits: {memory-bytes-max: 8MiB}}]";
+    file("policies.yaml", raised);
+    assert_eq!((loads(false), loads(false)), (1, 0));
+}

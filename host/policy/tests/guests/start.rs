@@ -1,0 +1,196 @@
+//! Design H5, H10: what is slow to compile holds up neither the start, nor commands, nor the end.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use device_api_core::policy_status::{Phase, ReloadChange};
+use device_api_core::ports::{PolicyCommand, Seats};
+use device_api_policy::{
+    COMPILE_DEADLINE_DEFAULT, CompileWorker, CompilerSettings, Loading, SEATED_WAIT, Supervisor,
+    compile_memory_bytes,
+};
+use rustix::fs::{FileType, Mode, mknodat};
+
+use crate::bench::{Rig, block_on, bundled};
+use crate::component::moody;
+use crate::house::{answered, pose, xid};
+
+fn marked(name: &str, mark: &str, owns: &str) -> Vec<u8> {
+    moody(name, &[owns], |memory| {
+        memory.push(mark);
+        Vec::new()
+    })
+}
+
+/// A compiler that waits at a gate before each component, until it is let through.
+struct Gate {
+    fifo: PathBuf,
+    loading: Loading,
+}
+
+impl Gate {
+    fn new(rig: &Rig) -> Self {
+        let fifo = rig.state.path().join("gate");
+        mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let script = format!(
+            "read _ < {}; exec {}",
+            fifo.display(),
+            env!("CARGO_BIN_EXE_policy-compile-worker")
+        );
+        let loading = Loading::Child(CompilerSettings {
+            worker: CompileWorker {
+                program: PathBuf::from("/bin/sh"),
+                args: vec!["-c".into(), script.into()],
+            },
+            cache_dir: Some(rig.state.path().join("code")),
+            memory_bytes_max: compile_memory_bytes(),
+            deadline: COMPILE_DEADLINE_DEFAULT,
+        });
+        Self { fifo, loading }
+    }
+
+    /// Lets one through; returns once it is at the gate.
+    fn let_one_through(&self) {
+        fs::write(&self.fifo, "\n").unwrap();
+    }
+
+    /// Lets so many through, whenever they come.
+    fn open(&self, times: usize) -> std::thread::JoinHandle<()> {
+        let fifo = self.fifo.clone();
+        std::thread::spawn(move || (0..times).for_each(|_| fs::write(&fifo, "\n").unwrap()))
+    }
+}
+
+#[test]
+fn h5_a_slow_compile_holds_up_neither_the_start_nor_commands_nor_the_end() {
+    let mut rig = Rig::new(vec![bundled("p", marked("p", "1", "Fault"))]);
+    rig.write("a.wasm", marked("a", "1", "Slow"));
+    let gate = Gate::new(&rig);
+    rig.config.loading = gate.loading.clone();
+    let opened = gate.open(1);
+    rig.start();
+    opened.join().unwrap();
+    // The bundled one came first, though the other file was there as early.
+    answered(pose(&*rig.bench.policy("p"), xid(31)));
+    let status = rig.status("a");
+    assert_eq!(status.phase, Phase::Refused);
+    assert!(
+        status.detail.contains("being compiled"),
+        "{}",
+        status.detail
+    );
+    let begun = Instant::now();
+    rig.command(PolicyCommand::Pause {
+        name: "p".to_owned(),
+        reason: "a test".to_owned(),
+    });
+    assert_eq!(rig.status("p").phase, Phase::Paused);
+    rig.command(PolicyCommand::Resume {
+        name: "p".to_owned(),
+    });
+    rig.command(PolicyCommand::Quarantine {
+        name: "p".to_owned(),
+        digest: String::new(),
+        reason: "a test".to_owned(),
+    });
+    assert_eq!(rig.status("p").phase, Phase::Quarantined);
+    // A reload waits for what it asked for; the end does not.
+    let reload = rig.policies().command(PolicyCommand::Reload);
+    rig.stop();
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(block_on(reload).is_err());
+}
+
+#[test]
+fn h6_what_was_compiled_beside_takes_its_seat_and_the_reload_says_so() {
+    let mut rig = Rig::new(vec![bundled("p", marked("p", "1", "Fault"))]);
+    let gate = Gate::new(&rig);
+    rig.config.loading = gate.loading.clone();
+    let opened = gate.open(1);
+    rig.start();
+    opened.join().unwrap();
+    rig.write("a.wasm", marked("a", "1", "Slow"));
+    let reload = rig.policies().command(PolicyCommand::Reload);
+    gate.let_one_through();
+    let report = block_on(reload).unwrap();
+    let outcome = report.outcomes.iter().find(|outcome| &*outcome.name == "a");
+    assert_eq!(outcome.unwrap().change, ReloadChange::Swapped, "{report:?}");
+    answered(pose(&*rig.bench.policy("a"), xid(31)));
+    assert_eq!(rig.status("a").phase, Phase::Running);
+
+    // A new version of what judges is compiled beside it.
+    let old = rig.bench.digest("a");
+    rig.write("a.wasm", marked("a", "2", "Slow"));
+    let reload = rig.policies().command(PolicyCommand::Reload);
+    answered(pose(&*rig.bench.policy("a"), xid(31)));
+    assert_eq!(rig.bench.digest("a"), old);
+    gate.let_one_through();
+    block_on(reload).unwrap();
+    assert_ne!(rig.bench.digest("a"), old);
+
+    // Nothing is compiled again by the next run: nobody is at the gate.
+    rig.start();
+    assert_ne!(rig.bench.digest("a"), old);
+}
+
+#[test]
+fn h5_while_it_is_compiled_what_judged_before_stands_in() {
+    let mut rig = Rig::new(vec![]);
+    rig.write("a.wasm", marked("a", "1", "Slow"));
+    let gate = Gate::new(&rig);
+    rig.config.loading = gate.loading.clone();
+    let opened = gate.open(1);
+    rig.start();
+    opened.join().unwrap();
+    rig.bench
+        .wait("the first", |inner| inner.seated.contains_key("a"));
+    let old = rig.bench.digest("a");
+    rig.stop();
+    rig.write("a.wasm", marked("a", "2", "Slow"));
+    rig.start();
+    assert_eq!(rig.bench.digest("a"), old);
+    let status = rig.status("a");
+    assert_eq!(status.phase, Phase::LastGood, "{}", status.detail);
+    gate.let_one_through();
+    rig.bench.wait("the new one", |inner| {
+        inner
+            .seated
+            .get("a")
+            .is_some_and(|policy| *policy.info().id.digest != *old)
+    });
+}
+
+#[test]
+fn h5_a_start_that_is_stopped_ends_at_once() {
+    let rig = Rig::new(vec![bundled("p", marked("p", "1", "Fault"))]);
+    let gate = Gate::new(&rig);
+    let config = device_api_policy::SupervisorConfig {
+        loading: gate.loading.clone(),
+        ..rig.config.clone()
+    };
+    let seats = Arc::clone(&rig.bench) as Arc<dyn Seats>;
+    let clock = Arc::clone(&rig.clock) as Arc<dyn device_api_core::clock::Clock>;
+    let supervisor = Arc::new(Supervisor::begin(config, seats, clock).unwrap());
+    let (told, tells) = mpsc::channel();
+    let waiting = Arc::clone(&supervisor);
+    let waiter = std::thread::spawn(move || {
+        let begun = Instant::now();
+        told.send(()).unwrap();
+        waiting.await_seated();
+        begun.elapsed()
+    });
+    tells.recv().unwrap();
+    supervisor.stop();
+    assert!(waiter.join().unwrap() < SEATED_WAIT);
+    drop(supervisor);
+}
