@@ -241,9 +241,12 @@ async fn within<T>(
 
 /// A command that was not done in time is carried out all the same.
 fn under_way(failure: Failure) -> Failure {
-    match &failure {
-        Failure::Refused(status) if status.code() == Code::DeadlineExceeded => Failure::UnderWay,
-        _ => failure,
+    if let Failure::Refused(status) = &failure
+        && status.code() == Code::DeadlineExceeded
+    {
+        Failure::UnderWay
+    } else {
+        failure
     }
 }
 

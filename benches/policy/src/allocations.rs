@@ -210,7 +210,7 @@ impl<'a> Rig<'a> {
     fn new(case: Case, counter: Counter<'a>) -> Result<Self> {
         let desk = Desk::new();
         Ok(Self {
-            house: House::new(&[desk.clone()], 1)?,
+            house: House::new(&desk, 1)?,
             gpu: uuid(0),
             desk,
             counter,

@@ -111,7 +111,7 @@ impl Asked {
 /// Everything that a policy was asked while something happened to GPU 0.
 fn judged(policy: Bundled, happens: impl FnOnce(&House)) -> Result<Vec<Evaluation>> {
     let clerk = Clerk::new(policy)?;
-    let house = House::new(&[clerk.clone()], 1)?;
+    let house = House::new(&clerk, 1)?;
     happens(&house);
     house.close();
     Ok(clerk.asked())

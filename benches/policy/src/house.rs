@@ -39,8 +39,8 @@ pub(crate) struct House {
 
 impl House {
     /// # Errors
-    /// The system gives no thread, or a policy gets no seat.
-    pub(crate) fn new(policies: &[Arc<dyn Policy>], gpus: usize) -> Result<Self> {
+    /// The system gives no thread, or the policy gets no seat.
+    pub(crate) fn new(policy: &Arc<impl Policy + 'static>, gpus: usize) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(Uptime(Instant::now()));
         let bounds = Arc::new(Bounds::default());
         let config = Config {
@@ -60,15 +60,13 @@ impl House {
         let pipeline = Pipeline::start(cache.clone(), clock, told, config, Memories::new())
             .context("cannot start the pipeline")?;
         cache.on_overdue(pipeline.overdue());
-        for policy in policies {
-            let seating = Seating {
-                policy: policy.clone(),
-                rejudged: Vec::new(),
-                insist: true,
-            };
-            let seated = pipeline.seats().seat(seating);
-            seated.with_context(|| policy.info().id.to_string())?;
-        }
+        let seating = Seating {
+            policy: policy.clone(),
+            rejudged: Vec::new(),
+            insist: true,
+        };
+        let seated = pipeline.seats().seat(seating);
+        seated.with_context(|| policy.info().id.to_string())?;
         let sink = pipeline.sink();
         for index in 0..gpus {
             sink.device_found(h100(index), Arc::new(readings(IDLE_CELSIUS)));

@@ -126,7 +126,7 @@ impl Rig {
         let policy = judges::threaded(XID_POLICY)?;
         let gpus = 1 + 2 * plan.others * plan.storms;
         Ok(Self {
-            house: House::new(&[policy.clone()], gpus)?,
+            house: House::new(&policy, gpus)?,
             policy,
             // Reads wait on it, and nothing else runs there.
             runtime: tokio::runtime::Builder::new_current_thread()

@@ -99,6 +99,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a case for each error")]
     fn each_error_has_one_code_and_keeps_its_words() {
         let key = ObjectKey::new("", "gpu-0");
         let [v1, v2, v3] = [1, 2, 3].map(ResourceVersion);

@@ -15,6 +15,9 @@ use crate::seats::Bench;
 use crate::timers::Key;
 use crate::verdicts::{self, Context};
 
+/// A change of a GPU's conditions.
+pub(crate) type Amend<'a> = dyn Fn(&mut Vec<Condition>) + 'a;
+
 /// What is to be written of a GPU, besides what stands.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Write<'a> {
@@ -25,7 +28,7 @@ pub(crate) struct Write<'a> {
     /// off.
     pub(crate) again: Option<&'a [String]>,
     /// What changes before the decisions do.
-    pub(crate) amend: Option<&'a dyn Fn(&mut Vec<Condition>)>,
+    pub(crate) amend: Option<&'a Amend<'a>>,
 }
 
 impl<'a> Write<'a> {

@@ -133,12 +133,15 @@ impl PolicyError {
     /// Whether the same file may fare better in a while: the machine was short of something, or it is not
     /// compiled yet.
     #[must_use]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most are told of by name in `chain`, and none goes away by itself"
+    )]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Compiling { .. } | Self::Thread { .. } | Self::ReadFile { .. } => true,
             Self::Load { source, .. } => source.is_transient(),
             Self::Configure { source, .. } => is_want_of_means(source),
-            // Most of them are told of by name in `chain`, and none goes away by itself.
             _ => false,
         }
     }

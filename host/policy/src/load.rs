@@ -88,14 +88,13 @@ impl PolicyHost {
 
     fn configured(&self, source: &PolicySource) -> Result<Runner, PolicyError> {
         let origin = &source.origin;
-        let unusable = |source: LoadError| match source {
-            LoadError::Compiling => PolicyError::Compiling {
-                origin: origin.clone(),
-            },
-            source => PolicyError::Load {
-                origin: origin.clone(),
-                source,
-            },
+        let unusable = |source: LoadError| {
+            let origin = origin.clone();
+            if matches!(source, LoadError::Compiling) {
+                PolicyError::Compiling { origin }
+            } else {
+                PolicyError::Load { origin, source }
+            }
         };
         let loaded = self
             .loader

@@ -50,12 +50,15 @@ pub(crate) struct Desk {
     pub(crate) turn: Mutex<Option<(Turn, BootTime)>>,
 }
 
+/// Is told of a turn, and why.
+pub(crate) type Turned = Box<dyn Fn(Turn, &str) + Send + Sync>;
+
 /// Who is told how a seated policy fares, and by which clock.
 pub(crate) struct Duty {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) patience: Patience,
     /// Called on the policy's thread: only hands on.
-    pub(crate) turned: Box<dyn Fn(Turn, &str) + Send + Sync>,
+    pub(crate) turned: Turned,
 }
 
 /// An evaluation on its way. Answers even where it is merely dropped: `reply` is called exactly once.

@@ -334,6 +334,10 @@ fn uptime(clock: &dyn Clock) -> Duration {
 }
 
 /// The limit that ended a call, if one did.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others are no limits, and the engine room may name more"
+)]
 fn limit_hit(error: &CallError) -> Option<LimitHit> {
     match error {
         CallError::Deadline { .. } => Some(LimitHit::Deadline),
@@ -342,7 +346,6 @@ fn limit_hit(error: &CallError) -> Option<LimitHit> {
         CallError::HostCalls { .. } => Some(LimitHit::HostCalls),
         CallError::CrossingLimit { .. } => Some(LimitHit::Crossing),
         CallError::Stack { .. } => Some(LimitHit::Stack),
-        // The engine room may name more kinds.
         _ => None,
     }
 }

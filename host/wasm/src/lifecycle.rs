@@ -198,7 +198,10 @@ impl Lifecycle {
         }
         if self.strikes > 0 || self.back_offs > 0 {
             self.good_in_a_row = self.good_in_a_row.saturating_add(1);
-            if self.good_in_a_row % self.patience.good_calls_forgive.max(1) == 0 {
+            if self
+                .good_in_a_row
+                .is_multiple_of(self.patience.good_calls_forgive.max(1))
+            {
                 self.strikes = self.strikes.saturating_sub(1);
             }
             if self.good_in_a_row >= self.patience.good_calls_reset {

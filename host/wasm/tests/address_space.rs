@@ -1,6 +1,8 @@
 //! What becomes of instances where address space is limited (`ulimit -v`). Alone in its file: the limit
 //! is the whole process's.
 
+#![expect(clippy::unwrap_used, reason = "of a test's own means")]
+
 use device_api_wasm::{Ctx, Engine, Limits, Program, Sandbox, World};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wasmtime::StoreContextMut;

@@ -434,7 +434,7 @@ impl Rig {
     /// What is remembered of a policy's state under each schema, by key.
     pub(crate) fn remembered(&self, key: &str) -> Vec<(u32, Vec<u8>)> {
         let memories = self.cache.memories.lock().unwrap();
-        let policies = &memories[&gpu()].policies;
+        let policies = &memories.get(&gpu()).expect("remembered").policies;
         let of_key = policies.iter().filter_map(|memory| {
             let value = memory.state.get(key)?;
             Some((memory.schema, value.clone()))

@@ -32,7 +32,8 @@ fn counts(evaluation: &Evaluation) -> Outcome {
     let mut state = evaluation.state.clone();
     let count = state.entry("n".to_owned()).or_insert_with(|| vec![0]);
     for signal in evaluation.signals.iter() {
-        count[0] += u8::try_from(signal.repeats).unwrap();
+        let more = u8::try_from(signal.repeats).unwrap();
+        count.iter_mut().for_each(|count| *count += more);
     }
     Ok(Evaluated {
         state,

@@ -135,7 +135,8 @@ fn escalates(evaluation: &Evaluation) -> Outcome {
         }
         vec![problem(Severity::Warning, signal)]
     };
-    let is_xid = evaluation.signals[0].kind == SignalKind::Xid;
+    let first = evaluation.signals.first();
+    let is_xid = first.is_some_and(|signal| signal.kind == SignalKind::Xid);
     let wakes = if is_xid { look(MINUTE) } else { Vec::new() };
     each(evaluation, judge, wakes)
 }

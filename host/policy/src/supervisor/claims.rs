@@ -276,10 +276,11 @@ impl Worker {
     }
 
     fn claim_of_unusable(&self, unusable: Unusable) -> (Arc<str>, Claim) {
-        let name = match &unusable.error {
-            // The site does not want it, whatever ran from it before.
-            PolicyError::Unlisted { .. } => stem(&unusable.file).into(),
-            _ => self.name_of_file(&unusable.file),
+        // What is unlisted the site does not want, whatever ran from it before.
+        let name = if matches!(unusable.error, PolicyError::Unlisted { .. }) {
+            stem(&unusable.file).into()
+        } else {
+            self.name_of_file(&unusable.file)
         };
         let claim = Claim {
             origin: unusable.file,

@@ -241,9 +241,10 @@ impl Worker {
         let before = slot.refused.as_ref().map(|refused| &refused.aside.why);
         // Said once.
         if before != Some(&why) {
-            match error {
-                PolicyError::Compiling { .. } => tracing::info!("{why}"),
-                _ => tracing::error!("{why}"),
+            if matches!(error, PolicyError::Compiling { .. }) {
+                tracing::info!("{why}");
+            } else {
+                tracing::error!("{why}");
             }
         }
         slot.refused = Some(Refused {

@@ -188,7 +188,7 @@ impl Manifest {
         }
         for listed in &self.listed {
             if let Some(file) = &listed.file {
-                set.wanted.push(self.from_file(listing, listed, file)?);
+                set.wanted.push(self.wanted_of(listing, listed, file)?);
             } else if !config
                 .bundled
                 .iter()
@@ -208,7 +208,7 @@ impl Manifest {
         Ok(set)
     }
 
-    fn from_file(
+    fn wanted_of(
         &self,
         listing: Option<&Listing>,
         listed: &Listed,

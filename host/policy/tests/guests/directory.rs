@@ -266,7 +266,8 @@ fn h6_no_way_out_of_the_directory_and_nothing_but_regular_files() {
     let elsewhere = tempfile::tempdir().unwrap();
     fs::write(elsewhere.path().join("calm.wasm"), quiet("calm", &["A"])).unwrap();
     let outside = elsewhere.path().join("calm.wasm");
-    let cases: [(&dyn Fn(&Path), &str); 5] = [
+    type Case<'a> = (&'a dyn Fn(&Path), &'a str);
+    let cases: [Case<'_>; 5] = [
         (
             &|path| fs::create_dir(path).unwrap(),
             "x.wasm is a directory",

@@ -16,8 +16,11 @@ use super::{Metrics, seconds};
 /// The outcome of a call that gave a decision.
 const OK: &str = "ok";
 
+/// Adds the series of a policy.
+type Read = fn(&PolicyStatus, &mut Series<'_>);
+
 /// Each metric that is read off a policy, and how.
-const READ: [(&Spec, fn(&PolicyStatus, &mut Series<'_>)); 20] = [
+const READ: [(&Spec, Read); 20] = [
     (&catalog::POLICY_INFO, info),
     (&catalog::POLICY_PHASE, phases),
     (&catalog::POLICY_EVALUATIONS, evaluations),
@@ -109,7 +112,7 @@ impl Collector for Watched {
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         policies.dedup_by(|a, b| a.name == b.name);
         policies.truncate(POLICIES_MAX);
-        let family = |(spec, read): &(&Spec, fn(&PolicyStatus, &mut Series<'_>))| {
+        let family = |(spec, read): &(&Spec, Read)| {
             let mut series = Series {
                 spec,
                 metrics: Vec::new(),

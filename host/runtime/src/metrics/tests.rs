@@ -18,6 +18,7 @@ pub(super) fn rendered(metrics: &Metrics) -> String {
 }
 
 /// One of everything that can happen.
+#[expect(clippy::too_many_lines, reason = "everything is much")]
 fn exercised() -> Metrics {
     let metrics = Metrics::new().expect("metrics");
     metrics.started("s.GpuService", "GetGpu");

@@ -55,7 +55,7 @@ impl Fixture {
     fn damaged(&self, of: u8) -> Broken {
         match self.cache.get(&key(of)).unwrap() {
             Found::Damaged(broken) => broken,
-            other => panic!("{other:?}"),
+            other @ (Found::Code(_) | Found::Nothing) => panic!("{other:?}"),
         }
     }
 

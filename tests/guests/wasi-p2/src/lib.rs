@@ -61,7 +61,7 @@ impl Policy for WasiP2 {
                 Some(PANIC) => panicking(),
                 Some(PROBE) => {
                     let verdict = problem("LookedAround", Severity::Info, "Asked", signal)
-                        .message(&found())
+                        .message(found())
                         .clears(&[clear::POLICY]);
                     decision.verdicts.push(verdict.into());
                 }
