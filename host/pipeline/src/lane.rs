@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     /// Signals that it failed on; tried again with back-off, in their order.
     pub(crate) failed: Vec<Signal>,
     pub(crate) failures: u32,
+    /// Timers that it asked for beyond those that it may have.
+    pub(crate) wakes_refused: u64,
 }
 
 /// A double-bit error and what contains it (design H8).

@@ -40,6 +40,15 @@ impl<'a> Write<'a> {
     }
 }
 
+/// What became of a timer that a policy asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WakeSet {
+    Runs,
+    Cancelled,
+    /// Too many run.
+    Refused,
+}
+
 /// One write of a GPU, as the cache asks for it.
 struct Writing<'a> {
     shared: &'a Shared,
@@ -142,19 +151,37 @@ impl Shared {
     fn plan(&self, state: &mut State, uuid: &DeviceUuid, write: &Write<'_>, now: BootTime) {
         let by_drills = write.signals.iter().all(|signal| signal.drill);
         for (at, decision) in write.decisions {
+            let mut refused = 0;
             for wake in &decision.wakes {
                 let drill = write
                     .again
                     .map_or(by_drills, |drills| drills.contains(&wake.name));
-                let is_set = self.set_wake(state, uuid, *at, wake, now);
+                let set = self.set_wake(state, uuid, *at, wake, now);
+                refused += u64::from(set == WakeSet::Refused);
                 let wakes = &mut self.lane(state, uuid).drill_wakes;
                 let key = (*at, wake.name.clone());
-                if drill && is_set {
+                if drill && set == WakeSet::Runs {
                     wakes.insert(key)
                 } else {
                     wakes.remove(&key)
                 };
             }
+            self.tell_refused(state, uuid, *at, refused);
+        }
+    }
+
+    /// Timers were refused. Said each time that there are twice as many: a policy that asks for one more with
+    /// each signal must not fill the log.
+    fn tell_refused(&self, state: &mut State, uuid: &DeviceUuid, at: usize, refused: u64) {
+        let Some(slot) = self.lane(state, uuid).slots.get_mut(at) else {
+            return;
+        };
+        let before = slot.wakes_refused;
+        slot.wakes_refused = before.saturating_add(refused);
+        let refused = slot.wakes_refused;
+        if refused.checked_ilog2() != before.checked_ilog2() {
+            let policy = state.bench.get(at).map_or("", |seat| seat.name());
+            tracing::warn!(gpu = %uuid, policy, refused, max = limits::WAKES_PER_POLICY_MAX, "timers refused: too many run");
         }
     }
 
@@ -186,7 +213,6 @@ impl Shared {
         }
     }
 
-    /// Says whether the timer runs now.
     fn set_wake(
         &self,
         state: &mut State,
@@ -194,7 +220,7 @@ impl Shared {
         policy: usize,
         wake: &Wake,
         now: BootTime,
-    ) -> bool {
+    ) -> WakeSet {
         let key = Key::Wake {
             uuid: uuid.clone(),
             policy,
@@ -202,7 +228,7 @@ impl Shared {
         };
         if wake.after.is_zero() {
             state.timers.cancel(&key);
-            false
+            WakeSet::Cancelled
         } else if state.timers.is_set(&key)
             || state.timers.wakes(uuid, policy) < limits::WAKES_PER_POLICY_MAX
         {
@@ -211,10 +237,9 @@ impl Shared {
                 key,
                 now.after(wake.after.clamp(limits::WAKE_MIN, limits::WAKE_MAX)),
             );
-            true
+            WakeSet::Runs
         } else {
-            tracing::warn!(gpu = %uuid, timer = %wake.name, max = limits::WAKES_PER_POLICY_MAX, "timer refused: too many");
-            false
+            WakeSet::Refused
         }
     }
 }
