@@ -134,6 +134,10 @@ async fn h6_a_configmap_is_swapped_once_and_twice_at_once() -> Result<()> {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one directory, through all that may become of it"
+)]
 async fn h6_a_set_that_is_half_bad_or_gone_costs_no_policy_that_runs() -> Result<()> {
     let builder = Node::builder()?.gpus(2);
     let (first, beside) = (tally("version=1")?, other("version=1")?);
