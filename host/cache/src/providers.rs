@@ -9,6 +9,7 @@ use device_api_core::condition::{self, Condition, HOST_OWNED, Owner, Polarity, R
 use device_api_core::durable::{Change, Claim};
 use device_api_core::error::ApiError;
 use device_api_core::gpu::{Gpu, is_echo};
+use device_api_core::message;
 use device_api_core::provider::{
     Caller, Lease, Merge, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
@@ -16,7 +17,6 @@ use device_api_core::verdict::Judgement;
 
 use crate::cache::{Cache, check_version};
 use crate::leases::lease_of;
-use crate::restore::last_said;
 use crate::state::{State, Transaction, provider_bytes};
 
 /// Reason of a condition whose provider is gone.
@@ -289,7 +289,7 @@ fn mark_lost(transaction: &mut Transaction<'_>, provider: &Arc<str>) {
                 }
                 if condition.reason != PROVIDER_LOST {
                     if condition.reason != RESTARTED {
-                        condition.message = last_said(condition);
+                        condition.message = message::last_said(condition);
                     }
                     PROVIDER_LOST.clone_into(&mut condition.reason);
                 }

@@ -22,6 +22,7 @@ use device_api_core::durable::{Change, DeviceRecord, ObjectRecord, Snapshot, Sta
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Derived;
 use device_api_core::ids::{DeviceUuid, ResourceVersion};
+use device_api_core::message;
 use device_api_core::verdict::{ClearOn, Judgement, Severity};
 use device_api_core::watch::{Event, EventType};
 
@@ -162,19 +163,12 @@ fn restored(old: &Condition, rebooted: bool, now: WallTime) -> Option<Condition>
         Judgement::Ok if is_providers => Some(Condition {
             state: Judgement::Unknown,
             reason: RESTARTED.to_owned(),
-            message: last_said(old),
+            message: message::last_said(old),
             transition: now,
             ..old.clone()
         }),
         Judgement::Ok => None,
     }
-}
-
-/// What a condition said before it came to be doubted, within the bound of a message.
-pub(crate) fn last_said(old: &Condition) -> String {
-    let said = format!("Last said: {}: {}", old.reason, old.message);
-    let end = said.floor_char_boundary(device_api_core::limits::MESSAGE_BYTES_MAX);
-    said.get(..end).unwrap_or_default().to_owned()
 }
 
 /// Puts an object into the state again, as a new version.

@@ -15,6 +15,7 @@ pub mod gpu;
 pub mod health;
 pub mod ids;
 pub mod limits;
+pub mod message;
 pub mod policy;
 pub mod policy_status;
 pub mod ports;

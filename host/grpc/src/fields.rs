@@ -7,7 +7,7 @@ use device_api_core::clock::WallTime;
 use device_api_core::condition::READY;
 use device_api_core::error::ApiError;
 use device_api_core::ids::{DeviceUuid, ObjectKey};
-use device_api_core::limits::{Bounds, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use device_api_core::limits::{Bounds, NAME_BYTES_MAX};
 use device_api_core::provider::ProviderCondition;
 use device_api_core::watch::Scope;
 use prost_types::Timestamp;
@@ -165,16 +165,6 @@ pub(crate) fn bounded(
     Ok(())
 }
 
-/// A condition's message, cut to its bound at a character: bad news is not refused for its length.
-pub(crate) fn cut_message(mut message: String) -> String {
-    let mut end = message.len().min(MESSAGE_BYTES_MAX);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message.truncate(end);
-    message
-}
-
 /// A time on the wire; one that was never set is absent.
 pub(crate) fn timestamp(at: WallTime) -> Option<Timestamp> {
     (at.unix_ns > 0).then(|| Timestamp {
@@ -230,6 +220,9 @@ pub(crate) fn wall_time(path: &str, at: Timestamp) -> Result<WallTime, FieldErro
 
 #[cfg(test)]
 mod tests {
+    use device_api_core::limits::MESSAGE_BYTES_MAX;
+    use device_api_core::message;
+
     use super::*;
 
     #[test]
@@ -275,8 +268,8 @@ mod tests {
     #[test]
     fn messages_are_cut_at_a_character() {
         let long = format!("{}é", "a".repeat(MESSAGE_BYTES_MAX - 1));
-        assert_eq!(cut_message(long).len(), MESSAGE_BYTES_MAX - 1);
-        assert_eq!(cut_message("short".to_owned()), "short");
+        assert_eq!(message::cut(long).len(), MESSAGE_BYTES_MAX - 1);
+        assert_eq!(message::cut("short".to_owned()), "short");
     }
 
     #[test]

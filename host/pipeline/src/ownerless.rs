@@ -6,7 +6,7 @@
 
 use device_api_core::clock::WallTime;
 use device_api_core::condition::{Condition, Owner};
-use device_api_core::limits;
+use device_api_core::message;
 use device_api_core::policy::PolicyInfo;
 use device_api_core::verdict::Judgement;
 
@@ -14,9 +14,6 @@ use crate::seats::Bench;
 
 /// Reason of a condition whose policy is gone, or owns its type no more.
 const OWNER_GONE: &str = "OwnerGone";
-
-/// What stands before the reason and the message that such a condition had.
-const LAST_SAID: &str = "Last said: ";
 
 /// Marks what stands of policies that have no seat, or do not own its type.
 pub(crate) fn mark(conditions: &mut [Condition], bench: &Bench, now: WallTime) {
@@ -47,9 +44,7 @@ pub(crate) fn mark_of(
         if condition.state == Judgement::Unknown {
             condition.counted = false;
         }
-        let mut said = format!("{LAST_SAID}{}: {}", condition.reason, condition.message);
-        said.truncate(said.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
-        condition.message = said;
+        condition.message = message::last_said(condition);
         OWNER_GONE.clone_into(&mut condition.reason);
     }
 }
@@ -65,9 +60,8 @@ pub(crate) fn unmark(conditions: &mut [Condition], owner: &PolicyInfo) {
         {
             continue;
         }
-        let said = condition.message.strip_prefix(LAST_SAID);
-        if let Some((reason, message)) = said.and_then(|said| said.split_once(": ")) {
-            (condition.reason, condition.message) = (reason.to_owned(), message.to_owned());
+        if let Some((reason, said)) = message::said_before(&condition.message) {
+            (condition.reason, condition.message) = (reason.to_owned(), said.to_owned());
         }
     }
 }

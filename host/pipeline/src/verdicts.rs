@@ -4,6 +4,7 @@ use device_api_core::action::{Action, Platform};
 use device_api_core::clock::WallTime;
 use device_api_core::condition::{self, Condition, Evidence, Owner, Polarity};
 use device_api_core::limits;
+use device_api_core::message;
 use device_api_core::policy::PolicyInfo;
 use device_api_core::signal::Signal;
 use device_api_core::verdict::{Decision, Judgement, Verdict};
@@ -113,12 +114,10 @@ fn condition_of(verdict: &Verdict, context: Context<'_>) -> Option<Condition> {
 
 /// A problem that is over, for a reason of the host's.
 pub(crate) fn cleared(old: &Condition, reason: &str, why: &str, now: WallTime) -> Condition {
-    let mut message = format!("{why} Last: {}", old.message);
-    message.truncate(message.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
     Condition {
         state: Judgement::Ok,
         reason: reason.to_owned(),
-        message,
+        message: message::cut(format!("{why} Last: {}", old.message)),
         action: Action::None,
         clears: Vec::new(),
         transition: now,

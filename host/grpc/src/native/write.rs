@@ -11,11 +11,12 @@ use device_api_core::limits::{
     Bounds, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LEASE_MAX, LEASE_MIN, NAME_BYTES_MAX,
     REASON_BYTES_MAX,
 };
+use device_api_core::message;
 use device_api_core::provider::ProviderCondition;
 use device_api_core::verdict::Severity;
 use device_api_proto::native as proto;
 
-use crate::fields::{self, FieldError, bounded, condition_type, cut_message, device_uuid};
+use crate::fields::{self, FieldError, bounded, condition_type, device_uuid};
 use crate::status::Refusal;
 
 /// Length of a label's key: a DNS name, a slash and a name, as selectors take it.
@@ -157,7 +158,7 @@ pub(super) fn condition(
         severity: severity(&at("severity"), wire.severity)?,
         type_: wire.r#type,
         reason: wire.reason,
-        message: cut_message(wire.message),
+        message: message::cut(wire.message),
         action,
         transition: None,
     })

@@ -4,11 +4,12 @@ use device_api_core::action::Action;
 use device_api_core::condition::Status;
 use device_api_core::ids::ResourceVersion;
 use device_api_core::limits::{Bounds, REASON_BYTES_MAX};
+use device_api_core::message;
 use device_api_core::provider::ProviderCondition;
 use device_api_core::verdict::Severity;
 use device_api_proto::upstream as proto;
 
-use crate::fields::{self, FieldError, bounded, condition_type, cut_message, wall_time};
+use crate::fields::{self, FieldError, bounded, condition_type, wall_time};
 use crate::status::Refusal;
 
 /// Empty and "0" are no version: unconditional, or from now.
@@ -72,7 +73,7 @@ fn condition(
         // This dialect can't say how bad; its providers report what makes a GPU unusable.
         severity: Severity::Fatal,
         reason: wire.reason,
-        message: cut_message(wire.message),
+        message: message::cut(wire.message),
         action: vote,
         transition,
     })

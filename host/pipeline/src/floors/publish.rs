@@ -6,7 +6,7 @@ use device_api_core::condition::{
     self, Condition, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
 };
 use device_api_core::floor::{self, Floor};
-use device_api_core::limits;
+use device_api_core::message;
 use device_api_core::seating::Fallback;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{Clear, ClearOn, Judgement};
@@ -102,7 +102,7 @@ impl Floors {
             } else {
                 "PolicyFailed"
             };
-            (Judgement::Problem, reason, bounded(said.join("; ")))
+            (Judgement::Problem, reason, message::cut(said.join("; ")))
         };
         condition::upsert(
             conditions,
@@ -201,12 +201,6 @@ impl Host {
             },
         );
     }
-}
-
-/// Within the bound of a message.
-fn bounded(mut message: String) -> String {
-    message.truncate(message.floor_char_boundary(limits::MESSAGE_BYTES_MAX));
-    message
 }
 
 /// The signal in words: `XID 79 (GPU has fallen off the bus)`.
