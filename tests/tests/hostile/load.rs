@@ -178,7 +178,7 @@ pub(crate) fn is_too_slow(quiet: Duration, hostile: Duration) -> bool {
 
 /// Pairs of a quiet and a hostile slice that are tried. The best one counts: on a machine that others use
 /// any slice may be starved, whereas a host that a guest slows down is slow in each.
-pub(crate) const PAIRS_MAX: u32 = 5;
+pub(crate) const PAIRS_MAX: u32 = 8;
 
 /// Quiet and hostile slices by turns, until a pair is as it should be: the p99s of that pair, or of the last.
 pub(crate) async fn compare(
