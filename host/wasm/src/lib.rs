@@ -70,7 +70,9 @@ mod program;
 mod sandbox;
 mod ticker;
 pub mod wasi;
+mod words;
 
+pub use binary::begins_as_component;
 pub use compile::{
     COMPILE_DEADLINE_DEFAULT, Cached, CompileCounters, CompileRefusal, Compiler, CompilerError,
     CompilerSettings, Worker, compile_memory_bytes, compile_worker,
