@@ -23,7 +23,7 @@ fn a_quick_run_measures_everything() {
     let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     let sections = report["sections"].as_array().unwrap();
     let names: Vec<_> = sections.iter().map(|section| &section["name"]).collect();
-    assert_eq!(names, ["calls", "record", "allocations", "storm"]);
+    assert_eq!(names, ["calls", "record", "allocations", "storm", "seats"]);
     for section in sections {
         let rows = section["rows"].as_array().unwrap();
         let is_number = |row: &Value| row["value"]["median"].as_f64().is_some_and(f64::is_finite);

@@ -34,6 +34,7 @@ mod logmark;
 mod memory;
 mod ownerless;
 mod pipeline;
+mod policy_memory;
 mod readings;
 mod rejudged;
 mod seating;

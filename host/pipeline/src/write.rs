@@ -9,6 +9,7 @@ use device_api_core::ports::Commit;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
+use crate::memory::is_same;
 use crate::ownerless;
 use crate::pipeline::{Shared, State};
 use crate::seats::Bench;
@@ -122,8 +123,10 @@ impl Commit for Writing<'_> {
         shared.plan_quiet(self.state, uuid, &self.written, (write, now));
         let memory = shared.memory_of(self.state, uuid);
         let remembered = &mut shared.lane(self.state, uuid).remembered;
-        let is_new = remembered.as_ref() != Some(&memory);
-        is_new.then(|| remembered.insert(memory).clone())
+        let is_known = remembered
+            .as_ref()
+            .is_some_and(|known| is_same(known, &memory));
+        (!is_known).then(|| remembered.insert(memory).clone())
     }
 }
 

@@ -84,5 +84,5 @@ pub use limits::{EPOCH_TICK, GUEST_STACK_BYTES, LimitError, LimitRow, Limits};
 pub use load::Loaded;
 pub use meter::Ctx;
 pub use program::{Program, World};
-pub use sandbox::{CallStats, Sandbox, Wear, panic_message};
+pub use sandbox::{CallStats, Sandbox, Wear, panic_message, thread_cpu_time};
 pub use ticker::TickerView;

@@ -310,7 +310,9 @@ fn bounded(text: &str) -> String {
     one_line(text, MESSAGE_BYTES_MAX)
 }
 
-fn thread_cpu_time() -> Duration {
+/// Processor time that the calling thread has had.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
     // Both parts of a thread's processor time are non-negative.
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(

@@ -16,3 +16,4 @@ mod seats;
 mod shelf;
 mod swaps;
 mod terms;
+mod turns;
