@@ -28,6 +28,20 @@ const CODES_FROM: u64 = 1_000;
 /// Between two reads: as often as it does not take a core for itself.
 const PACE: Duration = Duration::from_micros(200);
 
+/// What a row is called, and which look of a round it is about.
+type Case = (&'static str, fn(&Round) -> &Looked);
+
+const CASES: [Case; 2] = [
+    (
+        "longest wait of a reader while journals are shown",
+        |round| &round.shown,
+    ),
+    (
+        "longest wait of a reader while a policy takes its seat",
+        |round| &round.seated,
+    ),
+];
+
 /// # Errors
 /// The pipeline does not show or seat what it should.
 pub(crate) fn measure(plan: &Plan) -> Result<Section> {
@@ -43,17 +57,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Section> {
         plan.gpus
     );
     let mut section = Section::new("seats", title);
-    let cases: [(&str, fn(&Round) -> &Looked); 2] = [
-        (
-            "longest wait of a reader while journals are shown",
-            |round| &round.shown,
-        ),
-        (
-            "longest wait of a reader while a policy takes its seat",
-            |round| &round.seated,
-        ),
-    ];
-    for (case, of) in cases {
+    for (case, of) in CASES {
         let spread = |what: fn(&Looked) -> f64| {
             Spread::of(rounds.iter().map(|round| what(of(round)))).context("no rounds")
         };

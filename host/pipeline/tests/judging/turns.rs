@@ -67,7 +67,11 @@ fn notes(evaluation: &Evaluation) -> Outcome {
         ..Evaluated::default()
     };
     said.state.insert("n".to_owned(), vec![7]);
-    if evaluation.signals[0].kind == SignalKind::Xid {
+    if evaluation
+        .signals
+        .first()
+        .is_some_and(|signal| signal.kind == SignalKind::Xid)
+    {
         said.decision.wakes.push(Wake {
             name: "look".to_owned(),
             after: LATER,
