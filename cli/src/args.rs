@@ -1,8 +1,11 @@
 //! The command line.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use rustix::process::{Gid, Uid};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -99,6 +102,69 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ProviderCommand,
     },
+    /// Prepare this node for the daemon; needs no daemon
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Give directories to the daemon's user; what is right already is left as it is. Needs root with CAP_CHOWN
+    #[command(group(clap::ArgGroup::new("directories").required(true).multiple(true)))]
+    Own {
+        /// To whom, in numbers
+        #[arg(long, value_name = "UID:GID")]
+        owner: Owner,
+        /// Directory of sockets: mode 0750. May be given more than once
+        #[arg(long, value_name = "DIR", group = "directories")]
+        socket_dir: Vec<PathBuf>,
+        /// Directory of state: mode 0700, and what is in it goes with it. May be given more than once
+        #[arg(long, value_name = "DIR", group = "directories")]
+        state_dir: Vec<PathBuf>,
+    },
+}
+
+/// A user and a group, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Owner {
+    pub(crate) fn ids(self) -> (Uid, Gid) {
+        (Uid::from_raw(self.uid), Gid::from_raw(self.gid))
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        /// To the kernel it means "leave it as it is".
+        const NOBODY_AT_ALL: u32 = u32::MAX;
+        let id = |text: &str| {
+            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+            let id: Option<u32> = is_number.then(|| text.parse().ok()).flatten();
+            id.filter(|id| *id != NOBODY_AT_ALL)
+        };
+        let both = text.split_once(':');
+        both.and_then(|(uid, gid)| {
+            Some(Self {
+                uid: id(uid)?,
+                gid: id(gid)?,
+            })
+        })
+        .ok_or("expected two numbers, as in 65534:65534")
+    }
 }
 
 #[derive(Debug, Subcommand)]

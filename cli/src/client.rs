@@ -216,6 +216,7 @@ impl Client {
             | Failure::UnderWay
             | Failure::Unconfirmed { .. }
             | Failure::Ambiguous { .. }
+            | Failure::Own { .. }
             | Failure::Output(_)
             | Failure::Encode { .. }
             | Failure::Runtime(_) => None,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tonic::Code;
 
+use crate::commands::node::OwnError;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("cannot connect to {}: {}", socket.display(), connect_help(source))]
@@ -34,6 +36,8 @@ pub(crate) enum Failure {
         name: String,
         candidates: Vec<String>,
     },
+    #[error("{}: {why}", path.display())]
+    Own { path: PathBuf, why: OwnError },
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
     #[error("cannot write the output as {format}: {why}")]
@@ -55,6 +59,7 @@ impl Failure {
             | Self::UnderWay
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
+            | Self::Own { .. }
             | Self::Output(_)
             | Self::Encode { .. }
             | Self::Runtime(_) => 1,
@@ -89,6 +94,7 @@ impl Failure {
             | Self::UnderWay
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
+            | Self::Own { .. }
             | Self::Output(_)
             | Self::Encode { .. }
             | Self::Runtime(_) => true,

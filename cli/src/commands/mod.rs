@@ -3,6 +3,7 @@
 mod describe;
 mod explain;
 mod get;
+pub(crate) mod node;
 mod policy;
 mod provider;
 mod watch;
@@ -11,7 +12,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use device_api_proto::native::Gpu;
 
-use crate::args::{Args, Command, GpuCommand, ProviderCommand};
+use crate::args::{Args, Command, GpuCommand, NodeCommand, ProviderCommand};
 use crate::client::qualified;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -52,6 +53,14 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
         Command::Provider {
             command: ProviderCommand::Forget { name, yes },
         } => provider::forget(args, name, *yes, &mut out).await,
+        Command::Node {
+            command:
+                NodeCommand::Own {
+                    owner,
+                    socket_dir,
+                    state_dir,
+                },
+        } => node::own(args, *owner, socket_dir, state_dir, &mut out),
     }
 }
 

@@ -1,0 +1,247 @@
+//! `devicectl node own`: gives directories of the host to the daemon's user, before the daemon starts.
+//!
+//! A kubelet makes a `hostPath` directory for root. The chart's init container runs this as root with
+//! `CAP_CHOWN` and no other capability, and that explains the order: a directory is root's own while its
+//! mode is set, since `CAP_FOWNER` would be needed otherwise, and the daemon's at the end.
+//!
+//! What is in the directory may have been put there by the daemon, or by whoever took it over. So nothing
+//! is followed and nothing is looked up twice: each entry is opened once, as a place (`O_PATH`), looked at
+//! and changed through that.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, chownat, fstat, openat};
+use rustix::process::geteuid;
+use serde::Serialize;
+
+use crate::args::{Args, Format, Owner};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::text::escape;
+
+/// Members of the group reach the sockets in it; others do not even see them.
+const SOCKET_DIR_MODE: u32 = 0o750;
+/// For the daemon alone.
+const STATE_DIR_MODE: u32 = 0o700;
+
+/// Directories in directories; the daemon makes two levels.
+const DEPTH_MAX: usize = 8;
+/// Entries of one state directory; the daemon keeps some hundred files at most.
+const ENTRIES_MAX: usize = 10_000;
+
+/// Why a directory was not given away.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OwnError {
+    #[error("it is the root of the file system; name the directory itself")]
+    Root,
+    #[error(
+        "it is a symbolic link, which whoever owns it can turn elsewhere; name the directory itself"
+    )]
+    Link,
+    #[error("it is no directory")]
+    NotDirectory,
+    #[error("cannot open it: {0}")]
+    Open(#[source] io::Error),
+    #[error("cannot change its owner: {0}; this needs root with CAP_CHOWN")]
+    Chown(#[source] io::Error),
+    #[error("cannot change its mode: {0}; this needs root")]
+    Chmod(#[source] io::Error),
+    #[error("cannot list what is in it: {0}")]
+    List(#[source] io::Error),
+    #[error(
+        "more than {ENTRIES_MAX} entries, or {DEPTH_MAX} levels of directories; is it the daemon's?"
+    )]
+    TooMany,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    directories: Vec<Owned>,
+}
+
+/// What came of one directory.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Owned {
+    path: PathBuf,
+    owner: String,
+    mode: String,
+    /// Whether it was so before.
+    unchanged: bool,
+    /// Entries whose owner is another now.
+    entries_changed: usize,
+    /// Entries that are neither directories nor files with one name, and were left to whoever has them.
+    left_alone: Vec<PathBuf>,
+}
+
+pub(super) fn own<W: Write>(
+    args: &Args,
+    owner: Owner,
+    socket_dirs: &[PathBuf],
+    state_dirs: &[PathBuf],
+    out: &mut Output<W>,
+) -> Result<(), Failure> {
+    let sockets = socket_dirs.iter().map(|path| (path, Kind::Socket));
+    let states = state_dirs.iter().map(|path| (path, Kind::State));
+    let mut report = Report {
+        directories: Vec::new(),
+    };
+    for (path, kind) in sockets.chain(states) {
+        let owned = give(path, kind, owner).map_err(|why| Failure::Own {
+            path: path.clone(),
+            why,
+        })?;
+        report.directories.push(owned);
+    }
+    match args.output {
+        Format::Json => out.json(&report),
+        Format::Yaml => out.yaml(&report, false),
+        Format::Table | Format::Wide => out.print(|to, _| {
+            report
+                .directories
+                .iter()
+                .try_for_each(|owned| say(to, owned))
+        }),
+    }
+}
+
+fn say(to: &mut impl Write, owned: &Owned) -> io::Result<()> {
+    let shown = |path: &Path| escape(&path.display().to_string()).into_owned();
+    let already = if owned.unchanged { ", as before" } else { "" };
+    let path = shown(&owned.path);
+    writeln!(to, "{path}: {} {}{already}", owned.owner, owned.mode)?;
+    if owned.entries_changed > 0 {
+        writeln!(to, "{path}: {} entries besides", owned.entries_changed)?;
+    }
+    for left in &owned.left_alone {
+        let why = "neither a directory nor a file with one name: left alone";
+        writeln!(to, "{}: {why}", shown(left))?;
+    }
+    Ok(())
+}
+
+/// What a directory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nothing in it outlives the daemon.
+    Socket,
+    /// What is in it goes with it: the daemon may have run as another user before.
+    State,
+}
+
+impl Kind {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Socket => SOCKET_DIR_MODE,
+            Self::State => STATE_DIR_MODE,
+        }
+    }
+}
+
+fn give(path: &Path, kind: Kind, owner: Owner) -> Result<Owned, OwnError> {
+    // `/`, and paths that end in `..`, which may lead there.
+    if path.file_name().is_none() {
+        return Err(OwnError::Root);
+    }
+    let (dir, stat) = open(CWD, path)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {}
+        FileType::Symlink => return Err(OwnError::Link),
+        _ => return Err(OwnError::NotDirectory),
+    }
+    let mode = kind.mode();
+    let mut owned = Owned {
+        path: path.to_owned(),
+        owner: owner.to_string(),
+        mode: format!("{mode:04o}"),
+        unchanged: is_owned(&stat, owner) && stat.st_mode & 0o7777 == mode,
+        entries_changed: 0,
+        left_alone: Vec::new(),
+    };
+    // The top is given away last: where it is the daemon's, all in it is.
+    if owned.unchanged {
+        return Ok(owned);
+    }
+    chown(&dir, own_ids())?;
+    fs::set_permissions(place(&dir), permissions(mode)).map_err(OwnError::Chmod)?;
+    if kind == Kind::State {
+        let mut entries_left = ENTRIES_MAX;
+        give_entries(&dir, path, owner, DEPTH_MAX, &mut entries_left, &mut owned)?;
+    }
+    chown(&dir, owner)?;
+    Ok(owned)
+}
+
+/// Gives away what is in a directory that is ours at the moment.
+fn give_entries(
+    dir: &OwnedFd,
+    path: &Path,
+    owner: Owner,
+    depth_left: usize,
+    entries_left: &mut usize,
+    owned: &mut Owned,
+) -> Result<(), OwnError> {
+    for entry in fs::read_dir(place(dir)).map_err(OwnError::List)? {
+        let name = entry.map_err(OwnError::List)?.file_name();
+        *entries_left = entries_left.checked_sub(1).ok_or(OwnError::TooMany)?;
+        let (place, stat) = open(dir, Path::new(&name))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let depth_left = depth_left.checked_sub(1).ok_or(OwnError::TooMany)?;
+                chown(&place, own_ids())?;
+                let path = path.join(&name);
+                give_entries(&place, &path, owner, depth_left, entries_left, owned)?;
+            }
+            // A second name may be a file of root's elsewhere.
+            FileType::RegularFile if stat.st_nlink == 1 => {}
+            _ => {
+                owned.left_alone.push(path.join(&name));
+                continue;
+            }
+        }
+        if !is_owned(&stat, owner) {
+            owned.entries_changed += 1;
+        }
+        chown(&place, owner)?;
+    }
+    Ok(())
+}
+
+/// A place in the file system, and what is there; of a symbolic link, the link.
+fn open(at: impl AsFd, path: &Path) -> Result<(OwnedFd, Stat), OwnError> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(at, path, flags, Mode::empty())
+        .and_then(|place| fstat(&place).map(|stat| (place, stat)));
+    opened.map_err(|errno| OwnError::Open(errno.into()))
+}
+
+fn chown(place: &OwnedFd, owner: Owner) -> Result<(), OwnError> {
+    let (uid, gid) = owner.ids();
+    chownat(place, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+        .map_err(|errno| OwnError::Chown(errno.into()))
+}
+
+/// Who we are: root, in the init container.
+fn own_ids() -> Owner {
+    Owner {
+        uid: geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
+}
+
+fn is_owned(stat: &Stat, owner: Owner) -> bool {
+    (stat.st_uid, stat.st_gid) == (owner.uid, owner.gid)
+}
+
+/// The way to an open place for calls that take paths only.
+fn place(fd: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
+}
+
+fn permissions(mode: u32) -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(mode)
+}
