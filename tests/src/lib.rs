@@ -13,6 +13,7 @@ mod http;
 pub mod linear;
 mod node;
 pub mod soak;
+pub mod tools;
 
 pub use binaries::binary;
 pub use client::{Native, Upstream, Watch, condition_of, health_of};

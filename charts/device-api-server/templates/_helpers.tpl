@@ -13,14 +13,21 @@
 {{- end }}
 {{- end }}
 
-{{- define "device-api.selector" -}}
+{{/* Of all objects of the release. */}}
+{{- define "device-api.release" -}}
 app.kubernetes.io/name: {{ include "device-api.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Of the daemon's pods, and not of the test's. */}}
+{{- define "device-api.selector" -}}
+{{ include "device-api.release" . }}
+app.kubernetes.io/component: daemon
+{{- end }}
+
 {{- define "device-api.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "device-api.selector" . }}
+{{ include "device-api.release" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- with .Values.commonLabels }}
@@ -105,20 +112,98 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $_ := set $own "tcp-writers" . }}
 {{- end }}
 {{- end }}
-{{- range $key, $_ := .Values.config }}
-{{- if hasKey $own $key }}
-{{- fail (printf "config.%s: this is said by another value of the chart (README.md has which); say it there" $key) }}
-{{- end }}
-{{- end }}
 {{- range $key, $value := merge $own .Values.config }}
 {{ $key }}: {{ toJson $value }}
 {{- end }}
 {{- end }}
 
+{{/* Settings of the daemon that another value of the chart says, since more hangs on them than a line of the file. */}}
+{{- define "device-api.saidElsewhere" -}}
+admin-address: ports (the kubelet probes the pod's address)
+allow-write-gid: writers.gids
+allow-write-uid: writers.uids
+enable-nvml-provider: nvml.enabled
+grpc-address: grpc.address
+health-port: ports.health
+kmsg-path: kernelLog.enabled
+log-format: log.format
+metrics-port: ports.metrics
+nvml-driver-root: nvml.driverRoot
+policy-dir: policies.source
+safe-mode: policies.safeMode
+state-dir: state.hostPath
+store: state.type
+tcp-writers: tls.writers
+tls-cert: tls.secretName
+tls-client-ca: tls.clientAuth
+tls-key: tls.secretName
+unix-socket: socket.hostPath and socket.name
+unlisted-policies: policies.unlisted
+verbose: log.verbosity
+{{- end }}
+
+{{/* Who the daemon is. A device that only root may open is read by root. */}}
+{{- define "device-api.uid" -}}
+{{- ternary 0 (int64 .Values.podSecurity.runAsUser) .Values.kernelLog.enabled }}
+{{- end }}
+{{- define "device-api.gid" -}}
+{{- int64 .Values.podSecurity.runAsGroup }}
+{{- end }}
+
+{{/* Seconds that preStop waits. */}}
+{{- define "device-api.preStop" -}}3{{- end }}
+
 {{/* What contradicts itself, or can't work, ends the install with a sentence. */}}
 {{- define "device-api.validate" -}}
 {{- $v := .Values }}
+{{- $elsewhere := include "device-api.saidElsewhere" . | fromYaml }}
+{{- range $key, $_ := $v.config }}
+{{- with get $elsewhere $key }}
+{{- fail (printf "config.%s: the chart says it by %s; set that" $key .) }}
+{{- end }}
+{{- end }}
+{{- range $entry := $v.extraEnv }}
+{{- if hasPrefix "DEVICE_API_" $entry.name }}
+{{- fail (printf "extraEnv: %s would override what the chart configures; use config, or the value that README.md names" $entry.name) }}
+{{- end }}
+{{- end }}
+{{- range $at, $labels := dict "commonLabels" $v.commonLabels "podLabels" $v.podLabels }}
+{{- range $label, $_ := $labels }}
+{{- if or (hasPrefix "app.kubernetes.io/" $label) (eq $label "helm.sh/chart") }}
+{{- fail (printf "%s: %s is the chart's own label; choose another" $at $label) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with index $v.config "shutdown-timeout" }}
+{{- if not (regexMatch "^[0-9]+(us|ms|s|m|h)$" (toString .)) }}
+{{- fail (printf "config.shutdown-timeout: %v is no duration, such as 10s" .) }}
+{{- end }}
+{{- $unit := regexFind "[a-z]+$" . }}
+{{- $seconds := mulf (regexFind "^[0-9]+" . | float64) (get (dict "us" 0.000001 "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0) $unit) }}
+{{- $needed := addf $seconds (include "device-api.preStop" $ | float64) 1.0 }}
+{{- if gt $needed (float64 $v.terminationGracePeriodSeconds) }}
+{{- fail (printf "terminationGracePeriodSeconds: %d is too little for config.shutdown-timeout=%s, with the %s s of preStop and one to end: %v at least" (int $v.terminationGracePeriodSeconds) . (include "device-api.preStop" $) (ceil $needed | int)) }}
+{{- end }}
+{{- end }}
+{{- range $kind, $ids := $v.writers }}
+{{- range $ids }}
+{{- if eq (int64 .) 65534 }}
+{{- fail (printf "writers.%s: 65534 is whoever the kernel can't tell, hence anyone; run the writer under a number of its own" $kind) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $tcp := $v.grpc.address }}
+{{- if $tcp }}
+{{- $port := regexFind "[0-9]+$" $tcp | int }}
+{{- if gt $port 65535 }}
+{{- fail (printf "grpc.address: there is no port %d" $port) }}
+{{- end }}
+{{- range $name, $other := $v.ports }}
+{{- if eq $port (int $other) }}
+{{- fail (printf "grpc.address: port %d is ports.%s; choose another" $port $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if and $tcp (not $v.tls.enabled) (not (regexMatch "^(127\\.[0-9.]+|\\[::1\\]):[0-9]+$" $tcp)) }}
 {{- fail (printf "grpc.address: %s is no loopback address, and there is no TLS: set tls.enabled and tls.secretName, or an address of 127.0.0.1" $tcp) }}
 {{- end }}
@@ -149,6 +234,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- if and (eq $p.source "image") (semverCompare "<1.33.0-0" .Capabilities.KubeVersion.Version) }}
 {{- fail (printf "policies.source: image volumes need Kubernetes 1.33, and this is %s: use configMap or hostPath" .Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- $bytes := 0 }}
+{{- range $p.inline.components }}
+{{- $bytes = add $bytes (div (mul 3 (len (nospace .))) 4) }}
+{{- end }}
+{{- if gt (add $bytes (len $p.inline.manifest)) 1000000 }}
+{{- fail (printf "policies.inline: %d bytes, and a ConfigMap holds 1 MiB: use policies.source=image or hostPath" $bytes) }}
 {{- end }}
 {{- if eq (int $v.ports.health) (int $v.ports.metrics) }}
 {{- fail (printf "ports: health and metrics are both %d" (int $v.ports.health)) }}

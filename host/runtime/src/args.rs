@@ -41,6 +41,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
     pub(crate) config: Option<PathBuf>,
 
+    /// Check the configuration, as it would be used, and end: exit code 0 or 2. Certificates and keys
+    /// are not looked at.
+    #[arg(long, help_heading = "Configuration")]
+    pub(crate) check_config: bool,
+
     /// TCP address of the gRPC API; without TLS on loopback only and to read. Port 0 takes a free
     /// one, "" turns it off.
     #[arg(

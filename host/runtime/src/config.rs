@@ -130,6 +130,8 @@ pub(crate) struct KmsgConfig {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
+    /// The daemon is to end here.
+    pub(crate) check_only: bool,
     /// Every setting in force, as one JSON object with the file's keys.
     pub(crate) effective: String,
     /// The settings that are no default, and where each comes from.
@@ -146,6 +148,7 @@ pub(crate) fn load(
 ) -> Result<Loaded, ConfigError> {
     let resolved = layers::resolve(argv, environment)?;
     Ok(Loaded {
+        check_only: resolved.args.check_config,
         config: Config::new(resolved.args)?,
         effective: serde_json::Value::Object(resolved.effective).to_string(),
         origins: resolved.origins.join(", "),

@@ -31,6 +31,9 @@ const ENVIRONMENT_PREFIX: &str = "DEVICE_API_";
 /// that is what templates render for a value that nobody chose.
 const EMPTY_MEANS_NONE: [&str; 3] = ["grpc-address", "unix-socket", "nvml-ignored-xids"];
 
+/// What the daemon is to do with its settings, and none of them.
+const CHECK: &str = "check-config";
+
 /// `-v` more often than this changes nothing.
 const VERBOSE_MAX: u8 = 2;
 
@@ -103,7 +106,8 @@ pub(crate) struct Resolved {
 /// The table of flags, with the variable named in each one's help.
 fn command() -> Command {
     Args::command().mut_args(|arg| {
-        let Some(flag) = arg.get_long().map(str::to_owned) else {
+        let flag = arg.get_long().filter(|flag| *flag != CHECK);
+        let Some(flag) = flag.map(str::to_owned) else {
             return arg;
         };
         let variable = variable_of(&flag);
@@ -179,8 +183,11 @@ pub(crate) fn resolve(
     })
 }
 
+/// All but what says what to do with them.
 fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
-    command.get_arguments()
+    command
+        .get_arguments()
+        .filter(|arg| flag_of(arg) != Some(CHECK))
 }
 
 fn flag_of(arg: &Arg) -> Option<&str> {

@@ -322,6 +322,7 @@ fn an_unknown_key_is_refused_naming_it_and_its_line() {
         .refused(&["zzz", "line 1", "--help"]);
     for key in [
         "config",
+        "check-config",
         "help",
         "version",
         "health_port",
@@ -332,7 +333,10 @@ fn an_unknown_key_is_refused_naming_it_and_its_line() {
             .file(&format!("{key}: x\n"))
             .refused(&["unknown key", key]);
     }
-    // Other programs' variables, and those that Kubernetes sets for services, begin alike.
+    // Other programs' variables (devicectl's in the same pod), and those that Kubernetes sets for services,
+    // begin alike.
+    let devicectl = none().env("DEVICE_API_SOCKET", "/x/y").args();
+    assert_eq!(devicectl.unix_socket, none().args().unix_socket);
     assert_eq!(
         none()
             .env("DEVICE_API_SERVER_SERVICE_PORT", "1")
@@ -392,11 +396,27 @@ fn the_effective_configuration_can_be_given_back_as_a_file() {
 }
 
 #[test]
+fn whether_to_check_only_is_no_setting() {
+    let checked = Sources::flags(&["--check-config"])
+        .resolve()
+        .expect("resolved");
+    assert!(checked.args.check_config);
+    assert!(!checked.effective.contains_key(CHECK) && checked.origins.is_empty());
+    assert!(
+        !none()
+            .env("DEVICE_API_CHECK_CONFIG", "true")
+            .args()
+            .check_config
+    );
+}
+
+#[test]
 fn help_names_the_variable_of_each_flag_and_the_exit_codes() {
     let help = command().render_long_help().to_string();
     for arg in command().get_arguments() {
-        let variable = variable_of(arg.get_long().expect("every setting has a long flag"));
-        assert!(help.contains(&variable), "{variable}");
+        let flag = arg.get_long().expect("every setting has a long flag");
+        let variable = variable_of(flag);
+        assert_eq!(help.contains(&variable), flag != CHECK, "{variable}");
     }
     assert!(help.contains("Exit codes: 0"));
     let shown = Sources::flags(&["--help"]).resolve().expect_err("shown");

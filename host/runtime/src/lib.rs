@@ -46,6 +46,9 @@ const EXIT_FAILED: u8 = 1;
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
 
+/// Set by the chart: the node's name in its cluster.
+const NODE_NAME: &str = "NODE_NAME";
+
 /// How long threads that block (a hung NVML call) may hold up the end, after the drain.
 const THREADS_END_MAX: Duration = Duration::from_secs(1);
 
@@ -61,6 +64,9 @@ pub fn main() -> ExitCode {
         Err(ConfigError::Layer(LayerError::Shown(text))) => return show(&text),
         Err(error) => return refuse(&error),
     };
+    if loaded.check_only {
+        return ExitCode::SUCCESS;
+    }
     if let Err(error) = logging::init(loaded.config.log, &environment) {
         return refuse(&error);
     }
@@ -87,7 +93,9 @@ fn refuse(error: &dyn std::error::Error) -> ExitCode {
 
 fn daemon(loaded: &Loaded) -> anyhow::Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, configuration = %loaded.effective, set_by = %loaded.origins, "starting");
+    // What collects logs from many nodes may not say of which a line is.
+    let node = std::env::var(NODE_NAME).ok();
+    tracing::info!(version, node, configuration = %loaded.effective, set_by = %loaded.origins, "starting");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("runtime")
         .enable_all()

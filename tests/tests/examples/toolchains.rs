@@ -4,20 +4,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context as _, Result, bail, ensure};
-
-/// Set to 1 where every toolchain is there, so that a skipped example is a failure.
-const REQUIRE: &str = "DEVICE_API_REQUIRE_TOOLCHAINS";
+use anyhow::{Context as _, Result, ensure};
+pub(crate) use device_api_tests::tools::root;
+use device_api_tests::tools::{skip, works};
 
 const PROTOS: [&str; 2] = [
     "nvidia/device/v1alpha1/device.proto",
     "nvidia/nvsentinel/v1alpha1/gpu.proto",
 ];
-
-pub(crate) fn root() -> Result<PathBuf> {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(tests.parent().context("no parent")?.to_owned())
-}
 
 /// What is built for one language; locked, since tests may be processes of their own.
 fn workshop(name: &str) -> Result<(PathBuf, File)> {
@@ -47,29 +41,6 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
-}
-
-/// Whether it works; else why not, in one line of its own words.
-fn works(command: &mut Command) -> std::result::Result<(), String> {
-    match command.output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            let last = words.lines().rfind(|line| !line.trim().is_empty());
-            Err(format!("{command:?}: {}", last.unwrap_or("failed")))
-        }
-        Err(error) => Err(format!("{command:?}: {error}")),
-    }
-}
-
-/// # Errors
-/// Skipping is not allowed.
-fn skip<T>(why: &str) -> Result<Option<T>> {
-    if std::env::var(REQUIRE).is_ok_and(|value| value == "1") {
-        bail!("{REQUIRE}=1, and {why}");
-    }
-    eprintln!("SKIPPED: {why}");
-    Ok(None)
 }
 
 /// The folder with the programs of a Go module; `None` where there is no Go, or its modules can't be had.
