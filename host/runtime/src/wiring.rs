@@ -132,10 +132,10 @@ pub(crate) async fn start(
         bound,
         cache.clone(),
         policies.policies(),
-        metrics,
+        metrics.clone(),
         shut_down,
     ));
-    let leases = tokio::spawn(expire_leases(cache.clone()));
+    let leases = tokio::spawn(expire_leases(cache.clone(), metrics));
     Ok(Running {
         cache,
         store,
@@ -335,11 +335,12 @@ fn await_log(log: &KernelLog) {
     }
 }
 
-async fn expire_leases(cache: Arc<Cache>) {
+async fn expire_leases(cache: Arc<Cache>, metrics: Arc<Metrics>) {
     let mut interval = tokio::time::interval(LEASE_CHECK_INTERVAL);
     loop {
         interval.tick().await;
         for provider in cache.expire_leases() {
+            metrics.provider_lost();
             tracing::warn!(%provider, "provider lost: its lease was not renewed; what it called healthy is Unknown now");
         }
     }

@@ -89,6 +89,8 @@ catalog! {
     CACHE_CONTENTION Counter, "device_api_server_cache_lock_contention_total", ["mode"], "Readers and writers that had to wait for the cache's lock.";
     CACHE_LOCK_WAIT Histogram(WAIT), "device_api_server_cache_lock_wait_seconds", ["mode"], "How long those that had to wait for the cache's lock waited.";
 
+    PROVIDERS_LOST Counter, "device_api_server_providers_lost_total", [], "Times that a provider's lease ran out, or its last connection was gone for too long.";
+
     WATCH_ACTIVE Gauge, "device_api_server_watch_streams_active", [], "Watch streams that are open.";
     WATCH_EVENTS Counter, "device_api_server_watch_events_total", ["type"], "Events handed to watches.";
     WATCH_MERGED Counter, "device_api_server_watch_merged_total", [], "Changes that merged into a newer one because a watcher was slow.";

@@ -74,6 +74,7 @@ struct Cache {
     barrier_waits: IntCounter,
     barrier_wait: Histogram,
     barrier_timeouts: IntCounter,
+    providers_lost: IntCounter,
 }
 
 #[derive(Debug)]
@@ -196,6 +197,11 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
+    /// A provider is gone, and what it called healthy is Unknown.
+    pub(crate) fn provider_lost(&self) {
+        self.cache.providers_lost.inc();
+    }
+
     fn cached(&self, version: ResourceVersion, gpus: &[(Health, usize)]) {
         let count = |health| {
             gpus.iter()
@@ -245,6 +251,7 @@ impl Cache {
             barrier_waits: make.counter(&catalog::BARRIER_WAITS)?,
             barrier_wait: make.histogram(&catalog::BARRIER_WAIT)?,
             barrier_timeouts: make.counter(&catalog::BARRIER_TIMEOUTS)?,
+            providers_lost: make.counter(&catalog::PROVIDERS_LOST)?,
         })
     }
 }

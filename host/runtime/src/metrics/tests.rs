@@ -43,6 +43,7 @@ fn exercised() -> Metrics {
     metrics.barrier_wait(MS, false);
     metrics.barrier_wait(50 * MS, true);
     metrics.watch_merged(3);
+    metrics.provider_lost();
     metrics.written(
         ResourceVersion(42),
         &[
@@ -175,6 +176,7 @@ fn values_are_those_observed() {
     check(&text, "device_api_server_barrier_waits_total 2");
     check(&text, "device_api_server_barrier_timeouts_total 1");
     check(&text, "device_api_server_watch_merged_total 3");
+    check(&text, "device_api_server_providers_lost_total 1");
     check(
         &text,
         "device_api_server_signals_total{kind=\"xid\",source=\"provider\"} 1",
