@@ -148,10 +148,12 @@ fn give(path: &Path, kind: Kind, owner: Owner) -> Result<Owned, OwnError> {
         return Err(OwnError::Root);
     }
     let (dir, stat) = open(CWD, path)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {}
-        FileType::Symlink => return Err(OwnError::Link),
-        _ => return Err(OwnError::NotDirectory),
+    let found = FileType::from_raw_mode(stat.st_mode);
+    if found == FileType::Symlink {
+        return Err(OwnError::Link);
+    }
+    if found != FileType::Directory {
+        return Err(OwnError::NotDirectory);
     }
     let mode = kind.mode();
     let mut owned = Owned {
@@ -189,19 +191,16 @@ fn give_entries(
         let name = entry.map_err(OwnError::List)?.file_name();
         *entries_left = entries_left.checked_sub(1).ok_or(OwnError::TooMany)?;
         let (place, stat) = open(dir, Path::new(&name))?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                let depth_left = depth_left.checked_sub(1).ok_or(OwnError::TooMany)?;
-                chown(&place, own_ids())?;
-                let path = path.join(&name);
-                give_entries(&place, &path, owner, depth_left, entries_left, owned)?;
-            }
-            // A second name may be a file of root's elsewhere.
-            FileType::RegularFile if stat.st_nlink == 1 => {}
-            _ => {
-                owned.left_alone.push(path.join(&name));
-                continue;
-            }
+        let found = FileType::from_raw_mode(stat.st_mode);
+        if found == FileType::Directory {
+            let depth_left = depth_left.checked_sub(1).ok_or(OwnError::TooMany)?;
+            chown(&place, own_ids())?;
+            let path = path.join(&name);
+            give_entries(&place, &path, owner, depth_left, entries_left, owned)?;
+        } else if found != FileType::RegularFile || stat.st_nlink != 1 {
+            // A second name may be that of a file of root's elsewhere.
+            owned.left_alone.push(path.join(&name));
+            continue;
         }
         if !is_owned(&stat, owner) {
             owned.entries_changed += 1;

@@ -12,8 +12,11 @@ use crate::helm::{Chart, NAMESPACE, RELEASE, run};
 /// The RuntimeClass that this cluster has.
 const PRESENT: &str = "nvidia-cdi";
 
+/// As its path has it, as an object has it, and whether it is in a namespace.
+type Kind = (&'static str, &'static str, bool);
+
 /// Kinds by their groups and versions.
-const KINDS: [(&str, &[(&str, &str, bool)]); 3] = [
+const KINDS: [(&str, &[Kind]); 3] = [
     (
         "v1",
         &[
@@ -60,7 +63,7 @@ fn content(path: &str) -> Option<Value> {
                 .strip_prefix("/apis/")
                 .or_else(|| path.strip_prefix("/api/"))?;
             let (_, kinds) = KINDS.iter().find(|(name, _)| *name == group)?;
-            let resource = |(name, kind, namespaced): &(&str, &str, bool)| {
+            let resource = |(name, kind, namespaced): &Kind| {
                 json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind,
                     "verbs": ["create", "get", "list"]})
             };

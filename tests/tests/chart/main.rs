@@ -5,6 +5,11 @@
 //! promtool (Debian: package `prometheus`) is the one on the path. Where there is none, tests that need it say
 //! `SKIPPED`, or fail with `DEVICE_API_REQUIRE_TOOLCHAINS=1`.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value that lacks what is asked for is null, and a test says so"
+)]
+
 mod alerts;
 mod cluster;
 mod dashboard;

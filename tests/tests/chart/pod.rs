@@ -16,29 +16,30 @@ fn strings<'a>(of: &'a [Value], key: &str) -> Vec<&'a str> {
     of.iter().filter_map(|item| item[key].as_str()).collect()
 }
 
-/// What the restricted Pod Security Standard says against a pod, in its own order.
+/// Volumes that the restricted Pod Security Standard has nothing against.
+const VOLUMES: [&str; 9] = [
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+
+/// What that standard says against a pod.
 fn restricted(pod: &Value) -> Vec<String> {
-    const VOLUMES: [&str; 9] = [
-        "configMap",
-        "csi",
-        "downwardAPI",
-        "emptyDir",
-        "ephemeral",
-        "image",
-        "persistentVolumeClaim",
-        "projected",
-        "secret",
-    ];
     let mut objections = Vec::new();
     for volume in list(pod, "volumes") {
-        let source = volume
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(key, _)| key.as_str());
+        let fields = volume.as_object().into_iter().flatten();
+        let sources = fields
+            .map(|(key, _)| key.as_str())
+            .filter(|key| *key != "name");
         objections.extend(
-            source
-                .filter(|key| *key != "name" && !VOLUMES.contains(key))
+            sources
+                .filter(|key| !VOLUMES.contains(key))
                 .map(str::to_owned),
         );
     }
@@ -47,48 +48,49 @@ fn restricted(pod: &Value) -> Vec<String> {
             objections.push(key.to_owned());
         }
     }
-    for container in list(pod, "containers")
+    let containers = list(pod, "containers")
         .iter()
-        .chain(list(pod, "initContainers"))
-    {
-        let own = &container["securityContext"];
-        let either = |key: &str| {
-            if own[key].is_null() {
-                &pod["securityContext"][key]
-            } else {
-                &own[key]
-            }
-        };
-        let adds = list(&own["capabilities"], "add");
-        for (is_bad, what) in [
-            (own["privileged"] == true, "privileged"),
-            (
-                own["allowPrivilegeEscalation"] != false,
-                "allowPrivilegeEscalation",
-            ),
-            (either("runAsNonRoot") != true, "runAsNonRoot"),
-            (either("runAsUser") == 0, "runAsUser"),
-            (
-                either("seccompProfile")["type"] != "RuntimeDefault",
-                "seccompProfile",
-            ),
-            (
-                own["capabilities"]["drop"] != json!(["ALL"]),
-                "capabilities.drop",
-            ),
-            (
-                adds.iter().any(|add| add != "NET_BIND_SERVICE"),
-                "capabilities.add",
-            ),
-        ] {
-            if is_bad {
-                objections.push(format!("{} of {}", what, container["name"]));
-            }
-        }
-    }
+        .chain(list(pod, "initContainers"));
+    objections.extend(containers.flat_map(|container| restricted_container(pod, container)));
     objections.sort();
     objections.dedup();
     objections
+}
+
+fn restricted_container(pod: &Value, container: &Value) -> Vec<String> {
+    let own = &container["securityContext"];
+    let either = |key: &str| {
+        if own[key].is_null() {
+            &pod["securityContext"][key]
+        } else {
+            &own[key]
+        }
+    };
+    let adds = list(&own["capabilities"], "add");
+    let checks = [
+        (own["privileged"] == true, "privileged"),
+        (
+            own["allowPrivilegeEscalation"] != false,
+            "allowPrivilegeEscalation",
+        ),
+        (either("runAsNonRoot") != true, "runAsNonRoot"),
+        (either("runAsUser") == 0, "runAsUser"),
+        (
+            either("seccompProfile")["type"] != "RuntimeDefault",
+            "seccompProfile",
+        ),
+        (
+            own["capabilities"]["drop"] != json!(["ALL"]),
+            "capabilities.drop",
+        ),
+        (
+            adds.iter().any(|add| add != "NET_BIND_SERVICE"),
+            "capabilities.add",
+        ),
+    ];
+    let bad = checks.iter().filter(|(is_bad, _)| *is_bad);
+    bad.map(|(_, what)| format!("{what} of {}", container["name"]))
+        .collect()
 }
 
 fn objections(chart: &Chart, values: &str) -> Result<Vec<String>> {

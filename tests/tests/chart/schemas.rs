@@ -25,9 +25,9 @@ impl Schemas {
         let path = root()?.join("tests/fixtures/kubernetes").join(file);
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let mut all: Value = serde_json::from_str(&text)?;
-        let mut take = |key: &str| match all[key].take() {
-            Value::Object(map) => Ok(map),
-            _ => bail!("{file}: no {key}"),
+        let mut take = |key: &str| {
+            let map = all[key].as_object_mut().map(std::mem::take);
+            map.with_context(|| format!("{file}: no {key}"))
         };
         Ok(Self {
             kinds: take("kinds")?,
@@ -74,19 +74,6 @@ impl Schemas {
                         to,
                     )?;
                 }
-                "type" => {
-                    let types = rule
-                        .as_array()
-                        .map_or(std::slice::from_ref(rule), Vec::as_slice);
-                    if !types.iter().any(|name| is_of(value, name)) {
-                        to.push(format!("{path}: {value} is no {rule}"));
-                    }
-                }
-                "enum" => {
-                    if !rule.as_array().is_some_and(|words| words.contains(value)) {
-                        to.push(format!("{path}: {value} is none of {rule}"));
-                    }
-                }
                 "required" => {
                     for field in rule
                         .as_array()
@@ -116,27 +103,9 @@ impl Schemas {
                     }
                 }
                 "anyOf" | "oneOf" => self.check_some(rule, word == "oneOf", value, path, to)?,
-                "minLength" => {
-                    let length = value.as_str().map(|text| text.chars().count() as u64);
-                    if length < rule.as_u64() && length.is_some() {
-                        to.push(format!("{path}: {value} is too short"));
-                    }
-                }
-                "minimum" => {
-                    if value
-                        .as_f64()
-                        .is_some_and(|value| Some(value) < rule.as_f64())
-                    {
-                        to.push(format!("{path}: {value} is less than {rule}"));
-                    }
-                }
-                "pattern" => {
-                    let pattern = regex::Regex::new(rule.as_str().context("a strange pattern")?)?;
-                    if value.as_str().is_some_and(|text| !pattern.is_match(text)) {
-                        to.push(format!("{path}: {value} does not match {rule}"));
-                    }
-                }
-                _ => bail!("{path}: this test does not know the word {word}"),
+                _ => to.extend(
+                    objection(word, rule, value)?.map(|why| format!("{path}: {value} {why}")),
+                ),
             }
         }
         Ok(())
@@ -187,6 +156,40 @@ impl Schemas {
         }
         Ok(())
     }
+}
+
+/// What a word that looks at the value itself has against it.
+fn objection(word: &str, rule: &Value, value: &Value) -> Result<Option<String>> {
+    Ok(match word {
+        "type" => {
+            let types = rule
+                .as_array()
+                .map_or(std::slice::from_ref(rule), Vec::as_slice);
+            let fits = types.iter().any(|name| is_of(value, name));
+            (!fits).then(|| format!("is no {rule}"))
+        }
+        "enum" => {
+            let fits = rule.as_array().is_some_and(|words| words.contains(value));
+            (!fits).then(|| format!("is none of {rule}"))
+        }
+        "minLength" => {
+            let length = value.as_str().map(|text| text.chars().count() as u64);
+            let is_short = length.is_some() && length < rule.as_u64();
+            is_short.then(|| "is too short".to_owned())
+        }
+        "minimum" => {
+            let is_less = value
+                .as_f64()
+                .is_some_and(|value| Some(value) < rule.as_f64());
+            is_less.then(|| format!("is less than {rule}"))
+        }
+        "pattern" => {
+            let pattern = regex::Regex::new(rule.as_str().context("a strange pattern")?)?;
+            let differs = value.as_str().is_some_and(|text| !pattern.is_match(text));
+            differs.then(|| format!("does not match {rule}"))
+        }
+        _ => bail!("this test does not know the word {word}"),
+    })
 }
 
 fn is_of(value: &Value, name: &Value) -> bool {
