@@ -105,6 +105,9 @@ impl Builder {
                 ("kmsg-path", &*kmsg.to_string_lossy()),
                 ("drills", "enforce"),
                 ("nvml-poll-interval", "200ms"),
+                ("nvml-fault-interval", "200ms"),
+                ("nvml-counter-interval", "200ms"),
+                ("nvml-inventory-interval", "1s"),
                 ("nvml-library", &*library.to_string_lossy()),
                 ("state-dir", &*state.to_string_lossy()),
             ]

@@ -23,20 +23,14 @@ use device_api_core::gpu::Gpu;
 use device_api_core::health::Derived;
 use device_api_core::ids::{DeviceUuid, ResourceVersion};
 use device_api_core::message;
-use device_api_core::verdict::{ClearOn, Judgement, Severity};
+use device_api_core::recovery;
+use device_api_core::verdict::{Judgement, Severity};
 use device_api_core::watch::{Event, EventType};
 
 use crate::cache::Config;
 use crate::hub::Hub;
 use crate::leases::Leases;
 use crate::state::{Record, State, object_record};
-
-/// What a node reboot ends, since it resets the GPUs and loads the driver anew.
-const ENDED_BY_REBOOT: [ClearOn; 3] = [
-    ClearOn::NodeReboot,
-    ClearOn::GpuReset,
-    ClearOn::DriverRebind,
-];
 
 #[derive(Debug)]
 pub(crate) struct Restored {
@@ -151,12 +145,7 @@ fn restored(old: &Condition, rebooted: bool, now: WallTime) -> Option<Condition>
     let is_providers = matches!(old.owner, Owner::Provider(_));
     match old.state {
         Judgement::Problem => {
-            let is_over = rebooted
-                && !is_providers
-                && old
-                    .clears
-                    .iter()
-                    .any(|clear| ENDED_BY_REBOOT.contains(&clear.on));
+            let is_over = rebooted && recovery::is_over_after_reboot(old);
             (!is_over).then(|| old.clone())
         }
         Judgement::Unknown => Some(old.clone()),

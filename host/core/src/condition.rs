@@ -22,6 +22,9 @@ pub const FALLBACK: &str = "PolicyFallback";
 /// Host-owned: NVML said that *a* GPU was lost, and this one is being asked (design C2).
 pub const PROBING: &str = "Probing";
 
+/// Host-owned: the GPU is not in the machine any more. Unknown, whatever else stands.
+pub const GONE: &str = "Gone";
+
 /// Reason of what was not observed since the daemon started (design C7).
 pub const RESTARTED: &str = "Restarted";
 
@@ -40,7 +43,7 @@ pub fn is_vote(type_: &str) -> bool {
 }
 
 /// The types that no policy and no provider may own.
-pub const HOST_OWNED: [&str; 5] = [READY, FAULT_FLOOR, POLICY_READY, FALLBACK, PROBING];
+pub const HOST_OWNED: [&str; 6] = [READY, FAULT_FLOOR, POLICY_READY, FALLBACK, PROBING, GONE];
 
 /// What the wire says of a condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -86,6 +86,32 @@ pub const EVIDENCE_PER_CONDITION_MAX: usize = 4;
 /// Attributes of one signal.
 pub const ATTRS_PER_SIGNAL_MAX: usize = 32;
 
+/// How long the driver may be let go of: a driver upgrade with its reboot-less reload takes minutes; who
+/// forgets to attach again has a watched node back within the day.
+pub const RELEASE_MAX: Duration = Duration::from_hours(24);
+
+/// How soon an XID 45 follows the fault that it cleans up after. The vendor's catalogue calls it "preemptive
+/// cleanup, due to previous errors"; channels are torn down as their processes die, which takes seconds.
+pub const CLEANUP_WINDOW: Duration = Duration::from_secs(10);
+
+/// Sources that tell of one incident, and conditions that one is behind: past it the rest is counted only.
+pub const ACCOUNTS_PER_INCIDENT_MAX: usize = 8;
+pub const VERDICTS_PER_INCIDENT_MAX: usize = 32;
+
+/// Readings of one GPU whose incidents are told apart: twice those of docs/readings.md.
+pub const READINGS_PER_GPU_MAX: usize = 128;
+
+/// A condition that has become a problem again more often than this within the window, each time after its
+/// policy had called it ok, flaps: its next ok is held back until it has been ok for so long. Three in a
+/// quarter of an hour is what a reading at its threshold does; a repair takes longer than that, and so does
+/// whoever drains a node and takes it back.
+pub const FLAPS_MAX: usize = 3;
+pub const FLAP_WINDOW: Duration = Duration::from_mins(15);
+pub const FLAP_HOLD: Duration = INCIDENT_QUIET;
+
+/// Incidents that are kept once they are closed, for `devicectl incidents`: the newest of all GPUs.
+pub const INCIDENTS_CLOSED_MAX: usize = 512;
+
 /// Labels of one GPU, and the length of a label's value (Kubernetes' own bound).
 pub const LABELS_MAX: usize = 64;
 pub const LABEL_VALUE_BYTES_MAX: usize = 63;

@@ -5,17 +5,20 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::clock::WallTime;
 use crate::condition::{Condition, Owner};
 use crate::device::DeviceInfo;
 use crate::durable::{Batch, DeviceMemory, LogPosition, NotDurable};
 use crate::error::ApiError;
 use crate::gpu::Gpu;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
+use crate::incident::Incident;
 use crate::policy::{Evaluation, Outcome, PolicyInfo};
 use crate::policy_status::{PolicyDetail, PolicyStatus, ReloadReport};
 use crate::provider::{
     Caller, Creation, Lease, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
+use crate::recovery::{ClearRequest, DriverHold, Recovery, Release, ReleaseFor};
 use crate::seating::{Committed, DeviceJournal, SeatError, Seating, Terms};
 use crate::selector::Selection;
 use crate::signal::{Observation, Samples, Target};
@@ -40,6 +43,15 @@ pub trait SignalSink: Debug + Send + Sync {
     /// A candidate answered.
     fn probed(&self, uuid: &DeviceUuid);
 
+    /// Something happened to a GPU that ends faults from before it (design N7); `evidence` is how it was
+    /// noticed. Problems whose verdict names it are cleared, as far as they were seen last before the source
+    /// last saw the GPU as it was: what came between that look and this notice may be newer than the recovery,
+    /// and stands. A look is a reading in [`sampled`](Self::sampled), of those in which it would show, or
+    /// NVML's word that the GPU is lost or asks for a recovery action. So this is called before what showed
+    /// the recovery is handed in (`sampled`, [`device_found`](Self::device_found), a recovery action of none).
+    /// A GPU that was replaced is marked so, and what stands against it is kept.
+    fn recovered(&self, uuid: &DeviceUuid, recovery: Recovery, evidence: &str);
+
     /// The kernel log was read up to here, and whatever it told was observed.
     fn log_read(&self, position: LogPosition);
 }
@@ -51,6 +63,11 @@ pub enum NvmlStatus {
     Disabled,
     /// No usable library, and why; it is looked for again.
     Missing { why: String },
+    /// Let go of on an operator's word.
+    Released {
+        purpose: ReleaseFor,
+        until: WallTime,
+    },
     /// In use.
     Ready {
         library: String,
@@ -58,6 +75,35 @@ pub enum NvmlStatus {
         gpus: usize,
         simulated: bool,
     },
+}
+
+/// NVML as an operator handles it. Never called on an async worker's stack: answers come later.
+pub trait NvmlControl: Debug + Send + Sync {
+    /// Lets go of the driver (design N2).
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] for a time of zero or past its bound; [`ApiError::Precondition`] where NVML is
+    /// turned off.
+    fn release(&self, release: Release) -> Pending<Result<DriverHold, ApiError>>;
+
+    /// Takes it up again.
+    ///
+    /// # Errors
+    /// [`ApiError::Precondition`] where NVML is turned off.
+    fn attach(&self) -> Pending<Result<DriverHold, ApiError>>;
+}
+
+/// The faults of this node, and an operator's word on them.
+pub trait Incidents: Debug + Send + Sync {
+    /// Newest first.
+    fn incidents(&self) -> Vec<Incident>;
+
+    /// Clears a problem by hand. A floor's comes back if its fault is seen again.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] for a device that is not there; [`ApiError::Precondition`] for a condition that is
+    /// not there, is no problem, or is a provider's, who clears its own; [`ApiError::Invalid`] without a reason.
+    fn clear(&self, request: &ClearRequest) -> Result<(), ApiError>;
 }
 
 /// Is told how NVML is.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper_sys::bindings as sys;
 
-use crate::call::{CallFailed, called};
+use crate::call::{CallFailed, called, called_for};
 use crate::library::Library;
 use crate::raw::DeviceHandle;
+use crate::watch;
 
 /// What NVML gives for "not attributed to a MIG instance".
 const NO_INSTANCE: c_uint = c_uint::MAX;
@@ -65,12 +66,15 @@ impl EventSet {
                 library: Arc::clone(library),
             })
         };
-        called("nvmlEventSetCreate", create())
+        called("nvmlEventSetCreate", create)
     }
 
     /// Registers for what we want and the device has. `false`: that is nothing.
     pub(crate) fn register(&self, device: DeviceHandle) -> Result<bool, CallFailed> {
-        let types = WANTED & called("nvmlDeviceGetSupportedEventTypes", self.supported(device))?;
+        let types = WANTED
+            & called("nvmlDeviceGetSupportedEventTypes", || {
+                self.supported(device)
+            })?;
         if types == 0 {
             return Ok(false);
         }
@@ -80,7 +84,7 @@ impl EventSet {
             // library, which is initialised.
             nvml_try(unsafe { symbol(device.raw(), types, self.set) })
         };
-        called("nvmlDeviceRegisterEvents", register())?;
+        called("nvmlDeviceRegisterEvents", register)?;
         Ok(true)
     }
 
@@ -96,7 +100,8 @@ impl EventSet {
 
     /// Waits for one event. Nothing within `timeout` is [`crate::call::Meaning::TimedOut`].
     pub(crate) fn wait(&self, timeout: Duration) -> Result<Event, CallFailed> {
-        called("nvmlEventSetWait_v2", self.wait_raw(timeout)).map(|data| event(&data))
+        called_for("nvmlEventSetWait_v2", timeout, || self.wait_raw(timeout))
+            .map(|data| event(&data))
     }
 
     fn wait_raw(&self, timeout: Duration) -> Result<sys::nvmlEventData_t, NvmlError> {
@@ -119,6 +124,7 @@ impl EventSet {
 impl Drop for EventSet {
     fn drop(&mut self) {
         if let Ok(free) = nvml_sym(self.library.nvml().lib().nvmlEventSetFree.as_ref()) {
+            let _began = watch::begin("nvmlEventSetFree", Duration::ZERO);
             // SAFETY: the set was created by this library, which is initialised, and is not used
             // again. That it may fail (driver gone) changes nothing for us.
             unsafe { free(self.set) };

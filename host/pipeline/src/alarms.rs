@@ -9,11 +9,13 @@ use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::ports::Overdue;
 use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
+use device_api_core::verdict::ClearOn;
 
 use crate::dispatch::Call;
 use crate::lane::{Enqueued, Pending};
 use crate::ownerless;
 use crate::pipeline::{Shared, State};
+use crate::recover::Ending;
 use crate::timers::Key;
 use crate::verdicts::cleared;
 use crate::write::Write;
@@ -79,6 +81,9 @@ impl Shared {
             while let Some(key) = state.timers.take_due(now) {
                 calls.extend(self.fire(&mut state, key, now));
             }
+            if state.incidents.sweep_sometimes(now) {
+                self.observer.incidents(state.incidents.len());
+            }
             self.log_decided(&mut state);
             calls
         };
@@ -122,7 +127,7 @@ impl Shared {
             attrs: vec![Attr::text("name", name)],
             ..Observation::new(SignalKind::Timer, Target::Uuid(uuid.clone()), Source::Host)
         };
-        let signal = self.number(state, uuid, &timer).signal(uuid, timer);
+        let signal = self.number(state, uuid, &timer, 1).signal(uuid, timer);
         self.admit(state, uuid, signal, 1 << policy)
     }
 
@@ -164,13 +169,15 @@ impl Shared {
     fn clear_quiet(&self, state: &mut State, uuid: &DeviceUuid, type_: &str) {
         let now = self.clock.wall();
         let bench = state.bench.clone();
+        let was_held = self.lane(state, uuid).flaps.release(type_);
+        let ending = quiet(was_held);
         let amend = |conditions: &mut Vec<Condition>| {
             let Some(old) = find(conditions, type_)
                 .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
             else {
                 return;
             };
-            let cleared = cleared(old, "Quiet", "Cleared: no further signal.", now);
+            let cleared = cleared(old, ending.reason, &ending.message, now);
             condition::upsert(conditions, cleared);
             let is_it = |condition: &&mut Condition| *condition.type_ == *type_;
             if let Some(cleared) = conditions.iter_mut().find(is_it) {
@@ -180,10 +187,25 @@ impl Shared {
         };
         let write = Write {
             amend: Some(&amend),
+            ending: Some(&ending),
             ..Write::default()
         };
         // The policy's word may have been what met a floor; its timer is no more to be remembered.
         self.write(state, uuid, &write);
+    }
+}
+
+/// A quiet time ended it, or, where it was held for flapping, that it kept being ok.
+fn quiet(was_held: bool) -> Ending {
+    let message = if was_held {
+        "Cleared: it has been ok for long enough."
+    } else {
+        "Cleared: no further signal."
+    };
+    Ending {
+        event: ClearOn::Quiet,
+        reason: "Quiet",
+        message: message.to_owned(),
     }
 }
 

@@ -88,9 +88,10 @@ impl Shared {
         if !lowered_by.is_empty() {
             self.lower(state, uuid, signal, pending.through, &lowered_by);
         }
+        let over = self.ended(state, uuid, signal);
         let lane = self.lane(state, uuid);
         if !pending.is_floored {
-            lane.floors.observe(signal, &lowered_by);
+            lane.floors.observe(signal, &lowered_by, over);
         }
         if pending.recipients != 0 {
             if !again.iter().any(|open| open.signal.seq == signal.seq) {
@@ -103,7 +104,7 @@ impl Shared {
         if is_judged && !lane.pending().any(|open| open.signal.seq == signal.seq) {
             lane.floors.resolve(None, signal);
         }
-        if signal.kind.raises_barrier() && !is_judged {
+        if signal.kind.raises_barrier() && !is_judged && !over.assumed {
             lane.floors.fall_back(Assumed {
                 policy: None,
                 rule: Fallback::Catalogue,
@@ -230,8 +231,8 @@ impl Shared {
             };
             return asked.iter().map(alone).collect();
         }
-        let name = seat.name();
-        tracing::warn!(policy = %name, gpu = %uuid, %failure, fallback = %seat.terms().fallback, "policy gave no decision");
+        let (name, drill) = (seat.name(), asked.iter().all(|asked| asked.signal.drill));
+        tracing::warn!(policy = %name, gpu = %uuid, %failure, drill, fallback = %seat.terms().fallback, "policy gave no decision");
         let lane = self.lane(state, uuid);
         lane.floors.policy_failed(name, failure.to_string());
         if let Some(slot) = lane.slots.get_mut(at) {
@@ -255,12 +256,13 @@ impl Shared {
         why: String,
         now: BootTime,
     ) {
+        let over = self.ended(state, uuid, signal);
         let lane = self.lane(state, uuid);
         if lane.is_void(at, signal) {
             // What is newer is judged, or is what is assumed.
             return;
         }
-        if signal.kind.raises_barrier() {
+        if signal.kind.raises_barrier() && !over.assumed {
             lane.floors.fall_back(Assumed {
                 policy: Some(seat.name().clone()),
                 rule: seat.terms().fallback,

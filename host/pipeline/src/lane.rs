@@ -12,9 +12,12 @@ use device_api_core::verdict::PolicyState;
 
 use crate::alike::{overtakes, subject, subject_of, telling};
 pub(crate) use crate::batch::{Flight, Pending};
+use crate::flaps::Flaps;
 use crate::floors::Floors;
 use crate::journal::{Journal, Moment};
 use crate::readings::Told;
+use crate::recover::Over;
+use crate::recoveries::Recoveries;
 
 /// What the host keeps of one policy for one GPU.
 #[derive(Debug, Default)]
@@ -50,6 +53,8 @@ pub(crate) struct Lane {
     pub(crate) absent: Vec<PolicyMemory>,
     pub(crate) journal: Journal,
     pub(crate) floors: Floors,
+    pub(crate) recoveries: Recoveries,
+    pub(crate) flaps: Flaps,
     /// The newest signal that was decided; older ones may not be yet.
     decided_max: SignalSeq,
     pub(crate) samples: Arc<Samples>,
@@ -75,6 +80,8 @@ impl Lane {
             absent: Vec::new(),
             journal: Journal::new(start),
             floors: Floors::default(),
+            recoveries: Recoveries::new(start.seq),
+            flaps: Flaps::default(),
             decided_max: SignalSeq::default(),
             samples: Arc::default(),
             told: Told::default(),
@@ -155,7 +162,7 @@ impl Lane {
 
     /// Takes a signal's floor into account now, before its turn: what it makes void and has not had its
     /// turn comes too late for that.
-    pub(crate) fn floor_now(&mut self, signal: &Signal) {
+    pub(crate) fn floor_now(&mut self, signal: &Signal, over: Over) {
         let flying = self
             .flight
             .iter_mut()
@@ -166,7 +173,7 @@ impl Lane {
         for pending in older.filter(|pending| overtakes(signal, &pending.signal)) {
             pending.is_floored = true;
         }
-        self.floors.observe(signal, &[]);
+        self.floors.observe(signal, &[], over);
     }
 
     /// A signal with the samples that it is judged on: its own, or the newest.

@@ -20,24 +20,30 @@
 //!
 //! **Invariant:** a policy is never called, and never answers, while the pipeline's lock is held.
 
+mod admission;
 mod alarms;
 mod alike;
 mod batch;
 mod commit;
 mod containment;
 mod dispatch;
+mod flaps;
 mod floors;
 mod incidents;
 mod journal;
 mod lane;
 mod logmark;
+mod looks;
 mod memory;
 mod ownerless;
 mod pipeline;
 mod readings;
+mod recover;
+mod recoveries;
 mod rejudged;
 mod seating;
 mod seats;
+mod settled;
 mod shelf;
 mod sink;
 mod swap;

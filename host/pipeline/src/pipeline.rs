@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use device_api_core::action::Platform;
 use device_api_core::clock::{BootTime, Clock, WallTime};
+use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::limits;
-use device_api_core::ports::{DeviceCache, Onlooker, Overdue, Seats, SignalSink};
+use device_api_core::ports::{self, DeviceCache, Onlooker, Overdue, Seats, SignalSink};
 use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target, printable};
 
 use crate::containment;
 use crate::dispatch::Call;
-use crate::incidents::Incidents;
+use crate::incidents::{Incidents, Told};
 use crate::journal::Moment;
 use crate::lane::{Enqueued, Lane, Pending, Repeat};
 use crate::logmark::LogMark;
@@ -118,6 +119,11 @@ impl Pipeline {
         self.shared.clone()
     }
 
+    /// The faults of this node, and an operator's word on them.
+    pub fn incidents(&self) -> Arc<dyn ports::Incidents> {
+        self.shared.clone()
+    }
+
     /// Names who looks on at what is committed. Once; later calls do nothing.
     pub fn on_committed(&self, onlooker: Arc<dyn Onlooker>) {
         let _ = self.shared.onlooker.set(onlooker);
@@ -205,7 +211,10 @@ impl Shared {
         observation: Observation,
         repeats: u32,
     ) -> Vec<Call> {
-        let number = self.number(state, uuid, &observation);
+        let number = self.number(state, uuid, &observation, repeats);
+        if shows_as_it_was(&observation) && (!observation.drill || self.is_simulated(uuid)) {
+            self.lane(state, uuid).recoveries.looks.told(number.seq);
+        }
         let repeat = Repeat {
             observation: &observation,
             seq: number.seq,
@@ -268,6 +277,7 @@ impl Shared {
         state: &mut State,
         uuid: &DeviceUuid,
         observation: &Observation,
+        repeats: u32,
     ) -> Number {
         state.newest = SignalSeq(state.newest.0 + 1);
         let seq = state.newest;
@@ -282,7 +292,12 @@ impl Shared {
                 .is_some_and(|device| device.simulated);
         self.observer
             .signal(&observation.source, observation.kind, drill);
-        let (incident, root) = state.incidents.of(uuid, observation, boot);
+        let told = Told {
+            at: Moment { seq, boot, wall },
+            drill,
+            repeats,
+        };
+        let (incident, root) = state.incidents.of(uuid, observation, told);
         self.observer.incidents(state.incidents.len());
         Number {
             seq,
@@ -292,6 +307,23 @@ impl Shared {
             root,
             drill,
         }
+    }
+}
+
+/// Whether NVML has just seen the GPU as a recovery would not have left it.
+fn shows_as_it_was(observation: &Observation) -> bool {
+    match observation.kind {
+        SignalKind::GpuLost => observation.source == Source::Nvml,
+        SignalKind::RecoveryAction => {
+            [Source::Nvml, Source::Field230].contains(&observation.source)
+                && floor::recovery_action(&observation.attrs) != Some(0)
+        }
+        SignalKind::Xid
+        | SignalKind::Sxid
+        | SignalKind::Ecc
+        | SignalKind::Reading
+        | SignalKind::GpuFound
+        | SignalKind::Timer => false,
     }
 }
 

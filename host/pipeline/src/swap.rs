@@ -302,6 +302,7 @@ impl Shared {
             signals: &signals,
             again: Some(rejudged.map_or(&[], |judged| &judged.drill_wakes)),
             amend: Some(&amend),
+            ending: None,
         };
         self.write(state, uuid, &write);
     }

@@ -9,6 +9,8 @@ use device_api_core::policy::PolicyInfo;
 use device_api_core::signal::Signal;
 use device_api_core::verdict::{Decision, Judgement, Verdict};
 
+use crate::admission::{Admission, Admitted};
+
 /// Whether what is injected or simulated may change health (design N8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Drills {
@@ -42,6 +44,7 @@ pub(crate) fn apply<'a>(
     conditions: &mut Vec<Condition>,
     decision: &'a Decision,
     context: Context<'_>,
+    admission: &mut Admission<'_>,
 ) -> Vec<&'a Verdict> {
     let mut written = Vec::new();
     for verdict in &decision.verdicts {
@@ -49,13 +52,20 @@ pub(crate) fn apply<'a>(
             continue;
         };
         let hides = |old: &Condition| old.is_problem() && !old.drill && new.drill;
-        if context.drills == Drills::Report
-            && condition::find(conditions, &new.type_).is_some_and(hides)
-        {
+        let old = condition::find(conditions, &new.type_);
+        if context.drills == Drills::Report && old.is_some_and(hides) {
             continue;
         }
-        condition::upsert(conditions, new);
-        written.push(verdict);
+        match admission.admit(old, verdict, new) {
+            Admitted::AsSaid(new) => {
+                condition::upsert(conditions, new);
+                written.push(verdict);
+            }
+            Admitted::Instead(held) => {
+                condition::upsert(conditions, held);
+            }
+            Admitted::Nothing => {}
+        }
     }
     written
 }

@@ -9,8 +9,10 @@ use device_api_core::ports::Commit;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
+use crate::admission::Admission;
 use crate::ownerless;
 use crate::pipeline::{Shared, State};
+use crate::recover::{Ending, recovery_none, returned};
 use crate::seats::Bench;
 use crate::timers::Key;
 use crate::verdicts::{self, Context};
@@ -29,6 +31,8 @@ pub(crate) struct Write<'a> {
     pub(crate) again: Option<&'a [String]>,
     /// What changes before the decisions do.
     pub(crate) amend: Option<&'a Amend<'a>>,
+    /// What ended what stands no more; `None`: a policy's word.
+    pub(crate) ending: Option<&'a Ending>,
 }
 
 impl<'a> Write<'a> {
@@ -50,17 +54,19 @@ enum WakeSet {
 }
 
 /// One write of a GPU, as the cache asks for it.
-struct Writing<'a> {
+struct Writing<'a, 'w> {
     shared: &'a Shared,
     bench: &'a Bench,
     state: &'a mut State,
     uuid: &'a DeviceUuid,
-    write: &'a Write<'a>,
-    /// The verdicts that became conditions.
-    written: Vec<&'a Verdict>,
+    write: &'a Write<'w>,
+    /// The verdicts that became conditions, each with its policy's seat.
+    written: Vec<(usize, &'w Verdict)>,
+    /// Conditions that a quiet time clears from now on, besides.
+    quiet: Vec<(String, BootTime)>,
 }
 
-impl Commit for Writing<'_> {
+impl Commit for Writing<'_, '_> {
     fn change(&mut self, conditions: &mut Vec<Condition>) {
         let Self {
             shared,
@@ -68,12 +74,30 @@ impl Commit for Writing<'_> {
             uuid,
             write,
             ..
-        } = *self;
+        } = self;
         let now = shared.clock.wall();
         let (drills, platform) = (shared.config.drills, shared.config.platform);
         if let Some(amend) = write.amend {
             amend(conditions);
         }
+        if write.again.is_none() {
+            recovery_none::end(conditions, write.signals, now);
+        }
+        let State {
+            lanes, incidents, ..
+        } = &mut *self.state;
+        let Some(lane) = lanes.get_mut(*uuid) else {
+            return;
+        };
+        let mut admission = Admission {
+            recoveries: &lane.recoveries,
+            incidents,
+            flaps: &mut lane.flaps,
+            signals: write.signals,
+            again: write.again.is_some(),
+            now: (shared.clock.boot(), now),
+            held: Vec::new(),
+        };
         for (at, decision) in write.decisions {
             let Some(seat) = bench.get(*at) else {
                 continue;
@@ -85,9 +109,11 @@ impl Commit for Writing<'_> {
                 platform,
                 now,
             };
+            let written = verdicts::apply(conditions, decision, context, &mut admission);
             self.written
-                .extend(verdicts::apply(conditions, decision, context));
+                .extend(written.into_iter().map(|verdict| (*at, verdict)));
         }
+        self.quiet = admission.held;
         let mut news = write.signals.iter().filter(|_| write.again.is_none());
         let (mut is_found, mut is_lost) = (false, false);
         for signal in &mut news {
@@ -99,6 +125,8 @@ impl Commit for Writing<'_> {
             // what is left of an earlier run.
             conditions.retain(|c| !c.is_unobserved());
             ownerless::mark(conditions, bench, now);
+            self.quiet
+                .extend(returned::mark(conditions, (shared.clock.boot(), now)));
         }
         if is_lost
             && find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok)
@@ -106,8 +134,8 @@ impl Commit for Writing<'_> {
             let probed = Condition::of_host(PROBING, Judgement::Ok, "Probed", now);
             condition::upsert(conditions, probed);
         }
-        let floors = &shared.lane(self.state, uuid).floors;
-        floors.publish(conditions, bench, (drills, platform), now);
+        let floors = &lane.floors;
+        floors.publish(conditions, bench, (drills, platform), (write.ending, now));
     }
 
     fn remember(&mut self) -> Option<DeviceMemory> {
@@ -116,10 +144,14 @@ impl Commit for Writing<'_> {
             uuid,
             write,
             ..
-        } = *self;
+        } = self;
         let now = shared.clock.boot();
         shared.plan(self.state, uuid, write, now);
         shared.plan_quiet(self.state, uuid, &self.written, (write, now));
+        for (condition, due) in self.quiet.drain(..) {
+            let uuid = Clone::clone(*uuid);
+            shared.set_timer(self.state, Key::Quiet { uuid, condition }, due);
+        }
         let memory = shared.memory_of(self.state, uuid);
         let remembered = &mut shared.lane(self.state, uuid).remembered;
         let is_new = remembered.as_ref() != Some(&memory);
@@ -143,8 +175,11 @@ impl Shared {
             uuid,
             write,
             written: Vec::new(),
+            quiet: Vec::new(),
         };
         self.cache.change(uuid, &mut writing);
+        let written = std::mem::take(&mut writing.written);
+        self.settle_incidents(state, uuid, write, &written);
     }
 
     /// Sets the timers that policies ask for. What drills alone have set off is a drill.
@@ -166,13 +201,19 @@ impl Shared {
                     wakes.remove(&key)
                 };
             }
-            self.tell_refused(state, uuid, *at, refused);
+            self.tell_refused(state, uuid, *at, (refused, by_drills));
         }
     }
 
     /// Timers were refused. Said each time that there are twice as many: a policy that asks for one more with
     /// each signal must not fill the log.
-    fn tell_refused(&self, state: &mut State, uuid: &DeviceUuid, at: usize, refused: u64) {
+    fn tell_refused(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        at: usize,
+        (refused, drill): (u64, bool),
+    ) {
         let Some(slot) = self.lane(state, uuid).slots.get_mut(at) else {
             return;
         };
@@ -181,7 +222,7 @@ impl Shared {
         let refused = slot.wakes_refused;
         if refused.checked_ilog2() != before.checked_ilog2() {
             let policy = state.bench.get(at).map_or("", |seat| seat.name());
-            tracing::warn!(gpu = %uuid, policy, refused, max = limits::WAKES_PER_POLICY_MAX, "timers refused: too many run");
+            tracing::warn!(gpu = %uuid, policy, refused, drill, max = limits::WAKES_PER_POLICY_MAX, "timers refused: too many run");
         }
     }
 
@@ -191,10 +232,10 @@ impl Shared {
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
-        written: &[&Verdict],
+        written: &[(usize, &Verdict)],
         (write, now): (&Write<'_>, BootTime),
     ) {
-        for verdict in written {
+        for (_, verdict) in written {
             let journal = &self.lane(state, uuid).journal;
             let seen = write.again.and_then(|_| journal.signal(verdict.cause));
             let seen = seen.map_or(now, |(_, seen)| seen);

@@ -12,7 +12,7 @@
 //! | `policy-supervisor`, `policy-compiler` threads | the policies | when stopped or dropped |
 //! | `policy-…` threads | one for each policy | with the last use of the policy |
 //! | `shadow-…` threads | one for each shadow policy | when it is unloaded, or the supervisor dropped |
-//! | `nvml`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind |
+//! | `nvml`, `nvml-watch`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind, and another takes its place |
 //! | `kmsg` thread | the kernel log | when dropped |
 //! | `wasm-epoch` thread | the Wasm engine | with the last policy |
 
@@ -37,7 +37,7 @@ use crate::clock::SystemClock;
 use crate::config::{ApiConfig, Config, KmsgConfig, NvmlConfig};
 use crate::files;
 use crate::metrics::Metrics;
-use crate::nvml_report::NvmlReport;
+use crate::nvml_report::{self, NvmlReport};
 use crate::policies;
 use crate::readiness::{ComponentState, Readiness};
 use crate::state::{self, Opened};
@@ -280,12 +280,21 @@ fn start_nvml(
         library: config.library.clone(),
         driver_root: Some(config.driver_root.clone()),
         ignored_xids: config.ignored_xids.clone(),
-        poll_interval: config.poll_interval,
+        poll_interval: config.intervals.sensors,
+        fault_interval: config.intervals.faults,
+        counter_interval: config.intervals.counters,
+        limit_interval: config.intervals.limits,
+        inventory_interval: config.intervals.inventory,
+        ..device_api_nvml::Config::default()
     };
     let handle = device_api_nvml::Nvml::start(source, pipeline.sink(), report)
         .context("cannot start the NVML source; raise the limit of threads")?;
-    let counters = handle.counters();
-    metrics.before_scrape(move |metrics| metrics.nvml_counts(counters.get()));
+    let monitor = handle.monitor();
+    nvml_report::watch_calls(monitor.clone(), readiness);
+    metrics.before_scrape(move |metrics| {
+        metrics.nvml_counts(monitor.counts());
+        metrics.nvml_hung(&monitor.hung());
+    });
     Ok(Some(handle))
 }
 

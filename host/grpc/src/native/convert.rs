@@ -63,6 +63,7 @@ fn spec(gpu: &Gpu) -> proto::GpuSpec {
         driver_version,
         cuda_version,
         mig,
+        hardware: _,
         simulated,
         labels,
     } = &*gpu.device;

@@ -9,10 +9,11 @@ use device_api_core::floor::{self, Floor};
 use device_api_core::message;
 use device_api_core::seating::Fallback;
 use device_api_core::signal::{Signal, SignalKind};
-use device_api_core::verdict::{Clear, ClearOn, Judgement};
+use device_api_core::verdict::{Clear, Judgement};
 use device_api_core::xid::{self, Class};
 
 use super::{Assumed, Floors};
+use crate::recover::Ending;
 use crate::seats::Bench;
 use crate::verdicts::{Drills, evidence_of};
 
@@ -23,11 +24,12 @@ impl Floors {
         conditions: &mut Vec<Condition>,
         bench: &Bench,
         (drills, platform): (Drills, Platform),
-        now: WallTime,
+        (ending, now): (Option<&Ending>, WallTime),
     ) {
         let host = Host {
             drills,
             platform,
+            ending,
             now,
         };
         host.write(
@@ -64,12 +66,7 @@ impl Floors {
                         Fallback::Catalogue | Fallback::Ignore => "assumed the vendor's class",
                     }
                 ),
-                clears: vec![
-                    Clear::on(ClearOn::Policy),
-                    Clear::on(ClearOn::GpuReset),
-                    Clear::on(ClearOn::NodeReboot),
-                    Clear::on(ClearOn::Operator),
-                ],
+                clears: Self::fallback_clears(),
                 signal: &fallback.signal,
             }),
         );
@@ -168,20 +165,27 @@ struct Said<'a> {
     signal: &'a Signal,
 }
 
-struct Host {
+struct Host<'a> {
     drills: Drills,
     platform: Platform,
+    ending: Option<&'a Ending>,
     now: WallTime,
 }
 
-impl Host {
+impl Host<'_> {
     fn write(&self, conditions: &mut Vec<Condition>, type_: &str, said: Option<Said<'_>>) {
         let Some(said) = said else {
-            if condition::find(conditions, type_).is_some() {
-                condition::upsert(
-                    conditions,
-                    Condition::of_host(type_, Judgement::Ok, "Cleared", self.now),
-                );
+            // Once it is over it says what ended it, for as long as it is.
+            let is_over = |old: &Condition| old.state == Judgement::Ok;
+            if condition::find(conditions, type_).is_some_and(|old| !is_over(old)) {
+                let (reason, message) = self.ending.map_or(("Cleared", ""), |ending| {
+                    (ending.reason, ending.message.as_str())
+                });
+                let over = Condition {
+                    message: message.to_owned(),
+                    ..Condition::of_host(type_, Judgement::Ok, reason, self.now)
+                };
+                condition::upsert(conditions, over);
             }
             return;
         };

@@ -6,9 +6,14 @@
     reason = "helpers of tests: a panic is a failed test"
 )]
 
+mod clearing;
+mod drills;
 mod failures;
+mod incidents;
 mod journal;
 mod load;
+mod log;
+mod recoveries;
 mod restart;
 mod rig;
 mod rules;

@@ -17,9 +17,12 @@ use device_api_core::policy::{
     Evaluated, Evaluation, FailureKind, Filter, Outcome, OwnedType, PolicyFailure, PolicyId,
     PolicyInfo, Subscription,
 };
-use device_api_core::ports::{Commit, DeviceCache, Policy, Reply, Seats, SignalSink};
+use device_api_core::ports::{Commit, DeviceCache, Incidents, Policy, Reply, Seats, SignalSink};
+use device_api_core::recovery::{self, ClearRequest, Recovery};
 use device_api_core::seating::{DeviceJournal, Rejudgement, SeatError, Seating, Terms};
-use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target};
+use device_api_core::signal::{
+    Observation, Reading, Samples, Signal, SignalKind, Source, Target, Value,
+};
 use device_api_core::verdict::{Clear, ClearOn, Decision, Judgement, Severity, Verdict};
 use device_api_pipeline::{Config, Drills, Memories, Pipeline, Unobserved};
 
@@ -320,6 +323,7 @@ pub(crate) struct Rig {
     pub(crate) pipeline: Pipeline,
     pub(crate) sink: Arc<dyn SignalSink>,
     pub(crate) seats: Arc<dyn Seats>,
+    pub(crate) incidents: Arc<dyn Incidents>,
 }
 
 pub(crate) fn gpu() -> DeviceUuid {
@@ -358,6 +362,7 @@ impl Rig {
         drills: Drills,
         memories: Memories,
     ) -> Self {
+        crate::log::install();
         let config = Config {
             drills,
             platform: Platform::BareMetal,
@@ -366,12 +371,14 @@ impl Rig {
         let (seen, told) = (cache.clone(), Arc::new(Unobserved));
         let pipeline = Pipeline::start(seen, clock.clone(), told, config, memories).unwrap();
         let (sink, seats) = (pipeline.sink(), pipeline.seats());
+        let incidents = pipeline.incidents();
         let rig = Self {
             cache,
             clock,
             pipeline,
             sink,
             seats,
+            incidents,
         };
         for policy in policies {
             rig.seat(policy).unwrap();
@@ -455,6 +462,40 @@ impl Rig {
         self.sink.device_found(device, Arc::default());
     }
 
+    /// NVML looks at the GPU and finds it as it was.
+    pub(crate) fn looked(&self) {
+        // Each look is at a time of its own.
+        self.clock.advance(Duration::from_millis(1));
+        let reading = Reading {
+            value: Value::Int(0),
+            at: self.clock.wall(),
+        };
+        let samples = Samples::from([("row-remap.pending".to_owned(), Ok(reading))]);
+        self.sink.sampled(&gpu(), Arc::new(samples));
+    }
+
+    pub(crate) fn recovered(&self, recovery: Recovery) {
+        self.sink
+            .recovered(&gpu(), recovery, "volatile counters fell to 0");
+    }
+
+    pub(crate) fn reset(&self) {
+        self.recovered(Recovery::GpuReset);
+    }
+
+    pub(crate) fn clear(&self, condition: &str) -> Result<(), ApiError> {
+        self.incidents.clear(&ClearRequest {
+            device: gpu(),
+            condition: condition.to_owned(),
+            reason: "it was reseated".to_owned(),
+        })
+    }
+
+    pub(crate) fn is_problem(&self, condition: &str) -> bool {
+        let condition = self.cache.condition(&gpu(), condition);
+        condition.is_some_and(|condition| condition.is_problem())
+    }
+
     /// NVML finds the GPU of these tests.
     pub(crate) fn found_again(&self) {
         self.found("GPU-0", "0000:1b:00.0");
@@ -466,14 +507,9 @@ impl Rig {
     }
 }
 
+/// What a cache restores, in short: core has the rule of what a reboot ends.
 fn is_restored(old: &Condition, rebooted: bool) -> bool {
-    let resets = [
-        ClearOn::NodeReboot,
-        ClearOn::GpuReset,
-        ClearOn::DriverRebind,
-    ];
-    let is_over = rebooted && old.clears.iter().any(|clear| resets.contains(&clear.on));
-    old.state != Judgement::Ok && !(old.is_problem() && is_over)
+    old.state != Judgement::Ok && !(rebooted && recovery::is_over_after_reboot(old))
 }
 
 fn unobserved() -> Condition {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use device_api_core::action::Action;
 use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
-use device_api_core::device::{DeviceInfo, MigInstance};
+use device_api_core::device::{
+    DeviceInfo, Fabric, Hardware, MigInstance, NvLink, PcieLimits, Peer, PowerLimits,
+};
 use device_api_core::durable::{
     AssumedFault, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LoweredFloor, ObjectRecord,
     PolicyMemory, WakeMemory,
@@ -29,6 +31,46 @@ record!(MigInstance as MigInstanceForm {
     profile: String,
 });
 
+record!(PowerLimits as PowerLimitsForm {
+    min_mw: Option<u32>,
+    max_mw: Option<u32>,
+    default_mw: Option<u32>,
+});
+
+record!(PcieLimits as PcieLimitsForm {
+    generation_max: Option<u32>,
+    width_max: Option<u32>,
+});
+
+record!(NvLink as NvLinkForm {
+    link: u32,
+    version: Option<u32>,
+    remote: Option<String>,
+    remote_pci: Option<PciAddress>,
+});
+
+record!(Peer as PeerForm {
+    uuid: DeviceUuid,
+    path: String,
+});
+
+record!(Fabric as FabricForm {
+    state: String,
+    cluster_uuid: Option<String>,
+    clique: Option<u32>,
+});
+
+record!(Hardware as HardwareForm {
+    mig_mode: Option<bool>,
+    power: PowerLimits,
+    pcie: PcieLimits,
+    nvlinks: Vec<NvLink>,
+    peers: Vec<Peer>,
+    cpu_affinity: Option<String>,
+    numa_node: Option<u32>,
+    fabric: Option<Fabric>,
+});
+
 record!(DeviceInfo as DeviceInfoForm {
     uuid: DeviceUuid,
     pci: Option<PciAddress>,
@@ -41,6 +83,7 @@ record!(DeviceInfo as DeviceInfoForm {
     driver_version: String,
     cuda_version: String,
     mig: Vec<MigInstance>,
+    hardware: Hardware,
     simulated: bool,
     labels: BTreeMap<String, String>,
 });

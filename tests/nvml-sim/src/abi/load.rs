@@ -1,13 +1,15 @@
-//! Readings: temperature, power, clocks, link, modes.
+//! What a workload makes of a GPU: temperature, power, clocks, utilisation; modes.
 
 use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{
-    nvmlClockType_enum_NVML_CLOCK_COUNT, nvmlClockType_enum_NVML_CLOCK_MEM, nvmlClockType_t,
+    nvmlClockType_enum_NVML_CLOCK_COUNT, nvmlClockType_enum_NVML_CLOCK_MEM,
+    nvmlClockType_enum_NVML_CLOCK_VIDEO, nvmlClockType_t,
     nvmlComputeMode_enum_NVML_COMPUTEMODE_DEFAULT, nvmlComputeMode_t, nvmlDevice_t,
-    nvmlEnableState_enum_NVML_FEATURE_ENABLED, nvmlEnableState_t, nvmlPStates_enum_NVML_PSTATE_0,
-    nvmlPstates_t, nvmlTemperature_t, nvmlTemperatureSensors_enum_NVML_TEMPERATURE_GPU,
-    nvmlTemperatureSensors_t, nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_COUNT,
+    nvmlEnableState_enum_NVML_FEATURE_ENABLED, nvmlEnableState_t, nvmlMarginTemperature_t,
+    nvmlPStates_enum_NVML_PSTATE_0, nvmlPstates_t, nvmlTemperature_t,
+    nvmlTemperatureSensors_enum_NVML_TEMPERATURE_GPU, nvmlTemperatureSensors_t,
+    nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_COUNT,
     nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_GPU_MAX,
     nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_MEM_MAX,
     nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_SHUTDOWN,
@@ -16,30 +18,29 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use super::code::{self, Code};
-use super::{Out, check, flag, on_gpu, put, struct_version};
+use super::{Out, check, fill, on_gpu, put, struct_version, supported};
 use crate::node::Gpu;
-use crate::profile::Profile;
+use crate::profile::{Architecture, Profile};
 
 /// The clock event reason of a GPU that has nothing to do.
 const IDLE: u64 = 0x1;
 /// All reasons that NVML 13 defines.
 const REASONS: u64 = 0x1ff;
-const LANES: c_uint = 16;
-/// MIG instances of any of these GPUs.
-const MIG_DEVICES_MAX: c_uint = 7;
 
 fn threshold(profile: &Profile, kind: nvmlTemperatureThresholds_t) -> Result<c_uint, Code> {
     match kind {
         nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_SHUTDOWN => {
-            Ok(profile.shutdown_c)
+            Ok(profile.thermal.shutdown_c)
         }
         nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_SLOWDOWN => {
-            Ok(profile.slowdown_c)
+            Ok(profile.thermal.slowdown_c)
         }
         nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_MEM_MAX => {
-            Ok(profile.memory_max_c)
+            Ok(profile.thermal.memory_max_c)
         }
-        nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_GPU_MAX => Ok(profile.gpu_max_c),
+        nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_GPU_MAX => {
+            Ok(profile.thermal.gpu_max_c)
+        }
         nvmlTemperatureThresholds_enum_NVML_TEMPERATURE_THRESHOLD_COUNT.. => {
             Err(code::INVALID_ARGUMENT)
         }
@@ -47,20 +48,43 @@ fn threshold(profile: &Profile, kind: nvmlTemperatureThresholds_t) -> Result<c_u
     }
 }
 
-fn clock(profile: &Profile, kind: nvmlClockType_t, graphics_mhz: u32) -> Result<c_uint, Code> {
+/// In MHz; the graphics clock is the SMs'.
+fn clock(kind: nvmlClockType_t, sm: u32, memory: u32, video: u32) -> Result<c_uint, Code> {
     match kind {
-        nvmlClockType_enum_NVML_CLOCK_MEM => Ok(profile.memory_mhz),
+        nvmlClockType_enum_NVML_CLOCK_MEM => Ok(memory),
+        nvmlClockType_enum_NVML_CLOCK_VIDEO => Ok(video),
         nvmlClockType_enum_NVML_CLOCK_COUNT.. => Err(code::INVALID_ARGUMENT),
-        _ => Ok(graphics_mhz),
+        _ => Ok(sm),
     }
 }
 
+/// The most that boards of this kind do.
+fn clock_max(profile: &Profile, kind: nvmlClockType_t) -> Result<c_uint, Code> {
+    let clocks = &profile.clocks;
+    clock(
+        kind,
+        clocks.sm_max_mhz,
+        clocks.memory_mhz,
+        clocks.video_max_mhz,
+    )
+}
+
 fn clock_event_reasons(gpu: &Gpu) -> u64 {
-    if gpu.throttle == 0 {
+    if gpu.load.throttle == 0 && gpu.load.gpu_percent == 0 {
         IDLE
     } else {
-        gpu.throttle
+        gpu.load.throttle
     }
+}
+
+/// One figure of a GPU, in the unit of the call.
+fn reading(
+    call: &str,
+    device: nvmlDevice_t,
+    out: Out<'_, c_uint>,
+    read: impl FnOnce(&Gpu) -> c_uint,
+) -> Result<(), Code> {
+    put(out, on_gpu(call, device, |_, gpu| Ok(read(gpu)))?)
 }
 
 /// One figure of the kind of GPU, in the unit of the call.
@@ -81,13 +105,13 @@ exports! {
     ) {
         let read = on_gpu(CALL, device, |_, gpu| {
             check(sensor == nvmlTemperatureSensors_enum_NVML_TEMPERATURE_GPU)?;
-            Ok(gpu.temperature_c)
+            Ok(gpu.load.temperature_c)
         })?;
         put(celsius, read)
     }
 
     fn nvmlDeviceGetTemperatureV(device: nvmlDevice_t, reading: Option<&mut nvmlTemperature_t>) {
-        let read = on_gpu(CALL, device, |_, gpu| Ok(gpu.temperature_c))?;
+        let read = on_gpu(CALL, device, |_, gpu| Ok(gpu.load.temperature_c))?;
         let reading = reading.ok_or(code::INVALID_ARGUMENT)?;
         if reading.version != struct_version::<nvmlTemperature_t>(1) {
             return Err(code::ARGUMENT_VERSION_MISMATCH);
@@ -105,20 +129,44 @@ exports! {
         put(celsius, on_gpu(CALL, device, |profile, _| threshold(profile, kind))?)
     }
 
+    /// What is left to the temperature that boards of this kind may have in operation.
+    fn nvmlDeviceGetMarginTemperature(
+        device: nvmlDevice_t,
+        margin: Option<&mut nvmlMarginTemperature_t>,
+    ) {
+        let left = on_gpu(CALL, device, |profile, gpu| {
+            // Since Ada; before, there are thresholds alone.
+            supported((profile.architecture >= Architecture::Hopper).then_some(()))?;
+            Ok(i64::from(profile.thermal.gpu_max_c) - i64::from(gpu.load.temperature_c))
+        })?;
+        fill(margin, |margin| margin.version, nvmlMarginTemperature_t {
+            version: struct_version::<nvmlMarginTemperature_t>(1),
+            marginTemperature: i32::try_from(left).unwrap_or(i32::MIN),
+        })
+    }
+
     fn nvmlDeviceGetPowerUsage(device: nvmlDevice_t, mw: Out<'_, c_uint>) {
-        put(mw, on_gpu(CALL, device, |_, gpu| Ok(gpu.power_mw))?)
+        put(mw, on_gpu(CALL, device, |_, gpu| Ok(gpu.load.power_mw))?)
     }
 
     fn nvmlDeviceGetPowerManagementLimit(device: nvmlDevice_t, mw: Out<'_, c_uint>) {
-        figure(CALL, device, mw, |profile| profile.power_limit_w * 1000)
+        reading(CALL, device, mw, |gpu| gpu.load.power_limit_mw)
+    }
+
+    fn nvmlDeviceGetPowerManagementMode(device: nvmlDevice_t, mode: Out<'_, nvmlEnableState_t>) {
+        figure(CALL, device, mode, |_| nvmlEnableState_enum_NVML_FEATURE_ENABLED)
+    }
+
+    fn nvmlDeviceGetTotalEnergyConsumption(device: nvmlDevice_t, mj: Out<'_, c_ulonglong>) {
+        put(mj, on_gpu(CALL, device, |_, gpu| Ok(gpu.load.energy_mj))?)
     }
 
     fn nvmlDeviceGetPowerManagementDefaultLimit(device: nvmlDevice_t, mw: Out<'_, c_uint>) {
-        figure(CALL, device, mw, |profile| profile.power_limit_w * 1000)
+        figure(CALL, device, mw, |profile| profile.power.default_w * 1000)
     }
 
     fn nvmlDeviceGetEnforcedPowerLimit(device: nvmlDevice_t, mw: Out<'_, c_uint>) {
-        figure(CALL, device, mw, |profile| profile.power_limit_w * 1000)
+        reading(CALL, device, mw, |gpu| gpu.load.power_limit_mw)
     }
 
     fn nvmlDeviceGetPowerManagementLimitConstraints(
@@ -126,23 +174,37 @@ exports! {
         min_mw: Out<'_, c_uint>,
         max_mw: Out<'_, c_uint>,
     ) {
-        let watts = |profile: &Profile| (profile.power_min_w, profile.power_limit_w);
+        let watts = |profile: &Profile| (profile.power.min_w, profile.power.max_w);
         let (min, max) = on_gpu(CALL, device, |profile, _| Ok(watts(profile)))?;
         put(min_mw, min * 1000)?;
         put(max_mw, max * 1000)
     }
 
     fn nvmlDeviceGetClockInfo(device: nvmlDevice_t, kind: nvmlClockType_t, mhz: Out<'_, c_uint>) {
-        put(mhz, on_gpu(CALL, device, |profile, _| clock(profile, kind, profile.sm_idle_mhz))?)
+        let read = on_gpu(CALL, device, |_, gpu| {
+            clock(kind, gpu.load.sm_mhz, gpu.load.memory_mhz, gpu.load.video_mhz)
+        })?;
+        put(mhz, read)
     }
 
     fn nvmlDeviceGetMaxClockInfo(device: nvmlDevice_t, kind: nvmlClockType_t, mhz: Out<'_, c_uint>) {
-        put(mhz, on_gpu(CALL, device, |profile, _| clock(profile, kind, profile.sm_max_mhz))?)
+        put(mhz, on_gpu(CALL, device, |profile, _| clock_max(profile, kind))?)
+    }
+
+    fn nvmlDeviceGetMaxCustomerBoostClock(
+        device: nvmlDevice_t,
+        kind: nvmlClockType_t,
+        mhz: Out<'_, c_uint>,
+    ) {
+        put(mhz, on_gpu(CALL, device, |profile, _| clock_max(profile, kind))?)
     }
 
     fn nvmlDeviceGetUtilizationRates(device: nvmlDevice_t, rates: Out<'_, nvmlUtilization_t>) {
-        on_gpu(CALL, device, |_, _| Ok(()))?;
-        put(rates, nvmlUtilization_t { gpu: 0, memory: 0 })
+        let read = on_gpu(CALL, device, |_, gpu| {
+            let load = &gpu.load;
+            Ok(nvmlUtilization_t { gpu: load.gpu_percent, memory: load.memory_percent })
+        })?;
+        put(rates, read)
     }
 
     fn nvmlDeviceGetPerformanceState(device: nvmlDevice_t, state: Out<'_, nvmlPstates_t>) {
@@ -174,61 +236,11 @@ exports! {
         put(reasons, on_gpu(CALL, device, |_, _| Ok(REASONS))?)
     }
 
-    fn nvmlDeviceGetCurrPcieLinkWidth(device: nvmlDevice_t, lanes: Out<'_, c_uint>) {
-        figure(CALL, device, lanes, |_| LANES)
-    }
-
-    fn nvmlDeviceGetMaxPcieLinkWidth(device: nvmlDevice_t, lanes: Out<'_, c_uint>) {
-        figure(CALL, device, lanes, |_| LANES)
-    }
-
-    fn nvmlDeviceGetCurrPcieLinkGeneration(device: nvmlDevice_t, generation: Out<'_, c_uint>) {
-        figure(CALL, device, generation, |profile| profile.pcie_generation)
-    }
-
-    fn nvmlDeviceGetMaxPcieLinkGeneration(device: nvmlDevice_t, generation: Out<'_, c_uint>) {
-        figure(CALL, device, generation, |profile| profile.pcie_generation)
-    }
-
-    fn nvmlDeviceGetPcieReplayCounter(device: nvmlDevice_t, replays: Out<'_, c_uint>) {
-        figure(CALL, device, replays, |_| 0)
-    }
-
     fn nvmlDeviceGetPersistenceMode(device: nvmlDevice_t, mode: Out<'_, nvmlEnableState_t>) {
         figure(CALL, device, mode, |_| nvmlEnableState_enum_NVML_FEATURE_ENABLED)
     }
 
     fn nvmlDeviceGetComputeMode(device: nvmlDevice_t, mode: Out<'_, nvmlComputeMode_t>) {
         figure(CALL, device, mode, |_| nvmlComputeMode_enum_NVML_COMPUTEMODE_DEFAULT)
-    }
-
-    /// All profiles can do MIG; none has it on.
-    fn nvmlDeviceGetMigMode(
-        device: nvmlDevice_t,
-        current: Out<'_, c_uint>,
-        pending: Out<'_, c_uint>,
-    ) {
-        on_gpu(CALL, device, |_, _| Ok(()))?;
-        put(current, flag(false))?;
-        put(pending, flag(false))
-    }
-
-    fn nvmlDeviceGetMaxMigDeviceCount(device: nvmlDevice_t, count: Out<'_, c_uint>) {
-        figure(CALL, device, count, |_| MIG_DEVICES_MAX)
-    }
-
-    fn nvmlDeviceIsMigDeviceHandle(device: nvmlDevice_t, is_mig: Out<'_, c_uint>) {
-        figure(CALL, device, is_mig, |_| flag(false))
-    }
-
-    fn nvmlDeviceGetMigDeviceHandleByIndex(
-        device: nvmlDevice_t,
-        index: c_uint,
-        mig: Out<'_, nvmlDevice_t>,
-    ) {
-        on_gpu(CALL, device, |_, _| {
-            check(index < MIG_DEVICES_MAX && mig.is_some())?;
-            Err(code::NOT_FOUND)
-        })
     }
 }
