@@ -113,6 +113,7 @@ pub(crate) fn policy_phase(phase: PolicyPhase) -> &'static str {
         PolicyPhase::Quarantined => "quarantined",
         PolicyPhase::Paused => "paused",
         PolicyPhase::Refused => "refused",
+        PolicyPhase::Compiling => "compiling",
         PolicyPhase::Unspecified => "unspecified",
     }
 }
@@ -158,6 +159,7 @@ pub(crate) fn policy_change(change: PolicyChange) -> &'static str {
         PolicyChange::Held => "held",
         PolicyChange::Refused => "refused",
         PolicyChange::Removed => "removed",
+        PolicyChange::Compiling => "compiling",
         PolicyChange::Unspecified => "unspecified",
     }
 }

@@ -1,33 +1,23 @@
 //! What the pipeline and the cache allocate for a signal. The policy's own part is left out: it answers when
 //! nobody counts.
 
+mod rig;
+
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bench_kit::{Figures, Row, Section, Spread};
-use device_api_core::action::Action;
-use device_api_core::ids::DeviceUuid;
 use device_api_core::limits::STATE_BYTES_MAX;
-use device_api_core::policy::{Evaluated, Evaluation};
-use device_api_core::ports::DeviceCache as _;
-use device_api_core::signal::{Attr, Observation, Samples, SignalKind, Source, Target};
-use device_api_core::verdict::{
-    Clear, ClearOn, Decision, Judgement, PolicyState, Severity, Verdict,
-};
+use device_api_core::verdict::PolicyState;
 use serde::{Deserialize, Serialize};
 
-use crate::house::{House, IDLE_CELSIUS, readings, uuid};
-use crate::judges::{CONDITION, Desk, REASON, Waiting};
+use self::rig::Rig;
 use crate::plan::Plan;
 
 /// The executable that counts, beside the one that measures time.
 const COUNTER: &str = "policy-bench-allocations";
-
-/// Codes that the catalogue does not have, so that no floor stands for them, and as many as it has.
-const CODES: std::ops::Range<u64> = 1_000..1_172;
 
 /// A state at its bound, in values of this size.
 const VALUE_BYTES: usize = 1024;
@@ -52,10 +42,11 @@ enum Case {
     FullStateChanged,
     SameReading,
     ToldReading,
+    LeftBehind,
 }
 
 impl Case {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Repeat,
         Self::NothingSaid,
         Self::Verdict,
@@ -63,6 +54,7 @@ impl Case {
         Self::FullStateChanged,
         Self::SameReading,
         Self::ToldReading,
+        Self::LeftBehind,
     ];
 
     fn text(self) -> &'static str {
@@ -74,6 +66,7 @@ impl Case {
             Self::FullStateChanged => "the same, 64 KiB of state of which 1 KiB changes",
             Self::SameReading => "a sample in which nothing changed",
             Self::ToldReading => "a reading that is told, nothing decided",
+            Self::LeftBehind => "a new fault, one verdict, beside 32 policies' 64 KiB left behind",
         }
     }
 
@@ -85,13 +78,17 @@ impl Case {
             | Self::NothingSaid
             | Self::Verdict
             | Self::SameReading
-            | Self::ToldReading => 0,
+            | Self::ToldReading
+            | Self::LeftBehind => 0,
         };
-        // The key counts too.
-        (0..bytes / VALUE_BYTES)
-            .map(|at| (format!("{at:03}"), vec![0; VALUE_BYTES - 3]))
-            .collect()
+        state_of(bytes)
     }
+}
+
+fn state_of(bytes: usize) -> PolicyState {
+    // The key counts too.
+    let values = (0..bytes / VALUE_BYTES).map(|at| (format!("{at:03}"), vec![0; VALUE_BYTES - 3]));
+    values.collect()
 }
 
 /// What rounds of one case gave.
@@ -170,7 +167,7 @@ fn rounds(plan: &Plan, counter: Counter<'_>) -> Result<Vec<Measured>> {
                 rounds.push(spent.per(plan.observations));
             }
         }
-        rig.house.close();
+        rig.close();
         Ok(Measured { case, rounds })
     };
     Case::ALL.into_iter().map(of_case).collect()
@@ -192,211 +189,4 @@ impl Spent {
             us: self.time.as_secs_f64() * 1e6 / signals,
         }
     }
-}
-
-struct Rig<'a> {
-    house: House,
-    gpu: DeviceUuid,
-    desk: Arc<Desk>,
-    counter: Counter<'a>,
-    /// What the policy remembers.
-    state: PolicyState,
-    /// XIDs so far.
-    faults: u64,
-    celsius: i64,
-}
-
-impl<'a> Rig<'a> {
-    fn new(case: Case, counter: Counter<'a>) -> Result<Self> {
-        let desk = Desk::new();
-        Ok(Self {
-            house: House::new(&desk, 1)?,
-            gpu: uuid(0),
-            desk,
-            counter,
-            state: case.state(),
-            faults: 0,
-            celsius: IDLE_CELSIUS,
-        })
-    }
-
-    /// Adds what `work` costs.
-    fn spend(&self, spent: &mut Spent, work: impl FnOnce()) {
-        let (before, began) = ((self.counter)(), Instant::now());
-        work();
-        spent.time += began.elapsed();
-        let after = (self.counter)();
-        spent.counts.allocations += after.allocations - before.allocations;
-        spent.counts.bytes += after.bytes - before.bytes;
-    }
-
-    fn round(&mut self, case: Case, signals: usize) -> Result<Spent> {
-        match case {
-            Case::Repeat => self.repeats(signals),
-            Case::NothingSaid | Case::Verdict | Case::FullState | Case::FullStateChanged => {
-                self.faults(case, signals)
-            }
-            Case::SameReading => self.same_readings(signals),
-            Case::ToldReading => self.told_readings(signals),
-        }
-    }
-
-    /// One XID is being judged, one waits, and the others are like it.
-    fn repeats(&mut self, signals: usize) -> Result<Spent> {
-        let flying = self.next_xid();
-        self.house.sink.observe(flying);
-        let first = self.next_xid();
-        let repeat = |pid: usize| Observation {
-            attrs: attrs(pid),
-            ..first.clone()
-        };
-        let repeats: Vec<Observation> = (0..signals).map(repeat).collect();
-        self.house.sink.observe(first.clone());
-        let mut spent = Spent::default();
-        self.spend(&mut spent, || {
-            for repeat in repeats {
-                self.house.sink.observe(repeat);
-            }
-        });
-        self.answer(Decision::default())?;
-        let waiting = self.desk.take()?;
-        let folded = waiting
-            .evaluation
-            .signals
-            .first()
-            .map(|signal| signal.repeats);
-        let expected = u32::try_from(signals + 1)?;
-        ensure!(
-            folded == Some(expected),
-            "{folded:?} repeats instead of {expected}"
-        );
-        (waiting.reply)(Ok(Evaluated::default()));
-        Ok(spent)
-    }
-
-    fn faults(&mut self, case: Case, signals: usize) -> Result<Spent> {
-        let mut spent = Spent::default();
-        for _ in 0..signals {
-            let fault = self.next_xid();
-            self.spend(&mut spent, || self.house.sink.observe(fault));
-            let Waiting { evaluation, reply } = self.desk.take()?;
-            let mut decision = Decision::default();
-            if case != Case::NothingSaid {
-                decision.verdicts.push(verdict(&evaluation, self.faults)?);
-            }
-            if case == Case::FullStateChanged {
-                let value = self
-                    .state
-                    .values_mut()
-                    .next()
-                    .and_then(|value| value.first_mut());
-                *value.context("no state")? ^= 1;
-            }
-            drop(evaluation);
-            let state = self.state.clone();
-            self.spend(&mut spent, || reply(Ok(Evaluated { decision, state })));
-        }
-        if case != Case::NothingSaid {
-            self.is_published()?;
-        }
-        Ok(spent)
-    }
-
-    /// The last verdict is what readers are told.
-    fn is_published(&self) -> Result<()> {
-        let conditions = self.house.cache.conditions(&self.gpu);
-        let ours = conditions
-            .iter()
-            .find(|condition| &*condition.type_ == CONDITION);
-        let message = &ours.context("no condition came of a verdict")?.message;
-        ensure!(
-            *message == message_of(self.faults),
-            "an older verdict stands: {message}"
-        );
-        Ok(())
-    }
-
-    fn same_readings(&mut self, signals: usize) -> Result<Spent> {
-        let samples: Vec<Arc<Samples>> = (0..signals)
-            .map(|_| Arc::new(readings(IDLE_CELSIUS)))
-            .collect();
-        let mut spent = Spent::default();
-        self.spend(&mut spent, || {
-            for samples in samples {
-                self.house.sink.sampled(&self.gpu, samples);
-            }
-        });
-        ensure!(
-            self.desk.take().is_err(),
-            "a reading that is the same was told"
-        );
-        Ok(spent)
-    }
-
-    fn told_readings(&mut self, signals: usize) -> Result<Spent> {
-        let mut spent = Spent::default();
-        for _ in 0..signals {
-            // Beyond the deadband each time.
-            self.celsius = IDLE_CELSIUS + (self.celsius - IDLE_CELSIUS + 4) % 24;
-            let samples = Arc::new(readings(self.celsius));
-            self.spend(&mut spent, || self.house.sink.sampled(&self.gpu, samples));
-            let reply = self.desk.take()?.reply;
-            self.spend(&mut spent, || reply(Ok(Evaluated::default())));
-        }
-        Ok(spent)
-    }
-
-    fn answer(&self, decision: Decision) -> Result<()> {
-        let reply = self.desk.take()?.reply;
-        let state = self.state.clone();
-        reply(Ok(Evaluated { decision, state }));
-        Ok(())
-    }
-
-    /// A fault unlike those before it, as the kernel log tells of it.
-    fn next_xid(&mut self) -> Observation {
-        self.faults += 1;
-        let code = CODES.start + self.faults % (CODES.end - CODES.start);
-        Observation {
-            code: Some(code),
-            evidence: format!(
-                "NVRM: Xid (PCI:0000:00:00): {code}, pid=1818990, name=python3, Ch 00000001, engmask 00000101, intr 00000000"
-            ),
-            attrs: attrs(1_818_990),
-            ..Observation::new(
-                SignalKind::Xid,
-                Target::Uuid(self.gpu.clone()),
-                Source::Kmsg,
-            )
-        }
-    }
-}
-
-fn attrs(pid: usize) -> Vec<Attr> {
-    let pid = i64::try_from(pid).unwrap_or(i64::MAX);
-    vec![Attr::int("pid", pid), Attr::text("process", "python3")]
-}
-
-fn message_of(fault: u64) -> String {
-    format!("Fault {fault} of a benchmark: the application must be restarted.")
-}
-
-/// One that differs from the one before.
-fn verdict(evaluation: &Evaluation, fault: u64) -> Result<Verdict> {
-    let cause = evaluation
-        .signals
-        .last()
-        .context("asked about nothing")?
-        .seq;
-    Ok(Verdict {
-        condition: CONDITION.to_owned(),
-        state: Judgement::Problem,
-        severity: Severity::Warning,
-        reason: REASON.to_owned(),
-        message: message_of(fault),
-        action: Action::None,
-        clears: vec![Clear::on(ClearOn::Operator)],
-        instance: None,
-        cause,
-    })
 }

@@ -10,9 +10,11 @@ use device_api_core::clock::{BootTime, Clock, WallTime, system_wall_time};
 use device_api_core::device::DeviceInfo;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits::Bounds;
-use device_api_core::ports::{Policy, SignalSink};
+use device_api_core::ports::{Overdue, Policy, Seats, SignalSink};
 use device_api_core::seating::Seating;
-use device_api_core::signal::{Reading, Samples, Value};
+use device_api_core::signal::{
+    Attr, Observation, Reading, Samples, SignalKind, Source, Target, Value,
+};
 use device_api_pipeline::{Config, Drills, Memories, Pipeline};
 
 /// Since the benchmark began.
@@ -34,6 +36,7 @@ impl Clock for Uptime {
 pub(crate) struct House {
     pub(crate) cache: Arc<Cache>,
     pub(crate) sink: Arc<dyn SignalSink>,
+    pub(crate) seats: Arc<dyn Seats>,
     pipeline: Pipeline,
 }
 
@@ -65,7 +68,8 @@ impl House {
             rejudged: Vec::new(),
             insist: true,
         };
-        let seated = pipeline.seats().seat(seating);
+        let seats = pipeline.seats();
+        let seated = seats.seat(seating);
         seated.with_context(|| policy.info().id.to_string())?;
         let sink = pipeline.sink();
         for index in 0..gpus {
@@ -74,8 +78,14 @@ impl House {
         Ok(Self {
             cache,
             sink,
+            seats,
             pipeline,
         })
+    }
+
+    /// What a read asks for whose bound has passed.
+    pub(crate) fn overdue(&self) -> Arc<dyn Overdue> {
+        self.pipeline.overdue()
     }
 
     /// Ends the pipeline's thread; what is still with a policy finds nobody.
@@ -89,6 +99,24 @@ pub(crate) const IDLE_CELSIUS: i64 = 41;
 
 pub(crate) fn uuid(index: usize) -> DeviceUuid {
     DeviceUuid::new(&format!("GPU-be9c0000-0000-4000-8000-{index:012x}"))
+}
+
+/// An XID as the kernel log tells of it.
+pub(crate) fn xid(gpu: &DeviceUuid, code: u64) -> Observation {
+    Observation {
+        code: Some(code),
+        evidence: format!(
+            "NVRM: Xid (PCI:0000:00:00): {code}, pid=1818990, name=python3, Ch 00000001, engmask 00000101, intr 00000000"
+        ),
+        attrs: attrs(1_818_990),
+        ..Observation::new(SignalKind::Xid, Target::Uuid(gpu.clone()), Source::Kmsg)
+    }
+}
+
+/// Of an XID.
+pub(crate) fn attrs(pid: usize) -> Vec<Attr> {
+    let pid = i64::try_from(pid).unwrap_or(i64::MAX);
+    vec![Attr::int("pid", pid), Attr::text("process", "python3")]
 }
 
 /// As NVML tells of one.

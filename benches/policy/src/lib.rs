@@ -8,17 +8,20 @@
 //!  allocations     observations ─▶ pipeline, cache ─▶ a policy that is answered for
 //!  storm           one GPU, as fast as it goes ─┬▶ pipeline, cache, policy thread ─▶ readers
 //!                  other GPUs, once each ───────┘
+//!  seats           1,024 full journals ─▶ shown, judged again, a seat that changes hands ─▶ readers meanwhile
 //! ```
 
 mod allocations;
 mod asked;
 mod calls;
+mod desk;
 mod house;
 mod judges;
 mod native;
 mod plan;
 mod record;
 mod recorded;
+mod seats;
 mod storm;
 mod turns;
 
@@ -39,6 +42,8 @@ pub enum Part {
     Allocations,
     /// One GPU repeats an XID.
     Storm,
+    /// How long a reader waits while a policy takes its seat.
+    Seats,
 }
 
 impl Part {
@@ -51,6 +56,7 @@ impl Part {
             Self::Record => record::measure(plan),
             Self::Allocations => allocations::measure(plan, is_quick),
             Self::Storm => storm::measure(plan),
+            Self::Seats => seats::measure(plan),
         }
     }
 }

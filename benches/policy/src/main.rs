@@ -46,8 +46,8 @@ fn run(cli: &Cli) -> Result<()> {
     let sections = wanted.map(|part| part.measure(&plan, cli.quick));
     let sections = sections.collect::<Result<Vec<_>>>()?;
     let rounds = format!(
-        "{} a case, of {} signals ({} where the pipeline is measured; {} storms), in turn",
-        plan.rounds, plan.signals, plan.observations, plan.storms
+        "{} a case, of {} signals ({} where the pipeline is measured; {} storms; {} swaps), in turn",
+        plan.rounds, plan.signals, plan.observations, plan.storms, plan.swaps
     );
     Report::new(rounds, cli.quick, sections).publish(cli.json.as_deref())
 }

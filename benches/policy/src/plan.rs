@@ -14,6 +14,9 @@ pub struct Plan {
     pub storms: usize,
     /// Other GPUs that have their first fault during one storm, and before it.
     pub others: usize,
+    /// GPUs whose journals are shown, and judged again.
+    pub gpus: usize,
+    pub swaps: usize,
 }
 
 impl Plan {
@@ -28,6 +31,9 @@ impl Plan {
             storm: 100_000,
             storms: 21,
             others: 8,
+            // What the store has room for.
+            gpus: 1_024,
+            swaps: 11,
         }
     }
 
@@ -42,6 +48,8 @@ impl Plan {
             storm: 2_000,
             storms: 2,
             others: 2,
+            gpus: 16,
+            swaps: 2,
         }
     }
 }

@@ -23,7 +23,7 @@ fn a_quick_run_measures_everything() {
     let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     let sections = report["sections"].as_array().unwrap();
     let names: Vec<_> = sections.iter().map(|section| &section["name"]).collect();
-    assert_eq!(names, ["calls", "record", "allocations", "storm"]);
+    assert_eq!(names, ["calls", "record", "allocations", "storm", "seats"]);
     for section in sections {
         let rows = section["rows"].as_array().unwrap();
         let is_number = |row: &Value| row["value"]["median"].as_f64().is_some_and(f64::is_finite);
@@ -31,7 +31,8 @@ fn a_quick_run_measures_everything() {
     }
 }
 
-/// Counts do not depend on the machine, so these hold in a quick run too.
+/// What a signal allocates it allocates in each round, in a quick run too; what a timer's thread does meanwhile
+/// falls into one or the other.
 #[test]
 fn a_storm_costs_the_pipeline_no_memory() {
     let output = Command::new(env!("CARGO_BIN_EXE_policy-bench-allocations"))
@@ -39,7 +40,7 @@ fn a_storm_costs_the_pipeline_no_memory() {
         .output()
         .unwrap();
     let cases: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let most = |case: &str| {
+    let fewest = |case: &str| {
         let of_case = cases
             .as_array()
             .unwrap()
@@ -49,13 +50,13 @@ fn a_storm_costs_the_pipeline_no_memory() {
         rounds
             .iter()
             .map(|round| round["allocations"].as_f64().unwrap())
-            .fold(0.0, f64::max)
+            .fold(f64::INFINITY, f64::min)
     };
-    assert_eq!(most("Repeat"), 0.0, "a repeat that folds is only counted");
+    assert_eq!(fewest("Repeat"), 0.0, "a repeat that folds is only counted");
     assert_eq!(
-        most("SameReading"),
+        fewest("SameReading"),
         0.0,
         "nor is anything made of a reading that is the same"
     );
-    assert!(most("NothingSaid") > 0.0, "the counter counts");
+    assert!(fewest("NothingSaid") > 0.0, "the counter counts");
 }

@@ -36,7 +36,9 @@ pub struct ObjectRecord {
 /// What the pipeline remembers of a device: with the conditions it makes a decision whole (design H4).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceMemory {
-    pub policies: Vec<PolicyMemory>,
+    /// Those that are not asked now first, by how long; what did not change is shared by one memory and the
+    /// next.
+    pub policies: Vec<Arc<PolicyMemory>>,
     /// Signals whose floor stands.
     pub floors: Vec<Signal>,
     /// Signals whose floor policies have lowered: it stands again where none of them may any more.
@@ -50,11 +52,16 @@ pub struct DeviceMemory {
 
 impl DeviceMemory {
     /// The same after some time in which nobody watched, from the last write `at` until `now`: that
-    /// was no quiet time.
+    /// was no quiet time, and no policy could have returned.
     #[must_use]
     pub fn after_absence(mut self, at: BootTime, now: BootTime) -> Self {
         for (_, due) in &mut self.quiet {
             *due = due.after(now.since(at));
+        }
+        for policy in &mut self.policies {
+            if let Some(until) = policy.kept_until {
+                Arc::make_mut(policy).kept_until = Some(until.after(now.since(at)));
+            }
         }
         self
     }
@@ -69,10 +76,14 @@ impl DeviceMemory {
             ..wake
         };
         let is_timer = |signal: &Signal| signal.kind == SignalKind::Timer;
-        let policy = |policy: PolicyMemory| PolicyMemory {
-            wakes: policy.wakes.into_iter().map(wake).collect(),
-            failed: policy.failed.into_iter().filter(is_timer).collect(),
-            ..policy
+        let policy = |policy: Arc<PolicyMemory>| {
+            let policy = Arc::unwrap_or_clone(policy);
+            Arc::new(PolicyMemory {
+                wakes: policy.wakes.into_iter().map(wake).collect(),
+                failed: policy.failed.into_iter().filter(is_timer).collect(),
+                kept_until: policy.kept_until.map(due),
+                ..policy
+            })
         };
         let quiet = self.quiet.into_iter();
         Self {
@@ -92,10 +103,12 @@ pub struct PolicyMemory {
     pub policy: Arc<str>,
     /// State of another schema is not given to the policy.
     pub schema: u32,
-    pub state: PolicyState,
+    pub state: Arc<PolicyState>,
     pub wakes: Vec<WakeMemory>,
     /// Signals that it failed on, and is asked about again.
     pub failed: Vec<Signal>,
+    /// Its policy is not asked now: when it is dropped, if the policy has not returned. `None`: in use.
+    pub kept_until: Option<BootTime>,
 }
 
 /// A policy's timer that runs.

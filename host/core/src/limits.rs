@@ -171,6 +171,11 @@ pub const NVML_DEVICES_MAX: usize = 1024;
 /// Policies loaded at once; each has a thread and an instance.
 pub const POLICIES_MAX: usize = 16;
 
+/// Bytes of a policy directory's files that are held at once while a set is taken up, the bundled policies
+/// apart. As much as one file may have at the most, or seven Python guests of 18 MB; and half of a container of
+/// 256 MiB.
+pub const POLICY_SET_BYTES_MAX: usize = 128 << 20;
+
 /// Signals of one GPU kept to be judged again at a swap, and for the verdict diff (design H6, H9). Repeats
 /// fold, so this is that many different faults. With samples shared it is some 300 KiB a GPU, and 0.8 MiB
 /// where each has all the evidence and attributes that one may have.
@@ -178,6 +183,9 @@ pub const JOURNAL_SIGNALS_PER_GPU_MAX: usize = 256;
 /// Memories of one GPU kept for policies, and versions of them, that are not asked now: for their return.
 /// As many as seats, and an earlier state schema of each; past it the one put away first is dropped.
 pub const ABSENT_MEMORIES_PER_GPU_MAX: usize = 2 * POLICIES_MAX;
+/// Such a memory is dropped when its policy has not returned for so long, in which the daemon ran: each of its
+/// timers is due by then, and no window that a policy counts in goes back as far.
+pub const ABSENT_MEMORY_AGE_MAX: Duration = WAKE_MAX;
 /// Policies that `PolicyReady` tells of as not asked: as many as a directory offers beyond the seats.
 pub const UNASKED_POLICIES_MAX: usize = 2 * POLICIES_MAX;
 /// The journal forgets what is older: the longest window in the vendor's guidance is a day.

@@ -57,16 +57,19 @@ pub enum Phase {
     Paused,
     /// No version of it could ever be admitted.
     Refused,
+    /// No version of it judges yet: the first to come is being compiled.
+    Compiling,
 }
 
 impl Phase {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Running,
         Self::BackOff,
         Self::LastGood,
         Self::Quarantined,
         Self::Paused,
         Self::Refused,
+        Self::Compiling,
     ];
 
     /// A metric label.
@@ -78,6 +81,7 @@ impl Phase {
             Self::Quarantined => "quarantined",
             Self::Paused => "paused",
             Self::Refused => "refused",
+            Self::Compiling => "compiling",
         }
     }
 }
@@ -199,7 +203,7 @@ pub struct PolicyStatus {
     pub phase: Phase,
     /// One line for people: why it is in that phase; empty while all is well.
     pub detail: String,
-    /// The version that judges (or looks on); `None`: none.
+    /// The version that judges (or looks on), or would if it were not paused; `None`: none.
     pub active: Option<Version>,
     /// The newest version that has proved itself; its bytes are kept.
     pub last_good: Option<Version>,
@@ -210,6 +214,19 @@ pub struct PolicyStatus {
     /// What the site wants and can't have.
     pub refused: Option<SetAside>,
     pub counters: PolicyCounters,
+}
+
+impl PolicyStatus {
+    /// Who is shown where there is no room for all; the smaller first: who judges, whose seat is empty, who
+    /// looks on, and last what never was a policy here.
+    pub fn rank(&self) -> u8 {
+        match (&self.active, self.mode) {
+            (Some(_), Mode::Enforce | Mode::Paused) => 0,
+            (Some(_), Mode::Shadow) => 2,
+            (None, _) if self.phase == Phase::Refused => 3,
+            (None, _) => 1,
+        }
+    }
 }
 
 /// A policy as `devicectl policy describe` shows it.
@@ -281,15 +298,18 @@ pub enum ReloadChange {
     Held,
     Refused,
     Removed,
+    /// It is being compiled, and takes its seat once that is done; what judged before judges meanwhile.
+    Compiling,
 }
 
 impl ReloadChange {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Unchanged,
         Self::Swapped,
         Self::Held,
         Self::Refused,
         Self::Removed,
+        Self::Compiling,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -299,6 +319,7 @@ impl ReloadChange {
             Self::Held => "held",
             Self::Refused => "refused",
             Self::Removed => "removed",
+            Self::Compiling => "compiling",
         }
     }
 }

@@ -195,10 +195,12 @@ pub trait Seats: Debug + Send + Sync {
     /// Seats a policy, in one step: from here on it is asked, and not its predecessor, whose answers under
     /// way are void and whose signals it is asked instead. What it said of the journals is committed
     /// with it; state and timers of its schema are handed on. A signal is committed once, by whichever.
+    /// Returns the devices that are left as they were judged, in order: their journals have moved on, and it
+    /// insisted.
     ///
     /// # Errors
     /// [`SeatError`]; the old one keeps the seat.
-    fn seat(&self, seating: Seating) -> Result<(), SeatError>;
+    fn seat(&self, seating: Seating) -> Result<Vec<DeviceUuid>, SeatError>;
 
     /// Removes a policy, if it is there. Its conditions stay, marked `OwnerGone`, until they are cleared or an
     /// owner is there again, who may be another; its state is kept for its return.
@@ -215,7 +217,8 @@ pub trait Onlooker: Debug + Send + Sync {
 
 /// The policy host as the API sees it. Whoever may write may call what changes something.
 pub trait Policies: Debug + Send + Sync + 'static {
-    /// By name.
+    /// By name; at most [`POLICIES_LISTED_MAX`](crate::limits::POLICIES_LISTED_MAX), the first by
+    /// [`PolicyStatus::rank`].
     fn list(&self) -> Vec<PolicyStatus>;
 
     /// # Errors

@@ -73,14 +73,14 @@ impl Terms {
 pub struct DeviceJournal {
     pub device: Arc<DeviceInfo>,
     /// Committed signals. Each carries the samples that its evaluation saw, so that a replay gives the
-    /// same answer. Of a reading the newest per key is kept.
-    pub signals: Arc<[Signal]>,
+    /// same answer. Of a reading the newest per key is kept. No timers: each is one policy's alone.
+    pub signals: Arc<[Arc<Signal>]>,
     /// When each of `signals` was seen last, in their order: repeats fold into the first.
     pub last_seen: Arc<[BootTime]>,
     /// What was in it when it was shown.
     pub revision: Revision,
     /// From when on no incident is missing: older signals were dropped for want of room or by age, or
-    /// were before this run. Not so of readings and timers, of which the newest alone is kept.
+    /// were before this run. Not so of readings, of which the newest alone is kept.
     pub complete_since: BootTime,
     /// Signals of this run were dropped.
     pub is_cut: bool,
@@ -99,7 +99,8 @@ impl DeviceJournal {
 
     /// The signal of that number, and when it was seen last.
     pub fn signal(&self, seq: SignalSeq) -> Option<(&Signal, BootTime)> {
-        let at = self.signals.iter().position(|signal| signal.seq == seq)?;
+        let at = self.signals.binary_search_by_key(&seq, |signal| signal.seq);
+        let at = at.ok()?;
         let signal = self.signals.get(at)?;
         let seen = self.last_seen.get(at).copied();
         Some((signal, seen.unwrap_or(signal.observed_boot)))
@@ -130,14 +131,14 @@ pub struct Rejudgement {
     /// Those of its wakes that drills alone have set off.
     pub drill_wakes: Vec<String>,
     /// What the policy then remembers; counts where its state schema is new to the device.
-    pub state: PolicyState,
+    pub state: Arc<PolicyState>,
 }
 
 /// A policy takes its seat, in place of one of the same name if there is one.
 #[derive(Clone, Debug)]
 pub struct Seating {
     pub policy: Arc<dyn Policy>,
-    pub rejudged: Vec<Rejudgement>,
+    pub rejudged: Vec<Arc<Rejudgement>>,
     /// Where a journal has moved on since: take the seat, and leave that device as it was judged.
     pub insist: bool,
 }

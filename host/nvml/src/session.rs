@@ -57,7 +57,6 @@ impl Context {
     /// Something happened to a GPU that ends faults from before it.
     pub(crate) fn recovered(&self, uuid: &DeviceUuid, recovery: Recovery, evidence: &str) {
         Counters::add(&self.counters.recoveries);
-        tracing::info!(gpu = %uuid, ?recovery, evidence, "GPU recovered");
         self.sink.recovered(uuid, recovery, evidence);
     }
 }

@@ -23,6 +23,9 @@ use crate::write::Write;
 /// How long the timer thread sleeps at most: a bound on what a missed wake-up could cost.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
+/// Timers that are fired while others wait: each may be a write, of some 50 µs.
+const FIRED_AT_ONCE: usize = 16;
+
 /// Until a full lane is tried again.
 const RETRY_FULL: Duration = Duration::from_secs(10);
 
@@ -73,21 +76,36 @@ impl Shared {
         }
     }
 
+    /// Fires all that are due now. After a swap, or a restart, that may be one for each GPU, so in between those
+    /// go who wait.
     pub(crate) fn fire_timers(&self) {
-        let calls = {
-            let mut state = self.lock();
-            let now = self.clock.boot();
-            let mut calls = Vec::new();
-            while let Some(key) = state.timers.take_due(now) {
-                calls.extend(self.fire(&mut state, key, now));
-            }
-            if state.incidents.sweep_sometimes(now) {
-                self.observer.incidents(state.incidents.len());
-            }
-            self.log_decided(&mut state);
-            calls
-        };
-        self.place(calls);
+        let now = self.clock.boot();
+        let mut is_done = false;
+        while !is_done {
+            let calls = {
+                let mut state = self.lock_after_others();
+                let mut calls = Vec::new();
+                for _ in 0..FIRED_AT_ONCE {
+                    let Some(uuid) = state.timers.due(now).cloned() else {
+                        is_done = true;
+                        if state.incidents.sweep_sometimes(now) {
+                            self.observer.incidents(state.incidents.len());
+                        }
+                        self.log_decided(&mut state);
+                        break;
+                    };
+                    // First, as the timer may be of who has left, and is put away then.
+                    calls.extend(self.follow(&mut state, &uuid));
+                    if state.timers.due(now) == Some(&uuid)
+                        && let Some(key) = state.timers.take_due(now)
+                    {
+                        calls.extend(self.fire(&mut state, key, now));
+                    }
+                }
+                calls
+            };
+            self.place(calls);
+        }
     }
 
     fn fire(&self, state: &mut State, key: Key, now: BootTime) -> Vec<Call> {
@@ -211,7 +229,12 @@ fn quiet(was_held: bool) -> Ending {
 
 impl Overdue for Shared {
     fn overdue(&self, uuid: &DeviceUuid, seq: SignalSeq) {
-        let mut state = self.lock();
-        self.fall_back_overdue(&mut state, uuid, |pending| pending.signal.seq <= seq);
+        let calls = {
+            let mut state = self.lock();
+            let calls = self.follow(&mut state, uuid);
+            self.fall_back_overdue(&mut state, uuid, |pending| pending.signal.seq <= seq);
+            calls
+        };
+        self.place(calls);
     }
 }

@@ -193,7 +193,9 @@ impl Shared {
     ) -> Decision {
         let lane = self.lane(state, uuid);
         if let Some(slot) = lane.slots.get_mut(at) {
-            slot.state = evaluated.state;
+            if *slot.state != evaluated.state {
+                slot.state = Arc::new(evaluated.state);
+            }
             slot.failures = 0;
         }
         lane.floors.policy_works(seat.name());

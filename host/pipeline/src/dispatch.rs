@@ -13,7 +13,7 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::policy::{Evaluation, FailureKind, Outcome, PolicyFailure, Standing};
 use device_api_core::ports::{Policy, Reply};
-use device_api_core::verdict::Judgement;
+use device_api_core::verdict::{Judgement, PolicyState};
 
 use crate::lane::{Flight, Lane};
 use crate::pipeline::{Shared, State};
@@ -65,6 +65,15 @@ impl Drop for Answer {
             detail,
         }));
     }
+}
+
+/// One after the other; mostly there is nothing first, and then nothing is moved.
+pub(crate) fn joined(mut first: Vec<Call>, then: Vec<Call>) -> Vec<Call> {
+    if first.is_empty() {
+        return then;
+    }
+    first.extend(then);
+    first
 }
 
 impl Shared {
@@ -153,7 +162,7 @@ impl Shared {
                     samples: newest.samples.clone().unwrap_or_default(),
                     state: slots
                         .get(at)
-                        .map(|slot| slot.state.clone())
+                        .map(|slot| PolicyState::clone(&slot.state))
                         .unwrap_or_default(),
                     attrs: Vec::new(),
                     signals,
@@ -172,17 +181,17 @@ impl Shared {
             if seat.is_none_or(|seat| seat.generation != asked.generation) {
                 return;
             }
-            let lane = self.lane(&mut state, &asked.uuid);
-            let Some(flying) = lane
-                .flight
-                .as_mut()
-                .filter(|flying| flying.id == asked.flight)
-            else {
-                return;
-            };
-            flying.outcomes.push((asked.at, outcome));
-            flying.outstanding &= !(1 << asked.at);
-            self.land(&mut state, &asked.uuid)
+            let first = self.follow(&mut state, &asked.uuid);
+            let flight = &mut self.lane(&mut state, &asked.uuid).flight;
+            let flying = flight.as_mut();
+            match flying.filter(|flying| flying.id == asked.flight) {
+                Some(flying) => {
+                    flying.outcomes.push((asked.at, outcome));
+                    flying.outstanding &= !(1 << asked.at);
+                    joined(first, self.land(&mut state, &asked.uuid))
+                }
+                None => first,
+            }
         };
         self.place(calls);
     }

@@ -1,10 +1,14 @@
 //! What was seen of a GPU lately: what a new version is asked about before it takes a seat (design H6, H9).
 //!
 //! Signals are taken in when they are committed, with the samples of their evaluation, so that asking
-//! about them again gives the same answer. Repeats fold; of a reading, and of a timer, the newest
-//! counts. What tells of a state (the GPU answers, the recovery action) is kept however old it is,
-//! while it is the newest to do so. Not durable: after a restart it begins anew.
+//! about them again gives the same answer. Repeats fold; of a reading the newest counts. What tells of a
+//! state (the GPU answers, the recovery action) is kept however old it is, while it is the newest to do
+//! so. Timers are not in it: each is the answer to one policy's wish, and no other's to judge. Not
+//! durable: after a restart it begins anew.
+//!
+//! Who is shown it shares the signals with it, so that showing costs a pointer for each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device_api_core::clock::{BootTime, WallTime};
@@ -27,7 +31,7 @@ pub(crate) struct Moment {
 
 #[derive(Debug)]
 struct Entry {
-    signal: Signal,
+    signal: Arc<Signal>,
     /// The newest that was folded into it.
     last: Moment,
     /// How many were entered before it, and itself.
@@ -62,6 +66,9 @@ impl Journal {
 
     /// Takes a committed signal in; `through`: the newest that was folded into it.
     pub(crate) fn take(&mut self, signal: &Signal, through: SignalSeq, now: Moment) {
+        if signal.kind == SignalKind::Timer {
+            return;
+        }
         self.forget_old(now.boot);
         let last = Moment {
             seq: through.max(signal.seq),
@@ -69,7 +76,8 @@ impl Journal {
         };
         self.revision.newest = self.revision.newest.max(last.seq);
         if let Some(at) = self.repeated_by(signal) {
-            if is_newest_alone(signal.kind) {
+            if signal.kind == SignalKind::Reading {
+                // Of those about one thing the newest alone is kept.
                 self.entries.remove(at);
             } else {
                 if let Some(entry) = self.entries.get_mut(at) {
@@ -86,7 +94,7 @@ impl Journal {
             .partition_point(|entry| entry.signal.seq < signal.seq);
         self.revision.entered += 1;
         let entry = Entry {
-            signal: signal.clone(),
+            signal: Arc::new(signal.clone()),
             last,
             number: self.revision.entered,
         };
@@ -95,9 +103,8 @@ impl Journal {
 
     /// A signal was judged again, on other samples.
     pub(crate) fn judged_again(&mut self, seq: SignalSeq, samples: Option<&Arc<Samples>>) {
-        let known = self.entries.iter_mut();
-        for entry in known.filter(|entry| entry.signal.seq == seq) {
-            entry.signal.samples = samples.cloned();
+        if let Some(entry) = self.position(seq).and_then(|at| self.entries.get_mut(at)) {
+            Arc::make_mut(&mut entry.signal).samples = samples.cloned();
         }
     }
 
@@ -106,7 +113,7 @@ impl Journal {
         let mut newest_first = self.entries.iter().enumerate().rev();
         let about = subject_of(new);
         let is_about = |entry: &Entry| subject_of(&entry.signal) == about;
-        let known = if is_newest_alone(new.kind) {
+        let known = if new.kind == SignalKind::Reading {
             // Whatever its value, and its incident.
             newest_first.find(|(_, entry)| entry.signal.drill == new.drill && is_about(entry))
         } else if about.is_some() {
@@ -140,9 +147,7 @@ impl Journal {
         let Some(entry) = self.entries.get(at) else {
             return false;
         };
-        let Some(about) =
-            subject_of(&entry.signal).filter(|_| entry.signal.kind != SignalKind::Timer)
-        else {
+        let Some(about) = subject_of(&entry.signal) else {
             return false;
         };
         let mut newer = self.entries.iter().skip(at + 1);
@@ -182,27 +187,47 @@ impl Journal {
         }
     }
 
-    /// Signals of these incidents.
-    pub(crate) fn of_incidents(&self, incidents: &[IncidentId]) -> Vec<Signal> {
-        let signals = self.entries.iter().map(|entry| &entry.signal);
-        let meant = signals.filter(|signal| incidents.contains(&signal.incident));
-        meant.cloned().collect()
+    /// Copies of the signals of those numbers, and of those that tell of the same incidents the first few: as
+    /// many as a condition has evidence.
+    pub(crate) fn evidence(&self, causes: &[SignalSeq]) -> Vec<Signal> {
+        let of_causes = causes.iter().filter_map(|seq| self.signal(*seq));
+        let mut room: BTreeMap<IncidentId, usize> = of_causes
+            .map(|(signal, _)| (signal.incident, limits::EVIDENCE_PER_CONDITION_MAX))
+            .collect();
+        let mut is_meant = |signal: &&Signal| {
+            let Some(room) = room.get_mut(&signal.incident) else {
+                return false;
+            };
+            let fits = *room > 0;
+            *room = room.saturating_sub(1);
+            fits || causes.contains(&signal.seq)
+        };
+        let signals = self.entries.iter().map(|entry| &*entry.signal);
+        signals.filter(|signal| is_meant(signal)).cloned().collect()
     }
 
     /// The signal of that number, and when it was seen last.
     pub(crate) fn signal(&self, seq: SignalSeq) -> Option<(&Signal, BootTime)> {
-        let found = self.entries.iter().find(|entry| entry.signal.seq == seq);
-        found.map(|entry| (&entry.signal, entry.last.boot))
+        let found = self.entries.get(self.position(seq)?)?;
+        Some((&*found.signal, found.last.boot))
+    }
+
+    fn position(&self, seq: SignalSeq) -> Option<usize> {
+        let found = self
+            .entries
+            .binary_search_by_key(&seq, |entry| entry.signal.seq);
+        found.ok()
     }
 
     /// Whether a signal that counts, and is no repeat, came after what was shown.
     pub(crate) fn has_moved(&self, shown: Revision, counts: impl Fn(&Signal) -> bool) -> bool {
         let mut entries = self.entries.iter();
-        entries.any(|entry| entry.number > shown.entered && counts(&entry.signal))
+        self.revision.entered > shown.entered
+            && entries.any(|entry| entry.number > shown.entered && counts(&entry.signal))
     }
 
     /// All that is in it of what was shown, each with the newest that was folded into it.
-    pub(crate) fn shown(&self, shown: Revision) -> impl Iterator<Item = (&Signal, SignalSeq)> {
+    pub(crate) fn shown(&self, shown: Revision) -> impl Iterator<Item = (&Arc<Signal>, SignalSeq)> {
         let entries = self.entries.iter();
         let shown = entries.filter(move |entry| entry.number <= shown.entered);
         shown.map(|entry| (&entry.signal, entry.last.seq))
@@ -239,14 +264,9 @@ pub(crate) fn is_news(condition: &Condition, shown: Revision) -> bool {
     condition.cause.is_some_and(|cause| cause > shown.newest)
 }
 
-/// Whether of such signals about one thing the newest alone is kept.
-fn is_newest_alone(kind: SignalKind) -> bool {
-    matches!(kind, SignalKind::Reading | SignalKind::Timer)
-}
-
 impl Entry {
     fn fold(&mut self, repeat: &Signal, last: Moment) {
-        let signal = &mut self.signal;
+        let signal = Arc::make_mut(&mut self.signal);
         signal.repeats = signal.repeats.saturating_add(repeat.repeats);
         signal.samples.clone_from(&repeat.samples);
         for source in &repeat.sources {

@@ -15,6 +15,7 @@ pub(crate) use crate::batch::{Flight, Pending};
 use crate::flaps::Flaps;
 use crate::floors::Floors;
 use crate::journal::{Journal, Moment};
+use crate::policy_memory::is_empty;
 use crate::readings::Told;
 use crate::recover::Over;
 use crate::recoveries::Recoveries;
@@ -22,12 +23,14 @@ use crate::recoveries::Recoveries;
 /// What the host keeps of one policy for one GPU.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
-    pub(crate) state: PolicyState,
+    pub(crate) state: Arc<PolicyState>,
     /// Signals that it failed on; tried again with back-off, in their order.
     pub(crate) failed: Vec<Signal>,
     pub(crate) failures: u32,
     /// Timers that it asked for beyond those that it may have.
     pub(crate) wakes_refused: u64,
+    /// What was remembered last of it: shared with what is remembered next, where that is the same.
+    pub(crate) remembered: Option<Arc<PolicyMemory>>,
 }
 
 /// A double-bit error and what contains it (design H8).
@@ -50,7 +53,7 @@ pub(crate) struct Lane {
     pub(crate) slots: Vec<Slot>,
     /// What policies left behind that have no seat now, or one with another state schema; the one put
     /// away last is last.
-    pub(crate) absent: Vec<PolicyMemory>,
+    pub(crate) absent: Vec<Arc<PolicyMemory>>,
     pub(crate) journal: Journal,
     pub(crate) floors: Floors,
     pub(crate) recoveries: Recoveries,
@@ -153,10 +156,14 @@ impl Lane {
 
     /// A newer signal makes void what is to be tried again.
     pub(crate) fn overtake(&mut self, new: &Signal) {
-        let kept = self.slots.iter_mut().map(|slot| &mut slot.failed);
-        let absent = self.absent.iter_mut().map(|memory| &mut memory.failed);
-        for failed in kept.chain(absent) {
-            failed.retain(|old| !overtakes(new, old));
+        for slot in &mut self.slots {
+            slot.failed.retain(|old| !overtakes(new, old));
+        }
+        for memory in &mut self.absent {
+            if memory.failed.iter().any(|old| overtakes(new, old)) {
+                let failed = &mut Arc::make_mut(memory).failed;
+                failed.retain(|old| !overtakes(new, old));
+            }
         }
     }
 
@@ -225,9 +232,9 @@ impl Lane {
 
     /// Puts away what a policy leaves behind, in place of what it left with the same schema before. Past
     /// the bound the oldest is dropped.
-    pub(crate) fn put_away(&mut self, memory: PolicyMemory) {
+    pub(crate) fn put_away(&mut self, memory: Arc<PolicyMemory>) {
         drop(self.take_absent(&memory.policy, memory.schema));
-        if memory.state.is_empty() && memory.wakes.is_empty() && memory.failed.is_empty() {
+        if is_empty(&memory) {
             return;
         }
         if self.absent.len() >= limits::ABSENT_MEMORIES_PER_GPU_MAX {
@@ -237,10 +244,16 @@ impl Lane {
     }
 
     /// What a policy left behind with that schema.
-    pub(crate) fn take_absent(&mut self, policy: &str, schema: u32) -> Option<PolicyMemory> {
-        let is_its = |memory: &PolicyMemory| *memory.policy == *policy && memory.schema == schema;
-        let at = self.absent.iter().position(is_its)?;
+    pub(crate) fn take_absent(&mut self, policy: &str, schema: u32) -> Option<Arc<PolicyMemory>> {
+        let mut absent = self.absent.iter();
+        let at = absent.position(|memory| *memory.policy == *policy && memory.schema == schema)?;
         Some(self.absent.remove(at))
+    }
+
+    /// Drops what was left behind and nobody has claimed in all the time that it is kept.
+    pub(crate) fn drop_unclaimed(&mut self, now: BootTime) {
+        self.absent
+            .retain(|memory| memory.kept_until.is_none_or(|until| now < until));
     }
 
     /// All that is with the policies or waits for them, oldest first.

@@ -37,6 +37,7 @@ mod looks;
 mod memory;
 mod ownerless;
 mod pipeline;
+mod policy_memory;
 mod readings;
 mod recover;
 mod recoveries;

@@ -5,16 +5,19 @@
 //! read again, and of what was assumed of the others the policies are asked anew. What nothing would
 //! bring again is: a signal that is being tried again, and a timer that has fired.
 
+use std::iter::zip;
+use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::condition::Condition;
-use device_api_core::durable::{DeviceMemory, PolicyMemory, WakeMemory};
+use device_api_core::durable::DeviceMemory;
 use device_api_core::ids::DeviceUuid;
-use device_api_core::signal::{Signal, SignalKind, text_attr};
+use device_api_core::limits;
+use device_api_core::signal::Signal;
 
 use crate::floors::Assumed;
-use crate::lane::{Lane, Pending, Slot};
 use crate::pipeline::{Shared, State};
+use crate::policy_memory::is_empty;
 use crate::seats::Seat;
 use crate::timers::Key;
 
@@ -27,6 +30,7 @@ pub type Memories = Vec<(DeviceUuid, DeviceMemory)>;
 impl Shared {
     pub(crate) fn memory_of(&self, state: &mut State, uuid: &DeviceUuid) -> DeviceMemory {
         let bench = state.bench.clone();
+        let now = self.clock.boot();
         let timers = state.timers.of(uuid);
         let quiet = timers.filter_map(|(key, due)| match key {
             Key::Quiet { condition, .. } => Some((condition.as_str().into(), due)),
@@ -35,16 +39,14 @@ impl Shared {
             }
         });
         let quiet = quiet.collect();
-        let seated = bench.iter();
-        let seated: Vec<PolicyMemory> = seated
-            .map(|(at, seat)| self.memory_on(state, uuid, (at, seat)))
-            .filter(|memory| {
-                !(memory.state.is_empty() && memory.wakes.is_empty() && memory.failed.is_empty())
-            })
-            .collect();
-        let lane = &*self.lane(state, uuid);
+        let lane = self.lane(state, uuid);
+        lane.drop_unclaimed(now);
         // By age: past the bound the next run drops the first.
-        let policies = lane.absent.iter().cloned().chain(seated).collect();
+        let mut policies = lane.absent.clone();
+        let seated = bench.iter();
+        let seated = seated.map(|(at, seat)| self.memory_on(state, uuid, (at, seat)));
+        policies.extend(seated.filter(|memory| !is_empty(memory)));
+        let lane = &*self.lane(state, uuid);
         let (mut floors, mut lowered, mut assumed) = lane.floors.memory();
         let waiting = [&lane.real, &lane.drilled].into_iter();
         let waiting = waiting.filter_map(|containment| containment.double_bit.clone());
@@ -67,44 +69,6 @@ impl Shared {
         }
     }
 
-    /// What the policy on a seat would leave behind.
-    pub(crate) fn memory_on(
-        &self,
-        state: &mut State,
-        uuid: &DeviceUuid,
-        (at, seat): (usize, &Seat),
-    ) -> PolicyMemory {
-        self.lane(state, uuid);
-        let mut wakes: Vec<WakeMemory> = Vec::new();
-        let mut memory = PolicyMemory {
-            policy: seat.name().clone(),
-            schema: seat.info().state_schema,
-            state: Default::default(),
-            wakes: Vec::new(),
-            failed: Vec::new(),
-        };
-        let Some(lane) = state.lanes.get(uuid) else {
-            return memory;
-        };
-        for (key, due) in state.timers.of(uuid) {
-            if let Key::Wake { policy, name, .. } = key
-                && *policy == at
-            {
-                wakes.push(WakeMemory {
-                    name: name.clone(),
-                    due,
-                    drill: lane.drill_wakes.contains(&(at, name.clone())),
-                });
-            }
-        }
-        memory.wakes = with_fired(wakes, lane, at);
-        if let Some(slot) = lane.slots.get(at) {
-            memory.state.clone_from(&slot.state);
-            memory.failed = failed(slot, lane, at);
-        }
-        memory
-    }
-
     /// Takes up what an earlier run left behind. What is a policy's waits for it to take its seat.
     pub(crate) fn restore(&self, memories: Memories) {
         let state = &mut *self.lock();
@@ -122,6 +86,7 @@ impl Shared {
         }
         state.newest = newest;
         state.start = self.moment(newest);
+        let kept_until = self.clock.boot().after(limits::ABSENT_MEMORY_AGE_MAX);
         for (uuid, memory) in memories {
             for (condition, due) in memory.quiet {
                 let (uuid, condition) = (uuid.clone(), condition.to_string());
@@ -143,46 +108,16 @@ impl Shared {
                     signal: fault.signal,
                 });
             }
-            for policy in memory.policies {
+            for mut policy in memory.policies {
+                if policy.kept_until.is_none() {
+                    Arc::make_mut(&mut policy).kept_until = Some(kept_until);
+                }
                 lane.put_away(policy);
             }
             for signal in &memory.awaiting {
                 self.restore_containment(state, &uuid, signal);
             }
         }
-    }
-
-    /// A policy takes up what one of its name and state schema left behind. False: there is nothing.
-    pub(crate) fn take_up(
-        &self,
-        state: &mut State,
-        uuid: &DeviceUuid,
-        (at, seat): (usize, &Seat),
-    ) -> bool {
-        let lane = self.lane(state, uuid);
-        let Some(memory) = lane.take_absent(seat.name(), seat.info().state_schema) else {
-            return false;
-        };
-        if let Some(slot) = lane.slots.get_mut(at) {
-            slot.state = memory.state;
-        }
-        let failed = memory.failed.iter();
-        for signal in failed.filter(|signal| !is_seen_anew(signal.kind)) {
-            lane.keep_failed(at, signal);
-        }
-        for wake in memory.wakes {
-            if wake.drill {
-                let drills = &mut self.lane(state, uuid).drill_wakes;
-                drills.insert((at, wake.name.clone()));
-            }
-            let key = Key::Wake {
-                uuid: uuid.clone(),
-                policy: at,
-                name: wake.name,
-            };
-            self.set_timer(state, key, wake.due);
-        }
-        true
     }
 
     /// A policy is asked of what is assumed on its account, or on nobody's, and is not being asked already.
@@ -232,51 +167,22 @@ fn signals_of(memory: &DeviceMemory) -> impl Iterator<Item = &Signal> {
         .chain(&memory.awaiting)
 }
 
-/// Whether the next run sees it for itself. That a GPU answered an earlier one would let a policy call
-/// it healthy before anything was observed (design C7).
-fn is_seen_anew(kind: SignalKind) -> bool {
-    matches!(kind, SignalKind::GpuFound | SignalKind::Reading)
-}
-
-/// What a policy failed on: also what it is being asked again about, or is about to be.
-fn failed(slot: &Slot, lane: &Lane, at: usize) -> Vec<Signal> {
-    let again = lane.pending().filter(|pending| pending.is_asked_again(at));
-    let all = slot
-        .failed
-        .iter()
-        .chain(again.map(|pending| &pending.signal));
-    let mut failed: Vec<Signal> = all
-        .filter(|signal| !is_seen_anew(signal.kind))
-        .map(without_samples)
-        .collect();
-    failed.sort_by_key(|signal| signal.seq);
-    failed
-}
-
-/// A policy's timers: also those that fired and that it has not judged yet, where it has not set them
-/// anew.
-fn with_fired(mut wakes: Vec<WakeMemory>, lane: &Lane, at: usize) -> Vec<WakeMemory> {
-    let fired = lane
-        .pending()
-        .filter(|pending| pending.signal.kind == SignalKind::Timer && pending.is_first_asked(at));
-    for Pending { signal, .. } in fired {
-        let Some(name) = text_attr(&signal.attrs, "name") else {
-            continue;
-        };
-        if !wakes.iter().any(|wake| wake.name == name) {
-            wakes.push(WakeMemory {
-                name: name.to_owned(),
-                due: signal.observed_boot,
-                drill: signal.drill,
-            });
-        }
-    }
-    wakes
-}
-
-fn without_samples(signal: &Signal) -> Signal {
-    Signal {
-        samples: None,
-        ..signal.clone()
-    }
+/// Whether the same is to be remembered: what policies left is compared by where it is, as it is shared
+/// while it stays the same.
+pub(crate) fn is_same(known: &DeviceMemory, new: &DeviceMemory) -> bool {
+    let DeviceMemory {
+        policies,
+        floors,
+        lowered,
+        assumed,
+        awaiting,
+        quiet,
+    } = known;
+    policies.len() == new.policies.len()
+        && zip(policies, &new.policies).all(|(known, new)| Arc::ptr_eq(known, new))
+        && *floors == new.floors
+        && *lowered == new.lowered
+        && *assumed == new.assumed
+        && *awaiting == new.awaiting
+        && *quiet == new.quiet
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::logmark::LogMark;
 use crate::memory::Memories;
 use crate::seats::Bench;
 use crate::shelf::Shelf;
+use crate::swap::Turning;
 use crate::timers::Timers;
 use crate::verdicts::Drills;
 
@@ -88,6 +90,9 @@ impl Pipeline {
     ) -> std::io::Result<Self> {
         let shared = Arc::new_cyclic(|me| Shared {
             state: Mutex::default(),
+            asked: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
+            turns: Mutex::default(),
             sooner: Condvar::new(),
             me: me.clone(),
             cache,
@@ -155,6 +160,7 @@ pub(crate) struct State {
     pub(crate) lanes: HashMap<DeviceUuid, Lane>,
     pub(crate) timers: Timers,
     pub(crate) bench: Arc<Bench>,
+    pub(crate) turning: Turning,
     /// How many policies have ever taken a seat.
     pub(crate) seated: u64,
     /// When the run began: what was before is in no journal.
@@ -171,6 +177,11 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// How many have ever waited for the state, and how many of them have had it.
+    asked: AtomicU64,
+    entered: AtomicU64,
+    /// Seats change hands one at a time. Taken before the state.
+    turns: Mutex<()>,
     /// A timer was set, or the pipeline stops.
     pub(crate) sooner: Condvar,
     pub(crate) me: Weak<Self>,
@@ -183,7 +194,25 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.entered.fetch_add(1, Ordering::Relaxed);
+        state
+    }
+
+    /// The lock, for work on many GPUs that takes it for each: after all who wait for it now. It is not
+    /// fair, so whoever takes it again at once would keep them waiting for all of that work.
+    pub(crate) fn lock_after_others(&self) -> MutexGuard<'_, State> {
+        let asked = self.asked.load(Ordering::Relaxed);
+        while self.entered.load(Ordering::Relaxed) < asked {
+            std::thread::yield_now();
+        }
+        self.lock()
+    }
+
+    /// One seat at a time changes hands.
+    pub(crate) fn lock_turns(&self) -> MutexGuard<'_, ()> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Now, when `seq` is the newest signal.

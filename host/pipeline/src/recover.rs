@@ -295,8 +295,13 @@ impl Incidents for Shared {
                     .to_owned(),
             });
         }
-        let calls = self.clear_by_hand(&mut self.lock(), request)?;
-        self.place(calls);
+        let (first, cleared) = {
+            let mut state = self.lock();
+            let first = self.follow(&mut state, &request.device);
+            (first, self.clear_by_hand(&mut state, request))
+        };
+        self.place(first);
+        self.place(cleared?);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The pipeline as whoever loads policies sees it (design H6, H9).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use device_api_core::condition::Owner;
@@ -8,12 +8,12 @@ use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
 use device_api_core::ports::Seats;
 use device_api_core::seating::{DeviceJournal, Rejudgement, SeatError, Seating};
-use device_api_core::signal::{Signal, SignalKind};
+use device_api_core::signal::Signal;
 
 use crate::alike::is_incident;
 use crate::pipeline::{Shared, State};
 use crate::seats::{Bench, Seat};
-use crate::swap::Swap;
+use crate::swap::Turn;
 use crate::write::Write;
 
 /// GPUs that one line of the log names: more are counted.
@@ -21,8 +21,10 @@ const GPUS_NAMED_MAX: usize = 8;
 
 impl Seats for Shared {
     fn journals(&self) -> Vec<DeviceJournal> {
+        // Not of GPUs of which some have followed a turn and others have not.
+        let _turns = self.lock_turns();
         let uuids = uuids(&self.lock());
-        // Each by itself: copying one takes some 300 µs, and nothing is said of all at one moment.
+        // Each by itself: nothing is said of all at one moment.
         uuids.iter().filter_map(|uuid| self.journal(uuid)).collect()
     }
 
@@ -30,13 +32,16 @@ impl Seats for Shared {
         self.cache.owner(condition)
     }
 
-    fn seat(&self, seating: Seating) -> Result<(), SeatError> {
+    fn seat(&self, seating: Seating) -> Result<Vec<DeviceUuid>, SeatError> {
+        let policy = seating.policy.info().id.clone();
         let judged = seating.rejudged.iter();
-        let judged: HashMap<&DeviceUuid, &Rejudgement> =
-            judged.map(|judged| (&judged.device, judged)).collect();
+        let mut judged: HashMap<DeviceUuid, Arc<Rejudgement>> = judged
+            .map(|judged| (judged.device.clone(), judged.clone()))
+            .collect();
+        let _turns = self.lock_turns();
         // What leaves the bench is dropped without the lock: a policy's last use may end its thread,
         // and an answer that it owes comes back here.
-        let (calls, _left, mut as_judged) = {
+        let (_left, _turn, uuids, as_judged) = {
             let mut state = self.lock();
             let at = seat_for(&state, &seating)?;
             let moved = self.moved(&mut state, &seating, &judged);
@@ -50,80 +55,92 @@ impl Seats for Shared {
             let left = self.rebench(&mut state, |bench| bench.with(at, Some(new.clone())));
             let left = left.map_err(|(condition, owner)| SeatError::Taken { condition, owner })?;
             state.seated += 1;
-            let moved: HashSet<DeviceUuid> = moved.into_iter().collect();
-            let mut calls = Vec::new();
-            for uuid in uuids(&state) {
-                let rejudged = judged.get(&uuid).copied();
-                let rejudged = rejudged.filter(|_| !moved.contains(&uuid));
-                let swap = Swap {
-                    at,
-                    old: left.get(at),
-                    new: Some(&new),
-                };
-                calls.extend(self.swap(&mut state, &uuid, swap, rejudged));
+            for uuid in &moved {
+                judged.remove(uuid);
             }
-            self.log_decided(&mut state);
-            (calls, left, moved)
+            let old = left.get(at).cloned();
+            let new = Some(new);
+            let turn = Arc::new(Turn {
+                at,
+                old,
+                new,
+                judged,
+            });
+            let uuids = uuids(&state);
+            state.turning.begin(turn.clone(), &uuids);
+            (left, turn, uuids, moved)
         };
-        self.place(calls);
+        self.take_turn(&uuids);
         if !as_judged.is_empty() {
-            let policy = &seating.policy.info().id;
-            let (count, mut gpus) = (as_judged.len(), Vec::from_iter(as_judged.drain()));
-            gpus.sort();
-            gpus.truncate(GPUS_NAMED_MAX);
-            tracing::warn!(%policy, count, first = ?gpus, "GPUs are left as they were judged: signals kept coming");
+            let (count, gpus) = (as_judged.len(), as_judged.iter().take(GPUS_NAMED_MAX));
+            let first: Vec<_> = gpus.collect();
+            tracing::warn!(%policy, count, ?first, "GPUs are left as they were judged: signals kept coming");
         }
-        Ok(())
+        Ok(as_judged)
     }
 
     fn unseat(&self, name: &str) {
-        let (calls, _left) = {
+        let _turns = self.lock_turns();
+        let (_left, _turn, uuids) = {
             let mut state = self.lock();
-            let Some((at, _)) = state.bench.named(name) else {
+            let Some((at, old)) = state.bench.named(name) else {
                 return;
             };
+            let old = Some(old.clone());
             let left = self.rebench(&mut state, |bench| bench.with(at, None));
             let Ok(left) = left else {
                 // There are no types but those that were reserved.
                 return;
             };
-            let mut calls = Vec::new();
-            for uuid in uuids(&state) {
-                let swap = Swap {
-                    at,
-                    old: left.get(at),
-                    new: None,
-                };
-                calls.extend(self.swap(&mut state, &uuid, swap, None));
-            }
-            self.log_decided(&mut state);
-            (calls, left)
+            let turn = Arc::new(Turn {
+                at,
+                old,
+                new: None,
+                judged: HashMap::new(),
+            });
+            let uuids = uuids(&state);
+            state.turning.begin(turn.clone(), &uuids);
+            (left, turn, uuids)
         };
-        self.place(calls);
+        self.take_turn(&uuids);
     }
 
     fn report(&self, name: &str, why: Option<String>) {
-        let _left = {
+        let _turns = self.lock_turns();
+        let (_left, uuids) = {
             let mut state = self.lock();
             let bench = state.bench.with_unasked(name, why);
             if bench.unasked() == state.bench.unasked() {
                 return;
             }
             let left = std::mem::replace(&mut state.bench, Arc::new(bench));
-            for uuid in uuids(&state) {
-                if self.cache.device(&uuid).is_some() {
-                    self.write(&mut state, &uuid, &Write::default());
-                }
-            }
-            left
+            (left, uuids(&state))
         };
+        for uuid in uuids {
+            let mut state = self.lock_after_others();
+            if self.cache.device(&uuid).is_some() {
+                self.write(&mut state, &uuid, &Write::default());
+            }
+        }
     }
 }
 
 impl Shared {
+    /// Has these GPUs follow the turn that was begun, each by itself.
+    fn take_turn(&self, uuids: &[DeviceUuid]) {
+        for uuid in uuids {
+            let calls = {
+                let mut state = self.lock_after_others();
+                self.follow(&mut state, uuid)
+            };
+            self.place(calls);
+        }
+        self.log_decided(&mut self.lock());
+    }
+
     /// What was seen of one device; `None`: one that was forgotten is nobody's to judge.
     fn journal(&self, uuid: &DeviceUuid) -> Option<DeviceJournal> {
-        let mut state = self.lock();
+        let mut state = self.lock_after_others();
         let device = self.cache.device(uuid)?;
         let conditions = self.cache.conditions(uuid);
         let journal = &mut self.lane(&mut state, uuid).journal;
@@ -136,7 +153,7 @@ impl Shared {
         &self,
         state: &mut State,
         seating: &Seating,
-        judged: &HashMap<&DeviceUuid, &Rejudgement>,
+        judged: &HashMap<DeviceUuid, Arc<Rejudgement>>,
     ) -> Vec<DeviceUuid> {
         if judged.is_empty() {
             return Vec::new();
@@ -144,10 +161,8 @@ impl Shared {
         let info = seating.policy.info();
         let old = state.bench.named(&info.id.name);
         let keeps_state = old.is_some_and(|(_, old)| old.info().state_schema == info.state_schema);
-        let counts = |signal: &Signal| {
-            let is_told = signal.kind != SignalKind::Timer && info.wants(signal);
-            is_told && (!keeps_state || is_incident(signal.kind))
-        };
+        let counts =
+            |signal: &Signal| info.wants(signal) && (!keeps_state || is_incident(signal.kind));
         let uuids = uuids(state);
         let has_moved = |uuid: &DeviceUuid| {
             let shown = judged.get(uuid).map(|judged| judged.revision);

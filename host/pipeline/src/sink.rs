@@ -12,6 +12,7 @@ use device_api_core::recovery::Recovery;
 use device_api_core::signal::{Observation, Samples, SignalKind, Source, Target, printable};
 use device_api_core::verdict::{Judgement, Severity};
 
+use crate::dispatch::joined;
 use crate::pipeline::{Shared, State};
 
 impl SignalSink for Shared {
@@ -19,7 +20,10 @@ impl SignalSink for Shared {
         let calls = {
             let mut state = self.lock();
             match self.cache.resolve(&observation.target) {
-                Some(uuid) => self.take_in(&mut state, &uuid, observation, 1),
+                Some(uuid) => {
+                    let first = self.follow(&mut state, &uuid);
+                    joined(first, self.take_in(&mut state, &uuid, observation, 1))
+                }
                 None => {
                     self.shelve(&mut state, observation);
                     return;
@@ -37,6 +41,7 @@ impl SignalSink for Shared {
         }
         let calls = {
             let mut state = self.lock();
+            let mut calls = self.follow(&mut state, &uuid);
             let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, &uuid);
             lane.samples = samples.clone();
@@ -52,7 +57,7 @@ impl SignalSink for Shared {
                     Source::Nvml,
                 )
             };
-            let mut calls = self.take_in(&mut state, &uuid, found, 1);
+            calls.extend(self.take_in(&mut state, &uuid, found, 1));
             let is_its = |target: &_| self.cache.resolve(target).as_ref() == Some(&uuid);
             for (earlier, repeats) in state.shelf.take(is_its) {
                 calls.extend(self.take_in(&mut state, &uuid, earlier, repeats));
@@ -66,11 +71,11 @@ impl SignalSink for Shared {
     fn sampled(&self, uuid: &DeviceUuid, samples: Arc<Samples>) {
         let calls = {
             let mut state = self.lock();
+            let mut calls = self.follow(&mut state, uuid);
             let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, uuid);
             lane.samples = samples.clone();
             let crossings = lane.told.crossings(bench.infos(), &samples, now);
-            let mut calls = Vec::new();
             for crossing in crossings {
                 let reading = Observation {
                     attrs: crossing.attrs,
@@ -116,9 +121,10 @@ impl SignalSink for Shared {
     fn recovered(&self, uuid: &DeviceUuid, recovery: Recovery, evidence: &str) {
         let calls = {
             let mut state = self.lock();
+            let first = self.follow(&mut state, uuid);
             let calls = self.recover(&mut state, uuid, &recovery, evidence);
             self.log_decided(&mut state);
-            calls
+            joined(first, calls)
         };
         self.place(calls);
     }

@@ -5,9 +5,11 @@
 //!    └────▶ under the lock: new bench ──▶ of each GPU: memory handed on ──▶ one write ──▶ asked
 //! ```
 //!
-//! All of it happens under the pipeline's lock, so that a signal is committed by the old version or by the
-//! new one, and never by both: what the old one still answers is void, and what it had is asked of
-//! the new one, also where its answer had come and the batch waits for others.
+//! The bench is replaced under the pipeline's lock, and from then on no GPU is touched before its own
+//! hand-over is done: one after another, or when something comes for it ([`Shared::follow`]). So the lock is
+//! held for one GPU at a time, and yet a signal is committed by the old version or by the new one, and
+//! never by both: what the old one still answers is void, and what it had is asked of the new one, also
+//! where its answer had come and the batch waits for others.
 //!
 //! **Memory.** State and timers are handed on where the state schema is the same. Else the old one's are
 //! put away for its return (a roll-back finds its own), and the new one gets what was put away under
@@ -18,15 +20,17 @@
 //! and that GPU stays as it was judged. With no rejudgement at all, nothing is judged again; with some, a
 //! GPU that they leave out is one whose journal was empty.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use device_api_core::condition::{self, Condition};
 use device_api_core::floor;
 use device_api_core::ids::DeviceUuid;
+use device_api_core::limits;
 use device_api_core::seating::Rejudgement;
 use device_api_core::signal::{Signal, SignalKind};
-use device_api_core::verdict::Decision;
 
 use crate::dispatch::Call;
-use crate::journal::Journal;
 use crate::ownerless;
 use crate::pipeline::{Shared, State};
 use crate::rejudged::Rejudged;
@@ -42,6 +46,43 @@ pub(crate) struct Swap<'a> {
     pub(crate) new: Option<&'a Seat>,
 }
 
+/// A seat changes hands, and GPU by GPU follows.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) at: usize,
+    pub(crate) old: Option<Seat>,
+    pub(crate) new: Option<Seat>,
+    /// What the new one says of the journals that have not moved on.
+    pub(crate) judged: HashMap<DeviceUuid, Arc<Rejudgement>>,
+}
+
+/// The turn that is being taken, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Turning {
+    turn: Option<Arc<Turn>>,
+    /// GPUs that have not followed.
+    behind: HashSet<DeviceUuid>,
+}
+
+impl Turning {
+    pub(crate) fn begin(&mut self, turn: Arc<Turn>, behind: &[DeviceUuid]) {
+        self.turn = Some(turn);
+        self.behind = behind.iter().cloned().collect();
+    }
+
+    /// The turn that a GPU is to follow now: once.
+    fn take(&mut self, uuid: &DeviceUuid) -> Option<Arc<Turn>> {
+        if !self.behind.remove(uuid) {
+            return None;
+        }
+        if self.behind.is_empty() {
+            self.turn.take()
+        } else {
+            self.turn.clone()
+        }
+    }
+}
+
 impl Swap<'_> {
     /// Whether state and timers are handed on.
     fn keeps_memory(&self) -> bool {
@@ -52,8 +93,23 @@ impl Swap<'_> {
 }
 
 impl Shared {
-    /// Carries out for one GPU what the bench says already.
-    pub(crate) fn swap(
+    /// Carries out for one GPU what the bench says already, if that is not done: before anything else is
+    /// done with it.
+    #[must_use]
+    pub(crate) fn follow(&self, state: &mut State, uuid: &DeviceUuid) -> Vec<Call> {
+        let Some(turn) = state.turning.take(uuid) else {
+            return Vec::new();
+        };
+        let swap = Swap {
+            at: turn.at,
+            old: turn.old.as_ref(),
+            new: turn.new.as_ref(),
+        };
+        let rejudged = turn.judged.get(uuid);
+        self.swap(state, uuid, swap, rejudged.map(Arc::as_ref))
+    }
+
+    fn swap(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
@@ -121,7 +177,7 @@ impl Shared {
         else {
             return false;
         };
-        slot.state.clone_from(&rejudged.state);
+        slot.state = rejudged.state.clone();
         true
     }
 
@@ -134,7 +190,9 @@ impl Shared {
         (at, old): (usize, &Seat),
         new: Option<&Seat>,
     ) {
-        let mut memory = self.memory_on(state, uuid, (at, old));
+        let mut memory = Arc::unwrap_or_clone(self.memory_on(state, uuid, (at, old)));
+        let kept = limits::ABSENT_MEMORY_AGE_MAX;
+        memory.kept_until = Some(self.clock.boot().after(kept));
         let is_its_own = |key: &Key| match key {
             Key::Wake { policy, .. } | Key::Retry { policy, .. } => *policy == at,
             Key::Overdue(_) | Key::Containment { .. } | Key::Quiet { .. } => false,
@@ -160,7 +218,7 @@ impl Shared {
                 slot.failed = left.failed;
             }
         }
-        lane.put_away(memory);
+        lane.put_away(Arc::new(memory));
     }
 
     /// Signals that wait, or are with the policies, are for whoever sits there now.
@@ -207,7 +265,7 @@ impl Shared {
     ) {
         let journal = &self.lane(state, uuid).journal;
         let judged = journal.shown(rejudged.revision);
-        let judged: Vec<(Signal, _)> = judged
+        let judged: Vec<(Arc<Signal>, _)> = judged
             .filter(|(signal, _)| new.info().wants(signal))
             .map(|(signal, through)| (signal.clone(), through))
             .collect();
@@ -277,7 +335,8 @@ impl Shared {
             };
             over = rejudged.over(now);
             let said = rejudged.said();
-            signals = evidence(journal, &said);
+            let causes: Vec<_> = said.verdicts.iter().map(|verdict| verdict.cause).collect();
+            signals = journal.evidence(&causes);
             decision = Some((swap.at, said));
         }
         for old in &over {
@@ -327,14 +386,4 @@ impl Shared {
         self.arm_overdue(state, uuid);
         calls
     }
-}
-
-/// The signals that became verdicts, and what else tells of their incidents.
-fn evidence(journal: &Journal, said: &Decision) -> Vec<Signal> {
-    let causes = said
-        .verdicts
-        .iter()
-        .filter_map(|verdict| journal.signal(verdict.cause));
-    let incidents: Vec<_> = causes.map(|(signal, _)| signal.incident).collect();
-    journal.of_incidents(&incidents)
 }

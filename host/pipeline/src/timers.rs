@@ -92,9 +92,15 @@ impl Timers {
         self.order.first().map(|(due, _)| *due)
     }
 
+    /// Whose the next timer is that is due.
+    pub(crate) fn due(&self, now: BootTime) -> Option<&DeviceUuid> {
+        let (_, key) = self.order.first().filter(|(due, _)| *due <= now)?;
+        Some(key.uuid())
+    }
+
     /// Takes one timer that is due.
     pub(crate) fn take_due(&mut self, now: BootTime) -> Option<Key> {
-        self.order.first().filter(|(due, _)| *due <= now)?;
+        self.due(now)?;
         let (_, key) = self.order.pop_first()?;
         self.forget(&key);
         Some(key)

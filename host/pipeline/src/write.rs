@@ -10,6 +10,7 @@ use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
 use crate::admission::Admission;
+use crate::memory::is_same;
 use crate::ownerless;
 use crate::pipeline::{Shared, State};
 use crate::recover::{Ending, recovery_none, returned};
@@ -154,8 +155,10 @@ impl Commit for Writing<'_, '_> {
         }
         let memory = shared.memory_of(self.state, uuid);
         let remembered = &mut shared.lane(self.state, uuid).remembered;
-        let is_new = remembered.as_ref() != Some(&memory);
-        is_new.then(|| remembered.insert(memory).clone())
+        let is_known = remembered
+            .as_ref()
+            .is_some_and(|known| is_same(known, &memory));
+        (!is_known).then(|| remembered.insert(memory).clone())
     }
 }
 

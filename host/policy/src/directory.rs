@@ -1,100 +1,37 @@
 //! The policy directory, a mounted ConfigMap included: there each entry is a link into a hidden
 //! directory that is swapped as a whole.
 
+mod look;
+
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use device_api_core::clock::WallTime;
+use device_api_core::limits::POLICY_SET_BYTES_MAX;
 use device_api_core::signal::printable;
+use device_api_wasm::begins_as_component;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+pub(crate) use look::{Look, Since, look};
 
 use crate::error::PolicyError;
+use crate::ledger::{hex, sha256};
 use crate::manifest::POLICIES_FILE;
+use crate::source::Bytes;
 
 /// Entries of the directory that are looked at: a wrong directory must not cost a long walk.
 const ENTRIES_MAX: usize = 1024;
 
 pub(crate) const ENDING: &str = ".wasm";
 
-/// What a ConfigMap volume swaps.
-const CONFIGMAP_DATA: &str = "..data";
+/// What is kept of a file that is no component: enough to see what it is instead.
+const HEAD_BYTES: usize = 4096;
 
-/// What the directory and the file beside it look like from outside: equal as long as nobody touched
-/// what is in use. Costs a few system calls an entry, and opens no file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Look(Vec<(PathBuf, Seen)>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    /// Device, inode, size, and times of change in nanoseconds (content, then inode).
-    There {
-        id: (u64, u64),
-        size: u64,
-        changed: (i64, i64, i64, i64),
-    },
-    Link(PathBuf),
-    Not(io::ErrorKind),
-}
-
-/// How long after a change another may have the same time: the clock of a file system ticks every few
-/// milliseconds, that of an old one every second, which nobody writes policies on.
-const SAME_TICK: u64 = 100_000_000;
-
-impl Look {
-    /// Something was changed a moment ago: that it looks the same later need not mean that it is.
-    pub(crate) fn is_fresh(&self, now: WallTime) -> bool {
-        self.0.iter().any(|(_, seen)| match seen {
-            Seen::There { changed, .. } => {
-                let (_, _, seconds, ns) = *changed;
-                let seconds = u64::try_from(seconds).unwrap_or(0);
-                let at = seconds.saturating_mul(1_000_000_000);
-                let at = at.saturating_add(u64::try_from(ns).unwrap_or(0));
-                // A time to come, by a clock that went back, is no moment ago.
-                at.abs_diff(now.unix_ns) < SAME_TICK
-            }
-            Seen::Link(_) | Seen::Not(_) => false,
-        })
-    }
-}
-
-/// Looks at a directory, and at a file elsewhere.
-pub(crate) fn look(directory: Option<&Path>, file: Option<&Path>) -> Look {
-    let mut seen: Vec<(PathBuf, Seen)> = Vec::new();
-    if let Some(directory) = directory {
-        // Before the entries: whatever is swapped from here on is seen at the next look.
-        let data = directory.join(CONFIGMAP_DATA);
-        match fs::read_link(&data) {
-            Ok(target) => seen.push((data, Seen::Link(target))),
-            Err(error) => seen.push((data, Seen::Not(error.kind()))),
-        }
-        match names(directory) {
-            Ok(names) => seen.extend(names.iter().map(|name| there(directory.join(name)))),
-            Err(error) => seen.push((directory.to_owned(), Seen::Not(error.kind()))),
-        }
-    }
-    seen.extend(file.map(|file| there(file.to_owned())));
-    Look(seen)
-}
-
-fn there(path: PathBuf) -> (PathBuf, Seen) {
-    let seen = match fs::metadata(&path) {
-        Ok(metadata) => Seen::There {
-            id: (metadata.dev(), metadata.ino()),
-            size: metadata.size(),
-            changed: (
-                metadata.mtime(),
-                metadata.mtime_nsec(),
-                metadata.ctime(),
-                metadata.ctime_nsec(),
-            ),
-        },
-        Err(error) => Seen::Not(error.kind()),
-    };
-    (path, seen)
-}
+/// Of the rest so much at a time goes into its digest.
+const CHUNK_BYTES: u64 = 64 * 1024;
 
 /// The entries that count, sorted; at most one more than is allowed.
 fn names(directory: &Path) -> io::Result<Vec<String>> {
@@ -154,49 +91,170 @@ pub(crate) fn origin(name: &str) -> String {
     printable(name, 255)
 }
 
+/// What is left for the files of one set, which are held together while it is taken up.
+#[derive(Debug)]
+pub(crate) struct Room {
+    left: usize,
+    max: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::of(POLICY_SET_BYTES_MAX)
+    }
+}
+
+impl Room {
+    fn of(max: usize) -> Self {
+        Self { left: max, max }
+    }
+}
+
+/// A file that is meant to be a component, as it was read.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The beginning alone, where that is no component's: it is refused for it.
+    pub(crate) bytes: Bytes,
+    /// Of all of it: its SHA-256, lower-case hex.
+    pub(crate) digest: String,
+}
+
+/// Reads a component, as [`read`] does. What is none takes no room.
+pub(crate) fn read_component(
+    root: &Path,
+    name: &str,
+    bytes_max: usize,
+    room: &mut Room,
+) -> Result<Found, PolicyError> {
+    let mut opened = Opened::at(root, name, bytes_max)?;
+    let head = opened.next(Vec::new(), HEAD_BYTES)?;
+    if !begins_as_component(&head) {
+        return opened.hashed(head);
+    }
+    let too_much = |origin: String| PolicyError::TooLargeTogether {
+        origin,
+        max: room.max,
+    };
+    if opened.size > room.left {
+        return Err(too_much(opened.origin));
+    }
+    // It may have grown.
+    let bytes = opened.next(head, bytes_max.min(room.left).saturating_add(1))?;
+    if bytes.len() > room.left && bytes.len() <= bytes_max {
+        return Err(too_much(opened.origin));
+    }
+    let bytes = opened.bounded(bytes)?;
+    room.left -= bytes.len();
+    Ok(Found {
+        digest: sha256(&bytes),
+        bytes: bytes.into(),
+    })
+}
+
 /// Reads a regular file beneath `root`, links followed, in one go and not beyond its bound.
 pub(crate) fn read(root: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>, PolicyError> {
-    let origin = origin(name);
-    let unreadable = |source: io::Error| PolicyError::ReadFile {
-        origin: origin.clone(),
-        source,
-    };
-    let path = fs::canonicalize(root.join(name)).map_err(unreadable)?;
-    if !path.starts_with(root) {
-        return Err(PolicyError::Outside {
+    let mut opened = Opened::at(root, name, bytes_max)?;
+    let bytes = opened.next(Vec::new(), bytes_max.saturating_add(1))?;
+    opened.bounded(bytes)
+}
+
+/// A regular file beneath the root, which was within its bound when it was opened.
+struct Opened {
+    origin: String,
+    file: File,
+    size: usize,
+    bytes_max: usize,
+}
+
+impl Opened {
+    fn at(root: &Path, name: &str, bytes_max: usize) -> Result<Self, PolicyError> {
+        let origin = origin(name);
+        let unreadable = |source: io::Error| PolicyError::ReadFile {
+            origin: origin.clone(),
+            source,
+        };
+        let path = fs::canonicalize(root.join(name)).map_err(unreadable)?;
+        if !path.starts_with(root) {
+            return Err(PolicyError::Outside {
+                origin,
+                target: path,
+            });
+        }
+        refuse_special(
+            &origin,
+            fs::metadata(&path).map_err(unreadable)?.file_type(),
+        )?;
+        let file = open(root, &path).map_err(unreadable)?;
+        // Looked at again through the handle: what was opened is what counts.
+        let metadata = file.metadata().map_err(unreadable)?;
+        refuse_special(&origin, metadata.file_type())?;
+        let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+        let opened = Self {
             origin,
-            target: path,
-        });
+            file,
+            size,
+            bytes_max,
+        };
+        opened.within(size)?;
+        Ok(opened)
     }
-    refuse_special(
-        &origin,
-        fs::metadata(&path).map_err(unreadable)?.file_type(),
-    )?;
-    let file = open(root, &path).map_err(unreadable)?;
-    // Looked at again through the handle: what was opened is what counts.
-    let metadata = file.metadata().map_err(unreadable)?;
-    refuse_special(&origin, metadata.file_type())?;
-    let too_large = |bytes: u64| usize::try_from(bytes).map_or(true, |bytes| bytes > bytes_max);
-    if too_large(metadata.len()) {
-        return Err(PolicyError::TooLarge {
-            origin,
-            max: bytes_max,
-        });
+
+    /// Reads on until there are so many bytes, or no more.
+    fn next(&mut self, mut bytes: Vec<u8>, until: usize) -> Result<Vec<u8>, PolicyError> {
+        // All at once, without room to spare.
+        let expected = self.size.min(until).saturating_sub(bytes.len());
+        bytes.reserve_exact(expected);
+        let left = as_u64(until.saturating_sub(bytes.len()));
+        let read = self.file.by_ref().take(left).read_to_end(&mut bytes);
+        read.map_err(|source| self.unreadable(source))?;
+        Ok(bytes)
     }
-    let mut bytes = Vec::new();
-    let bound = u64::try_from(bytes_max)
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
-    file.take(bound)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() > bytes_max {
-        return Err(PolicyError::TooLarge {
-            origin,
-            max: bytes_max,
-        });
+
+    /// The digest of what begins so, the rest read and let go of.
+    fn hashed(mut self, head: Vec<u8>) -> Result<Found, PolicyError> {
+        let mut hash = Sha256::new();
+        let (mut chunk, mut bytes) = (head.clone(), head.len());
+        while !chunk.is_empty() {
+            hash.update(&chunk);
+            chunk.clear();
+            // One more than is allowed tells.
+            let left = self.bytes_max.saturating_sub(bytes).saturating_add(1);
+            let mut next = self.file.by_ref().take(CHUNK_BYTES.min(as_u64(left)));
+            let read = next.read_to_end(&mut chunk);
+            bytes = bytes.saturating_add(read.map_err(|source| self.unreadable(source))?);
+            self.within(bytes)?;
+        }
+        Ok(Found {
+            bytes: head.into(),
+            digest: hex(&hash.finalize()),
+        })
     }
-    Ok(bytes)
+
+    fn bounded(&self, bytes: Vec<u8>) -> Result<Vec<u8>, PolicyError> {
+        self.within(bytes.len())?;
+        Ok(bytes)
+    }
+
+    fn within(&self, bytes: usize) -> Result<(), PolicyError> {
+        if bytes > self.bytes_max {
+            return Err(PolicyError::TooLarge {
+                origin: self.origin.clone(),
+                max: self.bytes_max,
+            });
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, source: io::Error) -> PolicyError {
+        PolicyError::ReadFile {
+            origin: self.origin.clone(),
+            source,
+        }
+    }
+}
+
+fn as_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// `path`, without links, is beneath `root`, and stays so whatever is swapped for a link meanwhile. Without
@@ -236,19 +294,40 @@ fn refuse_special(origin: &str, kind: fs::FileType) -> Result<(), PolicyError> {
 mod tests {
     use super::*;
 
+    /// A component's header, and as many bytes in all.
+    fn component(bytes: usize) -> Vec<u8> {
+        let mut all = b"\0asm\x0d\0\x01\0".to_vec();
+        all.resize(bytes, 0);
+        all
+    }
+
     #[test]
-    fn h6_a_change_of_a_moment_ago_is_fresh_and_one_of_a_time_to_come_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("a.wasm");
-        fs::write(&file, b"x").unwrap();
-        let metadata = fs::metadata(&file).unwrap();
-        let changed = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
-        let changed = u64::try_from(changed).unwrap();
-        let look = look(Some(directory.path()), None);
-        let at = |unix_ns: u64| look.is_fresh(WallTime { unix_ns });
-        assert!(at(changed) && at(changed + SAME_TICK - 1));
-        // The clock was set back by the smallest step that is none of the tick's.
-        assert!(!at(changed + SAME_TICK) && !at(changed - SAME_TICK));
+    fn h2_components_share_a_room_and_what_is_none_takes_nothing_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let mut room = Room::of(100_000);
+        let mut read = |name: &str, bytes: Vec<u8>| {
+            fs::write(root.join(name), &bytes).unwrap();
+            let read = read_component(&root, name, 70_000, &mut room);
+            read.inspect(|read| assert_eq!(read.digest, sha256(&bytes)))
+                .map(|read| read.bytes.len())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(read("a.wasm", component(60_000)), Ok(60_000));
+        // Whole where it is short, else its beginning.
+        assert_eq!(read("b.wasm", vec![b'x'; 70_000]), Ok(HEAD_BYTES));
+        assert_eq!(read("c.wasm", b"\0asm".to_vec()), Ok(4));
+        let told = read("d.wasm", component(40_001)).unwrap_err();
+        assert!(
+            told.contains("d.wasm") && told.contains("more than 100000 bytes together"),
+            "{told}"
+        );
+        for large in [component(70_001), vec![b'x'; 70_001]] {
+            let told = read("e.wasm", large).unwrap_err();
+            assert!(told.contains("has more than 70000 bytes:"), "{told}");
+        }
+        assert_eq!(read("f.wasm", component(40_000)), Ok(40_000));
+        assert!(read("g.wasm", component(8)).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::path::PathBuf;
 
+use device_api_core::limits::POLICY_DIGEST_DIGITS_MIN;
 use device_api_wasm::{CallError, CompilerError, EngineError, LoadError};
 
 /// No policy can be run on this machine.
@@ -53,6 +54,14 @@ pub enum PolicyError {
         "policy {origin} has more than {max} bytes: strip it, or raise its limit component-bytes-max"
     )]
     TooLarge { origin: String, max: usize },
+    #[error(
+        "policy {origin} is not read: with it the set's files would have more than {max} bytes together, which is the most that is held at once: strip them, or take one away"
+    )]
+    TooLargeTogether { origin: String, max: usize },
+    #[error(
+        "policy {origin} changes while it is read: what ran before runs on, and it is read again; write it elsewhere, and rename it into its place"
+    )]
+    Changing { origin: String },
     /// No fault of its own: it is loaded once that is done.
     #[error("policy {origin} is being compiled, and takes its seat once that is done")]
     Compiling { origin: String },
@@ -106,10 +115,13 @@ pub enum PolicyError {
         found: String,
         listed: String,
     },
-    #[error(
-        "policy {origin} is quarantined ({why}): replace it, or try it again with `devicectl policy release`"
-    )]
-    Quarantined { origin: String, why: String },
+    /// `release` is the command that lets it be tried again.
+    #[error("policy {origin} is quarantined ({why}): replace it, or try it again with `{release}`")]
+    Quarantined {
+        origin: String,
+        why: String,
+        release: String,
+    },
     /// `asked` is what it was asked, as in `XID 63`.
     #[error("policy {origin} failed when it was tried before its admission, on {asked}: {why}")]
     Trial {
@@ -117,11 +129,28 @@ pub enum PolicyError {
         asked: String,
         why: String,
     },
+    /// No fault of its own: without an answer the brake is blind. `asked` is what it was asked.
+    #[error(
+        "policy {origin} could not be tried before its admission, on {asked}: the node had no processor time or memory for it; it is tried again in a while"
+    )]
+    Untried { origin: String, asked: String },
     #[error("policy {origin} gets no seat: {why}")]
     Seat { origin: String, why: String },
     /// It is the file that could not be loaded before, and was not tried again.
     #[error(transparent)]
     Again(std::sync::Arc<PolicyError>),
+}
+
+/// A command about one version of a policy, as an operator types it.
+pub(crate) fn command(verb: &str, name: &str, digest: &str) -> String {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+    let name = if name.chars().all(is_plain) {
+        name.to_owned()
+    } else {
+        format!("'{}'", name.replace('\'', r"'\''"))
+    };
+    let digits: String = digest.chars().take(POLICY_DIGEST_DIGITS_MIN).collect();
+    format!("devicectl policy {verb} {name} --digest {digits}")
 }
 
 /// The node had no processor time, or no memory, for it.
@@ -139,7 +168,11 @@ impl PolicyError {
     )]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Compiling { .. } | Self::Thread { .. } | Self::ReadFile { .. } => true,
+            Self::Compiling { .. }
+            | Self::Changing { .. }
+            | Self::Thread { .. }
+            | Self::Untried { .. }
+            | Self::ReadFile { .. } => true,
             Self::Load { source, .. } => source.is_transient(),
             Self::Configure { source, .. } => is_want_of_means(source),
             _ => false,
@@ -167,5 +200,19 @@ impl PolicyError {
         } else {
             format!("{self}{joint}{}", sources.join(": "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command;
+
+    #[test]
+    fn a_command_is_typed_as_it_stands_there() {
+        let digest = "0123456789abcdef";
+        let plain = "devicectl policy release xid-policy --digest 0123456789ab";
+        assert_eq!(command("release", "xid-policy", digest), plain);
+        let quoted = r"devicectl policy accept 'it'\''s $(x)' --digest 0123456789ab";
+        assert_eq!(command("accept", "it's $(x)", digest), quoted);
     }
 }

@@ -13,13 +13,12 @@ use device_api_core::action::Action;
 use device_api_core::device::DeviceInfo;
 use device_api_core::ids::IncidentId;
 use device_api_core::limits::SIGNALS_PER_CALL_MAX;
-use device_api_core::policy::{Evaluation, PolicyFailure, Standing};
+use device_api_core::policy::{Evaluation, Outcome, PolicyFailure, Standing};
 use device_api_core::ports::Policy;
 use device_api_core::signal::{Samples, Signal};
 use device_api_core::verdict::{Decision, Judgement, PolicyState, Severity, Verdict};
 
 use crate::loaded::LoadedPolicy;
-use crate::runner::unavailable;
 
 /// Times that a call is repeated which failed for want of processor time.
 const STARVED_TRIES: u32 = 5;
@@ -31,7 +30,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum Unanswered {
     Failed(PolicyFailure),
-    /// The node had no processor time for it, time and again.
+    /// The node had no processor time or memory for it, time and again.
     Starved,
 }
 
@@ -66,7 +65,10 @@ impl View {
         for _ in 0..STARVED_TRIES {
             let starved = &policy.desk().starved;
             let before = starved.load(Ordering::Relaxed);
-            match answer(policy, evaluation.clone()) {
+            let Some(outcome) = answer(policy, evaluation.clone()) else {
+                break;
+            };
+            match outcome {
                 Ok(evaluated) => {
                     self.state = evaluated.state;
                     self.take(&evaluated.decision.verdicts, &signals);
@@ -117,16 +119,15 @@ impl View {
     }
 }
 
-fn answer(policy: &LoadedPolicy, evaluation: Evaluation) -> device_api_core::policy::Outcome {
+/// `None`: its thread did not come to it.
+fn answer(policy: &LoadedPolicy, evaluation: Evaluation) -> Option<Outcome> {
     let (reply, replies) = mpsc::sync_channel(1);
     // Nobody waits any more where it can't be sent.
     policy.evaluate(
         evaluation,
         Box::new(move |outcome| drop(reply.try_send(outcome))),
     );
-    replies
-        .recv_timeout(ANSWER_WAIT)
-        .unwrap_or_else(|_| Err(unavailable("it does not answer")))
+    replies.recv_timeout(ANSWER_WAIT).ok()
 }
 
 /// In batches as one call may have them: an evaluation has one sample of readings.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::marker::Mark;
 
-pub(crate) use books::{Books, make_private, read_bounded, sha256};
+pub(crate) use books::{Books, hex, make_private, read_bounded, sha256};
 
 /// Written into the ledger; one of a later format is set aside, not guessed at.
 const FORMAT: u32 = 1;
@@ -85,7 +85,8 @@ pub(crate) struct Remembered {
 #[serde(deny_unknown_fields)]
 pub(crate) struct HeldBack {
     pub(crate) digest: String,
-    pub(crate) config: String,
+    /// With which it is held ([`setting`]), as it is accepted.
+    pub(crate) setting: String,
     pub(crate) why: String,
 }
 
@@ -188,6 +189,15 @@ impl Ledger {
         self.quarantined.drain(..excess);
     }
 
+    /// Gives those of a digest a name that had none.
+    pub(crate) fn name_quarantined(&mut self, digest: &str, name: &str) {
+        for entry in &mut self.quarantined {
+            if entry.digest == digest && entry.name.is_empty() {
+                entry.name = name.to_owned();
+            }
+        }
+    }
+
     /// Forgets quarantines, and the crashes that led to them; says of how many.
     pub(crate) fn release(&mut self, is_meant: impl Fn(&Quarantined) -> bool) -> usize {
         let before = self.quarantined.len();
@@ -278,6 +288,36 @@ impl Ledger {
     /// It ran long enough without a crash, or the run ended as it should.
     pub(crate) fn forgive_crashes(&mut self, digest: &str) -> bool {
         self.crashes.remove(digest).is_some()
+    }
+
+    /// Forgets the last good version that is missed least, and says whose it was: one that nobody has in a seat,
+    /// of a policy that has none itself if there is one, and of those the oldest.
+    fn forget_a_good_one(&mut self) -> Option<(String, Kept)> {
+        let is_out = |kept: &Kept| self.is_blamed(&kept.digest);
+        let mut seated = BTreeSet::new();
+        for entry in self.policies.values() {
+            let in_seat = entry.seated.as_ref();
+            // Who stands in for it has its seat.
+            let stands_in = in_seat
+                .filter(|kept| is_out(kept))
+                .and(entry.last_good.as_ref());
+            seated.extend(
+                in_seat
+                    .into_iter()
+                    .chain(stands_in)
+                    .map(|kept| kept.digest.clone()),
+            );
+        }
+        let spare = self.policies.iter_mut().filter(|(_, entry)| {
+            let good = entry.last_good.as_ref();
+            good.is_some_and(|kept| !seated.contains(&kept.digest))
+        });
+        let worth = |(_, entry): &(&String, &mut Remembered)| {
+            let since = entry.last_good.as_ref().map(|kept| kept.since_ms);
+            (entry.seated.is_some(), since)
+        };
+        let (name, entry) = spare.min_by_key(worth)?;
+        Some((name.clone(), entry.last_good.take()?))
     }
 
     /// Digests whose bytes are kept.

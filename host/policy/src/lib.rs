@@ -29,6 +29,7 @@ mod loaded;
 mod manifest;
 mod marker;
 mod nvml;
+mod recipe;
 mod runner;
 mod shadow;
 mod source;
@@ -48,7 +49,15 @@ pub use load::PolicyHost;
 pub use loaded::LoadedPolicy;
 pub use manifest::POLICIES_FILE;
 pub use shadow::Shadows;
-pub use source::{Bytes, PolicySource};
+pub use source::{Bytes, PolicySource, bundled_name, bundled_origin};
 pub use supervisor::{
     Loading, POLL_INTERVAL_DEFAULT, Proof, SEATED_WAIT, Supervisor, SupervisorConfig, Unlisted,
 };
+
+#[cfg(test)]
+#[path = "../tests/guests/component.rs"]
+#[expect(
+    dead_code,
+    reason = "most of these guests are for the tests from outside"
+)]
+mod component;

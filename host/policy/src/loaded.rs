@@ -63,8 +63,10 @@ pub(crate) struct Duty {
 
 /// An evaluation on its way. Answers even where it is merely dropped: `reply` is called exactly once.
 pub(crate) struct Job {
+    /// `None`: it was closed or reopened.
     pub(crate) evaluation: Option<Evaluation>,
     reply: Option<Reply>,
+    pub(crate) lets_go: bool,
 }
 
 impl Job {
@@ -170,15 +172,80 @@ impl LoadedPolicy {
         let _ = self.desk.duty.set(duty);
     }
 
-    /// Has it answer `Unavailable` from now on, and lets go of its instance.
+    /// Has it answer `Unavailable` from now on, and its thread let go of its instance.
     pub(crate) fn close(&self, why: &str) {
         *lock(&self.desk.closed) = Some(why.into());
-        self.desk.is_closed.store(true, Ordering::Release);
+        if !self.desk.is_closed.swap(true, Ordering::AcqRel) {
+            self.nudge(true);
+        }
     }
 
-    /// Asks it again.
+    /// Asks it again; an instance is started before anything is asked.
     pub(crate) fn reopen(&self) {
-        self.desk.is_closed.store(false, Ordering::Release);
+        if self.desk.is_closed.swap(false, Ordering::AcqRel) {
+            self.nudge(false);
+        }
+    }
+
+    fn nudge(&self, lets_go: bool) {
+        let job = Job {
+            evaluation: None,
+            reply: None,
+            lets_go,
+        };
+        if let Some(queue) = &self.queue {
+            // Where it is full, whatever waits there does the same.
+            let _ = queue.try_send(job);
+        }
+    }
+
+    /// What can be told of it without keeping it.
+    pub(crate) fn view(&self) -> Outside {
+        Outside {
+            info: Arc::clone(&self.info),
+            limits: self.limits,
+            desk: Arc::clone(&self.desk),
+        }
+    }
+}
+
+/// A loaded policy as those see it who only look: they keep neither it nor its thread.
+#[derive(Clone)]
+pub(crate) struct Outside {
+    pub(crate) info: Arc<PolicyInfo>,
+    pub(crate) limits: Limits,
+    pub(crate) desk: Arc<Desk>,
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outside")
+            .field("id", &self.info.id)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl LoadedPolicy {
+    /// One whose thread is played by a test.
+    pub(crate) fn played(
+        info: PolicyInfo,
+        play: impl FnOnce(&Desk, &std::sync::mpsc::Receiver<Job>) + Send + 'static,
+    ) -> Self {
+        let (queue, jobs) = sync_channel(EVALUATIONS_WAITING_MAX);
+        let limits = Limits::default();
+        let desk = Arc::new(Desk::new(Arc::new(Telemetry::new("played", &limits))));
+        let of_thread = Arc::clone(&desk);
+        Self {
+            info: Arc::new(info),
+            terms: Terms::default(),
+            origin: "played.wasm".into(),
+            config: "".into(),
+            limits,
+            desk,
+            queue: Some(queue),
+            thread: Some(thread::spawn(move || play(&of_thread, &jobs))),
+        }
     }
 }
 
@@ -195,6 +262,7 @@ impl Policy for LoadedPolicy {
         let job = Job {
             evaluation: Some(evaluation),
             reply: Some(reply),
+            lets_go: false,
         };
         let Some(queue) = &self.queue else { return };
         if let Err(TrySendError::Full(job)) = queue.try_send(job) {

@@ -25,16 +25,15 @@ use device_api_core::policy::{
 use device_api_core::policy_status::{FailureRecord, LimitHit};
 use device_api_core::signal::printable;
 use device_api_wasm::{
-    Ask, CallError, CallStats, Conduct, Lifecycle, Program, Sandbox, Turn, panic_message,
+    Ask, CallError, CallStats, Conduct, Lifecycle, Sandbox, Turn, panic_message,
 };
 
 use crate::bindings::gpu::device_policy::types as wit;
 use crate::convert;
-use crate::data::GuestData;
 use crate::loaded::{Desk, Duty, Job, lock};
 use crate::marker::Marker;
+use crate::recipe::Recipe;
 use crate::state::Draft;
-use crate::telemetry::Telemetry;
 use crate::validate::{Invalid, decision, info};
 use crate::world::HealthWorld;
 
@@ -46,6 +45,7 @@ pub(crate) fn run(mut runner: Runner, jobs: &Receiver<Job>) {
     let desk = runner.desk();
     let leaving = || desk.leaving.load(Ordering::SeqCst);
     while let Ok(mut job) = jobs.recv() {
+        let lets_go = job.lets_go;
         let asked = job.evaluation.take().filter(|_| !leaving());
         let outcome = asked.map(|evaluation| runner.evaluate(evaluation));
         let answered = catch_unwind(AssertUnwindSafe(|| match outcome {
@@ -57,35 +57,11 @@ pub(crate) fn run(mut runner: Runner, jobs: &Receiver<Job>) {
             tracing::error!(policy = desk.telemetry.name(), panic = %words(&*panic), "a reply panicked");
         }
         if !leaving() {
+            if lets_go {
+                runner.let_go();
+            }
             runner.freshen();
         }
-    }
-}
-
-/// What a new instance is made from.
-pub(crate) struct Recipe {
-    pub(crate) program: Program<HealthWorld>,
-    pub(crate) config: String,
-    pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) marker: Option<Arc<Marker>>,
-}
-
-impl Recipe {
-    /// A new instance, and what it said when it was configured.
-    pub(crate) fn start(
-        &self,
-    ) -> Result<(Sandbox<HealthWorld>, Result<wit::Info, String>), CallError> {
-        let _marked = self.marker.as_deref().map(Marker::call);
-        let data = GuestData::new(Arc::clone(&self.telemetry));
-        let started = Sandbox::start(&self.program, data, |store, guest| {
-            guest
-                .gpu_device_policy_policy()
-                .call_configure(store, &self.config)
-        });
-        if let Ok((sandbox, _)) = &started {
-            self.telemetry.started(sandbox.last_stats());
-        }
-        started
     }
 }
 
@@ -95,6 +71,8 @@ pub(crate) struct Runner {
     info: Arc<PolicyInfo>,
     desk: Arc<Desk>,
     sandbox: Option<Sandbox<HealthWorld>>,
+    /// Calls that this instance has had.
+    served: u64,
     /// Begins with its duty.
     life: Option<Lifecycle>,
 }
@@ -114,6 +92,7 @@ impl Runner {
             info,
             desk,
             sandbox: Some(sandbox),
+            served: 0,
             life: None,
         }
     }
@@ -230,8 +209,12 @@ impl Runner {
     fn call(&mut self, mut evaluation: Evaluation) -> Result<(Evaluated, Conduct), Blamed> {
         let mut sandbox = match self.sandbox.take() {
             Some(sandbox) => sandbox,
-            None => self.start()?,
+            None => {
+                self.served = 0;
+                self.start()?
+            }
         };
+        self.served = self.served.saturating_add(1);
         let device = convert::device(&evaluation);
         let signals: Vec<wit::Signal> = evaluation.signals.iter().map(convert::signal).collect();
         sandbox
@@ -271,6 +254,11 @@ impl Runner {
         Ok((Evaluated { decision, state }, conduct))
     }
 
+    /// Nobody asks it for a while.
+    fn let_go(&mut self) {
+        self.sandbox = None;
+    }
+
     /// Between calls, off the readers' path: replaces an instance that is worn or gone.
     pub(crate) fn freshen(&mut self) {
         if self.desk.closed().is_some() {
@@ -288,11 +276,33 @@ impl Runner {
                 "instance replaced"
             );
         }
+        // One that is worn early has its strike.
+        let counts = self
+            .sandbox
+            .as_ref()
+            .is_some_and(|worn| !worn.is_retired() && !worn.is_worn_early());
+        let served = std::mem::take(&mut self.served);
         self.sandbox = None;
         // Where this fails the next evaluation tries again, and its failure is told there.
         self.sandbox = catch_unwind(AssertUnwindSafe(|| self.start().ok()))
             .ok()
             .flatten();
+        let start = self.sandbox.as_ref().map(Sandbox::last_stats);
+        if let Some(start) = start.filter(|_| counts) {
+            self.replaced(start, served);
+        }
+    }
+
+    /// An instance took over from one that was worn.
+    fn replaced(&mut self, start: CallStats, served: u64) {
+        let conduct = Conduct::of_replacement(start, served, self.recipe.program.limits());
+        let desk = Arc::clone(&self.desk);
+        if conduct == Conduct::Strike
+            && let Some(duty) = desk.duty.get()
+        {
+            let why = "instances are worn so soon that starting them takes nearly the deadline of each call";
+            self.conducted(duty, conduct, why);
+        }
     }
 
     /// A new instance, held to what the first one said of itself (design H3).

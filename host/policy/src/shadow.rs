@@ -93,7 +93,7 @@ pub(crate) struct Shadow {
 
 /// What it found, to be looked at from outside.
 #[derive(Debug, Default)]
-struct Record {
+pub(crate) struct Record {
     compared: AtomicU64,
     disagreements: AtomicU64,
     dropped: Arc<AtomicU64>,
@@ -139,16 +139,23 @@ impl Shadow {
         }
     }
 
+    /// What it found: whoever looks at it keeps neither the shadow nor its thread.
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+}
+
+impl Record {
     pub(crate) fn count_into(&self, counters: &mut PolicyCounters) {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        counters.shadow_compared += read(&self.record.compared);
-        counters.shadow_disagreements += read(&self.record.disagreements);
-        counters.shadow_dropped += read(&self.record.dropped);
+        counters.shadow_compared += read(&self.compared);
+        counters.shadow_disagreements += read(&self.disagreements);
+        counters.shadow_dropped += read(&self.dropped);
     }
 
     /// The latest, newest first.
     pub(crate) fn disagreements(&self) -> Vec<Disagreement> {
-        lock(&self.record.kept).iter().cloned().collect()
+        lock(&self.kept).iter().cloned().collect()
     }
 }
 

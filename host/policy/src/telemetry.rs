@@ -56,9 +56,10 @@ impl Telemetry {
         self.name.get().unwrap_or(&self.origin)
     }
 
-    /// An instance was started: what that takes counts, or a guest would be free to live there.
-    pub(crate) fn started(&self, stats: CallStats) {
-        self.instances.fetch_add(1, Ordering::Relaxed);
+    /// An instance was to be started: what that takes counts, or a guest would be free to live there.
+    pub(crate) fn started(&self, stats: CallStats, is_ok: bool) {
+        self.instances
+            .fetch_add(u64::from(is_ok), Ordering::Relaxed);
         self.busy_ns.fetch_add(nanos(stats.wall), Ordering::Relaxed);
         self.busy_cpu_ns
             .fetch_add(nanos(stats.cpu), Ordering::Relaxed);

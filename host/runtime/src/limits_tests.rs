@@ -137,6 +137,10 @@ fn contract() -> Vec<(&'static str, String)> {
         ),
         ("policies loaded at once", fixed::POLICIES_MAX.to_string()),
         (
+            "components of a policy directory together; one past it is refused by name",
+            format!("{} bytes", fixed::POLICY_SET_BYTES_MAX),
+        ),
+        (
             "timers of one policy for one GPU",
             fixed::WAKES_PER_POLICY_MAX.to_string(),
         ),

@@ -8,7 +8,7 @@
 //! | debug (`-v`) | each step: why something was done or left | whoever debugs |
 //! | trace (`-vv`) | each signal, call and event | developers |
 //!
-//! What libraries say is shown from warn on, from info on with `-vv`.
+//! What a policy writes has the level that it gives it. What libraries say is shown from warn on, from info on with `-vv`.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -89,12 +89,12 @@ fn names_audit(filter: &str) -> bool {
     targets.any(|target| target == "audit")
 }
 
-/// Our crates' names all begin with `device_api`.
+/// Our crates' names all begin with `device_api`; what policies write is under `policy`.
 fn directives(verbose: u8) -> &'static str {
     match verbose {
-        0 => "warn,audit=info,device_api=info",
-        1 => "warn,audit=info,device_api=debug",
-        _ => "info,device_api=trace",
+        0 => "warn,audit=info,policy=info,device_api=info",
+        1 => "warn,audit=info,policy=debug,device_api=debug",
+        _ => "info,policy=debug,device_api=trace",
     }
 }
 
@@ -126,19 +126,19 @@ mod tests {
         };
         assert_eq!(
             text(0, None).expect("valid"),
-            EnvFilter::new("warn,audit=info,device_api=info").to_string()
+            EnvFilter::new("warn,audit=info,policy=info,device_api=info").to_string()
         );
         assert_eq!(
             text(0, Some("")).expect("valid"),
-            EnvFilter::new("warn,audit=info,device_api=info").to_string()
+            EnvFilter::new("warn,audit=info,policy=info,device_api=info").to_string()
         );
         assert_eq!(
             text(1, Some("error")).expect("valid"),
-            EnvFilter::new("warn,audit=info,device_api=debug").to_string()
+            EnvFilter::new("warn,audit=info,policy=debug,device_api=debug").to_string()
         );
         assert_eq!(
             text(9, None).expect("valid"),
-            EnvFilter::new("info,device_api=trace").to_string()
+            EnvFilter::new("info,policy=debug,device_api=trace").to_string()
         );
         let error = text(0, Some("device_api=loud"))
             .expect_err("refused")

@@ -11,7 +11,7 @@ use device_api_core::clock::Clock;
 use device_api_core::ports::Seats;
 use device_api_policy::{
     COMPILE_DEADLINE_DEFAULT, CompileWorker, CompilerSettings, GuestLimits, Loading, PolicySource,
-    Shadows, Supervisor, SupervisorConfig, Unlisted, compile_memory_bytes,
+    Shadows, Supervisor, SupervisorConfig, Unlisted, bundled_origin, compile_memory_bytes,
 };
 
 use crate::config::Config;
@@ -144,7 +144,7 @@ fn loading(cache_dir: Option<PathBuf>) -> Loading {
 
 fn bundled(limits: GuestLimits) -> Vec<PolicySource> {
     let source = |policy: Bundled| PolicySource {
-        origin: format!("bundled/{}", policy.name),
+        origin: bundled_origin(policy.name),
         bytes: policy.bytes.into(),
         config: String::new(),
         limits,

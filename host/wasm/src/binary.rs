@@ -9,31 +9,41 @@ const HEADER_BYTES: usize = 8;
 const CORE_MODULE: u32 = 0x0000_0001;
 const COMPONENT: u32 = 0x0001_000d;
 
+/// Whether a file that begins so says that it is a component; what it is shows when it is loaded, which
+/// refuses whatever else begins so for this beginning.
+#[must_use]
+pub fn begins_as_component(bytes: &[u8]) -> bool {
+    check_header(bytes).is_ok()
+}
+
 /// Accepts what has a component's header and all the bytes its sections announce.
 pub(crate) fn check_component(bytes: &[u8]) -> Result<(), LoadError> {
+    check_header(bytes)?;
+    let sections = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    if are_whole(sections) {
+        Ok(())
+    } else {
+        Err(LoadError::Truncated { bytes: bytes.len() })
+    }
+}
+
+fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     let begins = bytes.get(..MAGIC.len()).unwrap_or(bytes);
     if !MAGIC.starts_with(begins) {
         return Err(LoadError::NotWasm {
             found: looks_like(bytes),
         });
     }
-    let truncated = LoadError::Truncated { bytes: bytes.len() };
     let Some(version) = bytes
         .get(MAGIC.len()..HEADER_BYTES)
         .and_then(|word| word.try_into().ok())
     else {
-        return Err(truncated);
+        return Err(LoadError::Truncated { bytes: bytes.len() });
     };
     match u32::from_le_bytes(version) {
-        COMPONENT => {}
-        CORE_MODULE => return Err(LoadError::CoreModule),
-        version => return Err(LoadError::BinaryVersion { version }),
-    }
-    let sections = bytes.get(HEADER_BYTES..).unwrap_or_default();
-    if are_whole(sections) {
-        Ok(())
-    } else {
-        Err(truncated)
+        COMPONENT => Ok(()),
+        CORE_MODULE => Err(LoadError::CoreModule),
+        version => Err(LoadError::BinaryVersion { version }),
     }
 }
 

@@ -70,7 +70,9 @@ mod program;
 mod sandbox;
 mod ticker;
 pub mod wasi;
+mod words;
 
+pub use binary::begins_as_component;
 pub use compile::{
     COMPILE_DEADLINE_DEFAULT, Cached, CompileCounters, CompileRefusal, Compiler, CompilerError,
     CompilerSettings, Worker, compile_memory_bytes, compile_worker,
@@ -82,5 +84,5 @@ pub use limits::{EPOCH_TICK, GUEST_STACK_BYTES, LimitError, LimitRow, Limits};
 pub use load::Loaded;
 pub use meter::Ctx;
 pub use program::{Program, World};
-pub use sandbox::{CallStats, Sandbox, Wear, panic_message};
+pub use sandbox::{CallStats, Sandbox, Wear, panic_message, thread_cpu_time};
 pub use ticker::TickerView;

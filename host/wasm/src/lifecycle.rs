@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!           load            admit           seat
-//!  bytes ─────────▶ loaded ───────▶ admitted ───▶ Running ◀──────────────── good ────┐
+//!  bytes ─compile─▶ loaded ───────▶ admitted ───▶ Running ◀──────────────── good ────┐
 //!            │                │ │                  │   ▲                             │
 //!            ▼                │ └─▶ held           │   └── strikes forgiven        Trial
 //!         refused ◀───────────┘   (an operator     │       by good calls           ▲  │
@@ -82,6 +82,19 @@ impl Conduct {
         } else {
             Self::Good
         }
+    }
+
+    /// Of an instance that is replaced because it is worn: `start` is what its successor took, `calls` are those
+    /// that it served. Where a start for so few calls takes nearly the deadline of a call for each of them, whoever
+    /// waits for a start pays for calls that look cheap.
+    #[must_use]
+    pub fn of_replacement(start: CallStats, calls: u64, limits: &Limits) -> Self {
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX).max(1);
+        let each = CallStats {
+            cpu: start.cpu / calls,
+            ..start
+        };
+        Self::of_success(each, limits)
     }
 
     /// Of one that gave none. That no instance can be made tells of a machine out of memory: what a
@@ -393,6 +406,22 @@ mod tests {
         assert_eq!(of(took(millis(4), millis(4))), Conduct::Strike);
         assert_eq!(of(took(millis(3), millis(3))), Conduct::Good);
         assert_eq!(of(took(millis(1), millis(5))), Conduct::Good);
+    }
+
+    #[test]
+    fn h5_a_start_for_few_calls_counts_into_each_of_them() {
+        let limits = Limits::default();
+        let start = |ms| CallStats {
+            wall: millis(ms),
+            cpu: millis(ms),
+            memory_bytes: 0,
+        };
+        let of = |ms, calls| Conduct::of_replacement(start(ms), calls, &limits);
+        assert_eq!(of(95, 1), Conduct::Strike);
+        assert_eq!(of(95, 16), Conduct::Strike);
+        assert_eq!(of(95, 100), Conduct::Good);
+        assert_eq!(of(1, 1), Conduct::Good);
+        assert_eq!(of(4, 0), Conduct::Strike);
     }
 
     #[test]

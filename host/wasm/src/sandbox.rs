@@ -18,6 +18,7 @@ use crate::error::CallError;
 use crate::limits::{GUEST_STACK_BYTES, Limits, MESSAGE_BYTES_MAX};
 use crate::meter::{Ctx, HostCallsExhausted, Meter};
 use crate::program::{Program, World};
+use crate::words::one_line;
 
 /// What the last start or call cost, whether it succeeded or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -304,16 +305,14 @@ pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     bounded(text.unwrap_or("no message"))
 }
 
-/// A guest's words, fit for a log line: short, and without control characters.
+/// A guest's words, fit for a log line.
 fn bounded(text: &str) -> String {
-    let end = text.floor_char_boundary(MESSAGE_BYTES_MAX);
-    let kept = text.get(..end).unwrap_or_default();
-    kept.chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect()
+    one_line(text, MESSAGE_BYTES_MAX)
 }
 
-fn thread_cpu_time() -> Duration {
+/// Processor time that the calling thread has had.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
     // Both parts of a thread's processor time are non-negative.
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(

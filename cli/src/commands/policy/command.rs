@@ -249,7 +249,7 @@ pub(super) fn print(to: &mut dyn Write, answer: &Report, colour: bool) -> io::Re
         let change = words::policy_change(outcome.change());
         let paint = match outcome.change() {
             PolicyChange::Swapped => Some(Paint::Good),
-            PolicyChange::Held => Some(Paint::Warning),
+            PolicyChange::Held | PolicyChange::Compiling => Some(Paint::Warning),
             PolicyChange::Refused => Some(Paint::Bad),
             PolicyChange::Unchanged | PolicyChange::Removed | PolicyChange::Unspecified => None,
         };

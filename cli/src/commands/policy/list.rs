@@ -131,7 +131,7 @@ fn row(policy: &Policy, now: jiff::Timestamp, wide: bool) -> Vec<Cell> {
 pub(super) fn phase(policy: &Policy) -> Cell {
     let paint = match policy.phase() {
         PolicyPhase::Running => Paint::Good,
-        PolicyPhase::BackOff | PolicyPhase::LastGood => Paint::Warning,
+        PolicyPhase::BackOff | PolicyPhase::LastGood | PolicyPhase::Compiling => Paint::Warning,
         PolicyPhase::Quarantined | PolicyPhase::Refused => Paint::Bad,
         PolicyPhase::Paused | PolicyPhase::Unspecified => Paint::Faint,
     };
@@ -197,6 +197,8 @@ pub(super) fn notes(policy: &Policy) -> Vec<Note> {
                 commands,
             );
         }
+        // Nothing to do but to wait.
+        PolicyPhase::Compiling => note(format!("{name}: {}", policy.detail), Vec::new()),
         PolicyPhase::Running
         | PolicyPhase::LastGood
         | PolicyPhase::Quarantined

@@ -106,7 +106,11 @@ fn what_waits_for_someone_stands_below_the_list_with_what_to_type() {
     let mut wanted = policy("wanted");
     wanted.quarantined = vec![aside("1.1.0", 'e', "loops")];
     wanted.refused = Some(aside("", 'e', "wanted.wasm is quarantined"));
-    let text = listed(&[held, paused, refused, wanted], false);
+    let mut slow = policy("slow");
+    slow.phase = PolicyPhase::Compiling.into();
+    slow.detail = "policy slow.wasm is being compiled".to_owned();
+    let text = listed(&[held, paused, refused, wanted, slow], false);
+    assert!(text.contains(" compiling "), "{text}");
     let (_, notes) = text.split_once("\n\n").unwrap();
     let expected = "\
 xid-policy: version 2.0.0 (bbbbbbbbbbbb) is held: 3 GPUs would be Unhealthy
@@ -126,6 +130,7 @@ bad: a version of /policies/x.wasm is refused: no component
     devicectl policy reload
 wanted: version 1.1.0 (eeeeeeeeeeee) is quarantined: loops
     devicectl policy release wanted --digest eeeeeeeeeeee
+slow: policy slow.wasm is being compiled
 ";
     assert_eq!(notes, expected);
 }
@@ -238,16 +243,18 @@ fn h6_a_reload_says_what_came_of_each_and_what_was_refused() {
         outcomes: vec![
             outcome("good", PolicyChange::Swapped),
             outcome("held", PolicyChange::Held),
+            outcome("slow", PolicyChange::Compiling),
         ],
         refused: String::new(),
         policy: None,
     };
     let text = print(&answer);
     assert!(
-        text.contains("good   swapped   aaaaaaaaaaaa   a\\u{1b}[2J\\u{202e}\\nb\n"),
+        text.contains("good   swapped     aaaaaaaaaaaa   a\\u{1b}[2J\\u{202e}\\nb\n"),
         "{text}"
     );
     assert!(text.ends_with("devicectl policy list\n"), "{text}");
+    assert!(text.contains("slow   compiling   aaaaaaaaaaaa"), "{text}");
     assert_eq!(command::refusals(&answer, None), None);
 
     answer.outcomes.push(outcome("bad", PolicyChange::Refused));
@@ -309,10 +316,14 @@ fn no_policys_text_drives_a_terminal_and_programs_get_it_whole() {
     assert_eq!(value["name"], "xid-policy");
     assert_eq!(value["subscriptions"][1]["minIntervalSeconds"], 10.0);
     let answer = Report {
-        outcomes: vec![outcome("a", PolicyChange::Held)],
+        outcomes: vec![
+            outcome("a", PolicyChange::Held),
+            outcome("b", PolicyChange::Compiling),
+        ],
         refused: String::new(),
         policy: None,
     };
     let value = serde_json::to_value(ReportView::from(&answer)).unwrap();
     assert_eq!(value["outcomes"][0]["change"], "held");
+    assert_eq!(value["outcomes"][1]["change"], "compiling");
 }

@@ -106,6 +106,8 @@ const (
 	PolicyPhase_POLICY_PHASE_PAUSED PolicyPhase = 5
 	// No version of it could ever be admitted.
 	PolicyPhase_POLICY_PHASE_REFUSED PolicyPhase = 6
+	// No version of it is asked yet: the first to come is being compiled.
+	PolicyPhase_POLICY_PHASE_COMPILING PolicyPhase = 7
 )
 
 // Enum value maps for PolicyPhase.
@@ -118,6 +120,7 @@ var (
 		4: "POLICY_PHASE_QUARANTINED",
 		5: "POLICY_PHASE_PAUSED",
 		6: "POLICY_PHASE_REFUSED",
+		7: "POLICY_PHASE_COMPILING",
 	}
 	PolicyPhase_value = map[string]int32{
 		"POLICY_PHASE_UNSPECIFIED": 0,
@@ -127,6 +130,7 @@ var (
 		"POLICY_PHASE_QUARANTINED": 4,
 		"POLICY_PHASE_PAUSED":      5,
 		"POLICY_PHASE_REFUSED":     6,
+		"POLICY_PHASE_COMPILING":   7,
 	}
 )
 
@@ -372,6 +376,8 @@ const (
 	PolicyChange_POLICY_CHANGE_REFUSED PolicyChange = 4
 	// It is no longer there.
 	PolicyChange_POLICY_CHANGE_REMOVED PolicyChange = 5
+	// A version is being compiled, and is taken up once that is done; what was asked before is asked meanwhile.
+	PolicyChange_POLICY_CHANGE_COMPILING PolicyChange = 6
 )
 
 // Enum value maps for PolicyChange.
@@ -383,6 +389,7 @@ var (
 		3: "POLICY_CHANGE_HELD",
 		4: "POLICY_CHANGE_REFUSED",
 		5: "POLICY_CHANGE_REMOVED",
+		6: "POLICY_CHANGE_COMPILING",
 	}
 	PolicyChange_value = map[string]int32{
 		"POLICY_CHANGE_UNSPECIFIED": 0,
@@ -391,6 +398,7 @@ var (
 		"POLICY_CHANGE_HELD":        3,
 		"POLICY_CHANGE_REFUSED":     4,
 		"POLICY_CHANGE_REMOVED":     5,
+		"POLICY_CHANGE_COMPILING":   6,
 	}
 )
 
@@ -2634,7 +2642,7 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x17POLICY_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13POLICY_MODE_ENFORCE\x10\x01\x12\x16\n" +
 	"\x12POLICY_MODE_SHADOW\x10\x02\x12\x16\n" +
-	"\x12POLICY_MODE_PAUSED\x10\x03*\xcd\x01\n" +
+	"\x12POLICY_MODE_PAUSED\x10\x03*\xe9\x01\n" +
 	"\vPolicyPhase\x12\x1c\n" +
 	"\x18POLICY_PHASE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14POLICY_PHASE_RUNNING\x10\x01\x12\x19\n" +
@@ -2642,7 +2650,8 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x16POLICY_PHASE_LAST_GOOD\x10\x03\x12\x1c\n" +
 	"\x18POLICY_PHASE_QUARANTINED\x10\x04\x12\x17\n" +
 	"\x13POLICY_PHASE_PAUSED\x10\x05\x12\x18\n" +
-	"\x14POLICY_PHASE_REFUSED\x10\x06*\xdf\x01\n" +
+	"\x14POLICY_PHASE_REFUSED\x10\x06\x12\x1a\n" +
+	"\x16POLICY_PHASE_COMPILING\x10\a*\xdf\x01\n" +
 	"\x11PolicyFailureKind\x12#\n" +
 	"\x1fPOLICY_FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bPOLICY_FAILURE_KIND_REFUSED\x10\x01\x12\x1c\n" +
@@ -2664,14 +2673,15 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x1bPOLICY_FALLBACK_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19POLICY_FALLBACK_CATALOGUE\x10\x01\x12\x1d\n" +
 	"\x19POLICY_FALLBACK_UNHEALTHY\x10\x02\x12\x1a\n" +
-	"\x16POLICY_FALLBACK_IGNORE\x10\x03*\xb3\x01\n" +
+	"\x16POLICY_FALLBACK_IGNORE\x10\x03*\xd0\x01\n" +
 	"\fPolicyChange\x12\x1d\n" +
 	"\x19POLICY_CHANGE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17POLICY_CHANGE_UNCHANGED\x10\x01\x12\x19\n" +
 	"\x15POLICY_CHANGE_SWAPPED\x10\x02\x12\x16\n" +
 	"\x12POLICY_CHANGE_HELD\x10\x03\x12\x19\n" +
 	"\x15POLICY_CHANGE_REFUSED\x10\x04\x12\x19\n" +
-	"\x15POLICY_CHANGE_REMOVED\x10\x052\xf0\x06\n" +
+	"\x15POLICY_CHANGE_REMOVED\x10\x05\x12\x1b\n" +
+	"\x17POLICY_CHANGE_COMPILING\x10\x062\xf0\x06\n" +
 	"\rPolicyService\x12i\n" +
 	"\fListPolicies\x12+.nvidia.device.v1alpha1.ListPoliciesRequest\x1a,.nvidia.device.v1alpha1.ListPoliciesResponse\x12`\n" +
 	"\tGetPolicy\x12(.nvidia.device.v1alpha1.GetPolicyRequest\x1a).nvidia.device.v1alpha1.GetPolicyResponse\x12o\n" +

@@ -21,3 +21,4 @@ mod seats;
 mod shelf;
 mod swaps;
 mod terms;
+mod turns;

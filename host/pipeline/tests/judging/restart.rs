@@ -415,7 +415,7 @@ fn h8_a_policy_is_asked_again_of_whatever_is_assumed_on_its_account() {
         .unwrap()
         .policies
     {
-        policy.failed.clear();
+        Arc::make_mut(policy).failed.clear();
     }
     let works = Scripted::new("p", vec![every(SignalKind::Xid)], judge_ok());
     let rig = rig.restarted(std::slice::from_ref(&works), false);

@@ -257,11 +257,8 @@ impl Scripted {
 
     /// What it says of a journal, asked in one go on an empty state.
     pub(crate) fn rejudges(&self, journal: &DeviceJournal) -> Rejudgement {
-        let asked: Vec<Signal> = journal.signals.to_vec();
-        let asked: Arc<[Signal]> = asked
-            .into_iter()
-            .filter(|signal| self.info.wants(signal))
-            .collect();
+        let asked = journal.signals.iter().map(|signal| Signal::clone(signal));
+        let asked: Arc<[Signal]> = asked.filter(|signal| self.info.wants(signal)).collect();
         let evaluated = match asked.last() {
             None => Evaluated::default(),
             Some(newest) => (self.judge)(&Evaluation {
@@ -292,7 +289,7 @@ impl Scripted {
                 .flatten()
                 .collect(),
             decision: evaluated.decision,
-            state: evaluated.state,
+            state: evaluated.state.into(),
         }
     }
 
@@ -396,11 +393,12 @@ impl Rig {
         policy: &Arc<Scripted>,
         rejudged: Vec<Rejudgement>,
     ) -> Result<(), SeatError> {
-        self.seats.seat(Seating {
+        let seating = Seating {
             policy: policy.clone(),
-            rejudged,
+            rejudged: rejudged.into_iter().map(Arc::new).collect(),
             insist: false,
-        })
+        };
+        self.seats.seat(seating).map(drop)
     }
 
     /// The next run of the daemon, on the memories that this one left and on what a cache restores of

@@ -308,13 +308,15 @@ fn h6_a_journal_that_has_moved_on_refuses_the_swap_and_nothing_has_changed() {
     assert_eq!((old.waiting(), new.waiting()), (1, 0), "it keeps its seat");
     old.answer();
 
-    rig.seats
+    let left = rig
+        .seats
         .seat(Seating {
             policy: new.clone(),
-            rejudged,
+            rejudged: rejudged.into_iter().map(Arc::new).collect(),
             insist: true,
         })
         .unwrap();
+    assert_eq!(left, [gpu()]);
     assert!(
         rig.cache.condition(&gpu(), "pFault").unwrap().is_problem(),
         "as it was judged"

@@ -16,6 +16,10 @@ use crate::source::Bytes;
 /// Size of a ledger that is read: an entry has some 300 bytes, and there are at most a thousand.
 const LEDGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// Bytes of versions to go back to, beside those in their seats: as much as sixteen policies of 32 MiB, which is
+/// the most that one has by default. A node's state directory is its root disk.
+const GOOD_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
 /// The ledger and its place on the disk, if it has one.
 #[derive(Debug)]
 pub(crate) struct Books {
@@ -27,6 +31,7 @@ pub(crate) struct Books {
     memory: HashMap<String, Bytes>,
     /// Why it could not be written, as it was said.
     unwritten: Option<String>,
+    pub(super) good_bytes_max: u64,
 }
 
 const LEDGER_NAME: &str = "ledger.json";
@@ -50,6 +55,7 @@ impl Books {
             home,
             memory: HashMap::new(),
             unwritten: None,
+            good_bytes_max: GOOD_BYTES_MAX,
         }
     }
 
@@ -64,6 +70,7 @@ impl Books {
             return;
         }
         self.ledger.format = FORMAT;
+        self.bound_good();
         let named = self.ledger.named();
         self.memory
             .retain(|digest, _| named.contains(digest.as_str()));
@@ -83,6 +90,43 @@ impl Books {
             forget_others(&home.join(GOOD_NAME), &named);
         }
         self.written = self.ledger.clone();
+    }
+
+    /// Forgets versions to go back to until there is room for the rest; those in their seats stay.
+    fn bound_good(&mut self) {
+        let bytes_max = self.good_bytes_max;
+        loop {
+            let sizes = self
+                .ledger
+                .named()
+                .into_iter()
+                .map(|digest| self.size(digest));
+            let bytes: u64 = sizes.sum();
+            if bytes <= bytes_max {
+                return;
+            }
+            let Some((policy, kept)) = self.ledger.forget_a_good_one() else {
+                return;
+            };
+            tracing::warn!(
+                policy,
+                version = kept.version,
+                digest = kept.digest,
+                bytes,
+                bytes_max,
+                "the versions kept to go back to take too much room: this one is kept no more"
+            );
+        }
+    }
+
+    fn size(&self, digest: &str) -> u64 {
+        let in_memory = self.memory.get(digest).map(|bytes| bytes.len());
+        let on_disk = || {
+            let path = self.home.as_ref()?.join(GOOD_NAME).join(digest);
+            Some(fs::symlink_metadata(path).ok()?.len())
+        };
+        let in_memory = in_memory.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+        in_memory.or_else(on_disk).unwrap_or_default()
     }
 
     /// Keeps the bytes of a version that the ledger is about to name.
@@ -126,7 +170,10 @@ impl Books {
 
 /// SHA-256 in lower-case hex.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
+    hex(&Sha256::digest(bytes))
+}
+
+pub(crate) fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

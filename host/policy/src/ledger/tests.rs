@@ -210,3 +210,62 @@ fn h5_a_full_ledger_forgets_who_is_not_seated() {
     assert!(ledger.policies["aa"].seated.is_some());
     assert_eq!(ledger.policies.len(), POLICIES_REMEMBERED_MAX);
 }
+
+#[test]
+fn h5_kept_bytes_are_bounded_and_those_in_a_seat_stay() {
+    for on_disk in [true, false] {
+        let home = tempfile::tempdir().unwrap();
+        let mut books = Books::open(on_disk.then(|| home.path().to_owned()), now());
+        books.good_bytes_max = 35;
+        let of = |since_ms, digest: &str| Kept {
+            since_ms,
+            ..kept(digest)
+        };
+        let keep = |books: &mut Books, mark: &str| {
+            let bytes = Bytes::from(mark.repeat(10).into_bytes());
+            let digest = sha256(&bytes);
+            books.keep(&digest, &bytes);
+            digest
+        };
+        let digests: Vec<String> = ["a", "b", "c", "d", "e"]
+            .iter()
+            .map(|mark| keep(&mut books, mark))
+            .collect();
+        let is_kept = |books: &Books, at: usize| books.bytes(&digests[at], 100).is_some();
+        // `old` and `new` are gone from the set, `here` has a seat and something to go back to.
+        books.ledger.of("new").last_good = Some(of(9, &digests[0]));
+        books.ledger.of("old").last_good = Some(of(5, &digests[1]));
+        books.ledger.of("here").last_good = Some(of(1, &digests[2]));
+        books.ledger.of("here").seated = Some(of(2, &digests[3]));
+        books.save();
+        let kept: Vec<bool> = (0..4).map(|at| is_kept(&books, at)).collect();
+        assert_eq!(kept, [true, false, true, true]);
+        assert_eq!(books.ledger.of("old").last_good, None);
+        // With more in seats than there is room for, nothing else is kept, and all of those are.
+        books.good_bytes_max = 10;
+        books.ledger.of("there").seated = Some(of(1, &digests[4]));
+        if !is_kept(&books, 4) {
+            keep(&mut books, "e");
+        }
+        books.save();
+        let kept: Vec<bool> = (0..5).map(|at| is_kept(&books, at)).collect();
+        assert_eq!(kept, [false, false, false, true, true]);
+        // Who stands in for a quarantined one has its seat.
+        let mut books = Books::open(None, now());
+        books.good_bytes_max = 10;
+        let [bad, good] = ["x", "y"].map(|mark| keep(&mut books, mark));
+        books.ledger.of("p").seated = Some(of(2, &bad));
+        books.ledger.of("p").last_good = Some(of(1, &good));
+        books.ledger.quarantine(Quarantined {
+            digest: bad,
+            setting: String::new(),
+            name: "p".to_owned(),
+            version: String::new(),
+            origin: String::new(),
+            since_ms: 3,
+            why: "it failed".to_owned(),
+        });
+        books.save();
+        assert!(books.bytes(&good, 100).is_some());
+    }
+}

@@ -35,6 +35,8 @@ pub(super) struct Eye {
     clock: Arc<dyn Clock>,
     record: Arc<Record>,
     budget: Budget,
+    /// The processor time of its policy that the budget knows of.
+    paid: Duration,
     devices: HashMap<DeviceUuid, Device>,
     /// By device and name.
     wakes: BTreeMap<(DeviceUuid, String), BootTime>,
@@ -74,6 +76,7 @@ impl Eye {
                 .collect(),
             wakes: BTreeMap::new(),
             record,
+            paid: policy.counters().busy_cpu,
             policy,
             clock,
         }
@@ -132,21 +135,29 @@ impl Eye {
 
     /// Its verdicts; `None`: it was not asked, or failed.
     fn ask(&mut self, uuid: &DeviceUuid, signals: Arc<[Signal]>) -> Option<Vec<Verdict>> {
+        // Starts of instances too, which come after the answer.
+        self.pay();
         if !self.budget.may_spend(self.clock.boot()) {
             self.drop_one();
             return None;
         }
         let device = self.devices.get_mut(uuid)?;
         let (info, _) = device.seen.clone()?;
-        let before = self.policy.counters().busy_cpu;
         let decision = device.view.ask(&self.policy, &info, signals);
-        let spent = self.policy.counters().busy_cpu.saturating_sub(before);
-        self.budget.spend(spent);
+        self.pay();
         // A failure is counted as such by the policy's own thread.
         let decision = decision.ok()?;
         self.set_wakes(uuid, decision.wakes);
         self.bound_state(uuid);
         Some(decision.verdicts)
+    }
+
+    fn pay(&mut self) {
+        let busy = self.policy.counters().busy_cpu;
+        // The count begins anew when it goes on duty.
+        let spent = busy.checked_sub(self.paid).unwrap_or(busy);
+        self.paid = busy;
+        self.budget.spend(spent);
     }
 
     fn drop_one(&self) {

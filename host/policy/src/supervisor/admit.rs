@@ -46,14 +46,16 @@ const NAMED_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Trial {
     pub(crate) catalogue: Catalogue,
-    pub(crate) rejudged: Vec<Rejudgement>,
+    pub(crate) rejudged: Vec<Arc<Rejudgement>>,
     /// By device, for a shadow to go on from.
     pub(crate) views: Vec<(DeviceUuid, View)>,
     /// GPUs that would become Unhealthy.
     pub(crate) newly_unhealthy: Vec<DeviceUuid>,
     journal_lines: Vec<String>,
-    /// What was left out.
-    pub(crate) left_out: Vec<String>,
+    /// What of the catalogue was left out.
+    left_out: Vec<String>,
+    /// Devices whose journals there was no time for.
+    pub(crate) unjudged: Vec<DeviceUuid>,
     /// Devices of whose journal something was dropped.
     cut: Vec<DeviceUuid>,
 }
@@ -70,7 +72,8 @@ impl Examiner<'_> {
     /// All of it.
     ///
     /// # Errors
-    /// [`PolicyError::Trial`]: it failed on something by its own fault.
+    /// [`PolicyError::Trial`]: it failed on something by its own fault; [`PolicyError::Untried`]: it had no
+    /// means to say what it thinks of this node.
     pub(crate) fn examine(&self, journals: &[DeviceJournal]) -> Result<Trial, PolicyError> {
         let ends = Instant::now() + ADMISSION_TIME_MAX;
         let mut trial = Trial::default();
@@ -156,23 +159,21 @@ impl Examiner<'_> {
         for journal in journals {
             let uuid = &journal.device.uuid;
             let Some(judged) = self.journal(journal, ends)? else {
-                trial
-                    .left_out
-                    .push(format!("the journal of {uuid}: no time left"));
+                trial.unjudged.push(uuid.clone());
                 continue;
             };
             if journal.is_cut {
                 trial.cut.push(uuid.clone());
             }
             self.weigh(trial, journal, &judged.decision);
-            trial.rejudged.push(Rejudgement {
+            trial.rejudged.push(Arc::new(Rejudgement {
                 device: uuid.clone(),
                 through: journal.through(),
                 revision: journal.revision,
                 decision: judged.decision,
                 drill_wakes: judged.drill_wakes,
-                state: judged.view.state.clone(),
-            });
+                state: Arc::new(judged.view.state.clone()),
+            }));
             trial.views.push((uuid.clone(), judged.view));
         }
         Ok(())
@@ -189,11 +190,8 @@ impl Examiner<'_> {
             let cause = journal.signal(seq);
             self.drills_count || cause.is_none_or(|(cause, _)| !cause.drill)
         };
-        // A timer is the answer to a wish of the version before; this one's are set by what it says.
-        let asked = journal
-            .signals
-            .iter()
-            .filter(|signal| signal.kind != SignalKind::Timer && self.policy.info().wants(signal));
+        let asked = journal.signals.iter().map(Arc::as_ref);
+        let asked = asked.filter(|signal| self.policy.info().wants(signal));
         for batch in batches(asked) {
             if Instant::now() >= ends {
                 return Ok(None);
@@ -206,9 +204,15 @@ impl Examiner<'_> {
                     let is_drill = batch.iter().all(|signal| signal.drill);
                     judged.absorb(decision, is_drill, is_real);
                 }
-                Err(Unanswered::Starved) => return Ok(None),
+                Err(Unanswered::Starved) => {
+                    return Err(PolicyError::Untried {
+                        origin: self.policy.origin().to_owned(),
+                        asked: format!("the journal of {}", journal.device.uuid),
+                    });
+                }
                 Err(Unanswered::Failed(failure)) => {
-                    let signal = batch.last().or(journal.signals.last());
+                    let newest = journal.signals.last().map(Arc::as_ref);
+                    let signal = batch.last().or(newest);
                     return Err(signal.map_or_else(
                         || self.failed_at_large(&failure.to_string()),
                         |signal| self.failed(signal, &failure.to_string(), "this node's"),
@@ -325,6 +329,12 @@ impl Trial {
         if !self.left_out.is_empty() {
             left_out.push(some_of(&self.left_out));
         }
+        if !self.unjudged.is_empty() {
+            left_out.push(format!(
+                "for want of time the journals of {}",
+                some_of(&self.unjudged)
+            ));
+        }
         if excess > 0 {
             left_out.push(format!("{excess} more differences"));
         }
@@ -358,7 +368,8 @@ fn nothing() -> String {
     "nothing".to_owned()
 }
 
-fn some_of(things: &[impl ToString]) -> String {
+/// The first of them, in words.
+pub(super) fn some_of(things: &[impl ToString]) -> String {
     let named: Vec<String> = things
         .iter()
         .take(NAMED_MAX)
@@ -369,3 +380,6 @@ fn some_of(things: &[impl ToString]) -> String {
         more => format!("{}; and {more} more", named.join("; ")),
     }
 }
+
+#[cfg(test)]
+mod tests;

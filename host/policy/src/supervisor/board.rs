@@ -6,20 +6,22 @@ use std::sync::{Arc, Mutex};
 
 use device_api_core::clock::Clock;
 use device_api_core::error::ApiError;
-use device_api_core::limits::POLICY_RECORDS_MAX;
+use device_api_core::limits::{POLICIES_LISTED_MAX, POLICY_RECORDS_MAX};
+use device_api_core::policy::PolicyInfo;
 use device_api_core::policy_status::{
     FailureRecord, Mode, Phase, PolicyCounters, PolicyDetail, PolicyStatus, SetAside, Version,
 };
-use device_api_core::ports::{Pending, Policies, Policy, PolicyCommand};
+use device_api_core::ports::{Pending, Policies, PolicyCommand};
 use device_api_core::seating::Terms;
 use device_api_wasm::{LimitRow, Limits, Turn};
 
+use super::admit::some_of;
 use super::answer::{Answer, promise};
 use super::inbox::Inbox;
 use super::worker::Message;
-use crate::loaded::{LoadedPolicy, lock};
-use crate::shadow::Shadow;
-use crate::source::PolicySource;
+use crate::loaded::{Desk, Outside, lock};
+use crate::shadow::Record;
+use crate::source::{PolicySource, bundled_name};
 use crate::telemetry::add;
 
 /// Why nothing runs in safe mode.
@@ -37,6 +39,7 @@ struct Shown {
     is_safe_mode: bool,
     /// Why the set as a whole is refused.
     refused: Option<String>,
+    /// As many as a directory has entries, each of which may be a file that is refused; a list shows fewer.
     cards: BTreeMap<Arc<str>, Arc<Card>>,
 }
 
@@ -48,8 +51,12 @@ pub(crate) struct Card {
     /// But for a back-off, which begins and ends by itself.
     pub(crate) phase: Phase,
     pub(crate) detail: String,
-    pub(crate) active: Option<(Version, Arc<LoadedPolicy>)>,
-    pub(crate) shadow: Option<Arc<Shadow>>,
+    /// That is asked, or looks on, or is paused.
+    pub(crate) active: Option<Version>,
+    /// What is looked up of who has the seat, asked or not: a reader must not be the last to hold a policy,
+    /// since that ends its thread.
+    pub(crate) seated: Option<Outside>,
+    pub(crate) shadow: Option<Arc<Record>>,
     pub(crate) last_good: Option<Version>,
     pub(crate) held: Option<SetAside>,
     pub(crate) quarantined: Vec<SetAside>,
@@ -85,13 +92,14 @@ impl Board {
     /// Nothing runs, and nothing will.
     pub(crate) fn safe_mode(&self, bundled: &[PolicySource]) {
         let cards = bundled.iter().map(|source| {
-            let name = source.origin.strip_prefix("bundled/");
+            let name = bundled_name(&source.origin);
             Card {
                 name: name.unwrap_or(&source.origin).into(),
                 mode: Mode::Paused,
                 phase: Phase::Paused,
                 detail: SAFE_MODE.to_owned(),
                 active: None,
+                seated: None,
                 shadow: None,
                 last_good: None,
                 held: None,
@@ -122,23 +130,23 @@ impl Board {
         if is_safe_mode {
             return (false, SAFE_MODE.to_owned());
         }
-        let statuses: Vec<PolicyStatus> = cards.iter().map(|card| self.status(card)).collect();
+        let mut statuses: Vec<PolicyStatus> = cards.iter().map(|card| self.status(card)).collect();
+        statuses.sort_by_key(PolicyStatus::rank);
         let judging: Vec<String> = statuses
             .iter()
             .filter_map(|status| status.active.as_ref())
             .map(|version| version.id.to_string())
             .collect();
-        let troubles: Vec<String> = statuses
+        let troubles = statuses
             .iter()
             .filter(|status| !is_well(status))
-            .map(|status| format!("{} is {}: {}", status.name, status.phase, status.detail))
-            .chain(refused)
-            .collect();
+            .map(|status| format!("{} is {}: {}", status.name, status.phase, status.detail));
+        let troubles: Vec<String> = refused.into_iter().chain(troubles).collect();
         let loaded = format!("{} loaded: {}", judging.len(), judging.join(", "));
         if troubles.is_empty() {
             (true, loaded)
         } else {
-            (false, format!("{loaded}; {}", troubles.join("; ")))
+            (false, format!("{loaded}; {}", some_of(&troubles)))
         }
     }
 
@@ -149,10 +157,10 @@ impl Board {
     fn status(&self, card: &Card) -> PolicyStatus {
         let mut counters = card.past.clone();
         let (mut phase, mut detail) = (card.phase, card.detail.clone());
-        if let Some((_, policy)) = &card.active {
-            add(&mut counters, &policy.counters());
+        if let Some(seated) = &card.seated {
+            add(&mut counters, &seated.desk.telemetry.snapshot());
             let asked = matches!(phase, Phase::Running | Phase::LastGood);
-            if asked && let Some(pause) = self.back_off(policy) {
+            if asked && let Some(pause) = self.back_off(&seated.desk) {
                 phase = Phase::BackOff;
                 detail = joined(&detail, &pause);
             }
@@ -165,7 +173,7 @@ impl Board {
             mode: card.mode,
             phase,
             detail,
-            active: card.active.as_ref().map(|(version, _)| version.clone()),
+            active: card.active.clone(),
             last_good: card.last_good.clone(),
             held: card.held.clone(),
             quarantined: card.quarantined.clone(),
@@ -174,12 +182,12 @@ impl Board {
         }
     }
 
-    fn back_off(&self, policy: &LoadedPolicy) -> Option<String> {
-        let (Turn::BackedOff { nth, pause }, at) = policy.desk().last_turn()? else {
+    fn back_off(&self, desk: &Desk) -> Option<String> {
+        let (Turn::BackedOff { nth, pause }, at) = desk.last_turn()? else {
             return None;
         };
         let over = self.clock.boot().since(at);
-        let last = policy.failures().into_iter().next();
+        let last = desk.telemetry.failures().into_iter().next();
         let last = last.map_or_else(String::new, |last| format!(": {}", last.detail));
         (over < pause).then(|| {
             format!(
@@ -198,24 +206,38 @@ pub(crate) fn limit_words(limits: &Limits) -> impl Iterator<Item = (String, Stri
 /// As the site wants it.
 fn is_well(status: &PolicyStatus) -> bool {
     let as_wanted = match status.phase {
-        Phase::Running => true,
+        // What it is to give way to may still be being compiled.
+        Phase::Running => status.detail.is_empty(),
         Phase::Paused => status.mode == Mode::Paused,
-        Phase::BackOff | Phase::LastGood | Phase::Quarantined | Phase::Refused => false,
+        Phase::BackOff
+        | Phase::LastGood
+        | Phase::Quarantined
+        | Phase::Refused
+        | Phase::Compiling => false,
     };
     as_wanted && status.held.is_none() && status.refused.is_none()
 }
 
 pub(crate) fn joined(a: &str, b: &str) -> String {
-    if a.is_empty() {
-        b.to_owned()
+    let separator = if a.is_empty() || b.is_empty() {
+        ""
     } else {
-        format!("{a}; {b}")
-    }
+        "; "
+    };
+    format!("{a}{separator}{b}")
 }
 
 impl Policies for Board {
     fn list(&self) -> Vec<PolicyStatus> {
-        self.cards().iter().map(|card| self.status(card)).collect()
+        let cards = self.cards();
+        let mut listed: Vec<PolicyStatus> = cards.iter().map(|card| self.status(card)).collect();
+        if listed.len() > POLICIES_LISTED_MAX {
+            // A directory full of what is none must not hide those that judge.
+            listed.sort_by_key(PolicyStatus::rank);
+            listed.truncate(POLICIES_LISTED_MAX);
+            listed.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        listed
     }
 
     fn describe(&self, name: &str) -> Result<PolicyDetail, ApiError> {
@@ -223,9 +245,10 @@ impl Policies for Board {
         let card = card.ok_or_else(|| ApiError::NoPolicy {
             name: name.to_owned(),
         })?;
-        let policy = card.active.as_ref().map(|(_, policy)| policy);
-        let info = policy.map(|policy| policy.info().clone());
-        let mut failures = policy.map(|policy| policy.failures()).unwrap_or_default();
+        let seated = card.seated.as_ref();
+        let info = seated.map(|seated| PolicyInfo::clone(&seated.info));
+        let failures = seated.map(|seated| seated.desk.telemetry.failures());
+        let mut failures = failures.unwrap_or_default();
         failures.extend(card.past_failures.iter().cloned());
         failures.truncate(POLICY_RECORDS_MAX);
         let shadow = card.shadow.as_ref();
@@ -247,7 +270,7 @@ impl Policies for Board {
             subscriptions,
             readings,
             state_schema,
-            limits: policy.map_or_else(Vec::new, |policy| limit_words(policy.limits()).collect()),
+            limits: seated.map_or_else(Vec::new, |seated| limit_words(&seated.limits).collect()),
             verdict_diff: card.diff.clone(),
             failures,
             disagreements: shadow.map_or_else(Vec::new, |shadow| shadow.disagreements()),

@@ -17,6 +17,8 @@ use crate::loaded::LoadedPolicy;
 pub(crate) struct Claim {
     /// For messages.
     pub(crate) origin: String,
+    /// By its name, in `policies.yaml`; and what is bundled.
+    pub(crate) is_listed: bool,
     /// `None`: there is a file, and it can't be read.
     pub(crate) wanted: Option<Wanted>,
     /// Loaded already; or why it can't be.
@@ -108,6 +110,7 @@ impl Worker {
             }
             let claim = Claim {
                 origin,
+                is_listed: false,
                 wanted: None,
                 candidate: Some(Err(error)),
                 instead: None,
@@ -129,15 +132,19 @@ impl Worker {
             Some(Err(error)) => Some(error),
             Some(Ok(_)) | None => None,
         };
+        let has_its_file = runs.is_some_and(|(_, origin)| origin == claim.origin);
         Standing {
             is_wanted: error.is_none_or(is_wanted),
             is_of_the_site: wanted.is_none_or(|it| !it.is_bundled),
             judges: wanted.is_none_or(|it| it.mode != Mode::Shadow),
-            is_listed: wanted.is_some_and(|it| it.name.is_some()),
-            is_what_runs: wanted
-                .is_some_and(|it| runs.is_some_and(|(digest, _)| *it.key.digest == *digest)),
+            is_listed: claim.is_listed,
+            // What changes all the time leaves what runs in its place.
+            is_what_runs: match wanted {
+                Some(it) => runs.is_some_and(|(digest, _)| *it.key.digest == *digest),
+                None => has_its_file && matches!(error, Some(PolicyError::Changing { .. })),
+            },
             is_loadable: error.is_none(),
-            has_the_file_of_what_runs: runs.is_some_and(|(_, origin)| origin == claim.origin),
+            has_the_file_of_what_runs: has_its_file,
         }
     }
 
@@ -153,6 +160,7 @@ impl Worker {
         };
         let claim = Claim {
             origin,
+            is_listed: wanted.name.is_some(),
             wanted: Some(wanted),
             candidate,
             instead: None,
@@ -275,15 +283,22 @@ impl Worker {
         claims.iter().find(is_heir).map(|(new, _)| Arc::clone(new))
     }
 
-    fn claim_of_unusable(&self, unusable: Unusable) -> (Arc<str>, Claim) {
-        // What is unlisted the site does not want, whatever ran from it before.
-        let name = if matches!(unusable.error, PolicyError::Unlisted { .. }) {
-            stem(&unusable.file).into()
-        } else {
-            self.name_of_file(&unusable.file)
+    fn claim_of_unusable(&mut self, unusable: Unusable) -> (Arc<str>, Claim) {
+        let is_listed = unusable.listed.is_some();
+        let name = match unusable.listed {
+            Some((name, mode)) => {
+                self.slots.entry(Arc::clone(&name)).or_default().mode = mode;
+                name
+            }
+            // What is unlisted the site does not want, whatever ran from it before.
+            None if matches!(unusable.error, PolicyError::Unlisted { .. }) => {
+                stem(&unusable.file).into()
+            }
+            None => self.name_of_file(&unusable.file),
         };
         let claim = Claim {
             origin: unusable.file,
+            is_listed,
             wanted: None,
             candidate: Some(Err(unusable.error)),
             instead: None,

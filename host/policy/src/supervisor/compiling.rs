@@ -9,7 +9,7 @@
 //!                                                                                          over again
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -20,6 +20,7 @@ use device_api_wasm::{Cached, Compiler, Limits, LoadError, Loaded};
 
 use super::inbox::Inbox;
 use super::worker::Message;
+use crate::ledger::sha256;
 use crate::load::Loader;
 use crate::loaded::lock;
 use crate::source::Bytes;
@@ -52,8 +53,8 @@ pub(crate) enum Forget {
     Nothing,
     /// What failed for want of something.
     Transient,
-    /// An operator wants to see.
-    All,
+    /// What failed: an operator wants to see.
+    Failures,
 }
 
 /// A handle: clones share one queue.
@@ -117,15 +118,18 @@ impl CompileQueue {
                 .result
                 .as_ref()
                 .is_err_and(|error| error.is_transient()),
-            Forget::All => false,
+            Forget::Failures => compiled.result.is_ok(),
         });
     }
 
-    /// It was gone over. Where nothing is to come, code that nobody took is let go of.
-    pub(crate) fn end(&self) {
+    /// It was gone over. Where nothing is to come, code of which nobody has any need is let go of. What is
+    /// needed is in use, for the most part, which shares it.
+    pub(crate) fn end(&self, needed: &BTreeSet<Arc<str>>) {
         let mut orders = lock(&self.0.orders);
         if orders.waiting.is_empty() && orders.under_way.is_empty() {
-            orders.results.retain(|compiled| compiled.result.is_err());
+            orders.results.retain(|compiled| {
+                compiled.result.is_err() || needed.contains(&compiled.order.digest)
+            });
         }
     }
 
@@ -155,23 +159,39 @@ impl CompileQueue {
     }
 }
 
+impl Orders {
+    fn known(&self, order: &Order) -> Option<Result<Loaded, LoadError>> {
+        let known = self.results.iter().find(|known| known.order == *order)?;
+        Some(match &known.result {
+            Ok(loaded) => Ok(loaded.clone()),
+            Err(error) => Err(LoadError::Before(Arc::clone(error))),
+        })
+    }
+}
+
+impl Compiled {
+    /// What came of it otherwise is told of where it is wanted.
+    pub(crate) fn log(&self) {
+        if self.result.is_ok() {
+            tracing::info!(digest = %self.order.digest, "policy compiled");
+        }
+    }
+}
+
 impl Loader for CompileQueue {
     fn load(&self, bytes: &Bytes, limits: Limits) -> Result<Loaded, LoadError> {
-        let digest: Arc<str> = match self.0.compiler.cached(bytes, limits)? {
-            Cached::Code(loaded) => return Ok(loaded),
-            Cached::Nothing { digest } => digest.into(),
-        };
+        let digest: Arc<str> = sha256(bytes).into();
         let order = Order { digest, limits };
+        // Before the cache, which would have a second copy of the same code.
+        if let Some(known) = lock(&self.0.orders).known(&order) {
+            return known;
+        }
+        if let Cached::Code(loaded) = self.0.compiler.cached(bytes, limits)? {
+            return Ok(loaded);
+        }
         let mut orders = lock(&self.0.orders);
         if orders.is_stopped {
             return Err(LoadError::Stopped);
-        }
-        let known = orders.results.iter().find(|known| known.order == order);
-        if let Some(known) = known {
-            return match &known.result {
-                Ok(loaded) => Ok(loaded.clone()),
-                Err(error) => Err(LoadError::Before(Arc::clone(error))),
-            };
         }
         let is_waiting = orders.waiting.iter().any(|(other, _)| *other == order);
         let is_ordered = is_waiting || orders.under_way.contains(&order);

@@ -8,6 +8,16 @@
 //!            policies' threads ◀──────── gone over again ──────────────────────────────────────────┘
 //! ```
 //!
+//! What a name is shown as ([`Phase`](device_api_core::policy_status::Phase)) follows from who has its seat:
+//!
+//! ```text
+//!  nobody:  Compiling ──came──▶ what the site wants: Running ⇄ BackOff ──▶ quarantined ──▶ another: LastGood
+//!              └───────refused──▶ Refused                │ paused                            │ or nobody:
+//!                                                      Paused                              Quarantined
+//! ```
+//!
+//! A version that is compiled or refused while another judges is told in the detail of that one's phase.
+//!
 //! The life of one version is drawn on top of `host/wasm/src/lifecycle.rs`. Which version takes the seat of one
 //! that is quarantined or unusable, in this order: the last good one of that name, the bundled one, nobody.
 //! **Invariant:** a set that can't be read changes nothing; a policy is swapped as a whole or not at all.
@@ -15,15 +25,21 @@
 mod admit;
 mod answer;
 mod board;
+mod brake;
+mod cards;
 mod claims;
 mod commands;
 mod compiling;
+mod deferred;
 mod inbox;
+mod quarantine;
+mod reading;
 mod reload;
 mod seat;
 mod set;
 mod slot;
 mod stand_in;
+mod told;
 mod worker;
 
 use std::fmt;

@@ -6,15 +6,11 @@ use std::sync::Arc;
 use device_api_core::policy_status::{Mode, ReloadChange, ReloadOutcome, ReloadReport};
 
 use super::claims::{Claim, is_wanted};
-use super::set::{self, Set, Wanted};
+use super::set::{Set, Wanted};
 use super::slot::{Active, Refused, Slot, set_aside};
 use super::worker::Worker;
-use crate::directory::look;
 use crate::error::PolicyError;
 use crate::ledger::Kept;
-
-/// Times that a set is read which changes meanwhile; then the next look tries again.
-const READ_TRIES: u32 = 3;
 
 impl Worker {
     /// Looks at the directory. `forced`: what was refused is tried again although it is the same.
@@ -44,43 +40,6 @@ impl Worker {
         }
     }
 
-    /// As a whole, and not half before a swap and half after.
-    fn read(&mut self) -> Result<Set, String> {
-        let wanted = |slot: &Slot| {
-            slot.wanted
-                .as_ref()
-                .is_some_and(|wanted| !wanted.is_bundled)
-        };
-        // In the run before, where this one has none yet, or none of its own.
-        let mut remembered = self.books.ledger.policies.values();
-        let has_files = self.slots.values().any(wanted)
-            || remembered.any(|entry| {
-                let seated = entry.seated.as_ref();
-                seated.is_some_and(|kept| !kept.is_bundled())
-            });
-        for _ in 0..READ_TRIES {
-            let looks = || {
-                look(
-                    self.config.directory.as_deref(),
-                    self.config.policies_file.as_deref(),
-                )
-            };
-            let before = looks();
-            let set = set::read(&self.config, has_files);
-            let after = looks();
-            if before == after {
-                // What was written a moment ago may be written again within the same tick of the clock.
-                self.looked = (!after.is_fresh(self.clock.wall())).then_some(after);
-                return set;
-            }
-        }
-        self.looked = None;
-        Err(
-            "the policy directory changes while it is read: the running set stays, and it is read again"
-                .to_owned(),
-        )
-    }
-
     fn apply(&mut self, set: Set, forced: bool) -> Vec<ReloadOutcome> {
         let mut outcomes = Vec::new();
         let wanted = set.wanted.iter();
@@ -98,6 +57,7 @@ impl Worker {
             }
             let retry = Claim {
                 origin: claim.origin.clone(),
+                is_listed: claim.is_listed,
                 wanted: claim.wanted.clone(),
                 candidate: None,
                 instead: claim.instead.clone(),
@@ -136,7 +96,9 @@ impl Worker {
         }
         for name in gone {
             if let Some(heir) = self.refused_heir(&name, claims) {
-                let why = format!("it goes on, since what has its place as {heir} is refused");
+                let why = format!(
+                    "it goes on, since what has its place as {heir} is refused, or not compiled yet"
+                );
                 outcomes.push(outcome(&name, ReloadChange::Unchanged, None, why));
                 continue;
             }
@@ -181,6 +143,7 @@ impl Worker {
             wanted,
             candidate,
             instead,
+            ..
         } = claim;
         let Some(wanted) = wanted else {
             let error = match candidate {
@@ -221,7 +184,7 @@ impl Worker {
         }
     }
 
-    /// What the site wants can't be had: what runs stays, or the next best takes the seat.
+    /// What the site wants can't be had, or not yet: what runs stays, or the next best takes the seat.
     pub(crate) fn refuse(
         &mut self,
         name: &Arc<str>,
@@ -236,22 +199,22 @@ impl Worker {
         let digest = key
             .as_ref()
             .map_or_else(|| Arc::from(""), |key| Arc::clone(&key.digest));
+        let is_compiling = matches!(error, PolicyError::Compiling { .. });
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         slot.held = None;
-        let before = slot.refused.as_ref().map(|refused| &refused.aside.why);
-        // Said once.
-        if before != Some(&why) {
-            if matches!(error, PolicyError::Compiling { .. }) {
-                tracing::info!("{why}");
-            } else {
+        let refused = slot.refused.take();
+        slot.compiling = is_compiling.then(|| why.clone());
+        if !is_compiling {
+            // Said once.
+            if refused.is_none_or(|before| before.aside.why != why) {
                 tracing::error!("{why}");
             }
+            slot.refused = Some(Refused {
+                aside: set_aside(&digest, None, origin, now, why.clone()),
+                // What may fare better is tried again by the next pass, and may stand in for itself.
+                key: key.filter(|_| !error.is_transient()),
+            });
         }
-        slot.refused = Some(Refused {
-            aside: set_aside(&digest, None, origin, now, why.clone()),
-            // What may fare better is tried again by the next pass, and may stand in for itself.
-            key: key.filter(|_| !error.is_transient()),
-        });
         slot.mode = wanted.as_ref().map_or(slot.mode, |wanted| wanted.mode);
         if wanted.is_some() {
             slot.wanted = wanted;
@@ -266,7 +229,12 @@ impl Worker {
             self.stand_in_or_report(name, instead, &why);
         }
         self.pause_or_resume(name);
-        outcome(name, ReloadChange::Refused, Some(&digest), why)
+        let change = if is_compiling {
+            ReloadChange::Compiling
+        } else {
+            ReloadChange::Refused
+        };
+        outcome(name, change, Some(&digest), why)
     }
 
     /// The site wants what judges: it is what is kept, whoever was meant to judge before.
@@ -297,10 +265,11 @@ fn unchanged(
         && active.key == *key
         && !active.is_out
         && active.is_shadow == is_shadow(wanted.mode)
-        && (!active.is_unexamined || wanted.mode == Mode::Paused)
+        && (!active.is_unexamined || wanted.mode == Mode::Paused || slot.is_paused_by_hand)
     {
         active.is_stand_in = false;
         slot.refused = None;
+        slot.compiling = None;
         slot.held = None;
         return Some(outcome(
             name,

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use device_api_core::ids::DeviceUuid;
-use device_api_core::limits::{NEWLY_UNHEALTHY_MAX, POLICY_DIGEST_DIGITS_MIN};
 use device_api_core::policy_status::{Mode, ReloadChange, ReloadOutcome, Version};
 use device_api_core::ports::Policy;
 use device_api_core::seating::{DeviceJournal, SeatError, Seating};
 
-use super::admit::{Examiner, Trial};
+use super::admit::{Examiner, Trial, some_of};
 use super::reload::outcome;
 use super::set::{Key, Wanted};
-use super::slot::{Active, Held, set_aside};
+use super::slot::Active;
 use super::worker::{Message, Worker};
-use crate::error::PolicyError;
+use crate::error::{PolicyError, command};
 use crate::judge::View;
-use crate::ledger::{HeldBack, Kept};
+use crate::ledger::Kept;
 use crate::loaded::{Duty, LoadedPolicy};
 use crate::shadow::Shadow;
+use crate::source::Bytes;
 
 /// Times that journals are judged again because signals came meanwhile; the last time it takes its seat
 /// all the same, and leaves those devices as they were judged.
@@ -64,12 +64,12 @@ impl Worker {
             trial,
             is_stand_in: false,
         };
-        self.take_seat(name, wanted, candidate)?;
+        let left = self.take_seat(name, wanted, candidate)?;
         Ok(outcome(
             name,
             ReloadChange::Swapped,
             Some(&digest),
-            String::new(),
+            left_as_judged(&left),
         ))
     }
 
@@ -81,14 +81,15 @@ impl Worker {
         candidate: Option<Result<Arc<LoadedPolicy>, PolicyError>>,
     ) -> Result<(Arc<LoadedPolicy>, Trial), PolicyError> {
         let origin = || wanted.source.origin.clone();
-        if let Some(entry) = self
-            .books
-            .ledger
-            .quarantine_of(&wanted.key.digest, &wanted.key.setting())
-        {
+        let digest = &wanted.key.digest;
+        let ledger = &mut self.books.ledger;
+        // One that crashed before it said its name.
+        ledger.name_quarantined(digest, name);
+        if let Some(entry) = ledger.quarantine_of(digest, &wanted.key.setting()) {
             return Err(PolicyError::Quarantined {
                 origin: origin(),
                 why: entry.why.clone(),
+                release: command("release", name, digest),
             });
         }
         let policy = match candidate {
@@ -112,7 +113,7 @@ impl Worker {
         Ok((policy, trial))
     }
 
-    fn examiner<'a>(&'a self, policy: &'a LoadedPolicy) -> Examiner<'a> {
+    pub(super) fn examiner<'a>(&'a self, policy: &'a LoadedPolicy) -> Examiner<'a> {
         Examiner {
             policy,
             clock: &*self.clock,
@@ -141,87 +142,13 @@ impl Worker {
         Ok(())
     }
 
-    /// What it would do to this node; or would have done, when the run before still had the journal.
-    fn why_held(&self, name: &str, wanted: &Wanted, trial: &Trial) -> Option<String> {
-        if trial.newly_unhealthy.len() > NEWLY_UNHEALTHY_MAX {
-            let gpus = trial.newly_unhealthy.iter();
-            let gpus: Vec<&str> = gpus.map(|uuid| uuid.as_str()).collect();
-            let digest: String = wanted
-                .key
-                .digest
-                .chars()
-                .take(POLICY_DIGEST_DIGITS_MIN)
-                .collect();
-            return Some(format!(
-                "it would make {} GPUs Unhealthy that are not ({}): look at the verdict diff with `devicectl policy \
-                 describe {name}`, then `devicectl policy accept {name} --digest {digest}`, or replace it",
-                gpus.len(),
-                gpus.join(", ")
-            ));
-        }
-        let held = self.books.ledger.policies.get(name)?.held.as_ref()?;
-        let is_it = *held.digest == *wanted.key.digest && held.config == wanted.key.config;
-        is_it.then(|| held.why.clone())
-    }
-
-    fn hold(
-        &mut self,
-        name: &Arc<str>,
-        wanted: &Wanted,
-        policy: Arc<LoadedPolicy>,
-        why: String,
-    ) -> ReloadOutcome {
-        self.books.ledger.of(name).held = Some(HeldBack {
-            digest: wanted.key.digest.to_string(),
-            config: wanted.key.config.clone(),
-            why: why.clone(),
-        });
-        self.books.save();
-        tracing::warn!(policy = %policy.info().id, why, "policy held");
-        let digest = Arc::clone(&wanted.key.digest);
-        let aside = set_aside(
-            &digest,
-            Some(&policy),
-            &wanted.source.origin,
-            self.clock.wall(),
-            why.clone(),
-        );
-        let slot = self.slots.entry(Arc::clone(name)).or_default();
-        slot.refused = None;
-        slot.held = Some(Held {
-            aside,
-            wanted: wanted.clone(),
-            policy,
-        });
-        if !slot.judges() {
-            let instead = self.bundled(name);
-            self.stand_in_or_report(name, instead, &why);
-        }
-        self.pause_or_resume(name);
-        outcome(name, ReloadChange::Held, Some(&digest), why)
-    }
-
-    /// An operator lets the held version in.
-    pub(crate) fn accept(&mut self, name: &Arc<str>, held: Held) -> Result<(), PolicyError> {
-        let journals = self.seats.journals();
-        let mut trial = self.examiner(&held.policy).examine(&journals)?;
-        trial.newly_unhealthy.clear();
-        let candidate = Candidate {
-            policy: held.policy,
-            key: held.wanted.key.clone(),
-            trial,
-            is_stand_in: false,
-        };
-        self.take_seat(name, &held.wanted, candidate)
-    }
-
-    /// Into the seat, or beside it.
+    /// Into the seat, or beside it; says which devices are left as they were judged.
     pub(super) fn take_seat(
         &mut self,
         name: &Arc<str>,
         wanted: &Wanted,
         candidate: Candidate,
-    ) -> Result<(), PolicyError> {
+    ) -> Result<Vec<DeviceUuid>, PolicyError> {
         let Candidate {
             policy,
             key,
@@ -232,14 +159,15 @@ impl Worker {
             catalogue,
             rejudged,
             views,
-            left_out,
+            unjudged,
             ..
         } = trial;
+        // Who is paused says nothing of what was, either.
+        let paused = self.paused(name).filter(|_| wanted.mode != Mode::Shadow);
+        let mut left = Vec::new();
         let shadow = if wanted.mode == Mode::Shadow {
             Some(self.look_on(name, wanted, &policy, views)?)
         } else {
-            // Who is paused says nothing of what was, either.
-            let paused = self.paused(name);
             if let Some(why) = &paused {
                 policy.close(why);
             }
@@ -250,9 +178,16 @@ impl Worker {
                 } else {
                     rejudged
                 },
-                insist: paused.is_some() || !left_out.is_empty(),
+                insist: paused.is_some() || !unjudged.is_empty(),
             };
-            self.seat(&policy, seating)?;
+            left = self.seat(&policy, seating)?;
+            if paused.is_some() {
+                left.clear();
+            } else {
+                left.extend(unjudged);
+                left.sort();
+                left.dedup();
+            }
             None
         };
         let serial = self.go_on_duty(&policy);
@@ -272,15 +207,11 @@ impl Worker {
             is_proved: false,
             is_forgiven: false,
             is_shadow: shadow.is_some(),
-            is_unexamined: shadow.is_none()
-                && self
-                    .slots
-                    .get(name)
-                    .is_some_and(|slot| slot.mode == Mode::Paused),
+            is_unexamined: paused.is_some(),
             shadow,
         };
         self.succeed(name, wanted, active);
-        Ok(())
+        Ok(left)
     }
 
     fn look_on(
@@ -305,11 +236,19 @@ impl Worker {
     }
 
     /// Until nothing came meanwhile, or the last try.
-    fn seat(&self, policy: &Arc<LoadedPolicy>, mut seating: Seating) -> Result<(), PolicyError> {
+    fn seat(
+        &self,
+        policy: &Arc<LoadedPolicy>,
+        mut seating: Seating,
+    ) -> Result<Vec<DeviceUuid>, PolicyError> {
+        let mut unjudged = Vec::new();
         for attempt in 1..=SEAT_TRIES {
             seating.insist |= attempt == SEAT_TRIES;
             let moved = match self.seats.seat(seating.clone()) {
-                Ok(()) => return Ok(()),
+                Ok(mut left) => {
+                    left.append(&mut unjudged);
+                    return Ok(left);
+                }
                 Err(SeatError::Moved(moved)) => moved,
                 Err(error @ (SeatError::Taken { .. } | SeatError::Full { .. })) => {
                     return Err(no_seat(policy, &error));
@@ -318,12 +257,24 @@ impl Worker {
             let is_meant = |journal: &DeviceJournal| moved.contains(&journal.device.uuid);
             let journals: Vec<_> = self.seats.journals().into_iter().filter(is_meant).collect();
             let again = self.examiner(policy).rejudge(&journals)?;
-            seating.insist |= !again.left_out.is_empty();
+            seating.insist |= !again.unjudged.is_empty();
+            unjudged.extend(again.unjudged);
             seating.rejudged.retain(|old| !moved.contains(&old.device));
             seating.rejudged.extend(again.rejudged);
         }
         let last = SeatError::Moved(Vec::new());
         Err(no_seat(policy, &last))
+    }
+
+    /// Bytes are needed while a version is loaded, and kept by the books.
+    pub(crate) fn let_go_of_bytes(&mut self) {
+        for wanted in self
+            .slots
+            .values_mut()
+            .filter_map(|slot| slot.wanted.as_mut())
+        {
+            wanted.source.bytes = Bytes::Embedded(&[]);
+        }
     }
 
     fn go_on_duty(&mut self, policy: &LoadedPolicy) -> u64 {
@@ -344,7 +295,11 @@ impl Worker {
 
     /// The books follow: who was replaced, what is kept.
     fn succeed(&mut self, name: &Arc<str>, wanted: &Wanted, active: Active) {
+        let remembered = self.books.ledger.policies.get(&**name);
+        let is_paused_by_hand = remembered.is_some_and(|entry| entry.paused.is_some());
         let slot = self.slots.entry(Arc::clone(name)).or_default();
+        slot.is_paused_by_hand = is_paused_by_hand;
+        slot.wants_stand_in = false;
         let is_seated = !active.is_shadow;
         let is_stand_in = active.is_stand_in;
         let kept = Kept::of(&active, slot.mode);
@@ -352,6 +307,7 @@ impl Worker {
         if !is_stand_in {
             slot.held = None;
             slot.refused = None;
+            slot.compiling = None;
         }
         let old = slot.retire();
         slot.past.swaps += u64::from(old.is_some());
@@ -396,6 +352,17 @@ impl Worker {
         // Its thread ends with it; what waits for it is answered.
         drop(old);
     }
+}
+
+/// What is to be said of devices whose open incidents the new version did not judge; nothing of none.
+pub(super) fn left_as_judged(left: &[DeviceUuid]) -> String {
+    if left.is_empty() {
+        return String::new();
+    }
+    let gpus = some_of(left);
+    format!(
+        "open incidents of these GPUs are left as they were judged, since signals kept coming or time ran out: {gpus}"
+    )
 }
 
 fn no_seat(policy: &LoadedPolicy, error: &SeatError) -> PolicyError {

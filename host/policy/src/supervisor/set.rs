@@ -1,6 +1,7 @@
 //! The set that a site wants: the bundled policies, the directory's, and what `policies.yaml` says of
 //! either (design H6, H7, H14). Read as a whole or not at all.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,11 +10,11 @@ use device_api_core::policy_status::Mode;
 use device_api_core::seating::Terms;
 
 use super::{SupervisorConfig, Unlisted};
-use crate::directory::{self, ENDING, Listing};
+use crate::directory::{self, ENDING, Found, Listing, Room};
 use crate::error::PolicyError;
 use crate::ledger::{setting, sha256};
 use crate::manifest::{self, FILE_BYTES_MAX, Listed, POLICIES_FILE};
-use crate::source::{Bytes, PolicySource};
+use crate::source::{Bytes, PolicySource, bundled_name};
 
 /// What tells two wishes for a policy apart.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +47,8 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Unusable {
     pub(crate) file: String,
+    /// As `policies.yaml` has it, where it does.
+    pub(crate) listed: Option<(Arc<str>, Mode)>,
     pub(crate) error: PolicyError,
 }
 
@@ -57,9 +60,9 @@ pub(crate) struct Set {
 }
 
 impl Wanted {
-    fn new(name: Option<Arc<str>>, mode: Mode, is_bundled: bool, source: PolicySource) -> Self {
+    fn new(name: Option<Arc<str>>, mode: Mode, digest: String, source: PolicySource) -> Self {
         let key = Key {
-            digest: sha256(&source.bytes).into(),
+            digest: digest.into(),
             config: source.config.clone(),
             limits: source.limits,
             terms: source.terms.clone(),
@@ -67,34 +70,37 @@ impl Wanted {
         Self {
             name,
             mode,
-            is_bundled,
+            is_bundled: bundled_name(&source.origin).is_some(),
             key,
             source,
         }
+    }
+
+    fn bundled(source: &PolicySource) -> Self {
+        let name = Some(name_of(source).into());
+        Self::new(name, Mode::Enforce, sha256(&source.bytes), source.clone())
     }
 }
 
 /// The bundled policies with their defaults: what runs where nothing else can.
 pub(crate) fn bundled(config: &SupervisorConfig) -> Vec<Wanted> {
-    let wanted = |source: &PolicySource| {
-        let name = bundled_name(source).into();
-        Wanted::new(Some(name), Mode::Enforce, true, source.clone())
-    };
-    config.bundled.iter().map(wanted).collect()
+    config.bundled.iter().map(Wanted::bundled).collect()
 }
 
-fn bundled_name(source: &PolicySource) -> &str {
-    source
-        .origin
-        .strip_prefix("bundled/")
-        .unwrap_or(&source.origin)
+fn name_of(source: &PolicySource) -> &str {
+    bundled_name(&source.origin).unwrap_or(&source.origin)
 }
 
-/// Reads what is wanted. `held_files`: the running set has policies of the directory.
+/// Reads what is wanted. `held_files`: the running set has policies of the directory. `left_out`: files that
+/// change all the time, which are not read.
 ///
 /// # Errors
 /// Why the set as a whole is refused, and what to do: the running one stays.
-pub(crate) fn read(config: &SupervisorConfig, held_files: bool) -> Result<Set, String> {
+pub(crate) fn read(
+    config: &SupervisorConfig,
+    held_files: bool,
+    left_out: &BTreeSet<String>,
+) -> Result<Set, String> {
     let listing = match &config.directory {
         Some(directory) => Some(
             directory::list(directory)
@@ -106,6 +112,7 @@ pub(crate) fn read(config: &SupervisorConfig, held_files: bool) -> Result<Set, S
     if let (Some(listing), Some(directory)) = (&listing, &config.directory)
         && listing.policies.is_empty()
         && !listing.has_policies_file
+        && left_out.is_empty()
         && held_files
     {
         return Err(format!(
@@ -114,7 +121,35 @@ pub(crate) fn read(config: &SupervisorConfig, held_files: bool) -> Result<Set, S
             directory.display()
         ));
     }
-    manifest.resolve(config, listing.as_ref())
+    let files = listing.map(|listing| Files {
+        listing,
+        left_out,
+        room: Room::default(),
+    });
+    manifest.resolve(config, files)
+}
+
+/// The directory's.
+struct Files<'a> {
+    listing: Listing,
+    left_out: &'a BTreeSet<String>,
+    room: Room,
+}
+
+impl Files<'_> {
+    fn read(&mut self, file: &str, bytes_max: usize) -> Result<Found, PolicyError> {
+        if self.left_out.contains(file) {
+            let origin = directory::origin(file);
+            return Err(PolicyError::Changing { origin });
+        }
+        directory::read_component(&self.listing.root, file, bytes_max, &mut self.room)
+    }
+
+    /// By name; those included that are there at times.
+    fn names(&self) -> BTreeSet<String> {
+        let names = self.listing.policies.iter();
+        names.chain(self.left_out).cloned().collect()
+    }
 }
 
 /// `policies.yaml`, read.
@@ -161,15 +196,20 @@ impl Manifest {
         Ok(Self { place, listed })
     }
 
-    fn resolve(&self, config: &SupervisorConfig, listing: Option<&Listing>) -> Result<Set, String> {
+    fn resolve(
+        &self,
+        config: &SupervisorConfig,
+        mut files: Option<Files<'_>>,
+    ) -> Result<Set, String> {
         let mut set = Set::default();
         for source in &config.bundled {
-            let name = bundled_name(source);
+            let name = name_of(source);
             let listed = self.listed.iter().find(|listed| &*listed.name == name);
             match listed {
                 Some(listed) if listed.file.is_none() => {
+                    let digest = sha256(&source.bytes);
                     let source = on_terms(listed, source.origin.clone(), source.bytes.clone());
-                    set.wanted.push(self.pinned(listed, true, source)?);
+                    set.wanted.push(self.pinned(listed, digest, source)?);
                 }
                 // One of that name from a file takes its place; a shadow does not.
                 Some(listed) if listed.mode == Mode::Shadow => {
@@ -178,23 +218,18 @@ impl Manifest {
                     )));
                 }
                 Some(_) => {}
-                None => set.wanted.push(Wanted::new(
-                    Some(name.into()),
-                    Mode::Enforce,
-                    true,
-                    source.clone(),
-                )),
+                None => set.wanted.push(Wanted::bundled(source)),
             }
         }
         for listed in &self.listed {
             if let Some(file) = &listed.file {
-                set.wanted.push(self.wanted_of(listing, listed, file)?);
+                self.take(files.as_mut(), listed, file, &mut set)?;
             } else if !config
                 .bundled
                 .iter()
-                .any(|source| bundled_name(source) == &*listed.name)
+                .any(|source| name_of(source) == &*listed.name)
             {
-                let known: Vec<&str> = config.bundled.iter().map(bundled_name).collect();
+                let known: Vec<&str> = config.bundled.iter().map(name_of).collect();
                 let what = format!(
                     "is missing, and the bundled policies are {}",
                     known.join(", ")
@@ -202,44 +237,48 @@ impl Manifest {
                 return Err(self.refused(listed, "file", &what));
             }
         }
-        if let Some(listing) = listing {
-            self.unlisted(config, listing, &mut set);
+        if let Some(files) = &mut files {
+            self.unlisted(config, files, &mut set);
         }
         Ok(set)
     }
 
-    fn wanted_of(
+    /// A listed file. That it changes all the time is its own affair.
+    fn take(
         &self,
-        listing: Option<&Listing>,
+        files: Option<&mut Files<'_>>,
         listed: &Listed,
         file: &str,
-    ) -> Result<Wanted, String> {
-        let Some(listing) = listing else {
+        set: &mut Set,
+    ) -> Result<(), String> {
+        let Some(files) = files else {
             let what = format!("{file} can't be read without a policy directory: set --policy-dir");
             return Err(self.refused(listed, "file", &what));
         };
-        let bytes = directory::read(&listing.root, file, listed.limits.component_bytes_max)
-            .map_err(|error| self.refused(listed, "file", &error.chain()))?;
-        self.pinned(
-            listed,
-            false,
-            on_terms(listed, directory::origin(file), bytes.into()),
-        )
+        match files.read(file, listed.limits.component_bytes_max) {
+            Ok(Found { bytes, digest }) => {
+                let source = on_terms(listed, directory::origin(file), bytes);
+                set.wanted.push(self.pinned(listed, digest, source)?);
+            }
+            Err(error @ PolicyError::Changing { .. }) => set.unusable.push(Unusable {
+                file: directory::origin(file),
+                listed: Some((Arc::clone(&listed.name), listed.mode)),
+                error,
+            }),
+            Err(error) => return Err(self.refused(listed, "file", &error.chain())),
+        }
+        Ok(())
     }
 
     fn pinned(
         &self,
         listed: &Listed,
-        is_bundled: bool,
+        digest: String,
         source: PolicySource,
     ) -> Result<Wanted, String> {
         let origin = source.origin.clone();
-        let wanted = Wanted::new(
-            Some(Arc::clone(&listed.name)),
-            listed.mode,
-            is_bundled,
-            source,
-        );
+        let name = Some(Arc::clone(&listed.name));
+        let wanted = Wanted::new(name, listed.mode, digest, source);
         match &listed.sha256 {
             Some(pin) if **pin != *wanted.key.digest => {
                 let what = format!(
@@ -252,12 +291,12 @@ impl Manifest {
         }
     }
 
-    fn unlisted(&self, config: &SupervisorConfig, listing: &Listing, set: &mut Set) {
+    fn unlisted(&self, config: &SupervisorConfig, files: &mut Files<'_>, set: &mut Set) {
         let is_listed = |file: &str| {
             let mut listed = self.listed.iter();
             listed.any(|listed| listed.file.as_deref() == Some(file))
         };
-        for file in listing.policies.iter().filter(|file| !is_listed(file)) {
+        for file in files.names().iter().filter(|file| !is_listed(file)) {
             let origin = directory::origin(file);
             let read = if config.unlisted == Unlisted::Refuse {
                 Err(PolicyError::Unlisted {
@@ -269,22 +308,23 @@ impl Manifest {
                     max: POLICIES_MAX,
                 })
             } else {
-                directory::read(&listing.root, file, config.limits.component_bytes_max)
+                files.read(file, config.limits.component_bytes_max)
             };
             match read {
-                Ok(bytes) => {
+                Ok(Found { bytes, digest }) => {
                     let source = PolicySource {
                         origin,
-                        bytes: bytes.into(),
+                        bytes,
                         config: String::new(),
                         limits: config.limits,
                         terms: Terms::default(),
                     };
                     set.wanted
-                        .push(Wanted::new(None, Mode::Enforce, false, source));
+                        .push(Wanted::new(None, Mode::Enforce, digest, source));
                 }
                 Err(error) => set.unusable.push(Unusable {
                     file: origin,
+                    listed: None,
                     error,
                 }),
             }

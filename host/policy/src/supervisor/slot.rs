@@ -22,6 +22,8 @@ pub(crate) struct Slot {
     pub(crate) active: Option<Active>,
     pub(crate) held: Option<Held>,
     pub(crate) refused: Option<Refused>,
+    /// What is being compiled for it, in place of a refusal: what the site wants, or who is to stand in.
+    pub(crate) compiling: Option<String>,
     /// What versions before the active one did.
     pub(crate) past: PolicyCounters,
     /// Their failures, newest first, bounded.
@@ -29,6 +31,10 @@ pub(crate) struct Slot {
     pub(crate) diff: Vec<String>,
     /// The pipeline was told why it is not asked.
     pub(crate) is_reported: bool,
+    /// By an operator; as the ledger has it, while there is an active version.
+    pub(crate) is_paused_by_hand: bool,
+    /// Who was to stand in had no means to start, and may fare better in a while.
+    pub(crate) wants_stand_in: bool,
 }
 
 /// The version that judges, or looks on.
@@ -48,7 +54,8 @@ pub(crate) struct Active {
     pub(crate) is_proved: bool,
     pub(crate) is_forgiven: bool,
     pub(crate) is_shadow: bool,
-    /// It came to its seat while the site had it paused: the brake is still to come.
+    /// It came to its seat while it was paused: open incidents are still to be judged by it, and the brake is
+    /// still to come.
     pub(crate) is_unexamined: bool,
     /// Stopped once it is quarantined.
     pub(crate) shadow: Option<Arc<Shadow>>,
@@ -72,8 +79,9 @@ impl Slot {
     /// Why the active version may not be asked, though nobody has it paused any more.
     pub(crate) fn unexamined(&self) -> Option<&'static str> {
         let active = self.active.as_ref()?;
-        let is_it = active.is_unexamined && self.mode != Mode::Paused;
-        is_it.then_some("it came while policies.yaml had it paused, and is not admitted yet")
+        let is_paused = self.mode == Mode::Paused || self.is_paused_by_hand;
+        let is_it = active.is_unexamined && !is_paused;
+        is_it.then_some("it came while it was paused, and is not admitted yet")
     }
 
     /// A version has the seat that may be asked, or is when the site lets it.
@@ -104,7 +112,7 @@ impl Active {
     pub(crate) fn count_into(&self, counters: &mut PolicyCounters) {
         add(counters, &self.policy.counters());
         if let Some(shadow) = &self.shadow {
-            shadow.count_into(counters);
+            shadow.record().count_into(counters);
         }
     }
 }

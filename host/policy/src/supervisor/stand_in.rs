@@ -14,7 +14,7 @@ use super::slot::Active;
 use super::worker::Worker;
 use crate::error::PolicyError;
 use crate::ledger::Kept;
-use crate::source::PolicySource;
+use crate::source::{PolicySource, bundled_name};
 
 impl Worker {
     /// The bundled policy of that name, with its defaults.
@@ -65,6 +65,9 @@ impl Worker {
         }
         candidates.extend(instead);
         candidates.extend(self.bundled(name));
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.wants_stand_in = false;
+        }
         let slot = self.slots.get(name);
         let out = slot
             .and_then(|slot| slot.active.as_ref())
@@ -100,19 +103,25 @@ impl Worker {
                 self.take_seat(name, &wanted, candidate)
             });
             match seated {
-                Ok(()) => {
+                Ok(_) => {
                     tracing::warn!(policy = %name, digest = %wanted.key.digest, origin = %wanted.source.origin, "another version judges meanwhile");
                     return true;
                 }
-                // It is told of where it is wanted.
-                Err(PolicyError::Compiling { .. }) => {}
-                Err(error) => tracing::error!("{}", error.chain()),
+                Err(error @ PolicyError::Compiling { .. }) => {
+                    let slot = self.slots.entry(Arc::clone(name)).or_default();
+                    slot.compiling.get_or_insert_with(|| error.to_string());
+                }
+                Err(error) => {
+                    let slot = self.slots.entry(Arc::clone(name)).or_default();
+                    slot.wants_stand_in |= error.is_transient();
+                    tracing::error!("{}", error.chain());
+                }
             }
         }
         false
     }
 
-    fn wanted_again(&self, name: &Arc<str>, kept: &Kept) -> Option<Wanted> {
+    pub(super) fn wanted_again(&self, name: &Arc<str>, kept: &Kept) -> Option<Wanted> {
         let mut limits: Limits = self.config.limits;
         for (limit, value) in &kept.limits {
             // One that this build does not know, or not so high, is left at the site's default.
@@ -172,6 +181,7 @@ impl Worker {
             let entry = entry.unwrap_or_default();
             let slot = self.slots.entry(Arc::clone(&name)).or_default();
             slot.mode = entry.seated.as_ref().map(Kept::mode).unwrap_or_default();
+            slot.compiling = None;
             // Not what was good once, which may be long ago.
             if !self.seat_first_of(&name, [entry.seated, entry.last_good], None) {
                 self.stand_in_or_report(&name, None, &why);
@@ -200,7 +210,7 @@ impl Kept {
     }
 
     pub(super) fn is_bundled(&self) -> bool {
-        self.origin.starts_with("bundled/")
+        bundled_name(&self.origin).is_some()
     }
 
     fn mode(&self) -> Mode {

@@ -1,23 +1,25 @@
 //! The supervisor's thread: what it has, and its loop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use device_api_core::clock::Clock;
-use device_api_core::policy_status::{ReloadChange, ReloadOutcome, ReloadReport};
+use device_api_core::policy_status::ReloadReport;
 use device_api_core::ports::{PolicyCommand, Seats};
 use device_api_wasm::{Turn, panic_message};
 
-use super::answer::{Answer, Promise};
+use super::answer::Promise;
 use super::board::Board;
 use super::claims::Unloadable;
 use super::compiling::{CompileQueue, Compiled, Forget};
+use super::deferred::Deferred;
 use super::inbox::{Inbox, Next};
 use super::slot::Slot;
+use super::told::Told;
 use super::{Begun, SupervisorConfig, host, set};
-use crate::directory::{Look, look};
+use crate::directory::Look;
 use crate::ledger::Books;
 use crate::load::{Loader, PolicyHost};
 use crate::marker::Markers;
@@ -32,10 +34,6 @@ const RETRY_FIRST: Duration = Duration::from_secs(10);
 
 /// And at most: so long a site waits for a policy whose node has recovered.
 const RETRY_MAX: Duration = Duration::from_mins(10);
-
-/// How long a command waits for what is being compiled; then it is answered with what there is. Less than
-/// the API gives a call (30 s), so that who asked hears what goes on.
-const ANSWER_WAIT: Duration = Duration::from_secs(20);
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -52,14 +50,6 @@ pub(crate) enum Message {
     },
 }
 
-/// Who waits until what they asked for is compiled, and what came of it so far.
-#[derive(Debug)]
-pub(crate) struct Deferred {
-    promises: Vec<Promise>,
-    outcomes: BTreeMap<Arc<str>, ReloadOutcome>,
-    until: Instant,
-}
-
 pub(crate) struct Worker {
     pub(crate) config: SupervisorConfig,
     pub(crate) host: PolicyHost,
@@ -68,8 +58,9 @@ pub(crate) struct Worker {
     pub(crate) board: Arc<Board>,
     pub(crate) inbox: Inbox,
     /// Who compiles; `None`: this thread.
-    queue: Option<CompileQueue>,
-    deferred: Option<Deferred>,
+    pub(super) queue: Option<CompileQueue>,
+    pub(super) deferred: Option<Deferred>,
+    told: Told,
     /// When what is refused for a while is tried again, and how long it is waited for that.
     retry: Option<(Instant, Duration)>,
     /// A set was read in this run.
@@ -122,6 +113,7 @@ impl Worker {
             inbox,
             queue,
             deferred: None,
+            told: Told::default(),
             retry: None,
             has_had_a_set: false,
             books,
@@ -168,7 +160,7 @@ impl Worker {
 
     fn next_wake(&self, next_look: Instant) -> Instant {
         let retry = self.retry.map(|(at, _)| at);
-        let deferred = self.deferred.as_ref().map(|deferred| deferred.until);
+        let deferred = self.deferred.as_ref().map(Deferred::until);
         [retry, deferred]
             .into_iter()
             .flatten()
@@ -190,33 +182,48 @@ impl Worker {
     pub(crate) fn pass(&mut self, forced: bool, forget: Forget) -> ReloadReport {
         if let Some(queue) = &self.queue {
             queue.begin(forget);
-            for source in &self.config.bundled {
+            let in_use = self.in_use();
+            let idle = |wanted: &set::Wanted| !in_use.contains(&wanted.key.digest);
+            for wanted in set::bundled(&self.config).into_iter().filter(idle) {
                 // What comes of it is found when it is loaded.
-                let _ = self.host.order(source);
+                let _ = self.host.order(&wanted.source);
             }
         }
-        let before = self.refused.clone();
-        let mut report = self.reload(forced);
+        let report = self.reload(forced);
         if let Some(queue) = &self.queue {
-            queue.end();
+            queue.end(&self.needed());
         }
         if let Some(deferred) = &mut self.deferred {
             deferred.take(&report);
         }
         self.plan_retry();
-        let whole = report.clone();
-        // Said once.
-        if !forced {
-            report.refused = report.refused.filter(|why| before.as_ref() != Some(why));
-        }
-        log(&report);
-        whole
+        self.told.log(&report, forced);
+        report
     }
 
-    fn plan_retry(&mut self) {
+    /// What is in a seat, or looks on.
+    fn in_use(&self) -> BTreeSet<Arc<str>> {
+        let active = self.slots.values().filter_map(|slot| slot.active.as_ref());
+        active
+            .map(|active| Arc::clone(&active.key.digest))
+            .collect()
+    }
+
+    /// That, and what the site wants: no code of it is compiled twice, with a cache or without one.
+    fn needed(&self) -> BTreeSet<Arc<str>> {
+        let mut needed = self.in_use();
+        let wanted = self.slots.values().filter_map(|slot| slot.wanted.as_ref());
+        needed.extend(wanted.map(|wanted| Arc::clone(&wanted.key.digest)));
+        let bundled = set::bundled(&self.config).into_iter();
+        needed.extend(bundled.map(|wanted| wanted.key.digest));
+        needed
+    }
+
+    pub(crate) fn plan_retry(&mut self) {
         let is_passing = |slot: &Slot| {
             let refused = slot.refused.as_ref();
-            slot.wanted.is_some() && refused.is_some_and(|refused| refused.key.is_none())
+            let is_refused = refused.is_some_and(|refused| refused.key.is_none());
+            slot.wanted.is_some() && (is_refused || slot.wants_stand_in)
         };
         if !self.slots.values().any(is_passing) {
             self.retry = None;
@@ -231,45 +238,6 @@ impl Worker {
             }
             Some(planned) => planned,
         });
-    }
-
-    /// Answers now, or once what is being compiled is.
-    fn defer(&mut self, promises: Vec<Promise>, answer: Answer) {
-        if promises.is_empty() {
-            return;
-        }
-        let is_idle = self.queue.as_ref().is_none_or(CompileQueue::is_idle);
-        match answer {
-            Ok(report) if !is_idle && report.refused.is_none() => {
-                let deferred = self.deferred.get_or_insert_with(|| Deferred {
-                    promises: Vec::new(),
-                    outcomes: BTreeMap::new(),
-                    until: Instant::now() + ANSWER_WAIT,
-                });
-                deferred.promises.extend(promises);
-                deferred.take(&report);
-            }
-            answer => {
-                for promise in promises {
-                    promise.keep(answer.clone());
-                }
-            }
-        }
-    }
-
-    fn answer_deferred(&mut self) {
-        let is_idle = self.queue.as_ref().is_none_or(CompileQueue::is_idle);
-        let is_due = |deferred: &mut Deferred| is_idle || Instant::now() >= deferred.until;
-        let Some(deferred) = self.deferred.take_if(is_due) else {
-            return;
-        };
-        let report = ReloadReport {
-            outcomes: deferred.outcomes.into_values().collect(),
-            refused: self.refused.clone(),
-        };
-        for promise in deferred.promises {
-            promise.keep(Ok(report.clone()));
-        }
     }
 
     /// Between two policies of a set: what must not wait for the rest. Says whether there is an end to it.
@@ -293,11 +261,12 @@ impl Worker {
     fn handle(&mut self, message: Message) {
         match message {
             Message::Reload(promises) => {
-                let report = self.pass(true, Forget::All);
+                let report = self.pass(true, Forget::Failures);
                 self.publish();
                 self.defer(promises, Ok(report));
             }
             Message::Compiled(compiled) => {
+                compiled.log();
                 if let Some(queue) = &self.queue {
                     queue.take_in(*compiled);
                 }
@@ -320,11 +289,7 @@ impl Worker {
 
     fn look(&mut self) {
         self.take_proofs();
-        let now = look(
-            self.config.directory.as_deref(),
-            self.config.policies_file.as_deref(),
-        );
-        if self.looked.as_ref() != Some(&now) {
+        if self.looked.as_ref() != Some(&self.seen()) {
             self.pass(false, Forget::Transient);
         }
     }
@@ -364,35 +329,5 @@ impl Worker {
         // Shadows end here; what is in a seat ends with the pipeline.
         self.slots.clear();
         self.board.show(Vec::new(), None);
-    }
-}
-
-fn log(report: &ReloadReport) {
-    if let Some(why) = &report.refused {
-        tracing::error!("{why}");
-    }
-    let news = report.outcomes.iter();
-    for outcome in news.filter(|outcome| outcome.change != ReloadChange::Unchanged) {
-        tracing::info!(
-            policy = %outcome.name,
-            digest = %outcome.digest,
-            detail = %outcome.detail,
-            "policy {}", outcome.change.as_str()
-        );
-    }
-}
-
-impl Deferred {
-    /// The latest word on each policy that is one: that nothing changed since is none.
-    fn take(&mut self, report: &ReloadReport) {
-        for outcome in &report.outcomes {
-            let before = self.outcomes.get(&outcome.name);
-            let is_news = outcome.change != ReloadChange::Unchanged
-                || before.is_none_or(|before| before.change == ReloadChange::Refused);
-            if is_news {
-                self.outcomes
-                    .insert(Arc::clone(&outcome.name), outcome.clone());
-            }
-        }
     }
 }

@@ -66,7 +66,7 @@ fn h9_a_version_that_would_make_two_gpus_unhealthy_is_held_until_it_is_accepted(
     assert!(
         outcomes[0]
             .2
-            .contains("2 GPUs Unhealthy that are not (GPU-0, GPU-1)"),
+            .contains("2 GPUs Unhealthy that are not (GPU-0; GPU-1)"),
         "{outcomes:?}"
     );
     assert_eq!(rig.bench.digest("p"), old);
@@ -208,8 +208,19 @@ fn h6_signals_that_come_meanwhile_are_judged_too_and_a_storm_does_not_keep_it_ou
 
     rig.bench.with(|inner| inner.arrivals = u32::MAX);
     rig.write("p.wasm", always("p", &["TestFault"], "2", &[]));
-    rig.reloaded(&[("p", ReloadChange::Swapped)]);
+    let outcomes = rig.reload();
+    assert_eq!(outcomes[0].1, ReloadChange::Swapped);
     assert_eq!(rig.bench.with(|inner| inner.insisted), 1);
+    let told = &outcomes[0].2;
+    assert!(told.contains("GPU-0") && told.contains("left as"), "{told}");
+
+    // A bounded list.
+    rig.bench.with(|inner| inner.arrivals = 0);
+    node(&rig, 20, &xid(63));
+    rig.bench.with(|inner| inner.arrivals = u32::MAX);
+    rig.write("p.wasm", always("p", &["TestFault"], "3", &[]));
+    let told = &rig.reload()[0].2;
+    assert!(told.contains("and 12 more"), "{told}");
 }
 
 #[test]
@@ -365,4 +376,72 @@ fn h9_a_journal_of_which_something_was_dropped_is_told_in_the_diff() {
         line.contains("GPU-7; and 12 more") && !line.contains("GPU-8;"),
         "{line}"
     );
+}
+
+#[test]
+fn h9_what_came_while_an_operator_had_it_paused_is_looked_over_when_it_is_resumed() {
+    for gpus in [1, 2] {
+        let mut rig = Rig::new(vec![bundled("p", quiet("p", &["TestFault"]))]);
+        rig.start();
+        let old = rig.bench.digest("p");
+        rig.command(PolicyCommand::Pause {
+            name: "p".to_owned(),
+            reason: "maintenance".to_owned(),
+        });
+        rig.write("p.wasm", fatal("1"));
+        rig.reloaded(&[("p", ReloadChange::Swapped)]);
+        let new = rig.bench.digest("p");
+        // What happened meanwhile.
+        node(&rig, gpus, &xid(63));
+        rig.bench.log();
+        rig.reloaded(&[("p", ReloadChange::Unchanged)]);
+        assert_eq!(rig.status("p").phase, Phase::Paused);
+        assert!(rig.bench.log().is_empty());
+        let report = rig.command(PolicyCommand::Resume {
+            name: "p".to_owned(),
+        });
+        if gpus > 1 {
+            assert_eq!(report.outcomes[0].change, ReloadChange::Held, "{report:?}");
+            assert_eq!(rig.bench.digest("p"), old);
+            rig.reloaded(&[("p", ReloadChange::Held)]);
+            rig.command(accept(&new[..12]));
+        } else {
+            assert_eq!(
+                report.outcomes[0].change,
+                ReloadChange::Swapped,
+                "{report:?}"
+            );
+        }
+        assert_eq!(rig.bench.digest("p"), new);
+        answered(pose(&*rig.bench.policy("p"), xid(63)));
+        assert_eq!(rig.bench.with(|inner| inner.rejudged.len()), gpus);
+        assert_eq!(rig.status("p").phase, Phase::Running);
+        rig.reloaded(&[("p", ReloadChange::Unchanged)]);
+    }
+}
+
+#[test]
+fn h9_what_is_accepted_with_one_configuration_is_held_with_another() {
+    let mut rig = Rig::new(vec![bundled("p", quiet("p", &["TestFault"]))]);
+    node(&rig, 2, &xid(63));
+    rig.start();
+    rig.write("p.wasm", fatal("1"));
+    let with = |terms: &str| format!("policies: [{{name: p, file: p.wasm, {terms}}}]");
+    rig.write("policies.yaml", with("config: a"));
+    rig.reloaded(&[("p", ReloadChange::Held)]);
+    let held = rig.status("p").held.unwrap().digest;
+    rig.command(accept(&held[..12]));
+    assert_eq!(*rig.bench.digest("p"), *held);
+    for other in ["config: b", "config: a, limits: {memory-bytes-max: 1MiB}"] {
+        rig.write("policies.yaml", with(other));
+        rig.reloaded(&[("p", ReloadChange::Held)]);
+        // Held over a restart that forgot the journal, too.
+        node(&rig, 0, &xid(63));
+        rig.start();
+        assert_eq!(rig.status("p").held.unwrap().digest, held, "{other}");
+        node(&rig, 2, &xid(63));
+    }
+    // What was accepted still is.
+    rig.write("policies.yaml", with("config: a"));
+    rig.reloaded(&[("p", ReloadChange::Swapped)]);
 }

@@ -18,7 +18,9 @@ use device_api_core::policy_status::{PolicyDetail, PolicyStatus, ReloadChange, R
 use device_api_core::ports::{Policies, Policy, PolicyCommand, Seats};
 use device_api_core::seating::{DeviceJournal, Rejudgement, Revision, SeatError, Seating};
 use device_api_core::signal::Signal;
-use device_api_policy::{Patience, PolicySource, Proof, Supervisor, SupervisorConfig};
+use device_api_policy::{
+    Patience, PolicySource, Proof, Supervisor, SupervisorConfig, bundled_origin,
+};
 
 use crate::house::{pose, roomy, source};
 
@@ -39,7 +41,7 @@ pub(crate) struct Inner {
     pub(crate) log: Vec<String>,
     pub(crate) reports: Vec<(String, Option<String>)>,
     pub(crate) journals: Vec<DeviceJournal>,
-    pub(crate) rejudged: Vec<Rejudgement>,
+    pub(crate) rejudged: Vec<Arc<Rejudgement>>,
     /// Signals that come while somebody is being admitted: one before each of so many seatings.
     pub(crate) arrivals: u32,
     pub(crate) insisted: u32,
@@ -87,15 +89,16 @@ impl Seats for Bench {
         self.with(|inner| inner.claimed.get(condition).cloned())
     }
 
-    fn seat(&self, seating: Seating) -> Result<(), SeatError> {
+    fn seat(&self, seating: Seating) -> Result<Vec<DeviceUuid>, SeatError> {
         self.with(|inner| {
             if inner.arrivals > 0 {
                 inner.arrivals -= 1;
                 for journal in &mut inner.journals {
-                    let mut signals: Vec<Signal> = journal.signals.to_vec();
-                    let mut next = signals.last().cloned().expect("a journal with signals");
+                    let mut signals = journal.signals.to_vec();
+                    let newest = signals.last().expect("a journal with signals");
+                    let mut next = Signal::clone(newest);
                     next.seq = SignalSeq(next.seq.0 + 1);
-                    signals.push(next);
+                    signals.push(next.into());
                     journal.signals = signals.into();
                 }
             }
@@ -129,9 +132,9 @@ impl Seats for Bench {
                 .push(format!("seat {name} {}", info.id.digest_short()));
             inner.rejudged = seating.rejudged.clone();
             inner.seated.insert(name, Arc::clone(&seating.policy));
-            Ok(())
+            Ok(moved)
         })
-        .inspect(|()| self.changed.notify_all())
+        .inspect(|_| self.changed.notify_all())
     }
 
     fn unseat(&self, name: &str) {
@@ -174,7 +177,7 @@ pub(crate) struct Rig {
 
 pub(crate) fn bundled(name: &str, bytes: Vec<u8>) -> PolicySource {
     PolicySource {
-        origin: format!("bundled/{name}"),
+        origin: bundled_origin(name),
         ..source(bytes)
     }
 }
@@ -339,7 +342,7 @@ pub(crate) fn journal(
     let device = device_api_core::device::DeviceInfo::bare(DeviceUuid::new(uuid));
     DeviceJournal {
         device: Arc::new(device),
-        signals: signals.into(),
+        signals: signals.into_iter().map(Arc::new).collect(),
         last_seen: Arc::default(),
         revision: Revision::default(),
         complete_since: BootTime::default(),

@@ -11,13 +11,13 @@ use device_api_core::ports::Policy;
 use device_api_core::seating::Terms;
 use device_api_core::signal::{Reading, SignalKind, Value};
 use device_api_core::verdict::{Judgement, PolicyState, Severity, Verdict};
-use device_api_policy::{LoadedPolicy, PolicySource};
+use device_api_policy::{LoadedPolicy, PolicySource, bundled_origin};
 
 use crate::house::{answered, ask, ask_with, evaluation, roomy, signal, try_load, xid};
 
 fn source(bundled: Bundled, config: &str) -> PolicySource {
     PolicySource {
-        origin: format!("bundled/{}", bundled.name),
+        origin: bundled_origin(bundled.name),
         bytes: bundled.bytes.into(),
         config: config.to_owned(),
         limits: roomy(),

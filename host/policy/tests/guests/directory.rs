@@ -164,7 +164,7 @@ fn h6_a_configmap_is_noticed_within_2_s_two_swaps_at_once_included() {
     }
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let policy = crate::house::load(bytes.to_vec());
     device_api_core::ports::Policy::info(&*policy)
         .id

@@ -5,13 +5,15 @@ use std::fs;
 use std::time::Duration;
 
 use device_api_core::error::ApiError;
+use device_api_core::limits::POLICIES_LISTED_MAX;
 use device_api_core::policy::FailureKind;
 use device_api_core::policy_status::{Mode, Phase, ReloadChange};
 use device_api_core::ports::PolicyCommand;
 use device_api_policy::Supervisor;
 
 use crate::bench::{Rig, bundled};
-use crate::component::{GOOD, always, moody, quiet};
+use crate::component::{GOOD, Memory, always, component, moody, quiet};
+use crate::directory::sha256;
 use crate::house::{answered, at_ms, pose, xid};
 
 /// Traps on signals of this millisecond, says nothing of others.
@@ -38,6 +40,14 @@ fn fail_until_quarantined(rig: &Rig) {
     let failure = rig.fails("p", at_ms(BAD));
     assert_eq!(failure.kind, FailureKind::Trap, "{failure}");
     rig.settle();
+}
+
+/// As an operator types it.
+fn release_of(name: &str, digest: &str) -> String {
+    format!(
+        "`devicectl policy release {name} --digest {}`",
+        &digest[..12]
+    )
 }
 
 fn by_name(name: &str) -> String {
@@ -80,12 +90,20 @@ fn h5_without_another_version_the_seat_answers_unavailable_and_says_why() {
     assert_eq!(status.phase, Phase::Quarantined);
     assert_eq!(status.quarantined.len(), 1);
     assert_eq!(status.counters.quarantines, 1);
+    // Nobody judges; what it counted and how it failed stay.
+    assert_eq!(status.active, None);
+    assert!(status.counters.calls > 0, "{:?}", status.counters);
+    assert_eq!(rig.detail("p").failures[0].kind, FailureKind::Trap);
+    let told = rig.supervisor().report().1;
+    assert!(told.starts_with("0 loaded"), "{told}");
     let (name, why) = rig.bench.with(|inner| inner.reports.pop()).unwrap();
     assert!(name == "p" && why.unwrap().contains("quarantined"));
     // A reload does not bring it back; another version does, and all is well.
     let changes = rig.reload();
     assert!(
-        changes[0].2.contains("devicectl policy release"),
+        changes[0]
+            .2
+            .contains(&release_of("p", &status.quarantined[0].digest)),
         "{changes:?}"
     );
     rig.write("p.wasm", brittle("2"));
@@ -381,7 +399,9 @@ fn h5_a_roll_back_to_the_version_that_stands_in_makes_it_the_one_to_keep() {
     }
     assert_eq!(looks_at("last_good").as_deref(), Some(&*good));
     rig.write("p.wasm", brittle("bad as well"));
-    rig.reloaded(&[("p", ReloadChange::Swapped)]);
+    // Unless a look of its own was faster.
+    rig.reload();
+    assert_ne!(rig.bench.digest("p"), good);
     rig.command(quarantine());
     assert_eq!(rig.bench.digest("p"), good);
 }
@@ -442,4 +462,112 @@ fn h5_what_judged_before_the_daemon_and_the_file_changed_at_once_is_gone_back_to
         digest: String::new(),
     });
     assert_eq!(rig.bench.digest("p"), first);
+}
+
+#[test]
+fn h5_what_crashed_before_it_said_its_name_is_shown_and_can_be_released() {
+    for with_name in ["p", "any"] {
+        let mut rig = Rig::new(vec![bundled("own", quiet("own", &["Own"]))]);
+        rig.start();
+        let digest = sha256(&brittle("deadly"));
+        for _ in 0..2 {
+            die_in_call_of(&mut rig, &digest);
+            rig.start();
+        }
+        rig.write("p.wasm", brittle("deadly"));
+        let outcomes = rig.reload();
+        let why = &outcomes.iter().find(|(name, ..)| name == "p").unwrap().2;
+        assert!(why.contains(&release_of("p", &digest)), "{why}");
+        let status = rig.status("p");
+        assert_eq!(status.phase, Phase::Quarantined);
+        assert_eq!(*status.quarantined[0].digest, *digest);
+        // By its digest, whatever its name; without one, by the name under which it is shown.
+        let by_digest = with_name == "any";
+        rig.command(PolicyCommand::Release {
+            name: by_name(with_name),
+            digest: if by_digest {
+                digest[..12].to_owned()
+            } else {
+                String::new()
+            },
+        });
+        assert_eq!(rig.bench.digest("p"), digest);
+        assert!(rig.status("p").quarantined.is_empty());
+    }
+}
+
+#[test]
+fn h2_closed_it_holds_no_instance_and_reopened_it_has_one_before_it_is_asked() {
+    let mut rig = Rig::new(vec![bundled("p", quiet("p", &["A"]))]);
+    rig.start();
+    assert_eq!(rig.status("p").counters.instances, 1);
+    rig.command(PolicyCommand::Pause {
+        name: by_name("p"),
+        reason: "maintenance".to_owned(),
+    });
+    rig.command(PolicyCommand::Resume { name: by_name("p") });
+    let begun = std::time::Instant::now();
+    while rig.status("p").counters.instances == 1 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "the old instance lives"
+        );
+        std::thread::yield_now();
+    }
+    answered(pose(&*rig.bench.policy("p"), xid(31)));
+    assert_eq!(rig.status("p").counters.instances, 2);
+}
+
+#[test]
+fn h12_files_that_are_no_policies_do_not_crowd_out_who_judges() {
+    let mut rig = Rig::new(vec![bundled("z", quiet("z", &["A"]))]);
+    for at in 0..2 * POLICIES_LISTED_MAX {
+        rig.write(&format!("a{at:02}.wasm"), b"nothing");
+    }
+    rig.start();
+    let listed = rig.policies().list();
+    assert_eq!(listed.len(), POLICIES_LISTED_MAX);
+    assert!(listed.is_sorted_by(|a, b| a.name < b.name));
+    assert_eq!(rig.status("z").phase, Phase::Running);
+    // Each can be looked at by its name, and is told of.
+    assert!(rig.detail("a95").status.refused.is_some());
+    let told = rig.supervisor().report().1;
+    assert!(
+        told.starts_with("1 loaded") && told.len() < 16 * 1024,
+        "{told}"
+    );
+}
+
+#[test]
+fn h5_starts_that_cost_more_than_calls_may_are_strikes() {
+    // A start of some 10 ms for each call, of which it may take 5.
+    let mut memory = Memory::default();
+    let (info, nothing) = (memory.info("p", &["A"]), memory.decision(&[]));
+    let configure = format!(
+        "(local $i i32)
+         (loop (local.set $i (i32.add (local.get $i) (i32.const 1)))
+           (br_if 0 (i32.lt_u (local.get $i) (i32.const 30000000))))
+         i32.const {info}"
+    );
+    let mut source = bundled(
+        "p",
+        component(&memory, &configure, &format!("i32.const {nothing}")),
+    );
+    source.limits.calls_per_instance_max = 1;
+    source.limits.call_deadline = Duration::from_millis(5);
+    let mut rig = Rig::new(vec![source]).hasty();
+    rig.start();
+    let policy = rig.bench.policy("p");
+    let begun = std::time::Instant::now();
+    // A call may fail for want of processor time, which is no strike; the next one will not.
+    while rig.status("p").phase != Phase::BackOff {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            rig.status("p")
+        );
+        let _ = pose(&*policy, xid(31));
+    }
+    let failure = rig.fails("p", xid(31));
+    assert!(failure.detail.contains("asked again"), "{failure}");
 }

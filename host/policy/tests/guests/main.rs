@@ -18,6 +18,7 @@ mod house;
 mod life;
 mod loading;
 mod manifest;
+mod reading;
 mod shadows;
 mod start;
 mod state;

@@ -145,6 +145,40 @@ fn h11_a_storm_and_a_hog_cost_the_shadow_alone() {
 }
 
 #[test]
+fn h11_starts_of_its_instances_are_paid_from_the_shadows_budget() {
+    // A start of some 10 ms after each call, which costs next to nothing.
+    let mut memory = Memory::default();
+    let info = memory.info("p", &["TestFault"]);
+    let nothing = memory.decision(&[]);
+    let configure = format!(
+        "(local $i i32)
+         (loop (local.set $i (i32.add (local.get $i) (i32.const 1)))
+           (br_if 0 (i32.lt_u (local.get $i) (i32.const 40000000))))
+         i32.const {info}"
+    );
+    let hog = component(&memory, &configure, &format!("i32.const {nothing}"));
+    let mut rig = Rig::new(vec![bundled("p", quiet("p", &["TestFault"]))]);
+    rig.write("next.wasm", hog);
+    let limits = "limits: {calls-per-instance-max: 1}";
+    let text = format!("policies: [{{name: p-next, file: next.wasm, mode: shadow, {limits}}}]");
+    rig.write("policies.yaml", text);
+    rig.start();
+    // Its clock stands still, so that nothing is saved up meanwhile.
+    let batches = 250;
+    for _ in 0..batches {
+        let batch = committed(xid(63), vec![]);
+        rig.config.shadows.committed(&batch);
+    }
+    let seen = |status: &PolicyStatus| {
+        let counters = &status.counters;
+        counters.shadow_compared + counters.shadow_dropped == batches
+    };
+    let counters = until(&rig, seen).counters;
+    assert!(counters.shadow_dropped > batches / 2, "{counters:?}");
+    assert!(counters.shadow_compared > 0, "{counters:?}");
+}
+
+#[test]
 fn h11_a_shadow_ends_when_it_is_wanted_no_more_and_can_be_promoted() {
     let next = always("p", &["TestFault"], "next", &[GOOD]);
     let rig = rig(next);

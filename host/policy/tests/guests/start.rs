@@ -83,12 +83,14 @@ fn h5_a_slow_compile_holds_up_neither_the_start_nor_commands_nor_the_end() {
     // The bundled one came first, though the other file was there as early.
     answered(pose(&*rig.bench.policy("p"), xid(31)));
     let status = rig.status("a");
-    assert_eq!(status.phase, Phase::Refused);
+    assert_eq!((status.phase, status.refused), (Phase::Compiling, None));
     assert!(
-        status.detail.contains("being compiled"),
+        status.detail.contains("a.wasm is being compiled"),
         "{}",
         status.detail
     );
+    let (well, told) = rig.supervisor().report();
+    assert!(!well && told.contains("a is compiling"), "{told}");
     let begun = Instant::now();
     rig.command(PolicyCommand::Pause {
         name: "p".to_owned(),
@@ -134,8 +136,19 @@ fn h6_what_was_compiled_beside_takes_its_seat_and_the_reload_says_so() {
     let reload = rig.policies().command(PolicyCommand::Reload);
     answered(pose(&*rig.bench.policy("a"), xid(31)));
     assert_eq!(rig.bench.digest("a"), old);
+    // Until somebody is let through the gate.
+    let begun = Instant::now();
+    while !rig.status("a").detail.contains("is being compiled") {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    let status = rig.status("a");
+    assert_eq!((status.phase, status.refused), (Phase::Running, None));
+    assert!(!rig.supervisor().report().0);
     gate.let_one_through();
     block_on(reload).unwrap();
+    assert_eq!(rig.status("a").detail, "");
+    assert!(rig.supervisor().report().0);
     assert_ne!(rig.bench.digest("a"), old);
 
     // Nothing is compiled again by the next run: nobody is at the gate.
@@ -171,6 +184,40 @@ fn h5_while_it_is_compiled_what_judged_before_stands_in() {
 }
 
 #[test]
+fn h5_a_set_that_is_refused_while_the_bundled_one_is_compiled_says_both() {
+    let mut rig = Rig::new(vec![bundled("p", marked("p", "1", "Fault"))]);
+    rig.write("policies.yaml", "policies: [{}]");
+    let gate = Gate::new(&rig);
+    rig.config.loading = gate.loading.clone();
+    let supervisor = Supervisor::begin(
+        rig.config.clone(),
+        Arc::clone(&rig.bench) as Arc<dyn Seats>,
+        Arc::clone(&rig.clock) as Arc<dyn device_api_core::clock::Clock>,
+    )
+    .unwrap();
+    // Behind the first pass.
+    let nobody = PolicyCommand::Resume {
+        name: "nobody".to_owned(),
+    };
+    assert!(block_on(supervisor.policies().command(nobody)).is_err());
+    let [status] = &supervisor.policies().list()[..] else {
+        panic!("one policy")
+    };
+    assert_eq!(status.phase, Phase::Compiling);
+    assert!(
+        status.detail.contains("bundled/p is being compiled"),
+        "{}",
+        status.detail
+    );
+    let told = supervisor.report().1;
+    assert!(told.contains("policies.yaml is refused"), "{told}");
+    gate.let_one_through();
+    rig.bench
+        .wait("the bundled one", |inner| inner.seated.contains_key("p"));
+    drop(supervisor);
+}
+
+#[test]
 fn h5_a_start_that_is_stopped_ends_at_once() {
     let rig = Rig::new(vec![bundled("p", marked("p", "1", "Fault"))]);
     let gate = Gate::new(&rig);
@@ -193,4 +240,40 @@ fn h5_a_start_that_is_stopped_ends_at_once() {
     supervisor.stop();
     assert!(waiter.join().unwrap() < SEATED_WAIT);
     drop(supervisor);
+}
+
+#[test]
+fn h10_without_a_cache_each_policy_of_the_set_is_compiled_once() {
+    let bundled = [
+        bundled("p", marked("p", "1", "Fault")),
+        bundled("q", marked("q", "1", "Other")),
+    ];
+    let mut rig = Rig::new(bundled.into());
+    // It takes the place of a bundled one, which is kept ready all the same.
+    rig.write("q.wasm", marked("q", "2", "Other"));
+    rig.config.loading = Loading::Child(CompilerSettings {
+        worker: CompileWorker {
+            program: PathBuf::from(env!("CARGO_BIN_EXE_policy-compile-worker")),
+            args: Vec::new(),
+        },
+        cache_dir: None,
+        memory_bytes_max: compile_memory_bytes(),
+        deadline: COMPILE_DEADLINE_DEFAULT,
+    });
+    rig.start();
+    let idle = || {
+        // Answered when nothing is being compiled any more.
+        rig.reload();
+        rig.supervisor().compiler().unwrap().counters().compiled
+    };
+    assert_eq!(idle(), 3);
+    for _ in 0..3 {
+        assert_eq!(idle(), 3);
+    }
+    // What the set has no more is let go of.
+    fs::remove_file(rig.path("q.wasm")).unwrap();
+    rig.write("policies.yaml", "policies: []");
+    assert_eq!(idle(), 3);
+    rig.write("q.wasm", marked("q", "2", "Other"));
+    assert_eq!(idle(), 4);
 }

@@ -111,6 +111,8 @@ impl Collector for Watched {
         // One series that is there twice costs the whole scrape.
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         policies.dedup_by(|a, b| a.name == b.name);
+        // A directory full of what is none must not hide those that judge.
+        policies.sort_by_key(PolicyStatus::rank);
         policies.truncate(POLICIES_MAX);
         let family = |(spec, read): &(&Spec, Read)| {
             let mut series = Series {

@@ -252,6 +252,27 @@ fn series_are_as_many_as_there_may_be_policies_and_none_is_there_twice() {
 }
 
 #[test]
+fn files_that_are_no_policies_hide_no_series_of_those_that_judge() {
+    let mut policies: Vec<_> = (0..2 * POLICIES_MAX)
+        .map(|n| PolicyStatus {
+            active: None,
+            phase: Phase::Refused,
+            ..status(&format!("a{n:02}"))
+        })
+        .collect();
+    policies.push(status("xid-policy"));
+    policies.push(PolicyStatus {
+        active: None,
+        phase: Phase::Quarantined,
+        ..status("z-policy")
+    });
+    let text = rendered(&watching(&host_of(policies)));
+    for name in ["xid-policy", "z-policy"] {
+        assert!(text.contains(&format!("policy=\"{name}\"")), "{text}");
+    }
+}
+
+#[test]
 fn counts_that_disagree_make_no_negative_number() {
     let mut policy = status("xid-policy");
     policy.counters.calls = 0;

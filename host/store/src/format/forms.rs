@@ -172,9 +172,10 @@ record!(WakeMemory as WakeMemoryForm {
 record!(PolicyMemory as PolicyMemoryForm {
     policy: Arc<str>,
     schema: u32,
-    state: PolicyState,
+    state: Arc<PolicyState>,
     wakes: Vec<WakeMemory>,
     failed: Vec<Signal>,
+    kept_until: Option<BootTime>,
 });
 
 record!(LoweredFloor as LoweredFloorForm {
@@ -190,7 +191,7 @@ record!(AssumedFault as AssumedFaultForm {
 });
 
 record!(DeviceMemory as DeviceMemoryForm {
-    policies: Vec<PolicyMemory>,
+    policies: Vec<Arc<PolicyMemory>>,
     floors: Vec<Signal>,
     lowered: Vec<LoweredFloor>,
     assumed: Vec<AssumedFault>,

@@ -323,13 +323,17 @@ fn memory() -> impl Strategy<Value = Change> {
         state,
         vec(wake, 0..3),
         vec(signal(), 0..2),
+        option::of(boot_time()),
     )
-        .prop_map(|(policy, schema, state, wakes, failed)| PolicyMemory {
-            policy,
-            schema,
-            state,
-            wakes,
-            failed,
+        .prop_map(|(policy, schema, state, wakes, failed, kept_until)| {
+            Arc::new(PolicyMemory {
+                policy,
+                schema,
+                state: state.into(),
+                wakes,
+                failed,
+                kept_until,
+            })
         });
     let rule = select(Fallback::ALL.to_vec());
     let assumed =

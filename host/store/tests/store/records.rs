@@ -61,12 +61,13 @@ fn memory(uuid: &str, bytes: usize) -> Change {
     let policy = PolicyMemory {
         policy: "xid-policy".into(),
         schema: 1,
-        state: [("seen".to_owned(), vec![7; bytes])].into(),
+        state: std::sync::Arc::new([("seen".to_owned(), vec![7; bytes])].into()),
         wakes: Vec::new(),
         failed: Vec::new(),
+        kept_until: None,
     };
     let memory = DeviceMemory {
-        policies: vec![policy],
+        policies: vec![policy.into()],
         ..DeviceMemory::default()
     };
     Change::Memory(DeviceUuid::new(uuid), memory)

@@ -48,12 +48,13 @@ fn memory(uuid: &str) -> Change {
     let policy = PolicyMemory {
         policy: "xid-policy".into(),
         schema: 1,
-        state: [("seen".to_owned(), vec![0, 255])].into(),
+        state: Arc::new([("seen".to_owned(), vec![0, 255])].into()),
         wakes: Vec::new(),
         failed: Vec::new(),
+        kept_until: None,
     };
     let memory = DeviceMemory {
-        policies: vec![policy],
+        policies: vec![policy.into()],
         ..DeviceMemory::default()
     };
     Change::Memory(DeviceUuid::new(uuid), memory)

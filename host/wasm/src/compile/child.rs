@@ -23,6 +23,7 @@ use crate::compile::Worker;
 use crate::compile::frame::{AnswerHead, NoAnswer};
 use crate::compile::procfs;
 use crate::compile::seal::Broken;
+use crate::words::one_line;
 
 /// Kept of what the process writes to its standard error: a panic's message, or the allocator's.
 const STDERR_BYTES_MAX: usize = 2 << 10;
@@ -316,13 +317,7 @@ fn read_some(from: &mut impl Read, to: &mut Vec<u8>, max: usize) -> io::Result<O
 
 /// What a process wrote to its standard error, as part of one log line.
 fn said(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let text: String = text
-        .trim()
-        .chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect();
-    text
+    one_line(&String::from_utf8_lossy(bytes), STDERR_BYTES_MAX)
 }
 
 /// How a process ended: `exit status 1`, `signal 9 (SIGKILL)`.

@@ -1,6 +1,5 @@
 //! The limits by name, as a site sets them, and as documents list them.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::limits::{EPOCH_TICK, KIB, Limits, MIB};
@@ -235,18 +234,6 @@ impl Limits {
     /// [`LimitError::Range`], naming the limit and its range.
     pub fn check(&self) -> Result<(), LimitError> {
         ROWS.iter().try_for_each(|row| row.check((row.get)(self)))
-    }
-
-    /// All of them as `name=value`, as [`Limits::set`] reads them: for a log line or a description.
-    #[must_use]
-    pub fn described(&self) -> String {
-        let mut text = String::new();
-        for row in &ROWS {
-            let separator = if text.is_empty() { "" } else { ", " };
-            // Writing to a string can't fail.
-            let _ = write!(text, "{separator}{}={}", row.name, row.value(self));
-        }
-        text
     }
 }
 

@@ -65,6 +65,7 @@ pub(super) fn outcome(outcome: &ReloadOutcome) -> proto::PolicyOutcome {
         ReloadChange::Held => proto::PolicyChange::Held,
         ReloadChange::Refused => proto::PolicyChange::Refused,
         ReloadChange::Removed => proto::PolicyChange::Removed,
+        ReloadChange::Compiling => proto::PolicyChange::Compiling,
     };
     proto::PolicyOutcome {
         name: line(&outcome.name),
@@ -90,6 +91,7 @@ fn phase(phase: Phase) -> proto::PolicyPhase {
         Phase::Quarantined => proto::PolicyPhase::Quarantined,
         Phase::Paused => proto::PolicyPhase::Paused,
         Phase::Refused => proto::PolicyPhase::Refused,
+        Phase::Compiling => proto::PolicyPhase::Compiling,
     }
 }
 

@@ -1,6 +1,7 @@
 //! ListPolicies and GetPolicy.
 
 use device_api_core::limits::POLICIES_LISTED_MAX;
+use device_api_core::policy_status::PolicyStatus;
 use device_api_core::ports::Policies;
 use device_api_proto::native as proto;
 
@@ -14,7 +15,7 @@ pub(super) async fn list(
     let mut listed = policies.list();
     if listed.len() > POLICIES_LISTED_MAX {
         // A directory full of what is none must not hide those that judge.
-        listed.sort_by_key(|policy| policy.active.is_none());
+        listed.sort_by_key(PolicyStatus::rank);
         listed.truncate(POLICIES_LISTED_MAX);
         listed.sort_by(|a, b| a.name.cmp(&b.name));
     }

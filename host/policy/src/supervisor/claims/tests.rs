@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use device_api_core::clock::ManualClock;
 use device_api_core::condition::Owner;
+use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::Seats;
 use device_api_core::seating::{DeviceJournal, SeatError, Seating};
 use device_api_wasm::{Engine, Limits, LoadError, Loaded};
@@ -25,8 +26,8 @@ impl Seats for NoSeats {
         None
     }
 
-    fn seat(&self, _: Seating) -> Result<(), SeatError> {
-        Ok(())
+    fn seat(&self, _: Seating) -> Result<Vec<DeviceUuid>, SeatError> {
+        Ok(Vec::new())
     }
 
     fn unseat(&self, _: &str) {}
@@ -82,4 +83,53 @@ fn h5_what_can_not_be_loaded_is_tried_again_only_when_it_changes_or_is_asked_for
     let raised = "policies: [{name: p, file: listed.wasm, limits: {memory-bytes-max: 8MiB}}]";
     file("policies.yaml", raised);
     assert_eq!((loads(false), loads(false)), (1, 0));
+}
+
+#[test]
+fn h6_a_newcomer_of_the_same_name_does_not_displace_one_whose_file_changes_while_it_is_read() {
+    let clock = Arc::<ManualClock>::default();
+    let inbox = Inbox::default();
+    let board = Arc::new(Board::new(inbox.clone(), clock.clone()));
+    let config = SupervisorConfig::new(Vec::new());
+    let loader = Arc::new(Engine::new().unwrap());
+    let mut worker = Worker::new(config, loader, None, Arc::new(NoSeats), clock, board, inbox);
+    // What judged when the last run ended.
+    worker.books.ledger.of("p").seated = Some(crate::ledger::Kept {
+        digest: "d".repeat(64),
+        version: "1".to_owned(),
+        origin: "p.wasm".to_owned(),
+        since_ms: 0,
+        config: String::new(),
+        limits: BTreeMap::new(),
+        mode: Mode::Enforce.as_str().to_owned(),
+        fallback: String::new(),
+        grants: Vec::new(),
+    });
+    let changing = |listed: bool| Claim {
+        origin: "p.wasm".to_owned(),
+        is_listed: listed,
+        wanted: None,
+        candidate: Some(Err(PolicyError::Changing {
+            origin: "p.wasm".to_owned(),
+        })),
+        instead: None,
+    };
+    let newcomer = Claim {
+        origin: "q.wasm".to_owned(),
+        is_listed: false,
+        wanted: None,
+        candidate: None,
+        instead: None,
+    };
+    for listed in [true, false] {
+        assert!(worker.standing("p", &changing(listed)) > worker.standing("p", &newcomer));
+    }
+    let broken = Claim {
+        candidate: Some(Err(PolicyError::TooLarge {
+            origin: "p.wasm".to_owned(),
+            max: 1,
+        })),
+        ..changing(false)
+    };
+    assert!(worker.standing("p", &broken) < worker.standing("p", &newcomer));
 }
