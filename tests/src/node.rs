@@ -19,12 +19,21 @@ use crate::client::{Native, Upstream, health_of};
 use crate::http::http;
 use crate::{Daemon, binary};
 
+/// Which NVML it has.
+#[derive(Clone, Copy, Debug)]
+enum Library {
+    Simulated,
+    None,
+    /// What the daemon finds by itself.
+    OfTheMachine,
+}
+
 /// What a node is started with.
 #[derive(Debug)]
 pub struct Builder {
     dir: TempDir,
     gpus: u32,
-    has_nvml: bool,
+    nvml: Library,
     flags: BTreeMap<String, String>,
     env: Vec<(String, String)>,
 }
@@ -40,7 +49,14 @@ impl Builder {
     /// No NVML library at all.
     #[must_use]
     pub fn without_nvml(mut self) -> Self {
-        self.has_nvml = false;
+        self.nvml = Library::None;
+        self
+    }
+
+    /// The NVML that the daemon finds on this machine.
+    #[must_use]
+    pub fn with_nvml_of_the_machine(mut self) -> Self {
+        self.nvml = Library::OfTheMachine;
         self
     }
 
@@ -87,13 +103,15 @@ impl Builder {
         }
         let socket = self.dir.path().join("device.sock");
         let state = self.dir.path().join("state");
-        let library = if self.has_nvml {
-            command
-                .env("NVML_SIM_SOCKET", self.dir.path().join("sim.sock"))
-                .env("NVML_SIM_GPUS", self.gpus.to_string());
-            nvml_sim::find_library()?
-        } else {
-            self.dir.path().join("no-such-library.so")
+        let library = match self.nvml {
+            Library::Simulated => {
+                command
+                    .env("NVML_SIM_SOCKET", self.dir.path().join("sim.sock"))
+                    .env("NVML_SIM_GPUS", self.gpus.to_string());
+                Some(nvml_sim::find_library()?)
+            }
+            Library::None => Some(self.dir.path().join("no-such-library.so")),
+            Library::OfTheMachine => None,
         };
         let mut flags = BTreeMap::from(
             [
@@ -108,11 +126,14 @@ impl Builder {
                 ("nvml-fault-interval", "200ms"),
                 ("nvml-counter-interval", "200ms"),
                 ("nvml-inventory-interval", "1s"),
-                ("nvml-library", &*library.to_string_lossy()),
                 ("state-dir", &*state.to_string_lossy()),
             ]
             .map(|(flag, value)| (flag.to_owned(), value.to_owned())),
         );
+        flags.extend(library.map(|library| {
+            let library = library.to_string_lossy().into_owned();
+            ("nvml-library".to_owned(), library)
+        }));
         flags.extend(self.flags);
         command
             .args(
@@ -168,7 +189,7 @@ impl Node {
         Ok(Builder {
             dir,
             gpus: GPUS_DEFAULT,
-            has_nvml: true,
+            nvml: Library::Simulated,
             flags: BTreeMap::new(),
             env: Vec::new(),
         })
