@@ -27,6 +27,12 @@ pub(crate) enum Failure {
     NotTaken { what: String },
     #[error("not done yet, and still being carried out; what comes of it: devicectl policy list")]
     UnderWay,
+    #[error(
+        "NVML is busy: {hung}; nothing was let go of. Wait until it comes back (devicectl nvml status), or restart the machine"
+    )]
+    NvmlBusy { hung: String },
+    #[error("not released: somebody else attached NVML meanwhile")]
+    Overtaken,
     #[error("{what}; say yes when asked, or give --yes")]
     Unconfirmed { what: String },
     #[error("{name:?} may be any of {}; use more of the name", candidates.join(", "))]
@@ -53,6 +59,8 @@ impl Failure {
             | Self::NoPolicy { .. }
             | Self::NotTaken { .. }
             | Self::UnderWay
+            | Self::NvmlBusy { .. }
+            | Self::Overtaken
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Output(_)
@@ -87,6 +95,8 @@ impl Failure {
             | Self::NoPolicy { .. }
             | Self::NotTaken { .. }
             | Self::UnderWay
+            | Self::NvmlBusy { .. }
+            | Self::Overtaken
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Output(_)

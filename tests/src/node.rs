@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use nvml_sim::control::Client;
+use nvml_sim::control::{Client, MigStatus, Request};
 use nvml_sim::profile::{GPUS_DEFAULT, Identity, Profile};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
@@ -278,6 +278,24 @@ impl Node {
     /// The simulated library does not run.
     pub fn sim(&self) -> Result<Client> {
         Ok(Client::connect(self.sim_socket())?)
+    }
+
+    /// Cuts a GPU up into MIG instances of these profiles, in place of those that it has: what it has then.
+    ///
+    /// # Errors
+    /// There is no room for them, or no simulated library.
+    pub fn cut_up(&self, gpu: u32, profiles: &[&str]) -> Result<Vec<MigStatus>> {
+        let mut sim = self.sim()?;
+        sim.request(&Request::MigMode { gpu, on: true })?;
+        sim.request(&Request::MigDestroy {
+            gpu,
+            gpu_instance: None,
+        })?;
+        let profiles = profiles.iter().map(|name| (*name).to_owned()).collect();
+        sim.request(&Request::MigCreate { gpu, profiles })?;
+        let gpus = sim.status()?.gpus.into_iter();
+        let mut with = gpus.filter(|status| status.index == gpu);
+        Ok(with.next().context("no such GPU")?.mig)
     }
 
     /// Appends lines to the kernel log.

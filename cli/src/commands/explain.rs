@@ -222,7 +222,24 @@ fn commands(condition: &Condition, gpu: &Gpu) -> Vec<String> {
         owner::Kind::Host => remedy::of_host(&condition.r#type).1.map(str::to_owned),
         owner::Kind::Unspecified => None,
     }));
+    commands.extend(clear_by_hand(condition, gpu));
     commands
+}
+
+/// What an operator runs who knows that it is over; `None`: it is none of his to clear.
+fn clear_by_hand(condition: &Condition, gpu: &Gpu) -> Option<String> {
+    let owner = condition.owner.as_ref()?;
+    let is_clearable = match owner.kind() {
+        owner::Kind::Policy => true,
+        owner::Kind::Host => remedy::is_clearable_by_hand(&condition.r#type),
+        owner::Kind::Provider | owner::Kind::Unspecified => false,
+    };
+    let is_meant = is_clearable && words::judgement(condition) == Judgement::Problem;
+    is_meant.then(|| {
+        let (name, type_) = (qualified(gpu), &condition.r#type);
+        let (name, type_) = (shell_word(&name), shell_word(type_));
+        format!("devicectl gpu clear {name} {type_} --reason WHY")
+    })
 }
 
 /// A line, unless there is nothing to say.

@@ -32,6 +32,7 @@ XidFatal  problem, fatal  DRILL
   Action:   RESTART_BM: drain the machine and reboot it
   Run:      kubectl drain NODE --ignore-daemonsets && systemctl reboot
   Run:      devicectl policy describe xid-policy
+  Run:      devicectl gpu clear GPU-1 XidFatal --reason WHY
 ";
     assert_eq!(explained(&sick_gpu()), expected);
 }
@@ -81,11 +82,16 @@ fn the_hosts_and_providers_problems_say_where_to_look() {
     let lines: Vec<_> = text.lines().collect();
     let at = |start: &str| lines.iter().position(|line| line.starts_with(start));
     assert_eq!(at("Ready"), None, "{text}");
+    assert!(
+        !text.contains("gpu clear GPU-1 NVMLReady"),
+        "it is its provider's: {text}"
+    );
     let order = [at("FaultFloor"), at("PolicyFallback"), at("NVMLReady")];
     assert!(order.is_sorted() && order[0].is_some(), "{text}");
     for said in [
         "  Rule:     the host's floor: a fault that no policy may talk away",
-        "  Run:      nvidia-smi --gpu-reset -i 0000:a1:00.0",
+        "  Run:      devicectl nvml release --for reset --ttl 10m && nvidia-smi --gpu-reset -i 0000:a1:00.0; devicectl nvml attach",
+        "  Run:      devicectl gpu clear GPU-1 FaultFloor --reason WHY",
         "  Rule:     the host's fallback: no policy has judged it",
         "  Run:      devicectl policy list",
         "NVMLReady  unknown",

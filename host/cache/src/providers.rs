@@ -140,8 +140,11 @@ impl Cache {
         let claimed = || state.claims.get(type_).map(|claim| claim.owner.clone());
         let standing = || {
             let mut conditions = state.records.values().map(|record| &record.conditions);
-            conditions
-                .find_map(|conditions| Some(condition::find(conditions, type_)?.owner.clone()))
+            conditions.find_map(|conditions| {
+                let at = conditions.partition_point(|c| *c.type_ < *type_);
+                let found = conditions.get(at).filter(|c| *c.type_ == *type_)?;
+                Some(found.owner.clone())
+            })
         };
         self.reserved_for(type_).or_else(claimed).or_else(standing)
     }
@@ -170,7 +173,11 @@ impl Cache {
     ) -> Result<Arc<Gpu>, ApiError> {
         let owner = Owner::Provider(caller.provider.clone());
         let current = check_version(transaction.state, &update.key, update.expected)?;
-        let mut conditions = current.conditions.to_vec();
+        // Not what is shown: that of a MIG instance is its GPU's too.
+        let record = transaction.state.record(&current.uuid);
+        let before = record.map(|record| record.conditions.clone());
+        let before = before.unwrap_or_default();
+        let mut conditions = before.to_vec();
         if update.merge == Merge::Lenient && update.expected.is_some() {
             let record = transaction.state.record(&current.uuid);
             let left_out = |old: &Condition| {
@@ -208,7 +215,7 @@ impl Cache {
             condition::upsert(&mut conditions, condition);
             written.push(claim);
         }
-        self.check_room(transaction.state, &current, &conditions)?;
+        self.check_room(transaction.state, &before, &conditions)?;
         self.take_claims(transaction, caller, &current, written)?;
         transaction.change(&current.uuid, |record| {
             *record = conditions;
@@ -220,18 +227,23 @@ impl Cache {
     }
 
     /// Whether there is room for what providers say now.
-    fn check_room(&self, state: &State, gpu: &Gpu, new: &[Condition]) -> Result<(), ApiError> {
+    fn check_room(
+        &self,
+        state: &State,
+        before: &[Condition],
+        new: &[Condition],
+    ) -> Result<(), ApiError> {
         let bounds = &self.config.bounds;
         let counted = new
             .iter()
-            .filter(|condition| !matches!(condition.owner, Owner::Host));
+            .filter(|c| !matches!(c.owner, Owner::Host) && c.instance.is_none());
         if counted.count() > bounds.conditions_per_gpu {
             return Err(ApiError::Exhausted {
                 limit: "conditions-per-gpu",
                 max: bounds.conditions_per_gpu,
             });
         }
-        let others = state.provider_bytes() - provider_bytes(&gpu.conditions);
+        let others = state.provider_bytes() - provider_bytes(before);
         if others + provider_bytes(new) > bounds.condition_bytes {
             return Err(ApiError::Exhausted {
                 limit: "condition-bytes",
@@ -389,6 +401,7 @@ fn from_provider(
     let is_problem = state == Judgement::Problem && polarity.is_some();
     Condition {
         type_: claim.type_.clone(),
+        instance: None,
         state,
         polarity: shown,
         severity: new.severity,

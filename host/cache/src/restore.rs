@@ -8,6 +8,7 @@
 //! | a policy's or the host's ok | nothing, until it is observed again |
 //! | an object | itself, as a new version, since what it shows has changed |
 //! | any device | with a `Probing` that is Unknown, until NVML finds it or a provider speaks of it |
+//! | a MIG instance | itself, with what stands of it and of its GPU, until NVML tells which there are |
 //! | a PCI address, after a reboot | nothing: who has it now is NVML's to say |
 //! | a lease | itself, with its whole duration before it |
 //!
@@ -29,6 +30,7 @@ use device_api_core::watch::{Event, EventType};
 
 use crate::cache::Config;
 use crate::hub::Hub;
+use crate::instances;
 use crate::leases::Leases;
 use crate::state::{Record, State, object_record};
 
@@ -122,7 +124,10 @@ fn device(old: &DeviceRecord, rebooted: bool, now: WallTime) -> Record {
     let mut conditions: Vec<Condition> = kept
         .filter_map(|condition| restored(condition, rebooted, now))
         .collect();
-    condition::upsert(&mut conditions, unobserved(now));
+    // A MIG instance shows what its GPU does.
+    if old.info.parent.is_none() {
+        condition::upsert(&mut conditions, unobserved(now));
+    }
     let mut info = old.info.clone();
     if rebooted {
         Arc::make_mut(&mut info).pci = None;
@@ -170,8 +175,15 @@ fn revive(
     let old = devices.get(&object.uuid)?;
     let (info, conditions) = {
         let record = state.record(&object.uuid)?;
-        (record.info.clone(), record.conditions.clone())
+        (record.info.clone(), state.shown(&object.uuid))
     };
+    let shown_before = instances::shown(
+        |uuid| {
+            let old = devices.get(uuid)?;
+            Some((&*old.info, &old.conditions))
+        },
+        &object.uuid,
+    );
     let mut gpu = Gpu {
         key: object.key,
         uid: object.uid,
@@ -180,7 +192,7 @@ fn revive(
         version: object.version,
         uuid: object.uuid,
         device: old.info.clone(),
-        conditions: old.conditions.clone(),
+        conditions: shown_before,
         derived: Derived::default(),
         ready_since: object.ready_since,
         encoded: Default::default(),

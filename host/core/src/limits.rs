@@ -112,6 +112,10 @@ pub const FLAP_HOLD: Duration = INCIDENT_QUIET;
 /// Incidents that are kept once they are closed, for `devicectl incidents`: the newest of all GPUs.
 pub const INCIDENTS_CLOSED_MAX: usize = 512;
 
+/// Incidents in one answer. One may have 36 KiB (each account its evidence, each verdict its policy's digest), so that
+/// this many stay below the 16 MiB that are sent at most; who wants more reads on.
+pub const INCIDENTS_LISTED_MAX: usize = 256;
+
 /// Labels of one GPU, and the length of a label's value (Kubernetes' own bound).
 pub const LABELS_MAX: usize = 64;
 pub const LABEL_VALUE_BYTES_MAX: usize = 63;

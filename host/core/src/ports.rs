@@ -12,13 +12,13 @@ use crate::durable::{Batch, DeviceMemory, LogPosition, NotDurable};
 use crate::error::ApiError;
 use crate::gpu::Gpu;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
-use crate::incident::Incident;
+use crate::incident::{Incidents as Listed, Wanted};
 use crate::policy::{Evaluation, Outcome, PolicyInfo};
 use crate::policy_status::{PolicyDetail, PolicyStatus, ReloadReport};
 use crate::provider::{
     Caller, Creation, Lease, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
-use crate::recovery::{ClearRequest, DriverHold, Recovery, Release, ReleaseFor};
+use crate::recovery::{ClearRequest, DriverHold, HungCall, Recovery, Release, ReleaseFor};
 use crate::seating::{Committed, DeviceJournal, SeatError, Seating, Terms};
 use crate::selector::Selection;
 use crate::signal::{Observation, Samples, Target};
@@ -77,8 +77,11 @@ pub enum NvmlStatus {
     },
 }
 
-/// NVML as an operator handles it. Never called on an async worker's stack: answers come later.
+/// NVML as an operator handles it. Nothing here waits for a call of NVML's: answers come later.
 pub trait NvmlControl: Debug + Send + Sync {
+    /// How it is, as last told to the [`NvmlObserver`], and the calls that hang just now, the longest first.
+    fn status(&self) -> (NvmlStatus, Vec<HungCall>);
+
     /// Lets go of the driver (design N2).
     ///
     /// # Errors
@@ -95,8 +98,8 @@ pub trait NvmlControl: Debug + Send + Sync {
 
 /// The faults of this node, and an operator's word on them.
 pub trait Incidents: Debug + Send + Sync {
-    /// Newest first.
-    fn incidents(&self) -> Vec<Incident>;
+    /// Those that are wanted, newest first.
+    fn incidents(&self, wanted: &Wanted) -> Listed;
 
     /// Clears a problem by hand. A floor's comes back if its fault is seen again.
     ///

@@ -108,12 +108,18 @@ pub enum DriverHold {
     Attached,
     /// Nobody of ours has the driver open, until then.
     Released { until: WallTime },
-    /// A call hangs, and the driver with it: which, of which GPU, since when.
-    Busy {
-        call: String,
-        device: Option<DeviceUuid>,
-        age: Duration,
-    },
+    /// A call hangs, and the driver with it.
+    Busy(HungCall),
+}
+
+/// An NVML call that has not come back in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HungCall {
+    pub call: String,
+    /// The GPU it is about, where it is about one that is known.
+    pub device: Option<DeviceUuid>,
+    /// Since the call.
+    pub age: Duration,
 }
 
 #[cfg(test)]

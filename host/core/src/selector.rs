@@ -20,6 +20,8 @@ pub struct Selection {
     pub scope: Scope,
     pub labels: Vec<LabelTerm>,
     pub fields: Vec<FieldTerm>,
+    /// MIG instances are left out: for a dialect that has no word for them (design N9).
+    pub whole_gpus: bool,
 }
 
 impl Selection {
@@ -32,16 +34,21 @@ impl Selection {
             scope,
             labels: Vec::new(),
             fields: Vec::new(),
+            whole_gpus: false,
         }
     }
 
-    /// Whether it selects whatever there is.
-    pub fn is_all(&self) -> bool {
-        self.scope == Scope::All && self.labels.is_empty() && self.fields.is_empty()
+    /// Whether it selects whatever there is, where so many of it are MIG instances.
+    pub fn is_all(&self, instances: usize) -> bool {
+        self.scope == Scope::All
+            && self.labels.is_empty()
+            && self.fields.is_empty()
+            && (!self.whole_gpus || instances == 0)
     }
 
     pub fn holds(&self, gpu: &Gpu) -> bool {
         self.scope.holds(gpu)
+            && !(self.whole_gpus && gpu.device.parent.is_some())
             && self.labels.iter().all(|term| term.holds(gpu))
             && self.fields.iter().all(|term| term.holds(gpu))
     }
@@ -84,18 +91,20 @@ pub enum Field {
     Product,
     Architecture,
     PciAddress,
+    MigParent,
     Health,
     RecommendedAction,
 }
 
 impl Field {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Name,
         Self::Namespace,
         Self::Uuid,
         Self::Product,
         Self::Architecture,
         Self::PciAddress,
+        Self::MigParent,
         Self::Health,
         Self::RecommendedAction,
     ];
@@ -108,6 +117,7 @@ impl Field {
             Self::Product => "spec.product",
             Self::Architecture => "spec.architecture",
             Self::PciAddress => "spec.pci_address",
+            Self::MigParent => "spec.mig_parent",
             Self::Health => "status.health",
             Self::RecommendedAction => "status.recommended_action",
         }
@@ -134,6 +144,10 @@ impl FieldTerm {
             Field::Product => gpu.device.product == value,
             Field::Architecture => gpu.device.architecture == value,
             Field::PciAddress => self.pci.is_some() && gpu.device.pci == self.pci,
+            Field::MigParent => {
+                let parent = gpu.device.parent.as_ref();
+                parent.map_or("", |parent| parent.gpu.as_str()) == value
+            }
             Field::Health => gpu.derived.health.as_str() == value,
             Field::RecommendedAction => gpu.derived.action.as_str() == value,
         };

@@ -15,8 +15,9 @@ use crate::peer::RefusalReason;
 use crate::status::code_name;
 use crate::subject::Subject;
 
-/// Calls that change which GPUs and providers there are, and which policies judge.
-const ADMINISTRATIVE: [&str; 13] = [
+/// Calls that change which GPUs and providers there are, which policies judge, what stands against a GPU on an
+/// operator's word, and whether the driver is held.
+const ADMINISTRATIVE: [&str; 16] = [
     "CreateGpu",
     "UpdateGpu",
     "DeleteGpu",
@@ -30,6 +31,9 @@ const ADMINISTRATIVE: [&str; 13] = [
     "AcceptPolicy",
     "PausePolicy",
     "ResumePolicy",
+    "ClearCondition",
+    "ReleaseNvml",
+    "AttachNvml",
 ];
 
 /// Length of an object's name in a line. Longer ones are refused, and a line is no place for them.
@@ -45,6 +49,8 @@ pub(crate) struct Entry {
     /// Why, in its caller's words.
     because: Option<String>,
     digest: Option<String>,
+    /// Type of the condition that it is about.
+    condition: Option<String>,
 }
 
 /// A call of which nothing was read.
@@ -54,6 +60,7 @@ pub(crate) fn unread(method: Method) -> Entry {
         object: String::new(),
         because: None,
         digest: None,
+        condition: None,
     }
 }
 
@@ -65,6 +72,7 @@ pub(crate) fn entry(method: Method, request: &impl Subject) -> Entry {
         object: cut(request.subject(), OBJECT_BYTES_MAX),
         because: request.because().map(quoted),
         digest: request.digest().map(quoted),
+        condition: request.condition().map(quoted),
     }
 }
 
@@ -117,6 +125,7 @@ impl<'a> Pending<'a> {
                 object = ?entry.object,
                 because = entry.because.as_ref().map(tracing::field::debug),
                 digest = entry.digest.as_ref().map(tracing::field::debug),
+                condition = entry.condition.as_ref().map(tracing::field::debug),
                 outcome = code_name(code),
                 "administrative write"
             );
@@ -138,6 +147,7 @@ impl Drop for Pending<'_> {
             object = ?entry.object,
             because = entry.because.as_ref().map(tracing::field::debug),
             digest = entry.digest.as_ref().map(tracing::field::debug),
+            condition = entry.condition.as_ref().map(tracing::field::debug),
             outcome = "unknown",
             "administrative write cut off before it was answered; it may have been carried out"
         );
@@ -176,6 +186,7 @@ impl Audit {
             object = ?entry.object,
             because = entry.because.as_ref().map(tracing::field::debug),
             digest = entry.digest.as_ref().map(tracing::field::debug),
+            condition = entry.condition.as_ref().map(tracing::field::debug),
             outcome = "refused",
             reason = reason.as_str(),
             suppressed,

@@ -123,8 +123,11 @@ impl Devices {
 
     /// Whether this is news.
     pub(crate) fn lost(&self, uuid: &DeviceUuid) -> bool {
-        self.with(uuid, |entry| !std::mem::replace(&mut entry.lost, true))
-            .unwrap_or_default()
+        self.with(uuid, |entry| {
+            entry.vitals.goes_away("it was lost in between");
+            !std::mem::replace(&mut entry.lost, true)
+        })
+        .unwrap_or_default()
     }
 
     /// Nobody can say how these are; the answer is whom the house knows of them.
@@ -182,6 +185,14 @@ impl Devices {
         for entry in self.lock().values_mut() {
             entry.rebound = Some(evidence.to_owned());
             entry.vitals.driver_reloaded();
+        }
+    }
+
+    /// The driver is let go of so that GPUs can be reset.
+    pub(crate) fn released_for_reset(&self) {
+        for entry in self.lock().values_mut() {
+            let how = "the driver was let go of for a reset in between";
+            entry.vitals.goes_away(how);
         }
     }
 

@@ -20,7 +20,8 @@ const NO_INSTANCE: c_uint = c_uint::MAX;
 /// What we want to hear of. Clock and P-state changes are no faults and come by the thousand.
 const WANTED: u64 = (sys::nvmlEventTypeXidCriticalError
     | sys::nvmlEventTypeSingleBitEccError
-    | sys::nvmlEventTypeDoubleBitEccError) as u64;
+    | sys::nvmlEventTypeDoubleBitEccError
+    | sys::nvmlEventMigConfigChange) as u64;
 
 /// The type of an event says what its data means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) enum EventType {
     },
     SingleBitEccError,
     DoubleBitEccError,
+    /// The GPU was cut up anew: what instances it has is to be looked at.
+    MigConfigChange,
     /// Not registered for; its data means something else than an XID.
     Other(u64),
 }
@@ -142,6 +145,8 @@ fn event(data: &sys::nvmlEventData_t) -> Event {
         EventType::DoubleBitEccError
     } else if is(sys::nvmlEventTypeSingleBitEccError) {
         EventType::SingleBitEccError
+    } else if is(sys::nvmlEventMigConfigChange) {
+        EventType::MigConfigChange
     } else {
         EventType::Other(data.eventType)
     };
@@ -180,12 +185,13 @@ mod tests {
         check(8, 79, EventType::XidCriticalError { xid: 79 });
         check(1, 79, EventType::SingleBitEccError);
         check(2, 79, EventType::DoubleBitEccError);
+        check(0x100, 79, EventType::MigConfigChange);
         check(4, 79, EventType::Other(4));
         check(0x8000, 79, EventType::Other(0x8000));
     }
 
     #[test]
-    fn only_faults_are_wanted() {
-        assert_eq!(WANTED, 0b1011);
+    fn only_faults_and_new_instances_are_wanted() {
+        assert_eq!(WANTED, 0b1_0000_1011);
     }
 }

@@ -184,6 +184,10 @@ impl Events {
             }
             EventType::SingleBitEccError => (SignalKind::Ecc, None, Some("corrected")),
             EventType::DoubleBitEccError => (SignalKind::Ecc, None, Some("uncorrected")),
+            EventType::MigConfigChange => {
+                self.session.progress().look = true;
+                return;
+            }
             EventType::Other(bits) => {
                 tracing::debug!("event of type {bits:#x}, which was not asked for");
                 return;
@@ -194,6 +198,7 @@ impl Events {
             tracing::error!("{} of a GPU that NVML can't name", evidence(event));
             return;
         };
+        self.look_for_instance(&target, event);
         context.sink.observe(Observation {
             code,
             instance: instance(event),
@@ -204,6 +209,17 @@ impl Events {
                 .collect(),
             ..self.session.observation(kind, target, Source::Nvml)
         });
+    }
+
+    /// An instance that is not known is looked for, so that the next fault of it is its own.
+    fn look_for_instance(&self, target: &Target, event: &Event) {
+        let (Some(words), Target::Uuid(uuid)) = (instance(event), target) else {
+            return;
+        };
+        let info = self.session.context.devices.info(uuid);
+        if info.is_some_and(|info| info.instances_named(&words).is_empty()) {
+            self.session.progress().look = true;
+        }
     }
 
     /// Whose handle it is, by what was noted while the GPU could still tell: after XID 79 NVML
@@ -262,6 +278,7 @@ fn evidence(event: &Event) -> String {
         EventType::XidCriticalError { xid } => format!("XidCriticalError {xid}"),
         EventType::SingleBitEccError => "SingleBitEccError".to_owned(),
         EventType::DoubleBitEccError => "DoubleBitEccError".to_owned(),
+        EventType::MigConfigChange => "MigConfigChange".to_owned(),
         EventType::Other(bits) => format!("{bits:#x}"),
     };
     match instance(event) {

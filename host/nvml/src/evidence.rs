@@ -1,5 +1,9 @@
 //! How a GPU reset shows in what the driver tells (design N7). Only what was read before and is read again
 //! counts: at the first sight of a GPU nothing is known, and a reading that fails says nothing.
+//!
+//! Volatile ECC counters fall with a reset, and with `nvidia-smi --reset-ecc-errors`, which heals nothing. So that they
+//! fell counts only with something that the command leaves alone: counters of the PCIe link that fell with them, or that
+//! the GPU was away in between (lost, or the driver let go of for a reset).
 
 use device_api_core::signal::{Samples, Value};
 
@@ -10,7 +14,7 @@ const ASKED_FOR_RESET: [i64; 2] = [1, 4];
 
 const PENDING: &str = "row-remap.pending";
 
-/// Counters that begin at zero when the GPU is reset or its driver loaded.
+/// Counters that begin at zero when the GPU is reset, its driver loaded, or they are zeroed by hand.
 const VOLATILE: [&str; 4] = [
     "ecc.volatile.corrected",
     "ecc.volatile.uncorrected",
@@ -18,18 +22,31 @@ const VOLATILE: [&str; 4] = [
     "ecc.sram.volatile.uncorrected",
 ];
 
+/// Counters that nobody can zero by hand, and that are read together with [`VOLATILE`].
+const OTHERS: [&str; 1] = ["pcie.replays"];
+
 /// What was last read of a GPU that a reset changes.
 #[derive(Debug, Default)]
 pub(crate) struct Vitals {
     action: Option<i64>,
     pending: Option<bool>,
     counters: [Option<i64>; VOLATILE.len()],
+    others: [Option<i64>; OTHERS.len()],
+    /// How it was away since its counters were read.
+    away: Option<&'static str>,
 }
 
 impl Vitals {
     /// The driver was loaded anew, so that counters at zero are no evidence of a reset.
     pub(crate) fn driver_reloaded(&mut self) {
         self.counters = Default::default();
+        self.others = Default::default();
+        self.away = None;
+    }
+
+    /// The GPU can't be read for a while in which it may be reset; `how`: in the past tense.
+    pub(crate) fn goes_away(&mut self, how: &'static str) {
+        self.away = Some(how);
     }
 
     /// Takes new samples; how they show that the GPU was reset, if they do.
@@ -51,16 +68,33 @@ impl Vitals {
         {
             evidence.push("no row remap is pending any more".to_owned());
         }
-        for (key, last) in VOLATILE.into_iter().zip(&mut self.counters) {
-            let Some(count) = int(samples, key) else {
-                continue;
-            };
-            if let Some(before) = last.replace(count).filter(|before| count < *before) {
-                evidence.push(format!("{key} fell from {before} to {count}"));
-            }
+        let is_read = VOLATILE.iter().any(|key| int(samples, key).is_some());
+        let fallen = fallen(samples, &VOLATILE, &mut self.counters);
+        let mut others = self::fallen(samples, &OTHERS, &mut self.others);
+        if is_read && let Some(how) = self.away.take() {
+            others.push(how.to_owned());
+        }
+        if !fallen.is_empty() && (!evidence.is_empty() || !others.is_empty()) {
+            evidence.extend(fallen);
+            evidence.extend(others);
+        } else if !fallen.is_empty() {
+            tracing::info!(
+                counters = fallen.join("; "),
+                "volatile ECC counters were zeroed: nothing else shows a reset, so it counts as none"
+            );
         }
         (!evidence.is_empty()).then(|| evidence.join("; "))
     }
+}
+
+/// Takes the counts; those that are less than they were.
+fn fallen(samples: &Samples, keys: &[&str], last: &mut [Option<i64>]) -> Vec<String> {
+    let fell = |(key, last): (&&str, &mut Option<i64>)| {
+        let count = int(samples, key)?;
+        let before = last.replace(count).filter(|before| count < *before)?;
+        Some(format!("{key} fell from {before} to {count}"))
+    };
+    keys.iter().zip(last).filter_map(fell).collect()
 }
 
 fn int(samples: &Samples, key: &str) -> Option<i64> {
@@ -96,6 +130,17 @@ mod tests {
         ])
     }
 
+    /// With replays of the PCIe link.
+    fn replayed(corrected: i64, replays: i64) -> Samples {
+        let mut samples = samples(0, false, corrected);
+        let reading = Reading {
+            value: Value::Int(replays),
+            at: WallTime::default(),
+        };
+        samples.insert(OTHERS[0].to_owned(), Ok(reading));
+        samples
+    }
+
     fn missing() -> Samples {
         let mut missing = samples(0, false, 0);
         for sample in missing.values_mut() {
@@ -129,10 +174,6 @@ mod tests {
             Some("no row remap is pending any more"),
         );
         check(
-            &[samples(0, false, 7), samples(0, false, 2)],
-            Some("ecc.volatile.corrected fell from 7 to 2"),
-        );
-        check(
             &[samples(1, true, 7), missing(), samples(0, false, 0)],
             Some(
                 "the recovery action went from 1 back to none; no row remap is pending any more; \
@@ -152,6 +193,35 @@ mod tests {
         check(&[samples(2, false, 0), samples(0, false, 0)], None);
         check(&[samples(3, false, 0), samples(0, false, 0)], None);
         check(&[samples(1, false, 0), samples(2, false, 0)], None);
+    }
+
+    #[test]
+    fn n7_counters_that_were_zeroed_by_hand_are_no_reset() {
+        check(&[samples(0, false, 7), samples(0, false, 0)], None);
+        check(&[replayed(7, 3), replayed(0, 3)], None);
+        check(&[replayed(7, 3), replayed(0, 4)], None);
+        check(&[replayed(7, 3), replayed(7, 0)], None);
+        check(
+            &[replayed(7, 3), replayed(2, 0)],
+            Some("ecc.volatile.corrected fell from 7 to 2; pcie.replays fell from 3 to 0"),
+        );
+    }
+
+    #[test]
+    fn n7_a_gpu_that_was_away_and_counts_from_zero_was_reset() {
+        let mut vitals = Vitals::default();
+        vitals.take(&samples(0, false, 7));
+        vitals.goes_away("it was lost in between");
+        assert_eq!(vitals.take(&missing()), None, "it is still away");
+        assert_eq!(
+            vitals.take(&samples(0, false, 0)).as_deref(),
+            Some("ecc.volatile.corrected fell from 7 to 0; it was lost in between")
+        );
+        // It was away, and nothing happened to it; what falls later is another matter.
+        vitals.take(&samples(0, false, 7));
+        vitals.goes_away("it was lost in between");
+        assert_eq!(vitals.take(&samples(0, false, 7)), None);
+        assert_eq!(vitals.take(&samples(0, false, 0)), None);
     }
 
     #[test]

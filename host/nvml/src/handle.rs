@@ -12,7 +12,7 @@ use crate::control::Control;
 use crate::counters::{Counters, Counts};
 use crate::devices::Devices;
 use crate::lifecycle::Lifecycle;
-use crate::operator::Operator;
+use crate::operator::{LastTold, Operator};
 use crate::session::Context;
 use crate::watch::{HungCall, Role, Watch};
 use crate::watchdog::Watchdog;
@@ -30,6 +30,7 @@ pub struct Handle {
     control: Arc<Control>,
     counters: Arc<Counters>,
     watch: Arc<Watch>,
+    last_told: Arc<LastTold>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -72,6 +73,7 @@ impl Nvml {
         let control = Arc::new(Control::default());
         let counters = Arc::new(Counters::default());
         let watch = Arc::new(Watch::new(config.hung_after));
+        let last_told = Arc::new(LastTold::new(observer));
         let context = Context {
             config: Arc::new(config),
             control: Arc::clone(&control),
@@ -79,13 +81,14 @@ impl Nvml {
             devices: Arc::new(Devices::default()),
             watch: Arc::clone(&watch),
             sink,
-            observer,
+            observer: last_told.clone(),
         };
         let watchdog = Watchdog::new(context.clone());
         let mut handle = Handle {
             control: Arc::clone(&control),
             counters,
             watch,
+            last_told,
             threads: Vec::new(),
         };
         let mut thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -123,6 +126,7 @@ impl Handle {
         Operator {
             control: Arc::clone(&self.control),
             watch: Arc::clone(&self.watch),
+            last_told: Arc::clone(&self.last_told),
         }
     }
 

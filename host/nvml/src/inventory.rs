@@ -280,12 +280,19 @@ fn mig_instance(instance: &Device<'_>) -> Result<Option<MigInstance>, CallFailed
         raw::compute_instance(instance)
     })?;
     let name = told("nvmlDeviceGetName", || instance.name())?.unwrap_or_default();
+    let memory = told("nvmlDeviceGetMemoryInfo_v2", || raw::memory(instance));
+    let memory = match memory {
+        // It takes a permission of its own.
+        Err(failed) if failed.meaning == Meaning::Failed => None,
+        memory => memory?,
+    };
     let named = uuid.zip(gpu_instance);
     Ok(named.map(|(uuid, gpu_instance)| MigInstance {
         uuid: DeviceUuid::new(&uuid),
         gpu_instance,
         compute_instance,
         profile: mig_profile(&name).to_owned(),
+        memory_bytes: memory.map(|memory| memory.total),
     }))
 }
 

@@ -230,9 +230,10 @@ impl Lifecycle {
         for uuid in &uuids {
             context.stand(uuid, Standing::Released);
         }
-        if hold.purpose == ReleaseFor::Upgrade {
+        match hold.purpose {
+            ReleaseFor::Reset => context.devices.released_for_reset(),
             // Counters of a driver that was loaded anew begin at zero; that is no reset.
-            context.devices.forget_counters();
+            ReleaseFor::Upgrade => context.devices.forget_counters(),
         }
         let stale_at = Instant::now() + context.config.stale_after;
         let mut is_stale = false;

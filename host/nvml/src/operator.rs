@@ -1,13 +1,13 @@
 //! NVML as an operator handles it: let go of, and taken up again (design N2).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use device_api_core::clock::{WallTime, system_wall_time};
 use device_api_core::error::ApiError;
 use device_api_core::limits::RELEASE_MAX;
-use device_api_core::ports::{NvmlControl, Pending};
-use device_api_core::recovery::{DriverHold, Release};
+use device_api_core::ports::{NvmlControl, NvmlObserver, NvmlStatus, Pending};
+use device_api_core::recovery::{self, DriverHold, Release};
 
 use crate::answer;
 use crate::control::{Control, Hold};
@@ -18,6 +18,7 @@ use crate::watch::{HungCall, Watch};
 pub struct Operator {
     pub(crate) control: Arc<Control>,
     pub(crate) watch: Arc<Watch>,
+    pub(crate) last_told: Arc<LastTold>,
 }
 
 /// Stands in where NVML is turned off by configuration.
@@ -25,14 +26,56 @@ pub struct Operator {
 pub struct TurnedOff;
 
 pub(crate) fn busy(hung: HungCall) -> DriverHold {
-    DriverHold::Busy {
+    DriverHold::Busy(told(hung))
+}
+
+fn told(hung: HungCall) -> recovery::HungCall {
+    recovery::HungCall {
         call: hung.call.to_owned(),
         device: hung.device,
         age: hung.age,
     }
 }
 
+/// Keeps what the observer was told last.
+#[derive(Debug)]
+pub(crate) struct LastTold {
+    observer: Arc<dyn NvmlObserver>,
+    status: Mutex<NvmlStatus>,
+}
+
+impl LastTold {
+    pub(crate) fn new(observer: Arc<dyn NvmlObserver>) -> Self {
+        let why = "not looked for yet".to_owned();
+        Self {
+            observer,
+            status: Mutex::new(NvmlStatus::Missing { why }),
+        }
+    }
+
+    fn status(&self) -> MutexGuard<'_, NvmlStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NvmlObserver for LastTold {
+    fn nvml_status(&self, status: NvmlStatus) {
+        self.status().clone_from(&status);
+        self.observer.nvml_status(status);
+    }
+}
+
 impl NvmlControl for Operator {
+    fn status(&self) -> (NvmlStatus, Vec<recovery::HungCall>) {
+        let hung = self.watch.hung().into_iter().map(told).collect();
+        let mut status = self.last_told.status().clone();
+        if matches!(status, NvmlStatus::Released { .. }) && self.control.hold().is_none() {
+            let why = "being taken up again".to_owned();
+            status = NvmlStatus::Missing { why };
+        }
+        (status, hung)
+    }
+
     fn release(&self, release: Release) -> Pending<Result<DriverHold, ApiError>> {
         let hold = match hold(&release) {
             Ok(hold) => hold,
@@ -60,6 +103,10 @@ impl NvmlControl for Operator {
 }
 
 impl NvmlControl for TurnedOff {
+    fn status(&self) -> (NvmlStatus, Vec<recovery::HungCall>) {
+        (NvmlStatus::Disabled, Vec::new())
+    }
+
     fn release(&self, _: Release) -> Pending<Result<DriverHold, ApiError>> {
         now(Err(turned_off()))
     }

@@ -60,7 +60,11 @@ impl Poll {
             if !context.control.pause(self.session.id, role, pause) {
                 break;
             }
-            self.round(&schedule.take_due(Instant::now()))?;
+            let now = Instant::now();
+            if std::mem::take(&mut self.session.progress().look) {
+                schedule.hasten(Task::Inventory, now);
+            }
+            self.round(&schedule.take_due(now))?;
             if !self.is_current() {
                 break;
             }

@@ -39,6 +39,12 @@ impl Schedule {
         self.0.iter().map(|(.., at)| *at).min()
     }
 
+    /// A task is due now, whenever it was.
+    pub(crate) fn hasten(&mut self, task: Task, now: Instant) {
+        let its = self.0.iter_mut().filter(|(known, ..)| *known == task);
+        its.for_each(|(.., at)| *at = now);
+    }
+
     /// The tasks that are due, each set for its next time. One that is late is not made up for.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Task> {
         let due = self.0.iter_mut().filter(|(.., at)| *at <= now);

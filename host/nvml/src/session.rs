@@ -69,6 +69,8 @@ pub(crate) struct Progress {
     /// Each was asked once, and the house told that NVML is in use.
     pub(crate) ready: bool,
     pub(crate) listening: Listening,
+    /// The inventory has changed, or may have: it is taken with the next readings.
+    pub(crate) look: bool,
 }
 
 /// Whether there is a thread that waits for events.

@@ -45,13 +45,13 @@ impl Admission<'_> {
         new: Condition,
     ) -> Admitted {
         match new.state {
-            Judgement::Problem if self.is_over(verdict) => {
-                tracing::info!(condition = %new.type_, drill = new.drill, "not raised: what ended it came after its cause was last seen");
+            Judgement::Problem if self.is_over(verdict, &new) => {
+                tracing::info!(condition = %new.name(), drill = new.drill, "not raised: what ended it came after its cause was last seen");
                 Admitted::Nothing
             }
             Judgement::Problem => {
                 if !self.again {
-                    self.flaps.problem(&new.type_, new.drill, self.now.0);
+                    self.flaps.problem(&new.name(), new.drill, self.now.0);
                 }
                 Admitted::AsSaid(new)
             }
@@ -64,18 +64,18 @@ impl Admission<'_> {
     }
 
     fn admit_ok(&mut self, old: &Condition, new: Condition) -> Admitted {
-        match self.flaps.ok(&new.type_, old.drill, self.now.0) {
+        match self.flaps.ok(&new.name(), old.drill, self.now.0) {
             Heard::Counts => Admitted::AsSaid(new),
             Heard::StillHeld => Admitted::Nothing,
             Heard::Held => {
                 let until = self.now.0.after(limits::FLAP_HOLD);
-                self.held.push((new.type_.to_string(), until));
+                self.held.push((new.name().to_string(), until));
                 Admitted::Instead(flaps::held(old, &new.message, self.now.1))
             }
         }
     }
 
-    fn is_over(&self, verdict: &Verdict) -> bool {
+    fn is_over(&self, verdict: &Verdict, new: &Condition) -> bool {
         if self.recoveries.is_empty() {
             return false;
         }
@@ -85,7 +85,7 @@ impl Admission<'_> {
             .find(|signal| signal.seq == verdict.cause);
         let last = cause.map_or(verdict.cause, |cause| last_seen(self.incidents, cause));
         self.recoveries.ended(&verdict.clears, last)
-            || self.again && self.recoveries.cleared_by_hand(&verdict.condition, last)
+            || self.again && self.recoveries.cleared_by_hand(&new.name(), last)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{self, Condition, Owner, find};
+use device_api_core::condition::{self, Condition, Owner, find_named};
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::ports::Overdue;
@@ -184,20 +184,20 @@ impl Shared {
     }
 
     /// A quiet time has passed: the problem is over, unless it has become the host's own.
-    fn clear_quiet(&self, state: &mut State, uuid: &DeviceUuid, type_: &str) {
+    fn clear_quiet(&self, state: &mut State, uuid: &DeviceUuid, name: &str) {
         let now = self.clock.wall();
         let bench = state.bench.clone();
-        let was_held = self.lane(state, uuid).flaps.release(type_);
+        let was_held = self.lane(state, uuid).flaps.release(name);
         let ending = quiet(was_held);
         let amend = |conditions: &mut Vec<Condition>| {
-            let Some(old) = find(conditions, type_)
+            let Some(old) = find_named(conditions, name)
                 .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
             else {
                 return;
             };
             let cleared = cleared(old, ending.reason, &ending.message, now);
             condition::upsert(conditions, cleared);
-            let is_it = |condition: &&mut Condition| *condition.type_ == *type_;
+            let is_it = |condition: &&mut Condition| *condition.name() == *name;
             if let Some(cleared) = conditions.iter_mut().find(is_it) {
                 // Without an owner nobody says that it is well.
                 ownerless::mark(std::slice::from_mut(cleared), &bench, now);

@@ -10,6 +10,7 @@
 //!
 //! **Invariant:** a repeat costs two look-ups and allocates nothing; whatever is kept has a bound.
 
+mod known;
 mod record;
 mod roots;
 #[cfg(test)]
@@ -21,34 +22,17 @@ use device_api_core::clock::BootTime;
 use device_api_core::condition::Owner;
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
-use device_api_core::incident::Incident;
+use device_api_core::incident::{Incidents as Listed, Wanted};
 use device_api_core::limits;
-use device_api_core::signal::{Observation, Signal, SignalKind, text_attr};
+use device_api_core::signal::{Observation, Signal};
 use device_api_core::verdict::ClearOn;
 
 use crate::alike::is_incident;
 use crate::journal::Moment;
+use known::{Fault, Key, Known, Seen, key};
 use record::Record;
 pub(crate) use record::{Outcome, Raised};
 use roots::Latest;
-
-/// What makes two signals tell of the same fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Fault {
-    Xid(u64),
-    Sxid(u64),
-    Ecc,
-    Recovery,
-    /// No fault: a reading that nobody names, a timer, a GPU that answers. Each is one running "incident".
-    Routine(SignalKind),
-}
-
-/// The same, with the reading that it is about.
-#[derive(Clone, Copy, Debug)]
-struct Key<'a> {
-    fault: Fault,
-    reading: Option<&'a str>,
-}
 
 /// How a signal came.
 #[derive(Clone, Copy, Debug)]
@@ -56,65 +40,6 @@ pub(crate) struct Told {
     pub(crate) at: Moment,
     pub(crate) drill: bool,
     pub(crate) repeats: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    id: IncidentId,
-    last: BootTime,
-}
-
-/// Which incident of a device is which fault.
-#[derive(Debug, Default)]
-struct Known {
-    faults: HashMap<Fault, Seen>,
-    readings: HashMap<String, Seen>,
-    latest: Option<Latest>,
-    /// Those that something stands of.
-    raisers: Vec<IncidentId>,
-}
-
-impl Known {
-    fn get(&self, key: Key<'_>) -> Option<&Seen> {
-        match key.reading {
-            Some(reading) => self.readings.get(reading),
-            None => self.faults.get(&key.fault),
-        }
-    }
-
-    fn touch(&mut self, key: Key<'_>, at: BootTime) -> Option<&mut Seen> {
-        let seen = match key.reading {
-            Some(reading) => self.readings.get_mut(reading),
-            None => self.faults.get_mut(&key.fault),
-        }?;
-        seen.last = at;
-        Some(seen)
-    }
-
-    fn put(&mut self, key: Key<'_>, seen: Seen) {
-        match key.reading {
-            Some(reading)
-                if self.readings.contains_key(reading)
-                    || self.readings.len() < limits::READINGS_PER_GPU_MAX =>
-            {
-                self.readings.insert(reading.to_owned(), seen);
-            }
-            // What is past the bound is one.
-            Some(_) | None => {
-                self.faults.insert(key.fault, seen);
-            }
-        }
-    }
-
-    fn forget(&mut self, fault: Fault, id: IncidentId) {
-        if self.faults.get(&fault).is_some_and(|seen| seen.id == id) {
-            self.faults.remove(&fault);
-        }
-        if matches!(fault, Fault::Routine(_)) {
-            self.readings.retain(|_, seen| seen.id != id);
-        }
-        self.raisers.retain(|raiser| *raiser != id);
-    }
 }
 
 #[derive(Debug, Default)]
@@ -128,39 +53,14 @@ pub(crate) struct Incidents {
     swept: BootTime,
 }
 
-/// XID 79 and a GPU that does not answer are one fault: it has fallen off the bus.
-const OFF_THE_BUS: u64 = 79;
+/// Why an incident is closed whose MIG instance is gone.
+const RECONFIGURED: &str = "mig-reconfigured";
 
 /// How often it is looked for incidents that have become quiet.
 const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What part of the open ones makes room at once where there are too many: each look at all of them frees many.
 const ROOM_PART: usize = 8;
-
-fn key<'a>(
-    kind: SignalKind,
-    code: Option<u64>,
-    attrs: &'a [device_api_core::signal::Attr],
-) -> Key<'a> {
-    let fault = match (kind, code) {
-        (SignalKind::GpuLost, _) => Fault::Xid(OFF_THE_BUS),
-        // Field 230 and XID 154 tell of the same: the driver asks for a recovery action.
-        (SignalKind::RecoveryAction, _) | (SignalKind::Xid, Some(floor::XID_RECOVERY_ACTION)) => {
-            Fault::Recovery
-        }
-        (SignalKind::Xid, code) => Fault::Xid(code.unwrap_or_default()),
-        (SignalKind::Sxid, code) => Fault::Sxid(code.unwrap_or_default()),
-        (SignalKind::Ecc, _) => Fault::Ecc,
-        (kind @ (SignalKind::Reading | SignalKind::GpuFound | SignalKind::Timer), _) => {
-            Fault::Routine(kind)
-        }
-    };
-    let is_reading = kind == SignalKind::Reading;
-    Key {
-        fault,
-        reading: is_reading.then(|| text_attr(attrs, "key")).flatten(),
-    }
-}
 
 impl Incidents {
     /// The incident that an observation belongs to, opened if there is none, and the open one that
@@ -172,7 +72,8 @@ impl Incidents {
         told: Told,
     ) -> (IncidentId, Option<IncidentId>) {
         let now = told.at.boot;
-        let key = key(observation.kind, observation.code, &observation.attrs);
+        let place = (&*observation.attrs, observation.instance.as_deref());
+        let key = key(observation.kind, observation.code, place);
         let root = self.root_of(device, observation, now);
         // That nothing is asked for any more is the end of an incident, and none of its own.
         let is_end = floor::recovery_action(&observation.attrs) == Some(0);
@@ -230,7 +131,8 @@ impl Incidents {
 
     /// An incident of an earlier run goes on, as far as one of its signals was remembered.
     pub(crate) fn restore(&mut self, signal: &Signal) {
-        let key = key(signal.kind, signal.code, &signal.attrs);
+        let place = (&*signal.attrs, signal.instance.as_deref());
+        let key = key(signal.kind, signal.code, place);
         if self.open.contains_key(&signal.incident) || !is_incident(signal.kind) {
             return;
         }
@@ -253,11 +155,11 @@ impl Incidents {
     }
 
     /// When one of the faults that a condition stands for was last seen.
-    pub(crate) fn last_behind(&self, device: &DeviceUuid, condition: &str) -> Option<SignalSeq> {
+    pub(crate) fn last_behind(&self, device: &DeviceUuid, name: &str) -> Option<SignalSeq> {
         let raisers = self.known.get(device).map(|known| &known.raisers);
         let behind = raisers.into_iter().flatten();
         let behind = behind.filter_map(|id| self.open.get(id));
-        let behind = behind.filter(|record| record.is_fault() && record.is_behind(condition));
+        let behind = behind.filter(|record| record.is_fault() && record.is_behind(name));
         behind.map(|record| record.last().seq).max()
     }
 
@@ -265,13 +167,15 @@ impl Incidents {
         self.open.len()
     }
 
-    /// Newest first.
-    pub(crate) fn list(&mut self, now: Moment) -> Vec<Incident> {
+    /// Those that are wanted, newest first.
+    pub(crate) fn list(&mut self, wanted: &Wanted, now: Moment) -> Listed {
         self.sweep(now.boot);
         let all = self.open.values().chain(&self.closed);
-        let mut all: Vec<Incident> = all.map(Record::show).collect();
-        all.sort_by_key(|incident| std::cmp::Reverse(incident.id));
-        all
+        let mut all: Vec<&Record> = all.filter(|record| record.is_wanted(wanted)).collect();
+        all.sort_by_key(|record| std::cmp::Reverse(record.id()));
+        let left_out = all.len().saturating_sub(wanted.max);
+        let listed = all.into_iter().take(wanted.max).map(Record::show).collect();
+        Listed { listed, left_out }
     }
 
     /// Takes in what a write of a device has made of its incidents.
@@ -284,7 +188,7 @@ impl Incidents {
         for condition in standing {
             let record = condition.incident.and_then(|id| self.open.get_mut(&id));
             if let Some(record) = record {
-                record.raise(&condition.type_);
+                record.raise(&condition.name());
                 self.note_raiser(device, condition.incident.unwrap_or_default());
             }
         }
@@ -320,7 +224,7 @@ impl Incidents {
         if let Some(record) = self.open.get_mut(&id) {
             record.note(raised);
             if raised.is_problem() {
-                record.raise(&raised.verdict.condition);
+                record.raise(&raised.name());
                 self.note_raiser(device, id);
             }
         }
@@ -330,7 +234,8 @@ impl Incidents {
     fn reopen(&mut self, device: &DeviceUuid, cause: &Signal) {
         let (id, last) = (cause.incident, cause.observed_boot);
         let known = self.known.entry(device.clone()).or_default();
-        let key = key(cause.kind, cause.code, &cause.attrs);
+        let place = (&*cause.attrs, cause.instance.as_deref());
+        let key = key(cause.kind, cause.code, place);
         if known.get(key).is_none() {
             known.put(key, Seen { id, last });
         }
@@ -387,13 +292,34 @@ impl Incidents {
         }
     }
 
+    /// MIG instances are gone, and their faults with them.
+    pub(crate) fn leave_instances(
+        &mut self,
+        device: &DeviceUuid,
+        is_gone: impl Fn(&str) -> bool,
+        now: Moment,
+    ) {
+        let of_gone = self
+            .open
+            .values()
+            .filter(|record| record.device() == device && record.instance().is_some_and(&is_gone));
+        let of_gone: Vec<IncidentId> = of_gone.map(Record::id).collect();
+        for id in of_gone {
+            self.close(id, Some(now), RECONFIGURED);
+        }
+        if let Some(known) = self.known.get_mut(device) {
+            known.instances.retain(|instance, _| !is_gone(instance));
+        }
+    }
+
     /// `at`: `None`: when its quiet time was over.
     fn close(&mut self, id: IncidentId, at: Option<Moment>, why: &str) {
         let Some(mut record) = self.open.remove(&id) else {
             return;
         };
         if let Some(known) = self.known.get_mut(record.device()) {
-            known.forget(key(record.kind(), record.code(), &[]).fault, id);
+            let fault = key(record.kind(), record.code(), (&[], None)).fault;
+            known.forget((fault, record.instance()), id);
         }
         record.close(at, why);
         if self.closed.len() >= limits::INCIDENTS_CLOSED_MAX {

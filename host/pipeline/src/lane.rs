@@ -250,6 +250,22 @@ impl Lane {
         Some(self.absent.remove(at))
     }
 
+    /// Instances are gone: what was assumed of them is over, and nothing of theirs is asked again. What
+    /// waits of theirs is judged, and comes to nothing.
+    pub(crate) fn leave_instances(&mut self, is_gone: impl Fn(&str) -> bool) {
+        let is_over = |signal: &Signal| signal.instance.as_deref().is_some_and(&is_gone);
+        self.floors.leave_instances(is_over);
+        for slot in &mut self.slots {
+            slot.failed.retain(|signal| !is_over(signal));
+        }
+        for memory in &mut self.absent {
+            if memory.failed.iter().any(is_over) {
+                let failed = &mut Arc::make_mut(memory).failed;
+                failed.retain(|signal| !is_over(signal));
+            }
+        }
+    }
+
     /// Drops what was left behind and nobody has claimed in all the time that it is kept.
     pub(crate) fn drop_unclaimed(&mut self, now: BootTime) {
         self.absent

@@ -30,6 +30,7 @@ mod dispatch;
 mod flaps;
 mod floors;
 mod incidents;
+mod instances;
 mod journal;
 mod lane;
 mod logmark;

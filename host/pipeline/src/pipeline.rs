@@ -232,15 +232,37 @@ impl Shared {
             .or_insert_with(|| Lane::new(start))
     }
 
-    /// Numbers an observation that was made `repeats` times, and queues it for those who subscribed.
+    /// Takes in an observation that was made `repeats` times: of the GPU, or of each MIG instance that it is
+    /// attributed to (`instances.rs`), as one incident.
     pub(crate) fn take_in(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
-        observation: Observation,
+        mut observation: Observation,
         repeats: u32,
     ) -> Vec<Call> {
-        let number = self.number(state, uuid, &observation, repeats);
+        let on = self.attribute(uuid, &mut observation);
+        let mut calls = Vec::new();
+        for instance in on {
+            let again = observation.clone();
+            calls.extend(self.take_one(state, uuid, again, (repeats, Some(instance))));
+        }
+        calls.extend(self.take_one(state, uuid, observation, (repeats, None)));
+        calls
+    }
+
+    /// Numbers an observation, and queues it for those who subscribed. `also`: another instance of the same
+    /// GPU instance has it too; it is not counted for that.
+    fn take_one(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        mut observation: Observation,
+        (repeats, also): (u32, Option<String>),
+    ) -> Vec<Call> {
+        let counted = if also.is_none() { repeats } else { 0 };
+        let number = self.number(state, uuid, &observation, counted);
+        observation.instance = also.or(observation.instance);
         if shows_as_it_was(&observation) && (!observation.drill || self.is_simulated(uuid)) {
             self.lane(state, uuid).recoveries.looks.told(number.seq);
         }

@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
-use device_api_core::condition::{self, Condition, FALLBACK, FAULT_FLOOR, GONE, Owner, find};
+use device_api_core::condition::{
+    self, Condition, FALLBACK, FAULT_FLOOR, GONE, Owner, find, find_on,
+};
 use device_api_core::error::ApiError;
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, ObjectKey, SignalSeq};
-use device_api_core::incident::Incident;
+use device_api_core::incident::{Incidents as Listed, Wanted};
 use device_api_core::limits;
 use device_api_core::message;
 use device_api_core::ports::Incidents;
 use device_api_core::recovery::{self, ClearRequest, Recovery};
-use device_api_core::signal::{Signal, printable};
+use device_api_core::signal::{Signal, Target, printable};
 use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
 
 use crate::admission::last_seen;
@@ -160,20 +162,20 @@ impl Shared {
         let over = conditions.iter().filter(|old| {
             old.is_problem() && matches!(old.owner, Owner::Policy(_)) && is_over(state, old)
         });
-        let over: Vec<Arc<str>> = over.map(|old| old.type_.clone()).collect();
-        for type_ in &over {
-            let (uuid, condition) = (uuid.clone(), type_.to_string());
+        let over: Vec<Arc<str>> = over.map(Condition::name).collect();
+        for name in &over {
+            let (uuid, condition) = (uuid.clone(), name.to_string());
             state.timers.cancel(&Key::Quiet {
                 uuid: uuid.clone(),
                 condition,
             });
-            self.lane(state, &uuid).flaps.forget(type_);
+            self.lane(state, &uuid).flaps.forget(name);
         }
         let (bench, now) = (state.bench.clone(), self.clock.wall());
         let amend = |conditions: &mut Vec<Condition>| {
             for condition in conditions
                 .iter_mut()
-                .filter(|old| over.contains(&old.type_))
+                .filter(|old| over.contains(&old.name()))
             {
                 *condition = cleared(condition, ending.reason, &ending.message, now);
                 // Without an owner nobody says that it is well.
@@ -235,20 +237,20 @@ impl Shared {
         state: &mut State,
         request: &ClearRequest,
     ) -> Result<Vec<Call>, ApiError> {
-        let uuid = &request.device;
-        if self.cache.device(uuid).is_none() {
-            let key = ObjectKey::new("", uuid.as_str());
+        let named = &request.device;
+        let Some(uuid) = &self.cache.resolve(&Target::Uuid(named.clone())) else {
+            let key = ObjectKey::new("", named.as_str());
             return Err(ApiError::NotFound { key });
-        }
+        };
         let conditions = self.cache.conditions(uuid);
-        let old = clearable(&conditions, uuid, &request.condition)?;
+        let old = clearable(&conditions, (uuid, named), &request.condition)?;
         let reason = printable(&request.reason, limits::POLICY_REASON_BYTES_MAX);
         let ending = Ending {
             event: ClearOn::Operator,
             reason: "Operator",
             message: format!("Cleared by an operator: {reason}."),
         };
-        tracing::info!(gpu = %uuid, condition = %old.type_, reason, drill = old.drill, "cleared by an operator");
+        tracing::info!(gpu = %uuid, condition = %old.name(), reason, drill = old.drill, "cleared by an operator");
         if old.owner == Owner::Host {
             let floors = &mut self.lane(state, uuid).floors;
             let assumed = match &*old.type_ {
@@ -266,9 +268,11 @@ impl Shared {
         } else {
             let last = last_told(state, uuid, old);
             let lane = self.lane(state, uuid);
-            lane.recoveries.note_by_hand(&old.type_, last);
+            lane.recoveries.note_by_hand(&old.name(), last);
         }
-        self.end_conditions(state, uuid, &ending, |_, other| other.type_ == old.type_);
+        self.end_conditions(state, uuid, &ending, |_, other| {
+            other.type_ == old.type_ && other.instance == old.instance
+        });
         Ok(self.ask_anew(state, uuid))
     }
 }
@@ -281,10 +285,10 @@ pub(crate) struct Over {
 }
 
 impl Incidents for Shared {
-    fn incidents(&self) -> Vec<Incident> {
+    fn incidents(&self, wanted: &Wanted) -> Listed {
         let mut state = self.lock();
         let now = self.moment(state.newest);
-        state.incidents.list(now)
+        state.incidents.list(wanted, now)
     }
 
     fn clear(&self, request: &ClearRequest) -> Result<(), ApiError> {
@@ -309,12 +313,16 @@ impl Incidents for Shared {
 /// The problem that an operator names, where it is one that may be cleared by hand.
 fn clearable<'a>(
     conditions: &'a [Condition],
-    uuid: &DeviceUuid,
+    (gpu, uuid): (&DeviceUuid, &DeviceUuid),
     type_: &str,
 ) -> Result<&'a Condition, ApiError> {
     let refused = |why: String| Err(ApiError::Precondition { why });
-    let Some(old) = find(conditions, type_) else {
-        return refused(format!("{uuid} has no condition {type_:?}"));
+    let instance = Some(uuid.as_str()).filter(|_| uuid != gpu);
+    let Some(old) = find_on(conditions, type_, instance) else {
+        return refused(match find(conditions, type_) {
+            Some(_) => format!("{type_} of {uuid} is its GPU's, and is cleared there: {gpu}"),
+            None => format!("{uuid} has no condition {type_:?}"),
+        });
     };
     if !old.is_problem() {
         return refused(format!(
@@ -337,7 +345,7 @@ fn clearable<'a>(
 /// When what a condition tells of was last seen.
 fn last_told(state: &State, uuid: &DeviceUuid, condition: &Condition) -> SignalSeq {
     // A condition names one cause, and may stand for several: those that said the same are in no version of it.
-    let behind = state.incidents.last_behind(uuid, &condition.type_);
+    let behind = state.incidents.last_behind(uuid, &condition.name());
     behind.max(condition.cause).unwrap_or_default()
 }
 

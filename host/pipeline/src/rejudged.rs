@@ -12,6 +12,7 @@
 use device_api_core::action::Platform;
 use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::condition::{self, Condition, Owner};
+use device_api_core::ids::DeviceUuid;
 use device_api_core::policy::PolicyInfo;
 use device_api_core::seating::Rejudgement;
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict};
@@ -55,7 +56,12 @@ impl Rejudged<'_> {
         let owner = Owner::Policy(self.info.id.clone());
         let is_spoken_of = |standing: &Condition| {
             let mut verdicts = self.judged.decision.verdicts.iter();
-            verdicts.any(|verdict| *verdict.condition == *standing.type_ && !self.is_quiet(verdict))
+            verdicts.any(|verdict| {
+                *verdict.condition == *standing.type_
+                    && verdict.instance.as_deref()
+                        == standing.instance.as_ref().map(DeviceUuid::as_str)
+                    && !self.is_quiet(verdict)
+            })
         };
         let is_over = |standing: &&Condition| {
             standing.is_problem()
@@ -123,6 +129,10 @@ impl Rejudged<'_> {
     }
 
     fn standing(&self, verdict: &Verdict) -> Option<&Condition> {
-        condition::find(self.conditions, &verdict.condition)
+        condition::find_on(
+            self.conditions,
+            &verdict.condition,
+            verdict.instance.as_deref(),
+        )
     }
 }

@@ -35,6 +35,7 @@ impl SignalSink for Shared {
 
     fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
         let (uuid, drill) = (device.uuid.clone(), device.simulated);
+        let before = self.cache.device(&uuid);
         if let Err(refused) = self.cache.upsert_device(device) {
             tracing::error!(gpu = %uuid, error = %refused, drill, "GPU not registered");
             return;
@@ -42,6 +43,9 @@ impl SignalSink for Shared {
         let calls = {
             let mut state = self.lock();
             let mut calls = self.follow(&mut state, &uuid);
+            if let Some((before, now)) = before.zip(self.cache.device(&uuid)) {
+                self.end_instances(&mut state, &uuid, (&before, &now));
+            }
             let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, &uuid);
             lane.samples = samples.clone();

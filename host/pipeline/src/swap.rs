@@ -340,7 +340,7 @@ impl Shared {
             decision = Some((swap.at, said));
         }
         for old in &over {
-            let (uuid, condition) = (uuid.clone(), old.type_.to_string());
+            let (uuid, condition) = (uuid.clone(), old.name().to_string());
             state.timers.cancel(&Key::Quiet { uuid, condition });
         }
         let amend = |conditions: &mut Vec<Condition>| {

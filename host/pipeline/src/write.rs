@@ -1,7 +1,10 @@
 //! One write of a GPU: what was decided, what follows from it, and what is remembered with it (design H4).
 
+use std::sync::Arc;
+
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{self, Condition, PROBING, find};
+use device_api_core::condition::{self, Condition, PROBING, find, name_on};
+use device_api_core::device::DeviceInfo;
 use device_api_core::durable::DeviceMemory;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
@@ -60,6 +63,7 @@ struct Writing<'a, 'w> {
     bench: &'a Bench,
     state: &'a mut State,
     uuid: &'a DeviceUuid,
+    device: &'a DeviceInfo,
     write: &'a Write<'w>,
     /// The verdicts that became conditions, each with its policy's seat.
     written: Vec<(usize, &'w Verdict)>,
@@ -73,6 +77,7 @@ impl Commit for Writing<'_, '_> {
             shared,
             bench,
             uuid,
+            device,
             write,
             ..
         } = self;
@@ -105,6 +110,7 @@ impl Commit for Writing<'_, '_> {
             };
             let context = Context {
                 info: seat.info(),
+                device,
                 signals: write.signals,
                 drills,
                 platform,
@@ -143,12 +149,13 @@ impl Commit for Writing<'_, '_> {
         let Self {
             shared,
             uuid,
+            device,
             write,
             ..
         } = self;
         let now = shared.clock.boot();
         shared.plan(self.state, uuid, write, now);
-        shared.plan_quiet(self.state, uuid, &self.written, (write, now));
+        shared.plan_quiet(self.state, uuid, &self.written, (device, write, now));
         for (condition, due) in self.quiet.drain(..) {
             let uuid = Clone::clone(*uuid);
             shared.set_timer(self.state, Key::Quiet { uuid, condition }, due);
@@ -166,16 +173,21 @@ impl Shared {
     /// Writes decisions, floors and fallbacks of a GPU into the cache, sets the timers that follow, and
     /// has all of it remembered: one write.
     pub(crate) fn write(&self, state: &mut State, uuid: &DeviceUuid, write: &Write<'_>) {
-        if self.cache.device(uuid).is_none() {
-            // It was forgotten with the device.
+        let device = self.cache.device(uuid).unwrap_or_else(|| {
+            // What was remembered of it was forgotten with the device.
             self.lane(state, uuid).remembered = None;
-        }
+            Arc::new(DeviceInfo::bare(uuid.clone()))
+        });
+        let is_gone = |instance: &String| !device.has_instance(instance);
+        let floors = &mut self.lane(state, uuid).floors;
+        floors.leave_instances(|signal| signal.instance.as_ref().is_some_and(is_gone));
         let bench = state.bench.clone();
         let mut writing = Writing {
             shared: self,
             bench: &bench,
             state,
             uuid,
+            device: &device,
             write,
             written: Vec::new(),
             quiet: Vec::new(),
@@ -236,7 +248,7 @@ impl Shared {
         state: &mut State,
         uuid: &DeviceUuid,
         written: &[(usize, &Verdict)],
-        (write, now): (&Write<'_>, BootTime),
+        (device, write, now): (&DeviceInfo, &Write<'_>, BootTime),
     ) {
         for (_, verdict) in written {
             let journal = &self.lane(state, uuid).journal;
@@ -244,7 +256,7 @@ impl Shared {
             let seen = seen.map_or(now, |(_, seen)| seen);
             let key = Key::Quiet {
                 uuid: uuid.clone(),
-                condition: verdict.condition.clone(),
+                condition: named(device, verdict),
             };
             let quiet = verdict
                 .clears
@@ -286,4 +298,11 @@ impl Shared {
             WakeSet::Refused
         }
     }
+}
+
+/// The name of the condition that a verdict has become.
+pub(crate) fn named(device: &DeviceInfo, verdict: &Verdict) -> String {
+    let instance = verdict.instance.as_deref();
+    let instance = instance.filter(|said| *said != device.uuid.as_str());
+    name_on(&verdict.condition, instance).into_owned()
 }

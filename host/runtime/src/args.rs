@@ -293,6 +293,17 @@ pub(crate) struct Args {
     #[arg(value_parser = parse_duration)]
     pub(crate) nvml_inventory_interval: Duration,
 
+    /// How long what was read last stands once the driver is let go of (devicectl nvml release); then the
+    /// GPUs are Unknown.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "NVML",
+        default_value = "1m"
+    )]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) nvml_stale_after: Duration,
+
     /// Directory of policies (*.wasm), beside the bundled ones; one of the same name replaces a
     /// bundled one.
     #[arg(long, value_name = "PATH", help_heading = "Policies")]
@@ -417,5 +428,6 @@ mod tests {
             args.nvml_inventory_interval,
             device_api_nvml::INVENTORY_INTERVAL
         );
+        assert_eq!(args.nvml_stale_after, device_api_nvml::STALE_AFTER);
     }
 }

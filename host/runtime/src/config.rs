@@ -115,6 +115,8 @@ pub(crate) struct NvmlIntervals {
     pub(crate) counters: Duration,
     pub(crate) limits: Duration,
     pub(crate) inventory: Duration,
+    /// How long what was read last stands once the driver is let go of.
+    pub(crate) stale_after: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -345,6 +347,11 @@ fn intervals(args: &Args) -> Result<NvmlIntervals, ConfigError> {
             args.nvml_inventory_interval,
             SLOW_INTERVAL_MAX,
         ),
+        (
+            "--nvml-stale-after",
+            args.nvml_stale_after,
+            SLOW_INTERVAL_MAX,
+        ),
     ];
     for (flag, value, max) in table {
         within(flag, value, POLL_INTERVAL_MIN, max)?;
@@ -355,6 +362,7 @@ fn intervals(args: &Args) -> Result<NvmlIntervals, ConfigError> {
         counters: args.nvml_counter_interval,
         limits: args.nvml_limit_interval,
         inventory: args.nvml_inventory_interval,
+        stale_after: args.nvml_stale_after,
     })
 }
 

@@ -135,6 +135,18 @@ fn contract() -> Vec<(&'static str, String)> {
             "open incidents; past it the longest quiet one ends",
             fixed::INCIDENTS_MAX.to_string(),
         ),
+        (
+            "closed incidents that are kept",
+            fixed::INCIDENTS_CLOSED_MAX.to_string(),
+        ),
+        (
+            "incidents in one answer; read on with `before`",
+            fixed::INCIDENTS_LISTED_MAX.to_string(),
+        ),
+        (
+            "time for which the driver is let go of",
+            seconds(fixed::RELEASE_MAX),
+        ),
         ("policies loaded at once", fixed::POLICIES_MAX.to_string()),
         (
             "components of a policy directory together; one past it is refused by name",

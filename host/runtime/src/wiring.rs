@@ -25,8 +25,9 @@ use device_api_core::clock::BootId;
 use device_api_core::durable::LogPosition;
 use device_api_core::limits::Bounds;
 use device_api_core::ports::{NvmlObserver, NvmlStatus, SignalSink};
-use device_api_grpc::{Bound, GrpcConfig, PlainTcp, ServeError, TlsFiles};
+use device_api_grpc::{Bound, GrpcConfig, Operated, PlainTcp, ServeError, TlsFiles};
 use device_api_kmsg::{KernelLog, LogStatus};
+use device_api_nvml::TurnedOff;
 use device_api_pipeline::{Drills, Pipeline};
 use device_api_policy::{Shadows, Supervisor};
 use device_api_store::Store;
@@ -128,10 +129,18 @@ pub(crate) async fn start(
     }
     let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
     let (shutdown, shut_down) = watch::channel(false);
+    let operated = Operated {
+        policies: policies.policies(),
+        incidents: pipeline.incidents(),
+        nvml: match &nvml {
+            Some(nvml) => Arc::new(nvml.operator()),
+            None => Arc::new(TurnedOff),
+        },
+    };
     let api = tokio::spawn(device_api_grpc::serve(
         bound,
         cache.clone(),
-        policies.policies(),
+        operated,
         metrics,
         shut_down,
     ));
@@ -285,6 +294,7 @@ fn start_nvml(
         counter_interval: config.intervals.counters,
         limit_interval: config.intervals.limits,
         inventory_interval: config.intervals.inventory,
+        stale_after: config.intervals.stale_after,
         ..device_api_nvml::Config::default()
     };
     let handle = device_api_nvml::Nvml::start(source, pipeline.sink(), report)

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use device_api_core::device::DeviceInfo;
 use device_api_core::ids::DeviceUuid;
@@ -148,6 +149,24 @@ fn what_a_board_does_not_have_is_absent() {
 }
 
 #[test]
+fn n9_a_gpu_that_is_cut_up_is_looked_at_with_the_next_readings() {
+    isolated(
+        "inventory::n9_a_gpu_that_is_cut_up_is_looked_at_with_the_next_readings",
+        |sim| {
+            let (recorder, _handle) = sim.start(Config {
+                inventory_interval: Duration::from_hours(1),
+                ..sim.config()
+            });
+            let gpu = recorder.gpu(5);
+            let start = recorder.now();
+            sim.ask(r#"{"command":"mig-mode","gpu":5,"on":true}"#);
+            sim.ask(r#"{"command":"mig-create","gpu":5,"profiles":["1g.10gb"]}"#);
+            told_after(&recorder, start, &gpu, |info| info.mig.len() == 1);
+        },
+    );
+}
+
+#[test]
 fn n9_mig_instances_come_and_go_with_profile_and_parent() {
     isolated(
         "inventory::n9_mig_instances_come_and_go_with_profile_and_parent",
@@ -174,6 +193,8 @@ fn n9_mig_instances_come_and_go_with_profile_and_parent() {
             for instance in &info.mig {
                 assert!(instance.uuid.as_str().starts_with("MIG-"), "{instance:?}");
                 assert!(instance.compute_instance.is_some(), "{instance:?}");
+                let whole = info.memory_bytes;
+                assert!(instance.memory_bytes > Some(8 << 30) && instance.memory_bytes < whole);
             }
             let start = recorder.now();
             sim.ask(r#"{"command":"mig-destroy","gpu":5}"#);

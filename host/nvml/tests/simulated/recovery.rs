@@ -29,11 +29,11 @@ fn n7_a_reset_is_told_by_its_evidence() {
                 "no row remap is pending any more",
             ),
             (
-                r#"{"command":"ecc","gpu":6,"kind":"corrected","count":9}"#,
+                r#"{"command":"set","gpu":6,"readings":{"ecc.volatile.dram.corrected":9,"pcie.replays":3}}"#,
                 "ecc.volatile.corrected",
                 Value::Int(9),
-                r#"{"command":"reset","gpu":6}"#,
-                "ecc.volatile.corrected fell from 9 to 0",
+                r#"{"command":"gpu-reset","gpu":6}"#,
+                "ecc.volatile.corrected fell from 9 to 0; pcie.replays fell from 3 to 0",
             ),
         ];
         for (before, key, is, after, expected) in stories {
@@ -52,6 +52,58 @@ fn n7_a_reset_is_told_by_its_evidence() {
         assert_eq!(told.len(), 3, "each once: {told:?}");
         assert_eq!(handle.counts().recoveries, 3);
     });
+}
+
+#[test]
+fn n7_counters_zeroed_by_nvidia_smi_are_no_reset_and_a_gpu_that_was_away_was_reset() {
+    isolated(
+        "recovery::n7_counters_zeroed_by_nvidia_smi_are_no_reset_and_a_gpu_that_was_away_was_reset",
+        |sim| {
+            let (recorder, handle) = sim.start(sim.config());
+            let gpu = recorder.gpu(6);
+            let counted = |count: i64| {
+                let start = recorder.now();
+                let set =
+                    r#"{"command":"set","gpu":6,"readings":{"ecc.volatile.dram.uncorrected":N}}"#;
+                sim.ask(&set.replace('N', &count.to_string()));
+                recorder.sampled_after(start, &gpu, |samples| {
+                    value(samples, "ecc.volatile.uncorrected") == Some(Value::Int(count))
+                });
+            };
+            counted(2);
+            // `nvidia-smi --reset-ecc-errors=0`
+            counted(0);
+            counted(2);
+            assert!(
+                recorder.recoveries().is_empty(),
+                "{:?}",
+                recorder.recoveries()
+            );
+            let start = recorder.now();
+            sim.ask(r#"{"command":"lost","gpu":6}"#);
+            recorder.observed_after(start, SignalKind::GpuLost);
+            let start = recorder.now();
+            sim.ask(r#"{"command":"gpu-reset","gpu":6}"#);
+            let evidence = recorder.recovered_after(start, &gpu, &Recovery::GpuReset);
+            assert!(
+                evidence.contains("fell from 2 to 0; it was lost in between"),
+                "{evidence}"
+            );
+            counted(2);
+            let operator = handle.operator();
+            let release = Release {
+                purpose: ReleaseFor::Reset,
+                ttl: Duration::from_hours(1),
+            };
+            wait(operator.release(release)).unwrap();
+            sim.ask(r#"{"command":"gpu-reset","gpu":6}"#);
+            let start = recorder.now();
+            wait(operator.attach()).unwrap();
+            let evidence = recorder.recovered_after(start, &gpu, &Recovery::GpuReset);
+            assert!(evidence.contains("let go of for a reset"), "{evidence}");
+            assert_eq!(recorder.recoveries().len(), 2);
+        },
+    );
 }
 
 #[test]

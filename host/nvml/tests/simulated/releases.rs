@@ -38,6 +38,9 @@ fn n2_the_driver_is_let_go_of_and_taken_up_again() {
                 "nobody of ours has it open"
             );
             assert_eq!(released_after(&recorder, start), ReleaseFor::Reset);
+            let (status, hanging) = operator.status();
+            assert!(matches!(status, NvmlStatus::Released { .. }), "{status:?}");
+            assert_eq!(hanging, []);
             // What was read last stays, with its time, and says of itself that it is stale.
             recorder.sampled_after(start, &gpu, |samples| {
                 value(samples, "nvml.state") == Some(Value::Int(2))
@@ -130,12 +133,16 @@ fn n2_a_call_that_hangs_makes_the_driver_busy_and_nothing_is_given_up() {
             until("the call hangs", || !handle.monitor().hung().is_empty());
             let operator = handle.operator();
             let held = wait(operator.release(release(ReleaseFor::Reset, LONG))).unwrap();
-            let DriverHold::Busy { call, device, age } = held else {
+            let DriverHold::Busy(hung) = held else {
                 panic!("{held:?}");
             };
-            assert_eq!(call, "nvmlDeviceGetRemappedRows");
-            assert_eq!(device, Some(recorder.gpu(6)));
-            assert!(age >= Duration::from_millis(200));
+            assert_eq!(hung.call, "nvmlDeviceGetRemappedRows");
+            assert_eq!(hung.device, Some(recorder.gpu(6)));
+            assert!(hung.age >= Duration::from_millis(200));
+            let (status, hanging) = operator.status();
+            assert!(matches!(status, NvmlStatus::Ready { .. }), "{status:?}");
+            assert_eq!(hanging.len(), 1, "{hanging:?}");
+            assert_eq!(hanging[0].call, hung.call);
             recorder.sampled_after(recorder.now(), &recorder.gpu(0), |_| true);
             assert_eq!(handle.counts().sessions, 1);
             sim.ask(r#"{"command":"unhang"}"#);
@@ -174,7 +181,7 @@ fn n2_a_call_that_begins_to_hang_on_the_way_out_makes_it_busy_as_well() {
             let operator = handle.operator();
             let held = wait(operator.release(release(ReleaseFor::Reset, LONG))).unwrap();
             assert!(
-                matches!(&held, DriverHold::Busy { call, .. } if call == "nvmlDeviceGetRemappedRows"),
+                matches!(&held, DriverHold::Busy(hung) if hung.call == "nvmlDeviceGetRemappedRows"),
                 "{held:?}"
             );
             sim.ask(r#"{"command":"unhang"}"#);
@@ -195,6 +202,7 @@ fn n2_what_can_t_be_let_go_of_is_said() {
         );
         let off = wait(TurnedOff.release(release(ReleaseFor::Reset, LONG)));
         assert!(matches!(off, Err(ApiError::Precondition { .. })), "{off:?}");
+        assert_eq!(TurnedOff.status(), (NvmlStatus::Disabled, Vec::new()));
         handle.stop();
         let late = wait(operator.release(release(ReleaseFor::Reset, LONG)));
         assert!(

@@ -60,6 +60,12 @@ impl Floors {
         }
     }
 
+    /// Instances are gone, with what is over by that.
+    pub(crate) fn leave_instances(&mut self, is_over: impl Fn(&Signal) -> bool) {
+        self.fallbacks.retain(|fallback| !is_over(&fallback.signal));
+        // A floor is the GPU's, whichever instance a double-bit error that demands it was on.
+    }
+
     /// The floor that is shown, demanded by `cause`, is over; `reason` where that is not known any more.
     pub(crate) fn end_floor(&mut self, cause: Option<SignalSeq>, reason: &str) {
         let standing = self.standing.iter().map(|standing| &standing.signal);

@@ -6,6 +6,7 @@ use device_api_core::condition::{
     self, Condition, FALLBACK, FAULT_FLOOR, Owner, POLICY_READY, Polarity,
 };
 use device_api_core::floor::{self, Floor};
+use device_api_core::ids::DeviceUuid;
 use device_api_core::message;
 use device_api_core::seating::Fallback;
 use device_api_core::signal::{Signal, SignalKind};
@@ -13,6 +14,7 @@ use device_api_core::verdict::{Clear, Judgement};
 use device_api_core::xid::{self, Class};
 
 use super::{Assumed, Floors};
+use crate::instances;
 use crate::recover::Ending;
 use crate::seats::Bench;
 use crate::verdicts::{Drills, evidence_of};
@@ -34,7 +36,7 @@ impl Floors {
         };
         host.write(
             conditions,
-            FAULT_FLOOR,
+            (FAULT_FLOOR, None),
             self.unmet(conditions, bench, (drills, platform))
                 .map(|(floor, signal)| Said {
                     class: floor.class,
@@ -47,30 +49,47 @@ impl Floors {
                     signal,
                 }),
         );
-        host.write(
-            conditions,
-            FALLBACK,
-            self.worst_fallback(drills).map(|(class, fallback)| Said {
-                class,
-                reason: if fallback.policy.is_some() {
-                    "PolicyFailed"
-                } else {
-                    "NotJudged"
-                },
-                message: format!(
-                    "{}: {}; {}.",
-                    what(&fallback.signal),
-                    fallback.why,
-                    match fallback.rule {
-                        Fallback::Unhealthy => "assumed to be fatal, as the site has it",
-                        Fallback::Catalogue | Fallback::Ignore => "assumed the vendor's class",
-                    }
-                ),
-                clears: Self::fallback_clears(),
-                signal: &fallback.signal,
-            }),
-        );
+        self.publish_fallback(conditions, &host, None);
+        let mut instances = instances::with(conditions, FALLBACK);
+        let assumed = self.fallbacks.iter();
+        let assumed = assumed.filter_map(|fallback| fallback.signal.instance.as_deref());
+        instances.extend(assumed.map(DeviceUuid::new));
+        instances.sort();
+        instances.dedup();
+        for instance in &instances {
+            self.publish_fallback(conditions, &host, Some(instance));
+        }
         self.publish_policy_ready(conditions, bench, now);
+    }
+
+    /// What is assumed of the GPU, or of one of its instances.
+    fn publish_fallback(
+        &self,
+        conditions: &mut Vec<Condition>,
+        host: &Host<'_>,
+        instance: Option<&DeviceUuid>,
+    ) {
+        let worst = self.worst_fallback(host.drills, instance);
+        let said = worst.map(|(class, fallback)| Said {
+            class,
+            reason: if fallback.policy.is_some() {
+                "PolicyFailed"
+            } else {
+                "NotJudged"
+            },
+            message: format!(
+                "{}: {}; {}.",
+                what(&fallback.signal),
+                fallback.why,
+                match fallback.rule {
+                    Fallback::Unhealthy => "assumed to be fatal, as the site has it",
+                    Fallback::Catalogue | Fallback::Ignore => "assumed the vendor's class",
+                }
+            ),
+            clears: Self::fallback_clears(),
+            signal: &fallback.signal,
+        });
+        host.write(conditions, (FALLBACK, instance), said);
     }
 
     /// `PolicyReady` tells of failing policies, and of those that are not asked; health never follows
@@ -123,6 +142,7 @@ impl Floors {
         let met = |(floor, signal): &(Floor, &Signal)| {
             conditions.iter().any(|c| {
                 matches!(c.owner, Owner::Policy(_))
+                    && c.instance.is_none()
                     && c.is_problem()
                     && (c.counted || signal.drill)
                     && c.severity >= floor.class.severity
@@ -143,8 +163,15 @@ impl Floors {
         })
     }
 
-    fn worst_fallback(&self, drills: Drills) -> Option<(Class, &Assumed)> {
-        let worst = self.fallbacks.iter().max_by_key(|fallback| {
+    fn worst_fallback(
+        &self,
+        drills: Drills,
+        instance: Option<&DeviceUuid>,
+    ) -> Option<(Class, &Assumed)> {
+        let instance = instance.map(DeviceUuid::as_str);
+        let fallbacks = self.fallbacks.iter();
+        let on_it = fallbacks.filter(|fallback| fallback.signal.instance.as_deref() == instance);
+        let worst = on_it.max_by_key(|fallback| {
             let class = fallback.class();
             (
                 drills.count(fallback.signal.drill),
@@ -173,16 +200,24 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn write(&self, conditions: &mut Vec<Condition>, type_: &str, said: Option<Said<'_>>) {
+    fn write(
+        &self,
+        conditions: &mut Vec<Condition>,
+        (type_, instance): (&str, Option<&DeviceUuid>),
+        said: Option<Said<'_>>,
+    ) {
         let Some(said) = said else {
             // Once it is over it says what ended it, for as long as it is.
             let is_over = |old: &Condition| old.state == Judgement::Ok;
-            if condition::find(conditions, type_).is_some_and(|old| !is_over(old)) {
+            if condition::find_on(conditions, type_, instance.map(DeviceUuid::as_str))
+                .is_some_and(|old| !is_over(old))
+            {
                 let (reason, message) = self.ending.map_or(("Cleared", ""), |ending| {
                     (ending.reason, ending.message.as_str())
                 });
                 let over = Condition {
                     message: message.to_owned(),
+                    instance: instance.cloned(),
                     ..Condition::of_host(type_, Judgement::Ok, reason, self.now)
                 };
                 condition::upsert(conditions, over);
@@ -201,6 +236,7 @@ impl Host<'_> {
                 drill: said.signal.drill,
                 counted: self.drills.count(said.signal.drill),
                 evidence: evidence_of(said.signal),
+                instance: instance.cloned(),
                 ..Condition::of_host(type_, Judgement::Problem, said.reason, self.now)
             },
         );

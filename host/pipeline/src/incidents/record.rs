@@ -1,11 +1,12 @@
 //! What is kept of one incident.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use device_api_core::clock::WallTime;
-use device_api_core::condition::{Condition, find};
+use device_api_core::condition::{Condition, find_named, name_on};
 use device_api_core::ids::{DeviceUuid, IncidentId};
-use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdict};
+use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdict, Wanted};
 use device_api_core::limits;
 use device_api_core::policy::PolicyId;
 use device_api_core::signal::{Observation, Signal, SignalKind, printable};
@@ -38,6 +39,13 @@ pub(crate) struct Raised<'a> {
 }
 
 impl Raised<'_> {
+    /// The name of the condition.
+    pub(super) fn name(&self) -> Cow<'_, str> {
+        let instance = self.verdict.instance.as_deref();
+        let instance = instance.filter(|said| *said != self.cause.device.as_str());
+        name_on(&self.verdict.condition, instance)
+    }
+
     pub(super) fn is_problem(&self) -> bool {
         self.verdict.state == Judgement::Problem
     }
@@ -47,7 +55,7 @@ impl Raised<'_> {
 pub(super) struct Record {
     incident: Incident,
     last: Moment,
-    /// Types of the conditions that it is behind, and that stand.
+    /// Names of the conditions that it is behind, and that stand.
     raised: Vec<Arc<str>>,
     is_floored: bool,
 }
@@ -154,6 +162,11 @@ impl Record {
         self.incident.code
     }
 
+    /// UUID of the MIG instance that has it.
+    pub(super) fn instance(&self) -> Option<&str> {
+        self.incident.instance.as_deref()
+    }
+
     pub(super) fn device(&self) -> &DeviceUuid {
         &self.incident.device
     }
@@ -170,6 +183,10 @@ impl Record {
         is_incident(self.incident.kind)
     }
 
+    pub(super) fn is_wanted(&self, wanted: &Wanted) -> bool {
+        wanted.takes(&self.incident)
+    }
+
     pub(super) fn show(&self) -> Incident {
         self.incident.clone()
     }
@@ -183,21 +200,22 @@ impl Record {
         self.is_floored || !self.raised.is_empty()
     }
 
-    pub(super) fn is_behind(&self, type_: &str) -> bool {
-        self.raised.iter().any(|known| **known == *type_)
+    pub(super) fn is_behind(&self, name: &str) -> bool {
+        self.raised.iter().any(|known| **known == *name)
     }
 
-    /// A condition of that type stands on its account.
-    pub(super) fn raise(&mut self, type_: &str) {
-        if !self.is_behind(type_) && self.raised.len() < limits::VERDICTS_PER_INCIDENT_MAX {
-            self.raised.push(type_.into());
+    /// A condition of that name stands on its account.
+    pub(super) fn raise(&mut self, name: &str) {
+        if !self.is_behind(name) && self.raised.len() < limits::VERDICTS_PER_INCIDENT_MAX {
+            self.raised.push(name.into());
         }
     }
 
     /// Whether something of it stands after a write.
     pub(super) fn still_stands(&mut self, outcome: &Outcome<'_>) -> bool {
-        let is_problem =
-            |type_: &Arc<str>| find(outcome.conditions, type_).is_some_and(Condition::is_problem);
+        let is_problem = |type_: &Arc<str>| {
+            find_named(outcome.conditions, type_).is_some_and(Condition::is_problem)
+        };
         self.raised.retain(is_problem);
         self.is_floored = outcome.floored.contains(&self.incident.id);
         self.stands()

@@ -42,7 +42,8 @@ impl Incidents {
         now: BootTime,
     ) -> Option<IncidentId> {
         let known = self.known.get(device)?;
-        let seen = |code: u64| known.faults.get(&Fault::Xid(code));
+        let on = observation.instance.as_deref();
+        let seen = |code: u64| known.xid(code, on);
         if let Some(code) = observation.caused_by {
             let root = seen(code).filter(|root| self.is_open(root.id, root.last, now));
             if let Some(root) = root {

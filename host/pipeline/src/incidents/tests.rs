@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use device_api_core::clock::WallTime;
 use device_api_core::ids::SignalSeq;
-use device_api_core::incident::IncidentState;
-use device_api_core::signal::{Attr, Source, Target};
+use device_api_core::incident::{Incident, IncidentState};
+use device_api_core::signal::{Attr, SignalKind, Source, Target};
 
 use super::*;
 
@@ -30,6 +30,15 @@ fn at(seconds: u64) -> Told {
         drill: false,
         repeats: 1,
     }
+}
+
+fn listed(incidents: &mut Incidents, at: Moment) -> Vec<Incident> {
+    let max = usize::MAX;
+    let all = Wanted {
+        max,
+        ..Wanted::newest()
+    };
+    incidents.list(&all, at).listed
 }
 
 /// After some milliseconds of the first second.
@@ -66,7 +75,7 @@ fn n5_one_fault_is_one_incident_whatever_the_source() {
     let other = DeviceUuid::new("GPU-1");
     assert_ne!(incidents.of(&other, &xid(79), at(2)).0, first);
 
-    let listed = incidents.list(at(2).at);
+    let listed = listed(&mut incidents, at(2).at);
     assert_eq!(listed.len(), 3);
     let fallen = listed.last().unwrap();
     assert_eq!((fallen.id, fallen.count, fallen.drill), (first, 3, false));
@@ -94,7 +103,7 @@ fn n5_an_incident_of_which_nothing_stands_closes_after_ten_quiet_minutes() {
     assert_eq!(incidents.of(&gpu, &xid(31), at(quiet)).0, first);
     let later = at(2 * quiet + 1);
     assert_eq!(
-        incidents.list(later.at)[0].state,
+        listed(&mut incidents, later.at)[0].state,
         IncidentState::Closed {
             at: at(2 * quiet).at.wall,
             why: "quiet".to_owned(),
@@ -104,8 +113,7 @@ fn n5_an_incident_of_which_nothing_stands_closes_after_ten_quiet_minutes() {
     let (second, _) = incidents.of(&gpu, &xid(31), later);
     assert_ne!(second, first);
     assert_eq!(
-        incidents
-            .list(later.at)
+        listed(&mut incidents, later.at)
             .iter()
             .map(|i| i.id)
             .collect::<Vec<_>>(),
@@ -122,7 +130,7 @@ fn n5_roots_are_the_logs_word_and_the_vendors_rules() {
         let (root, _) = incidents.of(&gpu, first, soon(0));
         let (follower, told) = incidents.of(&gpu, then, after);
         assert_eq!(told, is_root.then_some(root));
-        let listed = incidents.list(after.at);
+        let listed = listed(&mut incidents, after.at);
         let listed = listed.iter().find(|incident| incident.id == follower);
         assert_eq!(listed.unwrap().root, is_root.then_some(root));
     }
@@ -155,7 +163,7 @@ fn n5_a_cleanup_follows_the_first_fault_of_a_chain_and_no_two_follow_each_other(
     let (a, _) = incidents.of(&gpu, &mutual(119, 120), soon(6));
     let (b, _) = incidents.of(&gpu, &mutual(120, 119), soon(7));
     incidents.of(&gpu, &mutual(119, 120), soon(8));
-    let listed = incidents.list(soon(8).at);
+    let listed = listed(&mut incidents, soon(8).at);
     let root = |id| listed.iter().find(|i| i.id == id).unwrap().root;
     assert_eq!((root(a), root(b)), (None, Some(a)));
 }
@@ -169,7 +177,7 @@ fn n5_a_storm_of_800000_repeats_of_29_codes_is_29_incidents_with_their_counts() 
         let observation = &storm[n as usize % storm.len()];
         incidents.of(&gpu, observation, soon(n / 1000));
     }
-    let listed = incidents.list(soon(800).at);
+    let listed = listed(&mut incidents, soon(800).at);
     assert_eq!(listed.len(), 29);
     assert_eq!(listed.iter().map(|i| i.count).sum::<u64>(), REPEATS);
     let each = REPEATS / 29;
@@ -191,7 +199,7 @@ fn incidents_are_bounded_and_the_quietest_make_room() {
         incidents.of(&gpu, &xid(code), told);
         assert!(incidents.len() <= limits::INCIDENTS_MAX);
     }
-    let listed = incidents.list(at(0).at);
+    let listed = listed(&mut incidents, at(0).at);
     assert!(listed.len() <= limits::INCIDENTS_MAX + limits::INCIDENTS_CLOSED_MAX);
     assert_eq!(listed[0].code, Some(1000 + newest));
     assert_eq!(listed[0].state, IncidentState::Open);
@@ -220,10 +228,60 @@ fn what_is_no_fault_is_not_listed_and_readings_are_told_apart() {
         )
     };
     incidents.of(&gpu, &none, at(1));
-    assert_eq!(incidents.list(at(1).at), []);
+    assert_eq!(listed(&mut incidents, at(1).at), []);
     for n in 0..2 * limits::READINGS_PER_GPU_MAX {
         incidents.of(&gpu, &reading(&format!("made.up-{n}")), at(2));
     }
     let readings = incidents.known[&gpu].readings.len();
     assert_eq!(readings, limits::READINGS_PER_GPU_MAX);
+}
+
+#[test]
+fn n5_a_list_has_what_is_wanted_of_it_and_says_how_much_is_left_out() {
+    let (mut incidents, gpu) = (Incidents::default(), gpu());
+    let (first, _) = incidents.of(&gpu, &xid(31), at(0));
+    let later = 2 * limits::INCIDENT_QUIET.as_secs();
+    let ids: Vec<_> = (1..=5)
+        .map(|n| incidents.of(&gpu, &xid(31 + n), at(later)).0)
+        .collect();
+    let other = DeviceUuid::new("GPU-1");
+    let (elsewhere, _) = incidents.of(&other, &xid(31), at(later));
+    let mut check = |wanted: Wanted, expected: &[IncidentId], left_out: usize| {
+        let told = incidents.list(&wanted, at(later).at);
+        let listed: Vec<_> = told.listed.iter().map(|incident| incident.id).collect();
+        assert_eq!(
+            (&*listed, told.left_out),
+            (expected, left_out),
+            "{wanted:?}"
+        );
+    };
+    let newest = Wanted::newest;
+    let all = [elsewhere, ids[4], ids[3], ids[2], ids[1], ids[0], first];
+    check(newest(), &all, 0);
+    let max = 2;
+    check(Wanted { max, ..newest() }, &all[..2], 5);
+    let before = Some(ids[4]);
+    check(
+        Wanted {
+            max,
+            before,
+            ..newest()
+        },
+        &all[2..4],
+        3,
+    );
+    let device = Some(other.clone());
+    check(Wanted { device, ..newest() }, &[elsewhere], 0);
+    let open = Some(false);
+    check(Wanted { open, ..newest() }, &[first], 0);
+    let open = Some(true);
+    check(
+        Wanted {
+            open,
+            max,
+            ..newest()
+        },
+        &all[..2],
+        4,
+    );
 }

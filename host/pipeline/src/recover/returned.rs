@@ -21,7 +21,7 @@ pub(crate) fn mark(
     let quiet = problems.filter_map(|old| {
         let mut clears = old.clears.iter();
         let quiet = clears.find(|clear| clear.on == ClearOn::Quiet)?;
-        Some((old.type_.to_string(), boot.after(quiet.after)))
+        Some((old.name().to_string(), boot.after(quiet.after)))
     });
     quiet.collect()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use device_api_core::action::Action;
 use device_api_core::ids::IncidentId;
-use device_api_core::incident::{Incident, IncidentState};
+use device_api_core::incident::{Incident, IncidentState, Wanted};
 use device_api_core::limits;
 use device_api_core::policy::{Evaluated, FailureKind};
 use device_api_core::signal::{Attr, Observation, Reading, Samples, SignalKind, Source, Value};
@@ -40,9 +40,13 @@ fn why(incident: &Incident) -> &str {
     }
 }
 
+fn listed(rig: &Rig) -> Vec<Incident> {
+    rig.incidents.incidents(&Wanted::newest()).listed
+}
+
 #[track_caller]
 fn of(rig: &Rig, code: u64) -> Incident {
-    let mut listed = rig.incidents.incidents().into_iter();
+    let mut listed = listed(&rig).into_iter();
     listed.find(|incident| incident.code == Some(code)).unwrap()
 }
 
@@ -133,7 +137,7 @@ fn n5_a_reading_is_an_incident_once_a_policy_raised_something_on_it() {
     let policy = problem();
     let rig = Rig::new(std::slice::from_ref(&policy));
     rig.found_again();
-    assert_eq!(rig.incidents.incidents(), []);
+    assert_eq!(listed(&rig), []);
     let sample = |value| {
         let reading = Reading {
             value: Value::Int(value),
@@ -142,22 +146,22 @@ fn n5_a_reading_is_an_incident_once_a_policy_raised_something_on_it() {
         Samples::from([("temperature.gpu".to_owned(), Ok(reading))]).into()
     };
     rig.sink.sampled(&gpu(), sample(90));
-    assert_eq!(rig.incidents.incidents(), [], "nothing was raised yet");
+    assert_eq!(listed(&rig), [], "nothing was raised yet");
     policy.answer_all();
-    let listed = rig.incidents.incidents();
-    assert_eq!(listed.len(), 1, "{listed:?}");
+    let raised = listed(&rig);
+    assert_eq!(raised.len(), 1, "{raised:?}");
     assert_eq!(
-        (listed[0].kind, why(&listed[0])),
+        (raised[0].kind, why(&raised[0])),
         (SignalKind::Reading, "open")
     );
     rig.sink.sampled(&gpu(), sample(91));
     policy.answer_all();
-    let again = rig.incidents.incidents();
+    let again = listed(&rig);
     assert_eq!((again.len(), again[0].count), (1, 2));
     rig.xid(43);
     policy.answer_all();
-    let closed = rig.incidents.incidents();
-    let closed = closed.iter().find(|incident| incident.id == listed[0].id);
+    let closed = listed(&rig);
+    let closed = closed.iter().find(|incident| incident.id == raised[0].id);
     assert_eq!(why(closed.unwrap()), "policy");
 }
 
@@ -190,7 +194,7 @@ fn n5_a_storm_of_29_codes_is_29_incidents_however_it_folds() {
         }
     }
     policy.answer_all();
-    let listed = rig.incidents.incidents();
+    let listed = listed(&rig);
     assert_eq!(listed.len(), 29);
     assert!(listed.iter().all(|incident| incident.count == ROUNDS));
 }

@@ -13,6 +13,7 @@ mod incidents;
 mod journal;
 mod load;
 mod log;
+mod mig;
 mod recoveries;
 mod restart;
 mod rig;

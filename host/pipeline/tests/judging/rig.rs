@@ -65,7 +65,11 @@ impl DeviceCache for Cache {
     fn resolve(&self, target: &Target) -> Option<DeviceUuid> {
         let devices = self.devices.lock().unwrap();
         match target {
-            Target::Uuid(uuid) => devices.contains_key(uuid).then(|| uuid.clone()),
+            Target::Uuid(uuid) => devices
+                .values()
+                .map(|(info, _)| info)
+                .find(|info| info.uuid == *uuid || info.has_instance(uuid.as_str()))
+                .map(|info| info.uuid.clone()),
             Target::Pci(pci) => devices
                 .values()
                 .find(|(info, _)| info.pci == Some(*pci))
@@ -93,17 +97,19 @@ impl DeviceCache for Cache {
     fn upsert_device(&self, device: DeviceInfo) -> Result<(), ApiError> {
         let mut devices = self.devices.lock().unwrap();
         let uuid = device.uuid.clone();
-        devices
+        let (info, conditions) = devices
             .entry(uuid.clone())
-            .or_insert_with(|| (DeviceInfo::bare(uuid), Vec::new()))
-            .0 = device;
+            .or_insert_with(|| (DeviceInfo::bare(uuid), Vec::new()));
+        *info = device;
+        drop_absent(info, conditions);
         Ok(())
     }
 
     fn change(&self, uuid: &DeviceUuid, commit: &mut dyn Commit) {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        if let Some((_, conditions)) = self.devices.lock().unwrap().get_mut(uuid) {
+        if let Some((info, conditions)) = self.devices.lock().unwrap().get_mut(uuid) {
             commit.change(conditions);
+            drop_absent(info, conditions);
         }
         if let Some(memory) = commit.remember() {
             self.memories.lock().unwrap().insert(uuid.clone(), memory);
@@ -150,6 +156,12 @@ impl DeviceCache for Cache {
         let (_, settled) = marks.entry(uuid.clone()).or_default();
         *settled = seq.max(*settled);
     }
+}
+
+/// What is said of MIG instances that are not there is nobody's.
+fn drop_absent(info: &DeviceInfo, conditions: &mut Vec<Condition>) {
+    let is_there = |instance: &DeviceUuid| info.has_instance(instance.as_str());
+    conditions.retain(|condition| condition.instance.as_ref().is_none_or(is_there));
 }
 
 pub(crate) type Judge = Box<dyn Fn(&Evaluation) -> Outcome + Send + Sync>;

@@ -98,6 +98,8 @@ catalog! {
     NVML_RUNNING Gauge, "device_api_server_nvml_health_monitor_running", [], "1 while NVML is in use and its events are waited for.";
     NVML_EVENTS Counter, "device_api_server_nvml_events_total", [], "Events that NVML reported, of whatever type.";
     NVML_IGNORED Counter, "device_api_server_nvml_ignored_xids_total", [], "XIDs dropped because --nvml-ignored-xids names them.";
+    NVML_UNATTRIBUTED Counter, "device_api_server_nvml_unattributed_events_total", [], "Events that NVML reported of a GPU that could not be named.";
+    NVML_FAILED_WAITS Counter, "device_api_server_nvml_failed_waits_total", [], "Waits for NVML's events that failed otherwise than by timing out; a pause follows each.";
     NVML_FAILED_CALLS Counter, "device_api_server_nvml_failed_calls_total", [], "NVML calls that failed, other than for not being supported.";
     NVML_POLLS Counter, "device_api_server_nvml_polls_total", [], "Rounds of readings over all GPUs.";
     NVML_SESSIONS Counter, "device_api_server_nvml_sessions_total", [], "Times that the NVML library was opened.";

@@ -183,6 +183,8 @@ impl Metrics {
     pub(crate) fn nvml_counts(&self, counts: device_api_nvml::Counts) {
         advance(&self.nvml.events, counts.events);
         advance(&self.nvml.ignored, counts.ignored_xids);
+        advance(&self.nvml.unattributed, counts.unattributed_events);
+        advance(&self.nvml.failed_waits, counts.failed_waits);
         advance(&self.nvml.failed_calls, counts.failed_calls);
         advance(&self.nvml.polls, counts.polls);
         advance(&self.nvml.sessions, counts.sessions);

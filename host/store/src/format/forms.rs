@@ -8,7 +8,7 @@ use device_api_core::action::Action;
 use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
 use device_api_core::device::{
-    DeviceInfo, Fabric, Hardware, MigInstance, NvLink, PcieLimits, Peer, PowerLimits,
+    DeviceInfo, Fabric, Hardware, MigInstance, NvLink, Parent, PcieLimits, Peer, PowerLimits,
 };
 use device_api_core::durable::{
     AssumedFault, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LoweredFloor, ObjectRecord,
@@ -26,6 +26,14 @@ use super::stored::record;
 
 record!(MigInstance as MigInstanceForm {
     uuid: DeviceUuid,
+    gpu_instance: u32,
+    compute_instance: Option<u32>,
+    profile: String,
+    memory_bytes: Option<u64>,
+});
+
+record!(Parent as ParentForm {
+    gpu: DeviceUuid,
     gpu_instance: u32,
     compute_instance: Option<u32>,
     profile: String,
@@ -83,6 +91,7 @@ record!(DeviceInfo as DeviceInfoForm {
     driver_version: String,
     cuda_version: String,
     mig: Vec<MigInstance>,
+    parent: Option<Parent>,
     hardware: Hardware,
     simulated: bool,
     labels: BTreeMap<String, String>,
@@ -107,6 +116,7 @@ record!(Evidence as EvidenceForm {
 
 record!(Condition as ConditionForm {
     type_: Arc<str>,
+    instance: Option<DeviceUuid>,
     state: Judgement,
     polarity: Polarity,
     severity: Severity,

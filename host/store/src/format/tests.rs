@@ -3,7 +3,7 @@ use std::fmt::Debug;
 use device_api_core::clock::{BootId, WallTime};
 use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
 use device_api_core::device::{
-    DeviceInfo, Fabric, Hardware, MigInstance, NvLink, PcieLimits, Peer, PowerLimits,
+    DeviceInfo, Fabric, Hardware, MigInstance, NvLink, Parent, PcieLimits, Peer, PowerLimits,
 };
 use device_api_core::durable::{AssumedFault, LoweredFloor, PolicyMemory, WakeMemory};
 use device_api_core::ids::{IncidentId, PciAddress, SignalSeq};
@@ -154,10 +154,17 @@ fn condition() -> impl Strategy<Value = Condition> {
         vec((select(ClearOn::ALL.to_vec()), duration()), 0..3),
         vec((source(), wall(), text()), 0..3),
     );
-    let times = (wall(), wall(), option::of(number()), option::of(number()));
+    let times = (
+        wall(),
+        wall(),
+        option::of(number()),
+        option::of(number()),
+        option::of(uuid()),
+    );
     (judged, said, times, any::<bool>(), any::<bool>()).prop_map(
         |(judged, said, times, drill, counted)| Condition {
             type_: judged.0,
+            instance: times.4,
             state: judged.1,
             polarity: judged.2,
             severity: judged.3,
@@ -244,14 +251,22 @@ fn hardware() -> impl Strategy<Value = Hardware> {
 }
 
 fn info() -> impl Strategy<Value = DeviceInfo> {
-    let mig = (uuid(), any::<u32>(), option::of(any::<u32>()), text()).prop_map(
-        |(uuid, gpu_instance, compute_instance, profile)| MigInstance {
+    let place = || (uuid(), any::<u32>(), option::of(any::<u32>()), text());
+    let mig = (place(), option::of(number())).prop_map(
+        |((uuid, gpu_instance, compute_instance, profile), memory_bytes)| MigInstance {
             uuid,
             gpu_instance,
             compute_instance,
             profile,
+            memory_bytes,
         },
     );
+    let parent = place().prop_map(|(gpu, gpu_instance, compute_instance, profile)| Parent {
+        gpu,
+        gpu_instance,
+        compute_instance,
+        profile,
+    });
     let numbers = (
         option::of(pci()),
         option::of(any::<u32>()),
@@ -264,6 +279,7 @@ fn info() -> impl Strategy<Value = DeviceInfo> {
         any::<bool>(),
         hardware(),
         btree_map(text(), text(), 0..4),
+        option::of(parent),
     );
     (uuid(), numbers, words, rest).prop_map(|(uuid, numbers, words, rest)| DeviceInfo {
         uuid,
@@ -280,6 +296,7 @@ fn info() -> impl Strategy<Value = DeviceInfo> {
         simulated: rest.1,
         hardware: rest.2,
         labels: rest.3,
+        parent: rest.4,
     })
 }
 

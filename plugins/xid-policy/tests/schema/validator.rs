@@ -1,4 +1,4 @@
-//! As much of JSON Schema as docs/schemas/xid-policy.schema.json uses; a keyword that it does not know fails the
+//! As much of JSON Schema as the schemas of the bundled policies use; a keyword that it does not know fails the
 //! test, so that none is believed to be checked which is not.
 
 use serde_json::{Map, Value};
@@ -49,6 +49,11 @@ fn keyword_accepts(
             };
             value.as_object().is_none_or(|map| map.keys().all(is_code))
         }
+        "required" => value.as_object().is_none_or(|map| {
+            let keys = rule.as_array().unwrap().iter();
+            keys.map(|key| key.as_str().unwrap())
+                .all(|key| map.contains_key(key))
+        }),
         "properties" => value.as_object().is_none_or(|map| {
             map.iter().all(|(key, value)| {
                 rule.get(key)

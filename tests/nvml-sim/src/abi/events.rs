@@ -3,7 +3,7 @@
 use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{
-    nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlEventTypeClock,
+    nvmlDevice_t, nvmlEventData_t, nvmlEventMigConfigChange, nvmlEventSet_t, nvmlEventTypeClock,
     nvmlEventTypeDoubleBitEccError, nvmlEventTypeGpuRecoveryAction, nvmlEventTypePState,
     nvmlEventTypeSingleBitEccError, nvmlEventTypeXidCriticalError,
 };
@@ -19,7 +19,8 @@ const SUPPORTED: u64 = (nvmlEventTypeSingleBitEccError
     | nvmlEventTypePState
     | nvmlEventTypeXidCriticalError
     | nvmlEventTypeClock
-    | nvmlEventTypeGpuRecoveryAction) as u64;
+    | nvmlEventTypeGpuRecoveryAction
+    | nvmlEventMigConfigChange) as u64;
 
 /// Not about a MIG instance.
 const NO_INSTANCE: c_uint = c_uint::MAX;

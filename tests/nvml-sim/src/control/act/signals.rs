@@ -3,8 +3,8 @@
 use std::sync::PoisonError;
 
 use nvml_wrapper_sys::bindings::{
-    nvmlEventTypeDoubleBitEccError, nvmlEventTypeGpuRecoveryAction, nvmlEventTypeSingleBitEccError,
-    nvmlEventTypeXidCriticalError,
+    nvmlEventMigConfigChange, nvmlEventTypeDoubleBitEccError, nvmlEventTypeGpuRecoveryAction,
+    nvmlEventTypeSingleBitEccError, nvmlEventTypeXidCriticalError,
 };
 
 use super::{Done, Outcome, Raised, change, done};
@@ -102,6 +102,19 @@ pub(super) fn xid(
             .map(|&code| kmsg::xid_line(pci, instance, code, action));
         log(sim, &mut outcome, lines);
     }
+    Ok(outcome)
+}
+
+/// The GPU was cut up anew.
+pub(super) fn mig_changed(sim: &Sim, gpu: u32, words: String) -> Done {
+    let mut outcome = done(words);
+    let changed = Event::Gpu {
+        gpu,
+        kind: u64::from(nvmlEventMigConfigChange),
+        data: 0,
+        instance: None,
+    };
+    raise(sim, &mut outcome, &[changed]);
     Ok(outcome)
 }
 

@@ -1,6 +1,6 @@
 //! What is merely changed: figures, boards, MIG, the driver.
 
-use super::{Done, Outcome, change, done, gpu_of};
+use super::{Done, Outcome, change, done, gpu_of, signals};
 use crate::control::Reasons;
 use crate::figures;
 use crate::node::mig::unsupported;
@@ -70,7 +70,7 @@ pub(super) fn mig_mode(sim: &Sim, gpu: u32, on: bool) -> Done {
         ", after a gpu-reset"
     };
     let word = if on { "on" } else { "off" };
-    Ok(done(format!("MIG mode of GPU {gpu} is {word}{when}")))
+    signals::mig_changed(sim, gpu, format!("MIG mode of GPU {gpu} is {word}{when}"))
 }
 
 pub(super) fn mig_create(sim: &Sim, gpu: u32, profiles: &[String]) -> Done {
@@ -81,14 +81,19 @@ pub(super) fn mig_create(sim: &Sim, gpu: u32, profiles: &[String]) -> Done {
         let (instance, uuid) = node.cut(gpu, profile)?;
         made.push(format!("{profile} as GPU instance {instance} ({uuid})"));
     }
-    Ok(done(format!("GPU {gpu}: {}", made.join(", "))))
+    drop(node);
+    signals::mig_changed(sim, gpu, format!("GPU {gpu}: {}", made.join(", ")))
 }
 
 pub(super) fn mig_destroy(sim: &Sim, gpu: u32, gpu_instance: Option<u32>) -> Done {
     let ended = change(sim, gpu, |gpu| gpu.mig.destroy(gpu_instance))?;
     match (ended, gpu_instance) {
         (0, Some(id)) => Err(format!("no GPU instance {id} on GPU {gpu}: see status")),
-        (ended, _) => Ok(done(format!("{ended} MIG instances of GPU {gpu} ended"))),
+        (ended, _) => signals::mig_changed(
+            sim,
+            gpu,
+            format!("{ended} MIG instances of GPU {gpu} ended"),
+        ),
     }
 }
 
