@@ -10,10 +10,10 @@ use device_api_proto::native::policy_service_client::PolicyServiceClient;
 use device_api_proto::native::provider_service_client::ProviderServiceClient;
 use device_api_proto::native::{
     AcceptPolicyRequest, ForgetProviderRequest, GetPolicyRequest, GetPolicyResponse, Gpu,
-    ListGpusRequest, ListGpusResponse, ListPoliciesRequest, ListProvidersRequest,
-    PausePolicyRequest, Policy, PolicyOutcome, Provider, QuarantinePolicyRequest,
-    ReleasePolicyRequest, ReloadPoliciesRequest, ResumePolicyRequest, WatchGpusRequest,
-    WatchGpusResponse,
+    ListGpusRequest, ListGpusResponse, ListPoliciesRequest, ListPoliciesResponse,
+    ListProvidersRequest, PausePolicyRequest, Policy, PolicyOutcome, Provider,
+    QuarantinePolicyRequest, ReleasePolicyRequest, ReloadPoliciesRequest, ResumePolicyRequest,
+    WatchGpusRequest, WatchGpusResponse,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -158,9 +158,14 @@ impl Client {
 
     /// What judges faults.
     pub(crate) async fn policies(&mut self) -> Result<Vec<Policy>, Failure> {
+        Ok(self.policy_list().await?.policies)
+    }
+
+    /// The same, with what is no single policy's affair.
+    pub(crate) async fn policy_list(&mut self) -> Result<ListPoliciesResponse, Failure> {
         let answer = in_time(self.policies.list_policies(ListPoliciesRequest {})).await;
         answer
-            .map(|answer| answer.into_inner().policies)
+            .map(Response::into_inner)
             .map_err(|failure| self.explain(failure))
     }
 

@@ -98,6 +98,7 @@ pub(crate) async fn start(
             drills: drills(config.drills),
             platform: config.platform,
             barrier_wait: config.limits.barrier_wait,
+            safe_mode: config.policies.safe_mode,
         },
         memories,
     )
