@@ -80,6 +80,10 @@ pub(crate) struct Floors {
     fallbacks: Vec<Assumed>,
     /// Policies whose last evaluation failed: name, kind and detail.
     failing: Vec<(Arc<str>, String)>,
+    /// Policies that are asked for the first time since they took their seat.
+    awaited: Vec<Arc<str>>,
+    /// The GPU was seen in this run.
+    is_found: bool,
 }
 
 impl Floors {
@@ -87,6 +91,7 @@ impl Floors {
     /// judged it and may lower it.
     pub(crate) fn observe(&mut self, signal: &Signal, lowered_by: &[Arc<str>]) {
         if signal.kind == SignalKind::GpuFound {
+            self.is_found = true;
             self.clear(ClearOn::Policy);
             self.fallbacks
                 .retain(|fallback| fallback.signal.kind != SignalKind::GpuLost);
@@ -292,6 +297,11 @@ impl Floors {
 
     pub(crate) fn policy_works(&mut self, name: &Arc<str>) {
         self.failing.retain(|(failing, _)| failing != name);
+        self.awaited.retain(|awaited| awaited != name);
+    }
+
+    pub(crate) fn policy_is_awaited(&mut self, name: &Arc<str>) {
+        self.awaited.push(name.clone());
     }
 }
 

@@ -108,7 +108,7 @@ impl Commit for Writing<'_> {
             condition::upsert(conditions, probed);
         }
         let floors = &shared.lane(self.state, uuid).floors;
-        floors.publish(conditions, bench, (drills, platform), now);
+        floors.publish(conditions, bench, shared.config, now);
     }
 
     fn remember(&mut self) -> Option<DeviceMemory> {

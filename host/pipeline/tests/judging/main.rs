@@ -7,6 +7,7 @@
 )]
 
 mod failures;
+mod found;
 mod journal;
 mod load;
 mod restart;
@@ -17,3 +18,4 @@ mod shelf;
 mod swaps;
 mod terms;
 mod turns;
+mod vacant;
