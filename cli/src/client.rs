@@ -14,9 +14,10 @@ use device_api_proto::native::{
     AcceptPolicyRequest, AttachNvmlRequest, ClearConditionRequest, ForgetProviderRequest,
     GetNvmlStatusRequest, GetNvmlStatusResponse, GetPolicyRequest, GetPolicyResponse, Gpu,
     Incident, ListGpusRequest, ListGpusResponse, ListIncidentsRequest, ListPoliciesRequest,
-    ListProvidersRequest, PausePolicyRequest, Policy, PolicyOutcome, Provider,
-    QuarantinePolicyRequest, ReleaseNvmlRequest, ReleaseNvmlResponse, ReleasePolicyRequest,
-    ReloadPoliciesRequest, ResumePolicyRequest, WatchGpusRequest, WatchGpusResponse,
+    ListPoliciesResponse, ListProvidersRequest, PausePolicyRequest, Policy, PolicyOutcome,
+    Provider, QuarantinePolicyRequest, ReleaseNvmlRequest, ReleaseNvmlResponse,
+    ReleasePolicyRequest, ReloadPoliciesRequest, ResumePolicyRequest, WatchGpusRequest,
+    WatchGpusResponse,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -172,9 +173,14 @@ impl Client {
 
     /// What judges faults.
     pub(crate) async fn policies(&mut self) -> Result<Vec<Policy>, Failure> {
+        Ok(self.policy_list().await?.policies)
+    }
+
+    /// The same, with what is no single policy's affair.
+    pub(crate) async fn policy_list(&mut self) -> Result<ListPoliciesResponse, Failure> {
         let answer = in_time(self.policies.list_policies(ListPoliciesRequest {})).await;
         answer
-            .map(|answer| answer.into_inner().policies)
+            .map(Response::into_inner)
             .map_err(|failure| self.explain(failure))
     }
 

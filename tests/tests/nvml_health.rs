@@ -90,7 +90,15 @@ async fn healthy(watch: &mut Watch, name: &str, after: &Expected) -> Result<()> 
 type Figures = &'static [(&'static str, u64)];
 
 /// What is wrong, what then is said, and what ends it.
-fn stories() -> Vec<(Figures, Expected, Figures)> {
+type Story = (Figures, Expected, Figures);
+
+fn stories() -> Vec<Story> {
+    let mut stories = board();
+    stories.extend(links());
+    stories
+}
+
+fn board() -> Vec<Story> {
     use Health::{Degraded, Healthy, Unhealthy};
     let support = "CONTACT_SUPPORT";
     vec![
@@ -129,6 +137,13 @@ fn stories() -> Vec<(Figures, Expected, Figures)> {
             expected("EccErrorRate", "CorrectedErrors", Healthy, "NONE"),
             &[],
         ),
+    ]
+}
+
+fn links() -> Vec<Story> {
+    use Health::{Degraded, Unhealthy};
+    let support = "CONTACT_SUPPORT";
+    vec![
         (
             &[("pcie.link-width", 8)],
             expected("PcieLink", "LinkWidthReduced", Degraded, support),

@@ -1,6 +1,7 @@
 //! MIG instances are devices whose health follows from their GPU's (N9).
 
 #![expect(
+    clippy::panic,
     clippy::unwrap_used,
     reason = "helpers of tests: a panic is a failed test"
 )]
@@ -93,7 +94,12 @@ impl StateLog for Disk {
                 Change::DeviceGone(uuid) => kept.remove(&format!("d {uuid}")),
                 Change::Object(object) => kept.insert(format!("o {}", object.key), change),
                 Change::ObjectGone(key) => kept.remove(&format!("o {key}")),
-                _ => None,
+                Change::Memory(..)
+                | Change::Claim(_)
+                | Change::ClaimGone(_)
+                | Change::Lease(_)
+                | Change::LeaseGone(_)
+                | Change::LogPosition(_) => None,
             };
         }
     }
@@ -145,10 +151,10 @@ impl Rig {
             ..Snapshot::default()
         };
         for change in self.disk.0.lock().unwrap().values() {
-            match change {
-                Change::Device(device) => snapshot.devices.push(device.clone()),
-                Change::Object(object) => snapshot.objects.push(object.clone()),
-                _ => {}
+            if let Change::Device(device) = change {
+                snapshot.devices.push(device.clone());
+            } else if let Change::Object(object) = change {
+                snapshot.objects.push(object.clone());
             }
         }
         let start = Start {

@@ -22,6 +22,9 @@ pub struct Bounds {
     pub condition_types: usize,
     /// How long a read waits for decisions at most, queueing included (design C3).
     pub barrier_wait: Duration,
+    /// How long one policy may take to compile: an interpreter takes 8 to 17 s on an idle processor, and may get
+    /// a fraction of one. What takes longer is not compiled again (design H10).
+    pub compile_deadline: Duration,
     /// How long any call but a watch may take. Writes that wait for a slow disk are the longest.
     pub request_time: Duration,
     /// Changes kept for watches that resume. Each is a pointer to a GPU that the state shares until
@@ -53,6 +56,7 @@ impl Default for Bounds {
             condition_bytes: 8 * 1024 * 1024,
             condition_types: 1024,
             barrier_wait: Duration::from_millis(50),
+            compile_deadline: Duration::from_mins(2),
             request_time: Duration::from_secs(30),
             history_events: 2048,
             exact_events: 1024,
@@ -179,6 +183,16 @@ pub const POLICIES_MAX: usize = 16;
 /// apart. As much as one file may have at the most, or seven Python guests of 18 MB; and half of a container of
 /// 256 MiB.
 pub const POLICY_SET_BYTES_MAX: usize = 128 << 20;
+/// Entries of a policy directory, whatever they are: a wrong directory must not cost a long walk.
+pub const POLICY_DIRECTORY_ENTRIES_MAX: usize = 1024;
+/// Size of policies.yaml. A ConfigMap holds 1 MiB in all; sixteen policies with a page of configuration each have
+/// some 64 KiB.
+pub const POLICIES_FILE_BYTES_MAX: usize = 256 * 1024;
+/// Values in it, those counted that anchors repeat: plain text of that size hardly has as many, and a file that
+/// unfolds to more is none that a person wrote.
+pub const POLICIES_FILE_VALUES_MAX: usize = 65_536;
+/// Levels of it: `config` has room for a deep one.
+pub const POLICIES_FILE_DEPTH_MAX: usize = 64;
 
 /// Signals of one GPU kept to be judged again at a swap, and for the verdict diff (design H6, H9). Repeats
 /// fold, so this is that many different faults. With samples shared it is some 300 KiB a GPU, and 0.8 MiB

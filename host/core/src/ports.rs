@@ -14,7 +14,7 @@ use crate::gpu::Gpu;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
 use crate::incident::{Incidents as Listed, Wanted};
 use crate::policy::{Evaluation, Outcome, PolicyInfo};
-use crate::policy_status::{PolicyDetail, PolicyStatus, ReloadReport};
+use crate::policy_status::{PolicyDetail, PolicyHostStatus, PolicyStatus, ReloadReport};
 use crate::provider::{
     Caller, Creation, Lease, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
@@ -197,7 +197,8 @@ pub trait Seats: Debug + Send + Sync {
 
     /// Seats a policy, in one step: from here on it is asked, and not its predecessor, whose answers under
     /// way are void and whose signals it is asked instead. What it said of the journals is committed
-    /// with it; state and timers of its schema are handed on. A signal is committed once, by whichever.
+    /// with it; state and timers of its schema are handed on. A signal is committed once, by whichever. That a
+    /// GPU was found is asked of it where nobody on that seat has judged it.
     /// Returns the devices that are left as they were judged, in order: their journals have moved on, and it
     /// insisted.
     ///
@@ -209,7 +210,8 @@ pub trait Seats: Debug + Send + Sync {
     /// owner is there again, who may be another; its state is kept for its return.
     fn unseat(&self, name: &str);
 
-    /// Has `PolicyReady` of every GPU say why a policy is not asked; `None`: all is well with it again.
+    /// Has `PolicyReady` of every GPU say why a policy is not asked; `None`: all is well with it again. What it
+    /// fails on until then is kept, and is asked of it then.
     fn report(&self, name: &str, why: Option<String>);
 }
 
@@ -224,6 +226,9 @@ pub trait Policies: Debug + Send + Sync + 'static {
     /// [`PolicyStatus::rank`].
     fn list(&self) -> Vec<PolicyStatus>;
 
+    /// What is no single policy's affair.
+    fn host(&self) -> PolicyHostStatus;
+
     /// # Errors
     /// [`ApiError::NoPolicy`].
     fn describe(&self, name: &str) -> Result<PolicyDetail, ApiError>;
@@ -232,8 +237,9 @@ pub trait Policies: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ApiError::NoPolicy`]; [`ApiError::Invalid`] where the digest is none; [`ApiError::Precondition`] where
-    /// there is nothing to quarantine, accept, release or resume, or the version is another, and in safe
-    /// mode; [`ApiError::Unavailable`] while the daemon goes down.
+    /// there is nothing to quarantine, accept, release or resume, or the version is another, where accept,
+    /// release or resume can't be saved and so is not done, and in safe mode; [`ApiError::Unavailable`] while
+    /// the daemon goes down, and where quarantine or pause holds for this run but can't be saved.
     fn command(&self, command: PolicyCommand) -> Pending<Result<ReloadReport, ApiError>>;
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use device_api_core::limits::POLICY_REASON_BYTES_MAX;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::conn::ConnInfo;
 use crate::lines::{Key, Lines};
@@ -110,11 +110,16 @@ impl<'a> Pending<'a> {
         Self { caller, entry }
     }
 
-    /// It was carried out, or failed for what it said. A refusal has a line of its own.
-    pub(crate) fn end(mut self, code: Code) {
+    /// It was carried out, or failed for what its answer says. A refusal has a line of its own.
+    pub(crate) fn end<T>(mut self, answer: Result<&T, &Status>) {
         let Some(entry) = self.entry.take() else {
             return;
         };
+        let code = answer.err().map_or(Code::Ok, Status::code);
+        // That it failed may mean that it was done in part.
+        let why = answer
+            .err()
+            .map(|status| cut(status.message(), QUOTED_BYTES_MAX));
         if code != Code::PermissionDenied {
             tracing::info!(
                 target: "audit",
@@ -127,6 +132,7 @@ impl<'a> Pending<'a> {
                 digest = entry.digest.as_ref().map(tracing::field::debug),
                 condition = entry.condition.as_ref().map(tracing::field::debug),
                 outcome = code_name(code),
+                why = why.as_ref().map(tracing::field::debug),
                 "administrative write"
             );
         }

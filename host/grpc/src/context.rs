@@ -11,7 +11,7 @@ use device_api_core::provider::Caller;
 use device_api_core::watch::WatchRequest;
 use tokio::sync::watch;
 use tonic::codegen::BoxStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::audit::{self, Audit, Pending};
 use crate::budget::{Kind, Level, watches_of_user};
@@ -118,7 +118,7 @@ impl<D: Devices> Context<D> {
             refused(RefusalReason::NotIts, why);
         }
         let answer = answer.map_err(Status::from);
-        pending.end(answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        pending.end(answer.as_ref());
         answer.map(Response::new)
     }
 

@@ -96,7 +96,7 @@ pub(crate) fn errors(device: &Device<'_>) -> Values {
 fn added_up(device: &Device<'_>, counter: &ErrorCounter) -> Result<Value, NvmlError> {
     let mut sum: Option<u64> = None;
     for link in 0..NVML_NVLINK_MAX_LINKS {
-        match device.link_wrapper_for(link).error_counter(counter.clone()) {
+        match device.link_wrapper_for(link).error_counter(*counter) {
             Ok(count) => sum = Some(sum.unwrap_or_default().saturating_add(count)),
             Err(error @ NvmlError::FailedToLoadSymbol(_)) => return Err(error),
             Err(error) if is_absent(&error) => {}

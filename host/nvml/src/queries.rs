@@ -363,7 +363,7 @@ pub(crate) fn ints<const N: usize>(numbers: [impl Into<u64>; N]) -> Values {
 }
 
 fn ecc(device: &Device<'_>, since: &EccCounter) -> Values {
-    let count = |error| device.total_ecc_errors(error, since.clone());
+    let count = |error| device.total_ecc_errors(error, *since);
     ints([
         count(MemoryError::Corrected)?,
         count(MemoryError::Uncorrected)?,
@@ -403,10 +403,11 @@ fn remapped_rows(device: &Device<'_>) -> Values {
 }
 
 fn performance_state(device: &Device<'_>) -> Values {
-    match device.performance_state()? {
-        PerformanceState::Unknown => Err(NvmlError::NotSupported),
-        state => ints([state.as_c()]),
+    let state = device.performance_state()?;
+    if state == PerformanceState::Unknown {
+        return Err(NvmlError::NotSupported);
     }
+    ints([state.as_c()])
 }
 
 fn fabric(device: &Device<'_>) -> Values {

@@ -92,6 +92,7 @@ impl Shared {
                             self.observer.incidents(state.incidents.len());
                         }
                         self.log_decided(&mut state);
+                        self.complain_in_time(&mut state);
                         break;
                     };
                     // First, as the timer may be of who has left, and is put away then.
@@ -127,6 +128,8 @@ impl Shared {
                 Vec::new()
             }
             Key::Wake { uuid, policy, name } => self.wake(state, &uuid, policy, &name),
+            // Who may not be asked is asked when that is over.
+            Key::Retry { policy, .. } if !state.bench.is_asked(policy) => Vec::new(),
             Key::Retry { uuid, policy } => self.retry(state, &uuid, policy),
             Key::Quiet { uuid, condition } => {
                 self.clear_quiet(state, &uuid, &condition);

@@ -28,10 +28,11 @@ impl Shared {
         for (at, outcome) in std::mem::take(&mut flight.outcomes) {
             let Some(seat) = bench.get(at) else { continue };
             match outcome {
-                Ok(evaluated) => decisions.push((
-                    at,
-                    self.accept(state, uuid, (at, seat), evaluated, &flight.batch),
-                )),
+                Ok(evaluated) => {
+                    let mut said = self.accept(state, uuid, (at, seat), evaluated, &flight.batch);
+                    self.keep_newer(uuid, &flight, &mut said);
+                    decisions.push((at, said));
+                }
                 Err(failure) => {
                     again.extend(self.reject(state, uuid, (at, seat), failure, &flight, now));
                 }
@@ -204,6 +205,11 @@ impl Shared {
             .filter(|pending| pending.recipients & (1 << at) != 0)
         {
             lane.floors.resolve(Some(seat.name()), &pending.signal);
+            if pending.signal.kind == SignalKind::GpuFound
+                && let Some(slot) = lane.slots.get_mut(at)
+            {
+                slot.has_judged_found = true;
+            }
         }
         evaluated.decision
     }
@@ -233,8 +239,9 @@ impl Shared {
             };
             return asked.iter().map(alone).collect();
         }
-        let (name, drill) = (seat.name(), asked.iter().all(|asked| asked.signal.drill));
-        tracing::warn!(policy = %name, gpu = %uuid, %failure, drill, fallback = %seat.terms().fallback, "policy gave no decision");
+        let name = seat.name();
+        let drill = asked.iter().all(|asked| asked.signal.drill);
+        self.complain(state, uuid, (at, seat), (&failure, drill));
         let lane = self.lane(state, uuid);
         lane.floors.policy_failed(name, failure.to_string());
         if let Some(slot) = lane.slots.get_mut(at) {
@@ -274,6 +281,10 @@ impl Shared {
         }
         lane.keep_failed(at, signal);
         let failures = lane.slots.get(at).map_or(0, |slot| slot.failures);
+        if !state.bench.is_asked(at) {
+            // When it may be asked again.
+            return;
+        }
         let key = Key::Retry {
             uuid: uuid.clone(),
             policy: at,

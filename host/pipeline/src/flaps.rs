@@ -91,9 +91,8 @@ impl Flaps {
     /// Its time is over. Says whether it was held; that it flapped is not forgotten for that.
     pub(crate) fn release(&mut self, condition: &str) -> bool {
         let flaps = self.conditions.get_mut(condition).into_iter().flatten();
-        flaps.fold(false, |was_held, flap| {
-            std::mem::take(&mut flap.is_held) || was_held
-        })
+        let held = flaps.filter(|flap| flap.is_held);
+        held.map(|flap| flap.is_held = false).count() > 0
     }
 
     fn get(&mut self, condition: &str, drill: bool) -> Option<&mut Flap> {

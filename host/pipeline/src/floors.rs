@@ -11,7 +11,7 @@ use device_api_core::floor::{self, Floor};
 use device_api_core::ids::SignalSeq;
 use device_api_core::limits;
 use device_api_core::seating::Fallback;
-use device_api_core::signal::Signal;
+use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::Severity;
 use device_api_core::xid::Class;
 
@@ -85,6 +85,10 @@ pub(crate) struct Floors {
     fallbacks: Vec<Assumed>,
     /// Policies whose last evaluation failed: name, kind and detail.
     failing: Vec<(Arc<str>, String)>,
+    /// Policies that are asked for the first time since they took their seat.
+    awaited: Vec<Arc<str>>,
+    /// The GPU was seen in this run.
+    is_found: bool,
 }
 
 impl Floors {
@@ -92,6 +96,7 @@ impl Floors {
     /// judged it and may lower it.
     /// `over`: what of it has ended already.
     pub(crate) fn observe(&mut self, signal: &Signal, lowered_by: &[Arc<str>], over: Over) {
+        self.is_found |= signal.kind == SignalKind::GpuFound;
         self.take_away(signal);
         if let Some(floor) = floor::of(signal).filter(|_| !over.floor) {
             self.demand(floor, signal, lowered_by);
@@ -281,6 +286,11 @@ impl Floors {
 
     pub(crate) fn policy_works(&mut self, name: &Arc<str>) {
         self.failing.retain(|(failing, _)| failing != name);
+        self.awaited.retain(|awaited| awaited != name);
+    }
+
+    pub(crate) fn policy_is_awaited(&mut self, name: &Arc<str>) {
+        self.awaited.push(name.clone());
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     /// Signals that it failed on; tried again with back-off, in their order.
     pub(crate) failed: Vec<Signal>,
     pub(crate) failures: u32,
+    /// It has judged that the GPU was found, in this run.
+    pub(crate) has_judged_found: bool,
     /// Timers that it asked for beyond those that it may have.
     pub(crate) wakes_refused: u64,
     /// What was remembered last of it: shared with what is remembered next, where that is the same.

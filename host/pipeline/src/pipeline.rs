@@ -15,6 +15,7 @@ use device_api_core::limits;
 use device_api_core::ports::{self, DeviceCache, Onlooker, Overdue, Seats, SignalSink};
 use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target, printable};
 
+use crate::complaints::Complaints;
 use crate::containment;
 use crate::dispatch::Call;
 use crate::incidents::{Incidents, Told};
@@ -65,6 +66,8 @@ pub struct Config {
     pub platform: Platform,
     /// How long readers wait for a decision at most (design C3).
     pub barrier_wait: Duration,
+    /// No policy is run, and none will be: the host judges by itself (design H7).
+    pub safe_mode: bool,
 }
 
 /// The pipeline of one node. Dropping it stops its timer thread.
@@ -169,6 +172,7 @@ pub(crate) struct State {
     pub(crate) stopped: bool,
     pub(crate) incidents: Incidents,
     pub(crate) log: LogMark,
+    pub(crate) complaints: Complaints,
     pub(crate) shelf: Shelf,
     /// Of the signals.
     pub(crate) newest: SignalSeq,

@@ -112,16 +112,10 @@ impl Rejudged<'_> {
                     || self.takes_state && Some(verdict.cause) >= standing.cause)
         };
         self.standing(verdict).is_some_and(|standing| {
-            standing.is_problem() && !knows(standing) && self.makes_less(verdict, standing)
+            standing.is_problem()
+                && !knows(standing)
+                && makes_less(verdict, standing, self.platform)
         })
-    }
-
-    fn makes_less(&self, verdict: &Verdict, standing: &Condition) -> bool {
-        let mut clears = verdict.clears.iter();
-        verdict.state != Judgement::Problem
-            || verdict.severity < standing.severity
-            || verdict.action.on(self.platform) < standing.action
-            || clears.any(|clear| !standing.clears.contains(clear))
     }
 
     fn was_told_of(&self, standing: &Condition) -> bool {
@@ -135,4 +129,13 @@ impl Rejudged<'_> {
             verdict.instance.as_deref(),
         )
     }
+}
+
+/// Whether a verdict would make less of a problem that stands.
+pub(crate) fn makes_less(verdict: &Verdict, standing: &Condition, platform: Platform) -> bool {
+    let mut clears = verdict.clears.iter();
+    verdict.state != Judgement::Problem
+        || verdict.severity < standing.severity
+        || verdict.action.on(platform) < standing.action
+        || clears.any(|clear| !standing.clears.contains(clear))
 }

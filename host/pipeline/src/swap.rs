@@ -139,6 +139,10 @@ impl Shared {
         if let (Some(new), Some(rejudged)) = (swap.new, rejudged) {
             self.settle_rejudged(state, uuid, (swap.at, new), rejudged, takes_state);
         }
+        if let Some(new) = swap.new {
+            let judged = rejudged.filter(|_| takes_state);
+            self.ask_of_found(state, uuid, (swap.at, new), judged);
+        }
         self.write_swap(state, uuid, swap, rejudged, takes_state);
         self.go_on(state, uuid, swap)
     }

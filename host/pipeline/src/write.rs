@@ -142,7 +142,7 @@ impl Commit for Writing<'_, '_> {
             condition::upsert(conditions, probed);
         }
         let floors = &lane.floors;
-        floors.publish(conditions, bench, (drills, platform), (write.ending, now));
+        floors.publish(conditions, bench, shared.config, (write.ending, now));
     }
 
     fn remember(&mut self) -> Option<DeviceMemory> {

@@ -153,6 +153,19 @@ fn contract() -> Vec<(&'static str, String)> {
             format!("{} bytes", fixed::POLICY_SET_BYTES_MAX),
         ),
         (
+            "entries of a policy directory; with more the set is refused",
+            fixed::POLICY_DIRECTORY_ENTRIES_MAX.to_string(),
+        ),
+        (
+            "size of policies.yaml; its values, those that anchors repeat included; its levels",
+            format!(
+                "{} bytes, {}, {}",
+                fixed::POLICIES_FILE_BYTES_MAX,
+                fixed::POLICIES_FILE_VALUES_MAX,
+                fixed::POLICIES_FILE_DEPTH_MAX
+            ),
+        ),
+        (
             "timers of one policy for one GPU",
             fixed::WAKES_PER_POLICY_MAX.to_string(),
         ),

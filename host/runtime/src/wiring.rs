@@ -91,18 +91,9 @@ pub(crate) async fn start(
     } = tokio::task::block_in_place(|| {
         state::open(config, clock.clone(), metrics.clone(), readiness)
     })?;
-    let pipeline = Pipeline::start(
-        cache.clone(),
-        clock.clone(),
-        metrics.clone(),
-        device_api_pipeline::Config {
-            drills: drills(config.drills),
-            platform: config.platform,
-            barrier_wait: config.limits.barrier_wait,
-        },
-        memories,
-    )
-    .context("cannot start the pipeline; raise the limit of threads")?;
+    let (judged, told) = (cache.clone(), metrics.clone());
+    let pipeline = Pipeline::start(judged, clock.clone(), told, judging(config), memories)
+        .context("cannot start the pipeline; raise the limit of threads")?;
     cache.on_overdue(pipeline.overdue());
     let shadows = Shadows::new();
     pipeline.on_committed(shadows.clone());
@@ -129,14 +120,7 @@ pub(crate) async fn start(
     }
     let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
     let (shutdown, shut_down) = watch::channel(false);
-    let operated = Operated {
-        policies: policies.policies(),
-        incidents: pipeline.incidents(),
-        nvml: match &nvml {
-            Some(nvml) => Arc::new(nvml.operator()),
-            None => Arc::new(TurnedOff),
-        },
-    };
+    let operated = operated(&policies, &pipeline, nvml.as_ref());
     let api = tokio::spawn(device_api_grpc::serve(
         bound,
         cache.clone(),
@@ -156,6 +140,31 @@ pub(crate) async fn start(
         policies,
         pipeline,
     })
+}
+
+fn judging(config: &Config) -> device_api_pipeline::Config {
+    device_api_pipeline::Config {
+        drills: drills(config.drills),
+        platform: config.platform,
+        barrier_wait: config.limits.barrier_wait,
+        safe_mode: config.policies.safe_mode,
+    }
+}
+
+/// Who answers the API's calls on what is operated.
+fn operated(
+    policies: &Arc<Supervisor>,
+    pipeline: &Pipeline,
+    nvml: Option<&device_api_nvml::Handle>,
+) -> Operated {
+    Operated {
+        policies: policies.policies(),
+        incidents: pipeline.incidents(),
+        nvml: match nvml {
+            Some(nvml) => Arc::new(nvml.operator()),
+            None => Arc::new(TurnedOff),
+        },
+    }
 }
 
 impl Running {

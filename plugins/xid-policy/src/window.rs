@@ -155,7 +155,7 @@ fn finding(window: &Window, place: &str) -> Finding {
 fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
     for (unit, name) in [(3600, "h"), (60, "min")] {
-        if seconds % unit == 0 {
+        if seconds.is_multiple_of(unit) {
             return format!("{} {name}", seconds / unit);
         }
     }

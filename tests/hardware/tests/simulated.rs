@@ -1,5 +1,10 @@
 //! The check itself, over simulated GPUs and an nvidia-smi that says what is written here.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

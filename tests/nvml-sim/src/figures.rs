@@ -199,8 +199,11 @@ fn volatile(gpu: &mut Gpu) -> &mut EccCounts {
     &mut gpu.ecc_volatile
 }
 
+/// Its name, and how it is set.
+type LinkFigure = (&'static str, fn(&mut Link, u64));
+
 /// Figures of one NVLink: `nvlink.14.crc-flit`.
-const LINK_FIGURES: &[(&str, fn(&mut Link, u64))] = &[
+const LINK_FIGURES: &[LinkFigure] = &[
     ("up", |link, value| put(&mut link.up, value)),
     ("replays", |link, value| put(&mut link.replays, value)),
     ("recoveries", |link, value| put(&mut link.recoveries, value)),

@@ -29,11 +29,12 @@ fn n1_a_gpu_that_hangs_is_unknown_and_the_others_are_read_on() {
             let gpu = recorder.gpu(3);
             let start = recorder.now();
             sim.ask(r#"{"command":"hang","gpu":3,"call":"nvmlDeviceGetPowerUsage"}"#);
-            let unknown = recorder.wait_after(start, |said| match said {
-                Said::Probing(candidates) => Some(candidates.clone()),
-                _ => None,
-            });
-            assert_eq!(unknown, [gpu.clone()], "the others get through");
+            let unknown = recorder.wait_after(start, |said| said.probing().map(<[_]>::to_vec));
+            assert_eq!(
+                unknown,
+                std::slice::from_ref(&gpu),
+                "the others get through"
+            );
             recorder.sampled_after(start, &gpu, |samples| {
                 let call = Value::Text("nvmlDeviceGetPowerUsage".to_owned());
                 value(samples, "nvml.state") == Some(Value::Int(1))

@@ -188,11 +188,11 @@ pub(crate) fn value(samples: &Samples, key: &str) -> Option<Value> {
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
     Observed(Observation),
-    Found(DeviceInfo, Arc<Samples>),
+    Found(Box<DeviceInfo>, Arc<Samples>),
     Sampled(DeviceUuid, Arc<Samples>),
     Probing(Vec<DeviceUuid>),
     Probed(DeviceUuid),
-    Recovered(DeviceUuid, Recovery, String),
+    Recovered(Box<(DeviceUuid, Recovery, String)>),
     Status(NvmlStatus),
 }
 
@@ -208,6 +208,22 @@ impl Said {
     pub(crate) fn found(&self) -> Option<(&DeviceInfo, &Arc<Samples>)> {
         if let Self::Found(info, samples) = self {
             Some((info, samples))
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn recovered(&self) -> Option<&(DeviceUuid, Recovery, String)> {
+        if let Self::Recovered(recovered) = self {
+            Some(recovered)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn probing(&self) -> Option<&[DeviceUuid]> {
+        if let Self::Probing(candidates) = self {
+            Some(candidates)
         } else {
             None
         }
@@ -317,11 +333,7 @@ impl Recorder {
     /// What recoveries were told of, in that order.
     pub(crate) fn recoveries(&self) -> Vec<(DeviceUuid, Recovery, String)> {
         let said = self.said();
-        let recovered = said.into_iter().filter_map(|said| match said {
-            Said::Recovered(uuid, recovery, evidence) => Some((uuid, recovery, evidence)),
-            _ => None,
-        });
-        recovered.collect()
+        said.iter().filter_map(Said::recovered).cloned().collect()
     }
 
     #[track_caller]
@@ -331,11 +343,9 @@ impl Recorder {
         gpu: &DeviceUuid,
         wanted: &Recovery,
     ) -> String {
-        self.wait_after(start, |said| match said {
-            Said::Recovered(uuid, recovery, evidence) if uuid == gpu && recovery == wanted => {
-                Some(evidence.clone())
-            }
-            _ => None,
+        self.wait_after(start, |said| {
+            let (uuid, recovery, evidence) = said.recovered()?;
+            (uuid == gpu && recovery == wanted).then(|| evidence.clone())
         })
     }
 
@@ -365,7 +375,7 @@ impl SignalSink for Recorder {
     }
 
     fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
-        self.record(Said::Found(device, samples));
+        self.record(Said::Found(Box::new(device), samples));
     }
 
     fn sampled(&self, uuid: &DeviceUuid, samples: Arc<Samples>) {
@@ -381,7 +391,8 @@ impl SignalSink for Recorder {
     }
 
     fn recovered(&self, uuid: &DeviceUuid, recovery: Recovery, evidence: &str) {
-        self.record(Said::Recovered(uuid.clone(), recovery, evidence.to_owned()));
+        let recovered = Box::new((uuid.clone(), recovery, evidence.to_owned()));
+        self.record(Said::Recovered(recovered));
     }
 }
 

@@ -64,8 +64,8 @@ fn without_configuration_there_are_eight_whole_h100() {
 /// What was last said of a GPU.
 fn newest(recorder: &Recorder, uuid: &DeviceUuid) -> DeviceInfo {
     let said = recorder.said();
-    let of_gpu = said.iter().filter_map(Said::found);
-    let last = of_gpu.filter(|(info, _)| info.uuid == *uuid).last();
+    let mut of_gpu = said.iter().filter_map(Said::found);
+    let last = of_gpu.rfind(|(info, _)| info.uuid == *uuid);
     last.unwrap().0.clone()
 }
 

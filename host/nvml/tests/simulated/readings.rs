@@ -58,94 +58,97 @@ fn what_is_not_supported_is_a_miss_and_what_fails_another() {
     );
 }
 
+/// What the simulation calls it, how it is set, what we call it, and the value.
+type Figure = (&'static str, u32, &'static str, Value);
+
+const FIGURES: &[Figure] = &[
+    (
+        "temperature.memory",
+        77,
+        "temperature.memory",
+        Value::Int(77),
+    ),
+    ("clocks.sm", 1200, "clocks.sm", Value::Int(1200)),
+    (
+        "utilization.memory",
+        41,
+        "utilization.memory",
+        Value::Int(41),
+    ),
+    (
+        "ecc.sram.threshold-exceeded",
+        1,
+        "ecc.sram.threshold-exceeded",
+        Value::Flag(true),
+    ),
+    (
+        "ecc.volatile.sram.uncorrected",
+        3,
+        "ecc.sram.volatile.uncorrected",
+        Value::Int(3),
+    ),
+    (
+        "ecc.volatile.dram.corrected",
+        5,
+        "ecc.dram.volatile.corrected",
+        Value::Int(5),
+    ),
+    (
+        "ecc.aggregate.sram.uncorrected",
+        8,
+        "ecc.sram.aggregate.uncorrected",
+        Value::Int(8),
+    ),
+    (
+        "row-remap.banks.none",
+        1,
+        "row-remap.banks.none",
+        Value::Int(1),
+    ),
+    ("pcie.link-width", 8, "pcie.link-width", Value::Int(8)),
+    (
+        "pcie.replay-rollovers",
+        2,
+        "pcie.replay-rollovers",
+        Value::Int(2),
+    ),
+    ("pcie.errors.fatal", 1, "pcie.fatal-errors", Value::Int(1)),
+    (
+        "pcie.errors.non-fatal",
+        4,
+        "pcie.non-fatal-errors",
+        Value::Int(4),
+    ),
+    ("nvlink.3.up", 0, "nvlink.links-active", Value::Int(17)),
+    (
+        "nvlink.3.up",
+        0,
+        "nvlink.active-mask",
+        Value::Int(0x3_ffff & !(1 << 3)),
+    ),
+    ("nvlink.4.replays", 6, "nvlink.replay-errors", Value::Int(6)),
+    (
+        "nvlink.5.crc-flit",
+        9,
+        "nvlink.crc-flit-errors",
+        Value::Int(9),
+    ),
+    (
+        "nvlink.5.recoveries",
+        1,
+        "nvlink.recovery-errors",
+        Value::Int(1),
+    ),
+    ("fabric.state", 2, "fabric.state", Value::Int(2)),
+    ("fabric.health-mask", 1, "fabric.health", Value::Int(1)),
+];
+
 #[test]
 fn every_class_is_read_and_follows_the_gpu() {
     isolated("readings::every_class_is_read_and_follows_the_gpu", |sim| {
         let (recorder, handle) = sim.start(sim.config());
         let gpu = recorder.gpu(2);
-        // What the simulation calls it, what we do, and the value.
-        let figures: &[(&str, u32, &str, Value)] = &[
-            (
-                "temperature.memory",
-                77,
-                "temperature.memory",
-                Value::Int(77),
-            ),
-            ("clocks.sm", 1200, "clocks.sm", Value::Int(1200)),
-            (
-                "utilization.memory",
-                41,
-                "utilization.memory",
-                Value::Int(41),
-            ),
-            (
-                "ecc.sram.threshold-exceeded",
-                1,
-                "ecc.sram.threshold-exceeded",
-                Value::Flag(true),
-            ),
-            (
-                "ecc.volatile.sram.uncorrected",
-                3,
-                "ecc.sram.volatile.uncorrected",
-                Value::Int(3),
-            ),
-            (
-                "ecc.volatile.dram.corrected",
-                5,
-                "ecc.dram.volatile.corrected",
-                Value::Int(5),
-            ),
-            (
-                "ecc.aggregate.sram.uncorrected",
-                8,
-                "ecc.sram.aggregate.uncorrected",
-                Value::Int(8),
-            ),
-            (
-                "row-remap.banks.none",
-                1,
-                "row-remap.banks.none",
-                Value::Int(1),
-            ),
-            ("pcie.link-width", 8, "pcie.link-width", Value::Int(8)),
-            (
-                "pcie.replay-rollovers",
-                2,
-                "pcie.replay-rollovers",
-                Value::Int(2),
-            ),
-            ("pcie.errors.fatal", 1, "pcie.fatal-errors", Value::Int(1)),
-            (
-                "pcie.errors.non-fatal",
-                4,
-                "pcie.non-fatal-errors",
-                Value::Int(4),
-            ),
-            ("nvlink.3.up", 0, "nvlink.links-active", Value::Int(17)),
-            (
-                "nvlink.3.up",
-                0,
-                "nvlink.active-mask",
-                Value::Int(0x3_ffff & !(1 << 3)),
-            ),
-            ("nvlink.4.replays", 6, "nvlink.replay-errors", Value::Int(6)),
-            (
-                "nvlink.5.crc-flit",
-                9,
-                "nvlink.crc-flit-errors",
-                Value::Int(9),
-            ),
-            (
-                "nvlink.5.recoveries",
-                1,
-                "nvlink.recovery-errors",
-                Value::Int(1),
-            ),
-            ("fabric.state", 2, "fabric.state", Value::Int(2)),
-            ("fabric.health-mask", 1, "fabric.health", Value::Int(1)),
-        ];
-        for (figure, number, key, expected) in figures {
+        for (figure, number, key, expected) in FIGURES {
             let start = recorder.now();
             sim.ask(&format!(
                 r#"{{"command":"set","gpu":2,"readings":{{"{figure}":{number}}}}}"#

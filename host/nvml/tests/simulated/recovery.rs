@@ -229,11 +229,12 @@ fn n7_another_gpu_in_the_slot_is_a_replacement() {
             });
             let start = recorder.now();
             sim.ask(r#"{"command":"replace","gpu":3}"#);
-            let (by, evidence) = recorder.wait_after(start, |said| match said {
-                Said::Recovered(uuid, Recovery::Replaced { by }, evidence) if *uuid == old => {
-                    Some((by.clone(), evidence.clone()))
-                }
-                _ => None,
+            let (by, evidence) = recorder.wait_after(start, |said| {
+                let (uuid, recovery, evidence) = said.recovered()?;
+                let Recovery::Replaced { by } = recovery else {
+                    return None;
+                };
+                (*uuid == old).then(|| (by.clone(), evidence.clone()))
             });
             assert!(
                 evidence.contains(old.as_str()) && evidence.contains(by.as_str()),

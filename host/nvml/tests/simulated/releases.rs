@@ -16,9 +16,11 @@ fn release(purpose: ReleaseFor, ttl: Duration) -> Release {
 
 #[track_caller]
 fn released_after(recorder: &Recorder, start: usize) -> ReleaseFor {
-    recorder.wait_after(start, |said| match said.status()? {
-        NvmlStatus::Released { purpose, .. } => Some(*purpose),
-        _ => None,
+    recorder.wait_after(start, |said| {
+        let NvmlStatus::Released { purpose, .. } = said.status()? else {
+            return None;
+        };
+        Some(*purpose)
     })
 }
 
@@ -77,10 +79,7 @@ fn n2_a_release_ends_by_itself_and_what_is_stale_is_unknown() {
             let ttl = Duration::from_millis(700);
             let held = wait(handle.operator().release(release(ReleaseFor::Upgrade, ttl)));
             assert!(matches!(held, Ok(DriverHold::Released { .. })), "{held:?}");
-            let unknown = recorder.wait_after(start, |said| match said {
-                Said::Probing(unknown) => Some(unknown.len()),
-                _ => None,
-            });
+            let unknown = recorder.wait_after(start, |said| said.probing().map(<[_]>::len));
             assert_eq!(unknown, 8);
             recorder.ready(2);
             // Each is found again, which ends that.

@@ -1,5 +1,7 @@
 //! The host's own conditions, which say what floors, fallbacks and failing policies stand.
 
+use std::sync::Arc;
+
 use device_api_core::action::Platform;
 use device_api_core::clock::WallTime;
 use device_api_core::condition::{
@@ -15,6 +17,7 @@ use device_api_core::xid::{self, Class};
 
 use super::{Assumed, Floors};
 use crate::instances;
+use crate::pipeline::Config;
 use crate::recover::Ending;
 use crate::seats::Bench;
 use crate::verdicts::{Drills, evidence_of};
@@ -25,9 +28,10 @@ impl Floors {
         &self,
         conditions: &mut Vec<Condition>,
         bench: &Bench,
-        (drills, platform): (Drills, Platform),
+        config: Config,
         (ending, now): (Option<&Ending>, WallTime),
     ) {
+        let (drills, platform) = (config.drills, config.platform);
         let host = Host {
             drills,
             platform,
@@ -59,7 +63,33 @@ impl Floors {
         for instance in &instances {
             self.publish_fallback(conditions, &host, Some(instance));
         }
-        self.publish_policy_ready(conditions, bench, now);
+        if config.safe_mode {
+            self.publish_safe_mode(conditions, now);
+        } else {
+            self.publish_policy_ready(conditions, bench, now);
+        }
+    }
+
+    /// Nobody else judges: a GPU that answers is as the faults that the host knows of make it.
+    fn publish_safe_mode(&self, conditions: &mut Vec<Condition>, now: WallTime) {
+        let is_assumed = |fallback: &Condition| fallback.is_problem();
+        if self.is_found && !condition::find(conditions, FALLBACK).is_some_and(is_assumed) {
+            let fine = Condition {
+                counted: true,
+                message: "The GPU answers, and the host knows of no fault; no policy is run."
+                    .to_owned(),
+                ..Condition::of_host(FALLBACK, Judgement::Ok, "NoFaultKnown", now)
+            };
+            condition::upsert(conditions, fine);
+        }
+        let ready = Condition {
+            counted: false,
+            polarity: Polarity::TrueIsHealthy,
+            message: "Safe mode: no policy is run, and floor and fallback judge; start without --safe-mode."
+                .to_owned(),
+            ..Condition::of_host(POLICY_READY, Judgement::Problem, "SafeMode", now)
+        };
+        condition::upsert(conditions, ready);
     }
 
     /// What is assumed of the GPU, or of one of its instances.
@@ -96,13 +126,24 @@ impl Floors {
     /// from it.
     fn publish_policy_ready(&self, conditions: &mut Vec<Condition>, bench: &Bench, now: WallTime) {
         let unasked = bench.unasked();
+        let before = condition::find(conditions, POLICY_READY);
         let is_well = self.failing.is_empty() && unasked.is_empty();
-        if is_well && condition::find(conditions, POLICY_READY).is_none() {
+        if is_well && before.is_none() {
             return;
         }
-        let failing = self.failing.iter().map(|(name, why)| (name, why));
-        let failing = failing.filter(|(name, _)| !unasked.contains_key(*name));
+        // Whose seat was empty is well once it has judged; where nothing was wrong before, nothing is.
+        let awaited = before.filter(|before| before.is_problem());
+        let awaited = awaited.map_or(&[][..], |_| &self.awaited);
+        let is_well = is_well && awaited.is_empty();
+        let untold = |name: &Arc<str>| !unasked.contains_key(name);
+        let failing = self.failing.iter().filter(|(name, _)| untold(name));
+        let failing = failing.map(|(name, why)| (name, &**why));
+        let awaited = awaited.iter().filter(|name| untold(name));
+        let awaited =
+            awaited.map(|name| (name, "it took its seat, and has not judged this GPU yet"));
+        let unasked = unasked.iter().map(|(name, why)| (name, &**why));
         let said: Vec<_> = failing
+            .chain(awaited)
             .chain(unasked)
             .map(|(name, why)| format!("{name}: {why}"))
             .collect();
@@ -110,7 +151,7 @@ impl Floors {
             (
                 Judgement::Ok,
                 "PoliciesWork",
-                "Every policy judged its last signals.".to_owned(),
+                "Every policy is asked, and none failed on its last signals.".to_owned(),
             )
         } else {
             let reason = if self.failing.is_empty() {

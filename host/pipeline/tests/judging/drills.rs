@@ -15,7 +15,11 @@ use crate::rig::*;
 /// Asks for more timers than it may have; fails on 46.
 fn busy() -> Arc<Scripted> {
     Scripted::new("p", vec![every(SignalKind::Xid)], |evaluation| {
-        if evaluation.signals[0].code == Some(46) {
+        if evaluation
+            .signals
+            .first()
+            .is_some_and(|first| first.code == Some(46))
+        {
             return fails(FailureKind::Trap)(evaluation);
         }
         let wakes = 0..=limits::WAKES_PER_POLICY_MAX;

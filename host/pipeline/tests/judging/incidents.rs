@@ -46,7 +46,7 @@ fn listed(rig: &Rig) -> Vec<Incident> {
 
 #[track_caller]
 fn of(rig: &Rig, code: u64) -> Incident {
-    let mut listed = listed(&rig).into_iter();
+    let mut listed = listed(rig).into_iter();
     listed.find(|incident| incident.code == Some(code)).unwrap()
 }
 

@@ -9,6 +9,7 @@
 mod clearing;
 mod drills;
 mod failures;
+mod found;
 mod incidents;
 mod journal;
 mod load;
@@ -23,3 +24,4 @@ mod shelf;
 mod swaps;
 mod terms;
 mod turns;
+mod vacant;

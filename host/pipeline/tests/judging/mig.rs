@@ -78,7 +78,9 @@ fn on(words: &str, code: u64) -> Observation {
 
 /// The names of the problems that stand.
 fn problems(rig: &Rig) -> Vec<String> {
-    let conditions = rig.cache.devices.lock().unwrap()[&gpu()].1.clone();
+    let devices = rig.cache.devices.lock().unwrap();
+    let conditions = devices.get(&gpu()).unwrap().1.clone();
+    drop(devices);
     assert!(conditions.is_sorted_by_key(|c| (c.type_.clone(), c.instance.clone())));
     let problems = conditions.iter().filter(|c| c.is_problem());
     problems.map(|c| c.name().to_string()).collect()

@@ -346,6 +346,15 @@ pub(crate) fn every(kind: SignalKind) -> Subscription {
     }
 }
 
+fn reporting() -> Config {
+    Config {
+        drills: Drills::Report,
+        platform: Platform::BareMetal,
+        barrier_wait: BARRIER_WAIT,
+        safe_mode: false,
+    }
+}
+
 impl Rig {
     pub(crate) fn new(policies: &[Arc<Scripted>]) -> Self {
         Self::with(policies, Drills::Report)
@@ -354,7 +363,11 @@ impl Rig {
     pub(crate) fn with(policies: &[Arc<Scripted>], drills: Drills) -> Self {
         let (cache, clock) = (Arc::new(Cache::default()), Arc::new(ManualClock::default()));
         clock.advance(Duration::from_secs(1000));
-        let rig = Self::on(cache, clock, policies, drills, Memories::new());
+        let config = Config {
+            drills,
+            ..reporting()
+        };
+        let rig = Self::on(cache, clock, policies, config, Memories::new());
         rig.cache
             .upsert_device(DeviceInfo {
                 pci: Some("0000:1b:00.0".parse().unwrap()),
@@ -368,15 +381,10 @@ impl Rig {
         cache: Arc<Cache>,
         clock: Arc<ManualClock>,
         policies: &[Arc<Scripted>],
-        drills: Drills,
+        config: Config,
         memories: Memories,
     ) -> Self {
         crate::log::install();
-        let config = Config {
-            drills,
-            platform: Platform::BareMetal,
-            barrier_wait: BARRIER_WAIT,
-        };
         let (seen, told) = (cache.clone(), Arc::new(Unobserved));
         let pipeline = Pipeline::start(seen, clock.clone(), told, config, memories).unwrap();
         let (sink, seats) = (pipeline.sink(), pipeline.seats());
@@ -417,6 +425,19 @@ impl Rig {
     /// its conditions: nothing that was fine, nothing that a reboot clears after one, and that nothing
     /// was observed yet.
     pub(crate) fn restarted(self, policies: &[Arc<Scripted>], rebooted: bool) -> Self {
+        self.restarted_with(policies, rebooted, reporting())
+    }
+
+    /// The next run, in safe mode.
+    pub(crate) fn restarted_safely(self) -> Self {
+        let config = Config {
+            safe_mode: true,
+            ..reporting()
+        };
+        self.restarted_with(&[], false, config)
+    }
+
+    fn restarted_with(self, policies: &[Arc<Scripted>], rebooted: bool, config: Config) -> Self {
         let Self {
             cache,
             clock,
@@ -438,7 +459,7 @@ impl Rig {
                 *memory = std::mem::take(memory).after_reboot(at, clock.boot());
             }
         }
-        Self::on(cache, clock, policies, Drills::Report, memories)
+        Self::on(cache, clock, policies, config, memories)
     }
 
     /// Has a policy judge all journals again, and seats it.

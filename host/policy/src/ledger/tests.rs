@@ -18,6 +18,7 @@ fn kept(digest: &str) -> Kept {
         mode: String::new(),
         fallback: String::new(),
         grants: Vec::new(),
+        owns: Vec::new(),
     }
 }
 
@@ -70,10 +71,43 @@ fn h5_a_damaged_ledger_is_set_aside() {
     ] {
         fs::write(home.path().join("ledger.json"), text).unwrap();
         let books = Books::open(Some(home.path().to_owned()), now());
-        assert_eq!(books.ledger, Ledger::default());
+        let lost = books.ledger.lost.clone().unwrap();
+        let told = lost.told();
+        assert!(told.contains("ledger.json.damaged-7"), "{told}");
+        let empty = Ledger {
+            lost: Some(lost),
+            ..Ledger::default()
+        };
+        assert_eq!(books.ledger, empty);
+        assert!(books.damage().unwrap().contains(&told));
         let aside = home.path().join("ledger.json.damaged-7");
         assert_eq!(fs::read_to_string(aside).unwrap(), text);
     }
+    // The run that set it aside could write no new one: that it was lost is known all the same.
+    let books = Books::open(Some(home.path().to_owned()), now());
+    assert!(books.ledger.lost.is_some());
+}
+
+#[test]
+fn h5_bytes_that_found_no_room_are_kept_once_there_is_some() {
+    let home = tempfile::tempdir().unwrap();
+    let mut books = Books::open(Some(home.path().to_owned()), now());
+    let bytes = Bytes::from(b"good".to_vec());
+    let digest = sha256(&bytes);
+    // Where its bytes are to be written first.
+    let full = home.path().join("good").join(&digest).with_extension("new");
+    fs::create_dir(&full).unwrap();
+    books.keep(&digest, &bytes);
+    books.ledger.of("a").seated = Some(kept(&digest));
+    books.save();
+    assert!(books.unsaved().unwrap().contains(&digest));
+    assert!(books.settle(|saved, ledger| saved == ledger).is_ok());
+    assert!(books.bytes(&digest, 100).is_some());
+    fs::remove_dir(&full).unwrap();
+    books.save();
+    assert_eq!(books.unsaved(), None);
+    let again = Books::open(Some(home.path().to_owned()), now());
+    assert!(again.bytes(&digest, 100).is_some());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::slot::Active;
 use super::worker::{Message, Worker};
 use crate::error::{PolicyError, command};
 use crate::judge::View;
-use crate::ledger::Kept;
+use crate::ledger::{HeldBack, Kept};
 use crate::loaded::{Duty, LoadedPolicy};
 use crate::shadow::Shadow;
 use crate::source::Bytes;
@@ -50,12 +50,9 @@ impl Worker {
         slot.diff = diff;
         slot.mode = wanted.mode;
         slot.wanted = Some(wanted.clone());
-        let may_brake = wanted.mode == Mode::Enforce
-            && !self
-                .books
-                .ledger
-                .is_accepted(name, &digest, &wanted.key.setting());
-        if may_brake && let Some(why) = self.why_held(name, wanted, &trial) {
+        if self.is_braked(name, wanted)
+            && let Some(why) = self.why_held(name, wanted, &trial)
+        {
             return Ok(self.hold(name, wanted, policy, why));
         }
         let candidate = Candidate {
@@ -71,6 +68,14 @@ impl Worker {
             Some(&digest),
             left_as_judged(&left),
         ))
+    }
+
+    /// Whether it may be held: it judges, and nobody let it in before.
+    pub(super) fn is_braked(&self, name: &str, wanted: &Wanted) -> bool {
+        let ledger = &self.books.ledger;
+        wanted.mode == Mode::Enforce
+            && !ledger.is_accepted(name, &wanted.key.digest, &wanted.key.setting())
+            && !self.returning.is(name, &wanted.key)
     }
 
     /// Loaded, of the right name, with types of its own, and without a failure on what it was asked.
@@ -119,27 +124,6 @@ impl Worker {
             clock: &*self.clock,
             drills_count: self.config.drills_count,
         }
-    }
-
-    /// Names and types have one owner each; shadows own nothing.
-    fn refuse_taken_types(&self, name: &str, policy: &LoadedPolicy) -> Result<(), PolicyError> {
-        for (other_name, slot) in &self.slots {
-            let Some(other) = slot.active.as_ref().filter(|active| !active.is_shadow) else {
-                continue;
-            };
-            let mut owns = policy.info().owns.iter();
-            let shared = owns.find(|owned| other.policy.info().owned(&owned.condition).is_some());
-            if **other_name != *name
-                && let Some(shared) = shared
-            {
-                return Err(PolicyError::DuplicateType {
-                    origin: policy.origin().to_owned(),
-                    condition: shared.condition.clone(),
-                    other: other.policy.origin().to_owned(),
-                });
-            }
-        }
-        Ok(())
     }
 
     /// Into the seat, or beside it; says which devices are left as they were judged.
@@ -316,9 +300,16 @@ impl Worker {
         if old_was_seated && !is_seated {
             self.seats.unseat(name);
         }
+        if !is_seated {
+            // What judged before it looked on is not to judge again by itself.
+            self.books.ledger.of(name).seated = None;
+        }
         if !is_seated && std::mem::take(&mut slot.is_reported) {
             // Nobody waits for a shadow.
             self.seats.report(name, None);
+        }
+        if !is_stand_in {
+            self.returning.forget(name);
         }
         if is_seated && !is_stand_in {
             self.books.keep(&kept.digest, &bytes);
@@ -344,7 +335,10 @@ impl Worker {
             }
             remembered.seated = Some(kept);
             if wanted.mode == Mode::Enforce {
-                remembered.held = None;
+                // Another one that is held is still to be compared with this.
+                let is_it =
+                    |held: &mut HeldBack| held.is(&wanted.key.digest, &wanted.key.setting());
+                remembered.held.take_if(is_it);
             }
         }
         self.books.save();

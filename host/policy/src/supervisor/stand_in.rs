@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use device_api_core::limits::UNASKED_POLICIES_MAX;
 use device_api_core::policy_status::Mode;
+use device_api_core::ports::Policy as _;
 use device_api_core::seating::{Fallback, Grant, Terms};
-use device_api_wasm::Limits;
 
 use super::board::limit_words;
 use super::seat::Candidate;
 use super::set::{self, Key, Wanted};
-use super::slot::Active;
+use super::slot::{Active, Slot};
 use super::worker::Worker;
 use crate::error::PolicyError;
 use crate::ledger::Kept;
 use crate::source::{PolicySource, bundled_name};
+
+/// Files told in `PolicyReady` that never were policies: half of what it has room for.
+const STRANGERS_TOLD_MAX: usize = UNASKED_POLICIES_MAX / 2;
 
 impl Worker {
     /// The bundled policy of that name, with its defaults.
@@ -33,11 +37,32 @@ impl Worker {
         if self.stand_in(name, instead) {
             return;
         }
+        if !self.may_be_told(name) {
+            return;
+        }
         if let Some(slot) = self.slots.get_mut(name) {
             slot.is_reported = true;
         }
         let told = format!("no version of {name} is asked: {why}");
         self.seats.report(name, Some(told));
+    }
+
+    /// There is room for it in `PolicyReady`: files that never were policies leave the most of it to those that
+    /// were, or are listed.
+    fn may_be_told(&self, name: &str) -> bool {
+        let is_known = |name: &str, slot: &Slot| {
+            let wanted = slot.wanted.as_ref();
+            let entry = self.books.ledger.policies.get(name);
+            slot.active.is_some()
+                || wanted.is_some_and(|wanted| wanted.is_listed || wanted.is_bundled)
+                || entry.is_some_and(|it| it.seated.is_some() || it.last_good.is_some())
+        };
+        let slot = self.slots.get(name);
+        if slot.is_some_and(|slot| slot.is_reported || is_known(name, slot)) {
+            return true;
+        }
+        let told = self.slots.iter().filter(|(_, slot)| slot.is_reported);
+        told.filter(|(name, slot)| !is_known(name, slot)).count() < STRANGERS_TOLD_MAX
     }
 
     /// Seats the next best: the last good version, what judged in the run before, the bundled one. Says
@@ -72,7 +97,10 @@ impl Worker {
         let out = slot
             .and_then(|slot| slot.active.as_ref())
             .filter(|active| active.is_out)
-            .map(|active| active.key.digest.clone());
+            .map(|active| &active.key.digest)
+            // Released it may judge again, whoever the site wants.
+            .filter(|digest| self.books.ledger.is_blamed(digest))
+            .cloned();
         let refused = slot
             .and_then(|slot| slot.refused.as_ref())
             .and_then(|refused| refused.key.clone());
@@ -121,12 +149,17 @@ impl Worker {
         false
     }
 
+    /// What judged in the run before judges again, else what was good once.
+    pub(super) fn go_on_as_before(&mut self, name: &Arc<str>) -> bool {
+        let entry = self.books.ledger.policies.get(&**name).cloned();
+        let entry = entry.unwrap_or_default();
+        let slot = self.slots.entry(Arc::clone(name)).or_default();
+        slot.mode = entry.seated.as_ref().map(Kept::mode).unwrap_or_default();
+        self.seat_first_of(name, [entry.seated, entry.last_good], None)
+    }
+
     pub(super) fn wanted_again(&self, name: &Arc<str>, kept: &Kept) -> Option<Wanted> {
-        let mut limits: Limits = self.config.limits;
-        for (limit, value) in &kept.limits {
-            // One that this build does not know, or not so high, is left at the site's default.
-            let _ = limits.set(limit, value);
-        }
+        let limits = kept.limits_on(&self.config.limits);
         let bytes = self.books.bytes(&kept.digest, limits.component_bytes_max)?;
         let slot = self.slots.get(name);
         let terms = slot
@@ -137,6 +170,7 @@ impl Worker {
             name: Some(Arc::clone(name)),
             mode: Mode::Enforce,
             is_bundled: kept.is_bundled(),
+            is_listed: false,
             key: Key {
                 digest: kept.digest.as_str().into(),
                 config: kept.config.clone(),
@@ -170,11 +204,8 @@ impl Worker {
         let why = self.refused.clone().unwrap_or_default();
         for name in names {
             // What was not compiled yet is tried again.
-            if self
-                .slots
-                .get(&name)
-                .is_some_and(|slot| slot.active.is_some())
-            {
+            let active = self.slots.get(&name).and_then(|slot| slot.active.as_ref());
+            if active.is_some_and(|active| !active.is_out) {
                 continue;
             }
             let entry = self.books.ledger.policies.get(&*name).cloned();
@@ -196,6 +227,7 @@ impl Kept {
         let limits: BTreeMap<String, String> = limit_words(&active.key.limits).collect();
         let grants = active.key.terms.grants.iter();
         let grants = grants.map(|Grant(grant)| grant.to_string());
+        let owns = active.policy.info().owns.iter();
         Self {
             digest: active.key.digest.to_string(),
             version: active.version.id.version.to_string(),
@@ -206,6 +238,7 @@ impl Kept {
             mode: mode.as_str().to_owned(),
             fallback: active.key.terms.fallback.as_str().to_owned(),
             grants: grants.collect(),
+            owns: owns.map(|owned| owned.condition.to_string()).collect(),
         }
     }
 
@@ -213,7 +246,7 @@ impl Kept {
         bundled_name(&self.origin).is_some()
     }
 
-    fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         Mode::from_word(&self.mode).unwrap_or_default()
     }
 

@@ -21,12 +21,18 @@ impl Told {
             tracing::error!("{why}");
         }
         for outcome in self.news(report, forced) {
-            tracing::info!(
-                policy = %outcome.name,
-                digest = %outcome.digest,
-                detail = %outcome.detail,
-                "policy {}", outcome.change.as_str()
-            );
+            let ReloadOutcome {
+                name,
+                change,
+                digest,
+                detail,
+            } = outcome;
+            // The one line on it.
+            if *change == ReloadChange::Refused {
+                tracing::error!(policy = %name, %digest, "policy refused: {detail}");
+            } else {
+                tracing::info!(policy = %name, %digest, %detail, "policy {}", change.as_str());
+            }
         }
     }
 

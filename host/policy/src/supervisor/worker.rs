@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use device_api_core::clock::Clock;
-use device_api_core::policy_status::ReloadReport;
+use device_api_core::policy_status::{PolicyHostStatus, ReloadReport};
 use device_api_core::ports::{PolicyCommand, Seats};
 use device_api_wasm::{Turn, panic_message};
 
 use super::answer::Promise;
 use super::board::Board;
 use super::claims::Unloadable;
-use super::compiling::{CompileQueue, Compiled, Forget};
+use super::compiling::{CompileQueue, Compiled, Forget, Rank};
 use super::deferred::Deferred;
 use super::inbox::{Inbox, Next};
+use super::returning::Returning;
+use super::set::Set;
 use super::slot::Slot;
 use super::told::Told;
 use super::{Begun, SupervisorConfig, host, set};
@@ -65,6 +67,9 @@ pub(crate) struct Worker {
     retry: Option<(Instant, Duration)>,
     /// A set was read in this run.
     pub(crate) has_had_a_set: bool,
+    /// The set that was read last, while some of it is being compiled.
+    pub(super) unsettled: Option<Set>,
+    pub(super) returning: Returning,
     pub(crate) books: Books,
     pub(crate) slots: BTreeMap<Arc<str>, Slot>,
     /// What components called themselves, by digest.
@@ -75,6 +80,8 @@ pub(crate) struct Worker {
     pub(crate) looked: Option<Look>,
     /// Why the set as a whole is refused.
     pub(crate) refused: Option<String>,
+    /// How often that came up.
+    pub(crate) sets_refused: u64,
     pub(crate) next_serial: u64,
 }
 
@@ -104,6 +111,11 @@ impl Worker {
             }
         });
         books.save();
+        let returning = Returning::of(&books.ledger, &config.limits);
+        let names = books.ledger.names().collect();
+        if let Some(queue) = &queue {
+            queue.remember(&books.ledger);
+        }
         Self {
             host: host(loader, markers),
             config,
@@ -116,12 +128,15 @@ impl Worker {
             told: Told::default(),
             retry: None,
             has_had_a_set: false,
+            unsettled: None,
+            returning,
             books,
             slots: BTreeMap::new(),
-            names: HashMap::new(),
+            names,
             unloadable: Vec::new(),
             looked: None,
             refused: None,
+            sets_refused: 0,
             next_serial: 0,
         }
     }
@@ -153,6 +168,9 @@ impl Worker {
                 });
             }
             self.answer_deferred();
+            if let Some(queue) = &self.queue {
+                queue.take_turns();
+            }
         }
         self.end();
         begun.tell();
@@ -161,7 +179,8 @@ impl Worker {
     fn next_wake(&self, next_look: Instant) -> Instant {
         let retry = self.retry.map(|(at, _)| at);
         let deferred = self.deferred.as_ref().map(Deferred::until);
-        [retry, deferred]
+        let turn = self.queue.as_ref().and_then(CompileQueue::next_turn);
+        [retry, deferred, turn]
             .into_iter()
             .flatten()
             .fold(next_look, Instant::min)
@@ -181,7 +200,7 @@ impl Worker {
     /// over again whenever some of it is.
     pub(crate) fn pass(&mut self, forced: bool, forget: Forget) -> ReloadReport {
         if let Some(queue) = &self.queue {
-            queue.begin(forget);
+            queue.begin(forget, self.ranks());
             let in_use = self.in_use();
             let idle = |wanted: &set::Wanted| !in_use.contains(&wanted.key.digest);
             for wanted in set::bundled(&self.config).into_iter().filter(idle) {
@@ -190,6 +209,9 @@ impl Worker {
             }
         }
         let report = self.reload(forced);
+        if report.refused.is_none() {
+            self.end_doubt();
+        }
         if let Some(queue) = &self.queue {
             queue.end(&self.needed());
         }
@@ -199,6 +221,21 @@ impl Worker {
         self.plan_retry();
         self.told.log(&report, forced);
         report
+    }
+
+    /// In which order what is not compiled yet is.
+    fn ranks(&self) -> BTreeMap<Arc<str>, Rank> {
+        let mut ranks = BTreeMap::new();
+        for entry in self.books.ledger.policies.values() {
+            let kept = entry.seated.iter().chain(&entry.last_good);
+            ranks.extend(kept.map(|kept| (kept.digest.as_str().into(), Rank::Judged)));
+            if let Some(held) = &entry.held {
+                ranks.insert(held.digest.as_str().into(), Rank::Held);
+            }
+        }
+        let bundled = set::bundled(&self.config).into_iter();
+        ranks.extend(bundled.map(|wanted| (wanted.key.digest, Rank::Bundled)));
+        ranks
     }
 
     /// What is in a seat, or looks on.
@@ -266,10 +303,11 @@ impl Worker {
                 self.defer(promises, Ok(report));
             }
             Message::Compiled(compiled) => {
-                compiled.log();
+                let now = self.clock.wall();
                 if let Some(queue) = &self.queue {
-                    queue.take_in(*compiled);
+                    queue.take_in(*compiled, &mut self.books.ledger, now);
                 }
+                self.books.save();
                 self.pass(false, Forget::Nothing);
             }
             Message::Command(command, promise) => {
@@ -290,7 +328,7 @@ impl Worker {
     fn look(&mut self) {
         self.take_proofs();
         if self.looked.as_ref() != Some(&self.seen()) {
-            self.pass(false, Forget::Transient);
+            self.pass(false, Forget::Nothing);
         }
     }
 
@@ -328,6 +366,6 @@ impl Worker {
         self.books.save();
         // Shadows end here; what is in a seat ends with the pipeline.
         self.slots.clear();
-        self.board.show(Vec::new(), None);
+        self.board.show(Vec::new(), PolicyHostStatus::default());
     }
 }

@@ -144,6 +144,11 @@ catalog! {
     POLICY_SHADOW_DISAGREEMENTS Counter, "device_api_server_policy_shadow_disagreements_total", ["policy"], "Batches of which a shadow policy says otherwise than what was decided.";
     POLICY_SHADOW_DROPPED Counter, "device_api_server_policy_shadow_dropped_total", ["policy"], "Batches that a shadow policy did not see, as it could not keep up.";
 
+    POLICY_SET_REFUSED Gauge, "device_api_server_policy_set_refused", [], "1 while the set of policies as a whole is refused, and what ran before runs on.";
+    POLICY_SETS_REFUSED Counter, "device_api_server_policy_sets_refused_total", [], "Sets of policies that were refused as a whole.";
+    POLICY_LEDGER_WRITABLE Gauge, "device_api_server_policy_ledger_writable", [], "1 while what is decided of policies is saved, or need not be.";
+    POLICY_LEDGER_SET_ASIDE Counter, "device_api_server_policy_ledger_set_aside_total", [], "Ledgers of policies that could not be read when the daemon started, so that quarantines and pauses are forgotten.";
+
     COMPILE_COMPILED Counter, "device_api_server_policy_compile_compiled_total", [], "Components that were compiled.";
     COMPILE_REFUSED Counter, "device_api_server_policy_compile_refused_total", ["reason"], "Components of which there came no code, and why.";
     COMPILE_SECONDS Gauge, "device_api_server_policy_compile_last_seconds", [], "How long the latest compilation took.";

@@ -54,15 +54,20 @@ fn a_device_without_a_slowdown_threshold_is_judged_by_its_shutdown() {
     );
 }
 
+fn throttle(bench: &mut Bench, mask: i64) -> Decision {
+    read(bench, reading::CLOCKS_THROTTLE_REASONS, Value::Int(mask))
+}
+
+#[track_caller]
+fn check_throttled(bench: &Bench, severity: Severity, reason: &str) {
+    check(bench, "ClockThrottle", severity, "NONE", reason);
+}
+
 #[test]
 fn only_hardware_throttles_count_and_they_end_after_a_quiet_while() {
     let mut bench = bench();
     for normal in [0x0, 0x1, 0x2, 0x4, 0x10, 0x100] {
-        read(
-            &mut bench,
-            reading::CLOCKS_THROTTLE_REASONS,
-            Value::Int(normal),
-        );
+        throttle(&mut bench, normal);
         check_ok(&bench, "ClockThrottle");
     }
     for (mask, reason) in [
@@ -70,71 +75,29 @@ fn only_hardware_throttles_count_and_they_end_after_a_quiet_while() {
         (0x48, "HardwareThermalSlowdown"),
         (0x88, "HardwarePowerBrake"),
     ] {
-        read(
-            &mut bench,
-            reading::CLOCKS_THROTTLE_REASONS,
-            Value::Int(mask),
-        );
-        check(&bench, "ClockThrottle", Severity::Warning, "NONE", reason);
+        throttle(&mut bench, mask);
+        check_throttled(&bench, Severity::Warning, reason);
     }
-    let decision = read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x4),
-    );
+    let decision = throttle(&mut bench, 0x4);
     assert_eq!(
         (decision.wakes[0].name.as_str(), decision.wakes[0].after_ms),
         ("throttle-over", 10_000)
     );
-    check(
-        &bench,
-        "ClockThrottle",
-        Severity::Warning,
-        "NONE",
-        "HardwarePowerBrake",
-    );
-    let decision = read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x8),
-    );
+    check_throttled(&bench, Severity::Warning, "HardwarePowerBrake");
+    let decision = throttle(&mut bench, 0x8);
     assert_eq!(
         decision.wakes[0].after_ms, 0,
         "throttled again: the wake is off"
     );
-    read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x1),
-    );
-    let decision = read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x4),
-    );
+    throttle(&mut bench, 0x1);
+    let decision = throttle(&mut bench, 0x4);
     assert_eq!(decision.wakes, [], "other bits must not put the end off");
-    check(
-        &bench,
-        "ClockThrottle",
-        Severity::Warning,
-        "NONE",
-        "HardwareSlowdown",
-    );
+    check_throttled(&bench, Severity::Warning, "HardwareSlowdown");
     wake(&mut bench, "throttle-over", 10);
     check_ok(&bench, "ClockThrottle");
     // The driver's own care: worth knowing, no fault.
-    read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x20),
-    );
-    check(
-        &bench,
-        "ClockThrottle",
-        Severity::Info,
-        "NONE",
-        "SoftwareThermalSlowdown",
-    );
+    throttle(&mut bench, 0x20);
+    check_throttled(&bench, Severity::Info, "SoftwareThermalSlowdown");
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod samples;
 mod validator;
 
 use device_policy_sdk::Policy as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use xid_policy::XidPolicy;
 
 use samples::samples;

@@ -59,20 +59,18 @@ fn objects(root: &Value, schema: &Value) -> (Vec<Value>, Vec<Value>) {
         good.extend(goods.into_iter().map(|value| with(key, value)));
         bad.extend(bads.into_iter().map(|value| with(key, value)));
     };
-    match &schema["additionalProperties"] {
-        Value::Bool(false) => {
-            for (key, schema) in schema["properties"].as_object().unwrap() {
-                under(key, schema);
-            }
-            bad.push(with("no_such_key", json!(1)));
+    let each = &schema["additionalProperties"];
+    if *each == Value::Bool(false) {
+        for (key, schema) in schema["properties"].as_object().unwrap() {
+            under(key, schema);
         }
-        each => {
-            under("46", each);
-            let many = (0..=size(&schema["maxProperties"])).map(|at| (at.to_string(), json!({})));
-            bad.push(Value::Object(many.collect()));
-            bad.push(json!({ "x46": {} }));
-            bad.push(json!({ "": {} }));
-        }
+        bad.push(with("no_such_key", json!(1)));
+    } else {
+        under("46", each);
+        let many = (0..=size(&schema["maxProperties"])).map(|at| (at.to_string(), json!({})));
+        bad.push(Value::Object(many.collect()));
+        bad.push(json!({ "x46": {} }));
+        bad.push(json!({ "": {} }));
     }
     (good, bad)
 }

@@ -106,8 +106,11 @@ fn pcie(gpu: &Gpu, id: u32) -> Option<Value> {
     })
 }
 
-/// An error counter of links: which, and on which generations.
-fn link_counter(id: u32) -> Option<(fn(&Link) -> u64, bool)> {
+/// What a link has counted, and whether only Blackwell's links count it.
+type LinkCounter = (fn(&Link) -> u64, bool);
+
+/// An error counter of links.
+fn link_counter(id: u32) -> Option<LinkCounter> {
     Some(match id {
         NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL => (|link| link.crc_flit, false),
         NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL => (|link| link.crc_data, false),

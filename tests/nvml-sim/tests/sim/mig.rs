@@ -92,7 +92,19 @@ fn instances_are_devices_with_a_parent() {
             nvml!(lib.nvmlDeviceGetGpuInstanceId(gpu, &mut 0)),
             INVALID_ARGUMENT
         );
-        // What it has of its own.
+    });
+}
+
+#[test]
+fn an_instance_has_memory_and_slices_of_its_own() {
+    isolated(&[], || {
+        let lib = initialised();
+        let gpu = device(&lib, 1);
+        cut(1, &["3g.40gb", "1g.10gb"]);
+        let (three, one) = (
+            mig_device(&lib, gpu, 0).unwrap(),
+            mig_device(&lib, gpu, 1).unwrap(),
+        );
         let version = struct_version::<nvmlMemory_v2_t>(2);
         let mut memory = nvmlMemory_v2_t {
             version,

@@ -57,15 +57,12 @@ pub(super) fn presence() -> Vec<Story> {
 }
 
 pub(super) fn sensors() -> Vec<Story> {
-    let throttle = |reason, bit: &str, mask| {
-        story(
-            ("ClockThrottle", reason),
-            "`clocks.throttle-reasons`",
-            (bit, DEVICE),
-            &[Reads("clocks.throttle-reasons", mask)],
-            &[Reads("clocks.throttle-reasons", 0x1), Passes(10)],
-        )
-    };
+    let mut stories = temperatures();
+    stories.extend(clocks_and_power());
+    stories
+}
+
+fn temperatures() -> Vec<Story> {
     let die = "`temperature.gpu`";
     vec![
         story(
@@ -125,6 +122,20 @@ pub(super) fn sensors() -> Vec<Story> {
             &[Reads("temperature.memory", 80)],
         )
         .with(r#"{"memory_temperature_max_c": 85}"#),
+    ]
+}
+
+fn clocks_and_power() -> Vec<Story> {
+    let throttle = |reason, bit: &str, mask| {
+        story(
+            ("ClockThrottle", reason),
+            "`clocks.throttle-reasons`",
+            (bit, DEVICE),
+            &[Reads("clocks.throttle-reasons", mask)],
+            &[Reads("clocks.throttle-reasons", 0x1), Passes(10)],
+        )
+    };
+    vec![
         throttle("HardwarePowerBrake", "bit 0x80", 0x88),
         throttle("HardwareThermalSlowdown", "bit 0x40", 0x48),
         throttle("HardwareSlowdown", "bit 0x8", 0x8),
@@ -297,8 +308,11 @@ pub(super) fn fabric() -> Vec<Story> {
     ]
 }
 
-/// Counters of a condition: reading, reason, whether it has a rate by default, and how much.
-const COUNTERS: [(&str, &[(&str, &str, i64)]); 3] = [
+/// A reading, the reason when it rises too fast, and its rate by default; 0: none.
+type Counter = (&'static str, &'static str, i64);
+
+/// Counters by condition.
+const COUNTERS: [(&str, &[Counter]); 3] = [
     (
         "EccErrorRate",
         &[

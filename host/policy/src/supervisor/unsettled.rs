@@ -1,0 +1,132 @@
+//! A set of which some is still to be compiled. It was good when it was read: where the directory is none
+//! any more, or is refused, it goes on, and no seat stays empty for that (design H6).
+
+use std::sync::Arc;
+
+use device_api_core::policy_status::{Mode, ReloadChange, ReloadOutcome};
+
+use super::claims::Claim;
+use super::set::{Set, Unusable};
+use super::worker::Worker;
+use crate::error::PolicyError;
+
+impl Worker {
+    /// Goes over a set, and remembers it while it is not all compiled.
+    pub(super) fn apply_and_remember(&mut self, set: Set, forced: bool) -> Vec<ReloadOutcome> {
+        let (set, again) = set.twice();
+        let outcomes = self.apply(set, forced);
+        let mut slots = self.slots.values();
+        self.unsettled = slots.any(|slot| slot.compiling.is_some()).then_some(again);
+        outcomes
+    }
+
+    /// The set that was read last goes on where it is not all compiled; else whoever's seat is empty has
+    /// somebody stand in.
+    pub(super) fn go_on_without_a_set(&mut self) {
+        if let Some(set) = self.unsettled.take() {
+            for outcome in self.apply_and_remember(set, false) {
+                if outcome.change == ReloadChange::Swapped {
+                    let (name, digest) = (&outcome.name, &outcome.digest);
+                    tracing::info!(policy = %name, %digest, "policy swapped, as of the set before the one that is refused");
+                }
+            }
+            return;
+        }
+        let mut empty: Vec<Arc<str>> = Vec::new();
+        for (name, slot) in &mut self.slots {
+            let is_out = slot.active.as_ref().is_none_or(|active| active.is_out);
+            if is_out && slot.wanted.is_some() && slot.mode != Mode::Shadow {
+                slot.compiling = None;
+                empty.push(Arc::clone(name));
+            }
+        }
+        for name in empty {
+            // That there is nobody was told when the seat became empty.
+            self.stand_in(&name, None);
+        }
+        self.books.save();
+    }
+
+    /// Versions that were held and are wanted no more.
+    pub(super) fn forget_what_was_held(&mut self) {
+        // A stop cuts a pass short.
+        if self.inbox.is_stopped() {
+            return;
+        }
+        for (name, entry) in &mut self.books.ledger.policies {
+            let Some(slot) = self.slots.get(&**name) else {
+                continue;
+            };
+            entry.held.take_if(|held| {
+                let wanted = slot.wanted.as_ref();
+                wanted.is_some_and(|it| !held.is(&it.key.digest, &it.key.setting()))
+            });
+        }
+    }
+
+    /// It was shown by the name of its file until it could say its own.
+    pub(super) fn has_its_own_name_now(&self, name: &str, claims: &[(Arc<str>, Claim)]) -> bool {
+        let slot = self.slots.get(name);
+        let Some(slot) = slot.filter(|slot| slot.active.is_none() && slot.held.is_none()) else {
+            return false;
+        };
+        let Some(file) = &slot.wanted else {
+            return false;
+        };
+        let mut wanted = claims.iter().filter_map(|(_, claim)| claim.wanted.as_ref());
+        wanted.any(|it| it.key == file.key && it.source.origin == file.source.origin)
+    }
+}
+
+impl Set {
+    /// The same set twice: its bytes are shared.
+    fn twice(self) -> (Self, Self) {
+        let unusable = self.unusable.into_iter().map(Unusable::twice);
+        let (unusable, again) = unusable.unzip();
+        let set = |wanted, unusable| Self { wanted, unusable };
+        (set(self.wanted.clone(), unusable), set(self.wanted, again))
+    }
+}
+
+impl Unusable {
+    fn twice(self) -> (Self, Self) {
+        let with = |error| Self {
+            file: self.file.clone(),
+            listed: self.listed.clone(),
+            error,
+        };
+        let (one, other) = self.error.twice();
+        (with(one), with(other))
+    }
+}
+
+impl PolicyError {
+    /// Those that a set is gone over by stay what they are.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the others are only told of, and can be shared"
+    )]
+    fn twice(self) -> (Self, Self) {
+        match self {
+            Self::Unlisted { origin } => {
+                let again = origin.clone();
+                (Self::Unlisted { origin }, Self::Unlisted { origin: again })
+            }
+            Self::TooMany { origin, max } => {
+                let again = origin.clone();
+                (
+                    Self::TooMany { origin, max },
+                    Self::TooMany { origin: again, max },
+                )
+            }
+            Self::Changing { origin } => {
+                let again = origin.clone();
+                (Self::Changing { origin }, Self::Changing { origin: again })
+            }
+            error => {
+                let error = Arc::new(error);
+                (Self::Again(Arc::clone(&error)), Self::Again(error))
+            }
+        }
+    }
+}
