@@ -1,10 +1,9 @@
 //! Seats whose policy is not asked, or that are empty, and are filled again (design H4, H5, H8): what is logged of
 //! it, and what becomes of the signals.
 
-use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use device_api_core::action::Action;
@@ -16,71 +15,15 @@ use device_api_core::ports::DeviceCache as _;
 use device_api_core::seating::Seating;
 use device_api_core::signal::SignalKind;
 use device_api_core::verdict::{Judgement, Severity};
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::load::{Counting, await_count, durable, fault, name};
+use crate::log::of_policy;
 use crate::rig::*;
-
-/// The log of this test program: the pipeline's timers have a thread of their own, so it is one for all tests.
-struct Log;
-
-static WRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-
-fn written() -> MutexGuard<'static, Vec<u8>> {
-    WRITTEN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        written().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        Self
-    }
-}
-
-fn capture() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        tracing_subscriber::fmt()
-            .with_writer(Log)
-            .with_ansi(false)
-            .init();
-    });
-}
-
-/// Lines about a policy so far.
-fn lines_of(policy: &str) -> Vec<String> {
-    let of_policy = format!("policy={policy} ");
-    let text = String::from_utf8(written().clone()).unwrap();
-    let lines = text.lines().filter(|line| line.contains(&of_policy));
-    lines.map(str::to_owned).collect()
-}
-
-/// The sum of what lines say was left out.
-fn suppressed(lines: &[String]) -> usize {
-    let counts = lines.iter().filter_map(|line| {
-        let (_, count) = line.split_once("suppressed=")?;
-        count.split_whitespace().next()?.parse::<usize>().ok()
-    });
-    counts.sum()
-}
 
 #[test]
 fn h2_h5_ten_thousand_signals_of_a_quarantined_policy_leave_few_lines_and_an_idle_node_none() {
     const SIGNALS: u64 = 10_000;
     const NAME: &str = "vacant-quarantined";
-    capture();
     let out = Scripted::new(
         NAME,
         vec![every(SignalKind::Xid)],
@@ -92,7 +35,7 @@ fn h2_h5_ten_thousand_signals_of_a_quarantined_policy_leave_few_lines_and_an_idl
         rig.xid(1000 + at % 200);
         out.answer_all();
     }
-    let stormy = lines_of(NAME).len();
+    let stormy = of_policy(NAME).len();
     assert!(stormy <= 2, "{stormy} lines");
     // Nobody is asked again, and what was left out is told of, once.
     let mut quiet = 0;
@@ -100,17 +43,15 @@ fn h2_h5_ten_thousand_signals_of_a_quarantined_policy_leave_few_lines_and_an_idl
         rig.later(Duration::from_secs(1));
         assert_eq!(out.waiting(), 0, "asked again after {second} s");
         if second == 120 {
-            quiet = lines_of(NAME).len();
+            quiet = of_policy(NAME).len();
         }
     }
-    let lines = lines_of(NAME);
+    let lines = of_policy(NAME);
     assert_eq!(lines.len(), quiet, "an idle node writes");
     assert!(lines.len() <= stormy + 2, "{lines:#?}");
-    assert_eq!(
-        lines.len() - 1 + suppressed(&lines),
-        SIGNALS as usize,
-        "{lines:#?}"
-    );
+    let left_out: u64 = lines.iter().map(|line| line.suppressed).sum();
+    // The last line is of what was left out alone.
+    assert_eq!(lines.len() as u64 - 1 + left_out, SIGNALS, "{lines:#?}");
 }
 
 #[test]
