@@ -319,9 +319,10 @@ fn commands_of_the_documents_are_commands() -> Result<()> {
     let mut tried = 0;
     for document in documents(&root()?)? {
         let text = fs::read_to_string(&document)?;
-        for line in text.lines() {
+        let commands = text.lines().flat_map(|line| line.split("&&"));
+        for line in commands.flat_map(|line| line.split("; ")) {
             let line = line.trim_start_matches("$ ").trim_start_matches("sudo ");
-            let command = line.trim_start_matches("target/release/");
+            let command = line.trim_start_matches("target/release/").trim();
             let Some(arguments) = command.strip_prefix("devicectl ") else {
                 continue;
             };
