@@ -10,7 +10,7 @@ pub struct Bounds {
     /// GPUs in the store. The largest NVLink domain a node sees has 72; MIG makes 7 of each; the rest
     /// is room for names that nobody cleans up.
     pub gpus: usize,
-    /// Conditions of one GPU. Two policies own about a dozen; a node has a handful of providers.
+    /// Conditions of one GPU. The two bundled policies own 22; a node has a handful of providers.
     pub conditions_per_gpu: usize,
     /// Providers known at once. One per agent on a node.
     pub providers: usize,
