@@ -308,7 +308,8 @@ pub struct Disagreement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadReport {
     pub outcomes: Vec<ReloadOutcome>,
-    /// Why the set as a whole was refused; the running set stays, and `outcomes` is empty.
+    /// Why the set as a whole was refused; the running set stays, and `outcomes` tells what became of the part of
+    /// it that was still to be compiled.
     pub refused: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use device_api_core::action::Platform;
 use device_api_core::clock::{BootTime, Clock, WallTime};
@@ -196,6 +196,10 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
 }
 
+/// How long others are given way at most: who is woken runs within some 50 µs, and who does not is kept from it by the
+/// node, whose processor time should not be spent on waiting for that.
+const GIVEN_WAY_MAX: Duration = Duration::from_millis(1);
+
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.asked.fetch_add(1, Ordering::Relaxed);
@@ -208,7 +212,8 @@ impl Shared {
     /// fair, so whoever takes it again at once would keep them waiting for all of that work.
     pub(crate) fn lock_after_others(&self) -> MutexGuard<'_, State> {
         let asked = self.asked.load(Ordering::Relaxed);
-        while self.entered.load(Ordering::Relaxed) < asked {
+        let began = Instant::now();
+        while self.entered.load(Ordering::Relaxed) < asked && began.elapsed() < GIVEN_WAY_MAX {
             std::thread::yield_now();
         }
         self.lock()

@@ -58,9 +58,9 @@ pub(crate) const CHANCE_MAX: f64 = 0.1;
 /// times in a storm loses a good policy with a probability below 1 %.
 const CHANCE_TO_QUARANTINE: f64 = 1.000_1e-4;
 
-/// All that is remembered.
+/// All that is remembered. What a later daemon adds is left out and not refused, here and below: a daemon that is put back
+/// must not forget what is quarantined. What is added has a default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Ledger {
     format: u32,
     pub(crate) policies: BTreeMap<String, Remembered>,
@@ -81,7 +81,6 @@ pub(crate) struct Ledger {
 
 /// A ledger that could not be read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Lost {
     damage: String,
     /// Where it lies now.
@@ -98,7 +97,6 @@ impl Lost {
 
 /// A file that looked on. That nobody lists it any more does not have it judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Onlooker {
     pub(crate) file: String,
     /// Empty where it could not be read.
@@ -107,7 +105,6 @@ pub(crate) struct Onlooker {
 
 /// Of one policy, by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Remembered {
     pub(crate) last_good: Option<Kept>,
     /// The one that was seated last: kept, since it becomes the last good one when it is replaced unproved
@@ -123,10 +120,10 @@ pub(crate) struct Remembered {
 
 /// A version that waits for an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct HeldBack {
     pub(crate) digest: String,
     /// With which it is held ([`setting`]), as it is accepted.
+    #[serde(default)]
     pub(crate) setting: String,
     pub(crate) why: String,
 }
@@ -139,7 +136,6 @@ impl HeldBack {
 
 /// A version whose bytes are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Kept {
     pub(crate) digest: String,
     pub(crate) version: String,
@@ -158,10 +154,12 @@ pub(crate) struct Kept {
     /// Condition types: they stay its own over a restart, whoever is loaded first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) owns: Vec<String>,
+    /// It came while it was paused, and was not admitted since: it never judged, and the brake is still to come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unexamined: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Quarantined {
     pub(crate) digest: String,
     /// With which configuration and limits ([`setting`]); empty: whatever it is run with.
@@ -176,7 +174,6 @@ pub(crate) struct Quarantined {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Paused {
     pub(crate) since_ms: u64,
     pub(crate) reason: String,
@@ -184,7 +181,6 @@ pub(crate) struct Paused {
 
 /// The daemon died in calls of one digest, run after run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Crashes {
     strikes: u32,
     /// That this is not its fault.

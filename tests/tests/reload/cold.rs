@@ -87,5 +87,6 @@ async fn h9_what_is_held_stays_held_and_what_judged_judges_over_a_restart_withou
     let aside = policy.held.as_ref().context("nothing is held")?;
     ensure!(aside.digest == held, "{aside:?}");
     ensure!(active(&policy)? == judges, "{policy:?}");
+    rig.node.healthy().await?;
     rig.is_asked("TallyCount").await
 }

@@ -15,7 +15,8 @@ async fn h7_in_safe_mode_the_host_judges_without_any_policy() -> Result<()> {
     std::fs::create_dir(&policies)?;
     std::fs::write(policies.join("tally.wasm"), tally("version=1")?)?;
     let rig = Rig::on(policies, &[("safe-mode", "true")])(builder)?;
-    let mut client = rig.node.native().await?;
+    // The daemon serves before it has NVML.
+    let mut client = rig.node.healthy().await?;
     let mut watch = client.watch(0).await?;
     let (fatal, harmless) = (rig.node.uuid(0)?, rig.node.uuid(1)?);
     rig.xid(0, 79)?;

@@ -304,6 +304,10 @@ fn h6_a_reload_says_what_came_of_each_and_what_was_refused() {
         command::refusals(&answer, None).as_deref(),
         Some("the whole set (policies.yaml: unknown key)")
     );
+    let text = print(&answer);
+    let told = "The set was refused; of the one before:\n";
+    assert!(text.starts_with(told) && text.contains("worse"), "{text}");
+    answer.outcomes.clear();
     assert_eq!(
         print(&answer),
         "No version was taken up: the set was refused.\n"

@@ -1873,7 +1873,8 @@ type ReloadPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order of the set.
 	Outcomes []*PolicyOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
-	// Why the set as a whole was refused: what ran before runs on, and there are no outcomes. Empty: it was not.
+	// Why the set as a whole was refused: what ran before runs on, and outcomes are of what was
+	// still to be compiled of that. Empty: it was not.
 	Refused       string `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

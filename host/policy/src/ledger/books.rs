@@ -10,7 +10,7 @@ use super::files::{make_private, read_bounded, replace, sha256};
 use super::{FORMAT, Ledger, Lost, Quarantined};
 use crate::source::Bytes;
 
-/// Size of a ledger that is read: an entry has some 300 bytes, and there are at most a thousand.
+/// Size of a ledger, written or read: an entry has some 300 bytes, and there are at most a thousand.
 const LEDGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Bytes of versions to go back to, beside those in their seats: as much as sixteen policies of 32 MiB, which is
@@ -32,6 +32,8 @@ pub(crate) struct Books {
     shut: Option<String>,
     /// A ledger could not be read when this run began: what that costs.
     damage: Option<String>,
+    /// Bytes that lay there then: while it is doubted what was lost, they may yet be named again.
+    spared: BTreeSet<String>,
     pub(super) good_bytes_max: u64,
 }
 
@@ -49,6 +51,7 @@ impl Books {
             unsaved: None,
             shut: None,
             damage: None,
+            spared: BTreeSet::new(),
             good_bytes_max: GOOD_BYTES_MAX,
         };
         let Some(home) = home else {
@@ -73,6 +76,9 @@ impl Books {
                 books.shut(why);
                 return books;
             }
+        }
+        if books.ledger.lost.is_some() {
+            books.spared = names(&home.join(GOOD_NAME)).collect();
         }
         books.home = Some(home);
         books
@@ -171,9 +177,11 @@ impl Books {
         }
         let good = home.join(GOOD_NAME);
         if self.ledger.lost.is_none() {
-            // Else it is not known what may yet be named again.
-            forget_others(&good, &self.ledger.named());
+            self.spared.clear();
         }
+        let mut named = self.ledger.named();
+        named.extend(self.spared.iter().map(String::as_str));
+        forget_others(&good, &named);
         let mut unkept = Ok(());
         self.memory.retain(|digest, bytes| {
             let path = good.join(digest);
@@ -347,15 +355,27 @@ fn set_aside_before(home: &Path) -> Option<Lost> {
 
 fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(ledger)?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > LEDGER_BYTES_MAX {
+        // It would be set aside by the next start, with all that it has.
+        let why = format!(
+            "it would have {} bytes, and at most {LEDGER_BYTES_MAX} are read again; configurations in policies.yaml are \
+             kept in it",
+            text.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
     replace(path, &text)
+}
+
+/// Of the files in a directory, as far as they are text.
+fn names(directory: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
 /// What can't be removed is in nobody's way but the disk's.
 fn forget_others(good: &Path, named: &BTreeSet<&str>) {
-    for entry in fs::read_dir(good).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if !name.to_str().is_some_and(|name| named.contains(name)) {
-            let _ = fs::remove_file(entry.path());
-        }
+    for name in names(good).filter(|name| !named.contains(name.as_str())) {
+        let _ = fs::remove_file(good.join(name));
     }
 }

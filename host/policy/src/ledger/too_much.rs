@@ -18,7 +18,6 @@ const MORE_MEMORY_PART: u64 = 8;
 
 /// Exactly one of the bounds is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct TooMuch {
     /// Which compiler: another may do better.
     compiler: String,
@@ -30,7 +29,6 @@ pub(super) struct TooMuch {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Deadline {
     ms: u64,
     cpu_ms: u64,

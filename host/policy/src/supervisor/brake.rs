@@ -83,6 +83,9 @@ impl Worker {
         name: &Arc<str>,
         held: Held,
     ) -> Result<Vec<DeviceUuid>, PolicyError> {
+        // Much may have happened since it was tried.
+        self.refuse_quarantined(name, &held.wanted)?;
+        self.refuse_taken_types(name, &held.policy)?;
         let journals = self.seats.journals();
         let mut trial = self.examiner(&held.policy).examine(&journals)?;
         trial.newly_unhealthy.clear();

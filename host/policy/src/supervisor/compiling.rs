@@ -83,8 +83,10 @@ impl CompileQueue {
     }
 
     /// The set is about to be gone over: what it still needs is ordered again.
-    pub(crate) fn begin(&self, forget: Forget, ranks: BTreeMap<Arc<str>, Rank>) {
+    /// Until what this gives is dropped, only what goes first in any case is compiled.
+    pub(crate) fn begin(&self, forget: Forget, ranks: BTreeMap<Arc<str>, Rank>) -> Open {
         lock(&self.0.orders).begin(forget, ranks);
+        Open(self.clone())
     }
 
     /// It was gone over. Where nothing is to come, code of which nobody has any need is let go of. What is
@@ -131,6 +133,19 @@ impl CompileQueue {
             // Not past the end of that one, which takes the lock.
             self.0.compiler.put_off();
         }
+    }
+}
+
+/// The set is being gone over. Dropped, it is not any more, even where a bug of ours cut that short.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Open(CompileQueue);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Self(CompileQueue(shared)) = self;
+        lock(&shared.orders).close();
+        shared.changed.notify_all();
     }
 }
 

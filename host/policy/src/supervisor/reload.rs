@@ -30,13 +30,14 @@ impl Worker {
             Err(why) => {
                 self.sets_refused += u64::from(self.refused.as_ref() != Some(&why));
                 self.refused = Some(why.clone());
-                if self.has_had_a_set {
-                    self.go_on_without_a_set();
+                let outcomes = if self.has_had_a_set {
+                    self.go_on_without_a_set()
                 } else {
                     self.begin_without_a_set();
-                }
+                    Vec::new()
+                };
                 ReloadReport {
-                    outcomes: Vec::new(),
+                    outcomes,
                     refused: Some(why),
                 }
             }
@@ -107,6 +108,10 @@ impl Worker {
             self.load_ahead(claims);
         }
         for name in gone {
+            // Whether an heir can be had is found out as long as an admission takes.
+            if self.serve_urgent() {
+                return;
+            }
             if let Some(heir) = self.refused_heir(&name, claims) {
                 outcomes.push(self.go_on_for(&name, &heir));
                 continue;
@@ -129,6 +134,7 @@ impl Worker {
             if !is_claimed(name, claims) && !self.slots.contains_key(&**name) {
                 entry.seated = None;
                 entry.held = None;
+                self.returning.forget(name);
             }
         }
     }
@@ -156,6 +162,7 @@ impl Worker {
             remembered.seated = None;
             remembered.held = None;
         }
+        self.returning.forget(name);
         active
     }
 
@@ -251,6 +258,7 @@ impl Worker {
         if matches!(error, PolicyError::Unlisted { .. }) {
             // Not even what ran from it before.
             slot.wanted = None;
+            slot.wants_stand_in = false;
             slot.mode = Mode::default();
             self.vacate(name);
         } else if !judges && is_wanted(error) && slot.mode != Mode::Shadow {
@@ -273,6 +281,7 @@ impl Worker {
         };
         let kept = Kept::of(active, wanted.mode);
         let entry = self.books.ledger.of(name);
+        let kept = kept.after(entry.seated.as_ref());
         if entry.seated.as_ref() != Some(&kept) {
             self.books.keep(&kept.digest, &wanted.source.bytes);
             self.books.ledger.of(name).seated = Some(kept);

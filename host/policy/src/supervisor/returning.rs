@@ -18,11 +18,10 @@ impl Returning {
         let judged = |(name, entry): (&String, &Remembered)| {
             let kept = entry.seated.as_ref()?;
             let setting = setting(&kept.config, &kept.limits_on(site));
-            let is_held = entry.held.as_ref();
-            let is_held = is_held.is_some_and(|held| held.is(&kept.digest, &setting));
-            // What was paused was not looked over yet.
-            let judged = kept.mode() == Mode::Enforce && entry.paused.is_none() && !is_held;
-            judged.then(|| (name.clone(), (kept.digest.clone(), setting)))
+            // What was paused is looked over anew.
+            let judged = kept.mode() == Mode::Enforce && entry.paused.is_none();
+            (judged && ledger.has_let_in(name, kept, &setting))
+                .then(|| (name.clone(), (kept.digest.clone(), setting)))
         };
         Self(ledger.policies.iter().filter_map(judged).collect())
     }
@@ -37,7 +36,34 @@ impl Returning {
     }
 }
 
+impl Ledger {
+    /// It came past the brake, or an operator let it in: it may judge again without being looked over.
+    pub(super) fn has_let_in(&self, name: &str, kept: &Kept, setting: &str) -> bool {
+        let entry = self.policies.get(name);
+        let held = entry.and_then(|entry| entry.held.as_ref());
+        let is_held = held.is_some_and(|held| held.is(&kept.digest, setting));
+        !kept.unexamined && !is_held || self.is_accepted(name, &kept.digest, setting)
+    }
+}
+
 impl Kept {
+    /// What was let in once stays so, though it came back paused.
+    pub(super) fn after(self, before: Option<&Self>) -> Self {
+        let terms = |kept: &Self| {
+            (
+                kept.digest.clone(),
+                kept.config.clone(),
+                kept.limits.clone(),
+            )
+        };
+        let was_let_in =
+            before.is_some_and(|before| !before.unexamined && terms(before) == terms(&self));
+        Self {
+            unexamined: self.unexamined && !was_let_in,
+            ..self
+        }
+    }
+
     /// With which it judged: one that this build does not know, or not so high, is the site's.
     pub(super) fn limits_on(&self, site: &Limits) -> Limits {
         let mut limits = *site;

@@ -78,6 +78,23 @@ impl Worker {
             && !self.returning.is(name, &wanted.key)
     }
 
+    pub(super) fn refuse_quarantined(
+        &self,
+        name: &str,
+        wanted: &Wanted,
+    ) -> Result<(), PolicyError> {
+        let digest = &wanted.key.digest;
+        let ledger = &self.books.ledger;
+        let Some(entry) = ledger.quarantine_of(digest, &wanted.key.setting()) else {
+            return Ok(());
+        };
+        Err(PolicyError::Quarantined {
+            origin: wanted.source.origin.clone(),
+            why: entry.why.clone(),
+            release: command("release", name, digest),
+        })
+    }
+
     /// Loaded, of the right name, with types of its own, and without a failure on what it was asked.
     pub(super) fn tried(
         &mut self,
@@ -86,17 +103,10 @@ impl Worker {
         candidate: Option<Result<Arc<LoadedPolicy>, PolicyError>>,
     ) -> Result<(Arc<LoadedPolicy>, Trial), PolicyError> {
         let origin = || wanted.source.origin.clone();
-        let digest = &wanted.key.digest;
-        let ledger = &mut self.books.ledger;
         // One that crashed before it said its name.
-        ledger.name_quarantined(digest, name);
-        if let Some(entry) = ledger.quarantine_of(digest, &wanted.key.setting()) {
-            return Err(PolicyError::Quarantined {
-                origin: origin(),
-                why: entry.why.clone(),
-                release: command("release", name, digest),
-            });
-        }
+        let ledger = &mut self.books.ledger;
+        ledger.name_quarantined(&wanted.key.digest, name);
+        self.refuse_quarantined(name, wanted)?;
         let policy = match candidate {
             Some(loaded) => loaded?,
             None => self.load(name, wanted)?,
@@ -280,13 +290,14 @@ impl Worker {
     /// The books follow: who was replaced, what is kept.
     fn succeed(&mut self, name: &Arc<str>, wanted: &Wanted, active: Active) {
         let remembered = self.books.ledger.policies.get(&**name);
+        let before = remembered.and_then(|entry| entry.seated.clone());
         let is_paused_by_hand = remembered.is_some_and(|entry| entry.paused.is_some());
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         slot.is_paused_by_hand = is_paused_by_hand;
         slot.wants_stand_in = false;
         let is_seated = !active.is_shadow;
         let is_stand_in = active.is_stand_in;
-        let kept = Kept::of(&active, slot.mode);
+        let kept = Kept::of(&active, slot.mode).after(before.as_ref());
         let bytes = wanted.source.bytes.clone();
         if !is_stand_in {
             slot.held = None;
@@ -317,7 +328,6 @@ impl Worker {
                 .ledger
                 .forget_other_accepts(name, &kept.digest, &wanted.key.setting());
             let ledger = &mut self.books.ledger;
-            let before = ledger.of(name).seated.take();
             // Unproved, but without a fault, and better than nothing to go back to. Of the run before nothing
             // worse is known than what quarantined it.
             let is_fit = match &old {
@@ -327,7 +337,8 @@ impl Worker {
                 None => true,
             };
             let before = before.filter(|before| {
-                is_fit && before.digest != kept.digest && !ledger.is_blamed(&before.digest)
+                let is_other = before.digest != kept.digest;
+                is_fit && is_other && !before.unexamined && !ledger.is_blamed(&before.digest)
             });
             let remembered = ledger.of(name);
             if remembered.last_good.is_none() {

@@ -10,11 +10,11 @@ use device_api_core::seating::{Fallback, Grant, Terms};
 
 use super::board::limit_words;
 use super::seat::Candidate;
-use super::set::{self, Key, Wanted};
+use super::set::{Key, Wanted};
 use super::slot::{Active, Slot};
 use super::worker::Worker;
 use crate::error::PolicyError;
-use crate::ledger::Kept;
+use crate::ledger::{Kept, setting};
 use crate::source::{PolicySource, bundled_name};
 
 /// Files told in `PolicyReady` that never were policies: half of what it has room for.
@@ -23,8 +23,9 @@ const STRANGERS_TOLD_MAX: usize = UNASKED_POLICIES_MAX / 2;
 impl Worker {
     /// The bundled policy of that name, with its defaults.
     pub(crate) fn bundled(&self, name: &str) -> Option<Wanted> {
-        let mut all = set::bundled(&self.config).into_iter();
+        let mut all = self.bundled.iter();
         all.find(|wanted| wanted.name.as_deref() == Some(name))
+            .cloned()
     }
 
     /// Seats the next best, or has the pipeline say that there is none.
@@ -34,9 +35,13 @@ impl Worker {
         instead: Option<Wanted>,
         why: &str,
     ) {
-        if self.stand_in(name, instead) {
-            return;
+        if !self.stand_in(name, instead) {
+            self.report_empty(name, why);
         }
+    }
+
+    /// Has the pipeline say that nobody is asked.
+    fn report_empty(&mut self, name: &Arc<str>, why: &str) {
         if !self.may_be_told(name) {
             return;
         }
@@ -84,10 +89,7 @@ impl Worker {
         kept: [Option<Kept>; 2],
         instead: Option<Wanted>,
     ) -> bool {
-        let mut candidates: Vec<Wanted> = Vec::new();
-        for kept in kept.into_iter().flatten() {
-            candidates.extend(self.wanted_again(name, &kept));
-        }
+        let mut candidates = self.let_in_before(name, kept);
         candidates.extend(instead);
         candidates.extend(self.bundled(name));
         if let Some(slot) = self.slots.get_mut(name) {
@@ -149,13 +151,26 @@ impl Worker {
         false
     }
 
-    /// What judged in the run before judges again, else what was good once.
+    /// What judged in the run before judges again, else what was good once, which may be long ago, else the
+    /// bundled one. Says whether there is one.
     pub(super) fn go_on_as_before(&mut self, name: &Arc<str>) -> bool {
         let entry = self.books.ledger.policies.get(&**name).cloned();
         let entry = entry.unwrap_or_default();
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         slot.mode = entry.seated.as_ref().map(Kept::mode).unwrap_or_default();
         self.seat_first_of(name, [entry.seated, entry.last_good], None)
+    }
+
+    /// Without those that the brake has not let in yet; but whoever is paused is looked over once that ends.
+    fn let_in_before(&self, name: &Arc<str>, kept: [Option<Kept>; 2]) -> Vec<Wanted> {
+        let is_paused = self.paused(name).is_some();
+        let may_sit = |kept: &Kept| {
+            let setting = setting(&kept.config, &kept.limits_on(&self.config.limits));
+            is_paused || self.books.ledger.has_let_in(name, kept, &setting)
+        };
+        let kept = kept.iter().flatten().filter(|kept| may_sit(kept));
+        kept.filter_map(|kept| self.wanted_again(name, kept))
+            .collect()
     }
 
     pub(super) fn wanted_again(&self, name: &Arc<str>, kept: &Kept) -> Option<Wanted> {
@@ -194,11 +209,7 @@ impl Worker {
             .filter(|(_, entry)| entry.seated.is_some())
             .map(|(name, _)| name.as_str().into())
             .collect();
-        names.extend(
-            set::bundled(&self.config)
-                .into_iter()
-                .filter_map(|wanted| wanted.name),
-        );
+        names.extend(self.bundled.iter().filter_map(|wanted| wanted.name.clone()));
         names.sort_unstable();
         names.dedup();
         let why = self.refused.clone().unwrap_or_default();
@@ -208,14 +219,10 @@ impl Worker {
             if active.is_some_and(|active| !active.is_out) {
                 continue;
             }
-            let entry = self.books.ledger.policies.get(&*name).cloned();
-            let entry = entry.unwrap_or_default();
             let slot = self.slots.entry(Arc::clone(&name)).or_default();
-            slot.mode = entry.seated.as_ref().map(Kept::mode).unwrap_or_default();
             slot.compiling = None;
-            // Not what was good once, which may be long ago.
-            if !self.seat_first_of(&name, [entry.seated, entry.last_good], None) {
-                self.stand_in_or_report(&name, None, &why);
+            if !self.go_on_as_before(&name) {
+                self.report_empty(&name, &why);
             }
         }
     }
@@ -239,6 +246,7 @@ impl Kept {
             fallback: active.key.terms.fallback.as_str().to_owned(),
             grants: grants.collect(),
             owns: owns.map(|owned| owned.condition.to_string()).collect(),
+            unexamined: active.is_unexamined,
         }
     }
 

@@ -24,12 +24,16 @@ impl Worker {
         let is_named = |wanted: &Wanted| wanted.name.is_some();
         let (named, mut unlisted): (Vec<_>, Vec<_>) = set.wanted.into_iter().partition(is_named);
         for wanted in named {
+            // To hear its name a component may have to be loaded, and to start it takes its time. A stop cuts
+            // nothing short here: what has no claim would lose its seat.
+            self.serve_urgent();
             all.push(self.claim(wanted));
         }
         let mut taken: BTreeSet<Arc<str>> = all.iter().map(|(name, _)| Arc::clone(name)).collect();
         let in_use = self.digests_in_use();
         unlisted.sort_by_key(|wanted| !in_use.contains(&*wanted.key.digest));
         for wanted in unlisted {
+            self.serve_urgent();
             let origin = wanted.source.origin.clone();
             let known = self.names.get(&wanted.key.digest);
             let has_room = taken.len() < max || known.is_some_and(|name| taken.contains(name));

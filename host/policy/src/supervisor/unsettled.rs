@@ -21,16 +21,17 @@ impl Worker {
     }
 
     /// The set that was read last goes on where it is not all compiled; else whoever's seat is empty has
-    /// somebody stand in.
-    pub(super) fn go_on_without_a_set(&mut self) {
+    /// somebody stand in. Gives what became of it that is news: what is still to be compiled was told.
+    pub(super) fn go_on_without_a_set(&mut self) -> Vec<ReloadOutcome> {
         if let Some(set) = self.unsettled.take() {
-            for outcome in self.apply_and_remember(set, false) {
-                if outcome.change == ReloadChange::Swapped {
-                    let (name, digest) = (&outcome.name, &outcome.digest);
-                    tracing::info!(policy = %name, %digest, "policy swapped, as of the set before the one that is refused");
-                }
-            }
-            return;
+            let mut outcomes = self.apply_and_remember(set, false);
+            outcomes.retain(|outcome| {
+                !matches!(
+                    outcome.change,
+                    ReloadChange::Unchanged | ReloadChange::Compiling
+                )
+            });
+            return outcomes;
         }
         let mut empty: Vec<Arc<str>> = Vec::new();
         for (name, slot) in &mut self.slots {
@@ -45,6 +46,7 @@ impl Worker {
             self.stand_in(&name, None);
         }
         self.books.save();
+        Vec::new()
     }
 
     /// Versions that were held and are wanted no more.

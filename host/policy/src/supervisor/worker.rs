@@ -17,7 +17,7 @@ use super::compiling::{CompileQueue, Compiled, Forget, Rank};
 use super::deferred::Deferred;
 use super::inbox::{Inbox, Next};
 use super::returning::Returning;
-use super::set::Set;
+use super::set::{Set, Wanted};
 use super::slot::Slot;
 use super::told::Told;
 use super::{Begun, SupervisorConfig, host, set};
@@ -54,6 +54,8 @@ pub(crate) enum Message {
 
 pub(crate) struct Worker {
     pub(crate) config: SupervisorConfig,
+    /// With their defaults: what runs where nothing else can.
+    pub(super) bundled: Vec<Wanted>,
     pub(crate) host: PolicyHost,
     pub(crate) seats: Arc<dyn Seats>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -118,6 +120,7 @@ impl Worker {
         }
         Self {
             host: host(loader, markers),
+            bundled: set::bundled(&config),
             config,
             seats,
             clock,
@@ -146,8 +149,10 @@ impl Worker {
             worker.pass(true, Forget::Nothing);
         });
         let mut next_look = Instant::now() + self.config.poll_interval;
+        let mut has_begun = false;
         loop {
-            if self.has_begun() {
+            if !has_begun && self.has_begun() {
+                has_begun = true;
                 begun.tell();
             }
             match self.inbox.next(self.next_wake(next_look)) {
@@ -157,16 +162,11 @@ impl Worker {
                 }
                 Next::Nothing => {}
             }
-            let now = Instant::now();
-            if now >= next_look {
+            if Instant::now() >= next_look {
                 self.guarded("looking at the policy directory", Self::look);
                 next_look = Instant::now() + self.config.poll_interval;
             }
-            if self.retry.is_some_and(|(at, _)| now >= at) {
-                self.guarded("trying again what was refused", |worker| {
-                    worker.pass(false, Forget::Transient);
-                });
-            }
+            self.try_again_if_due();
             self.answer_deferred();
             if let Some(queue) = &self.queue {
                 queue.take_turns();
@@ -174,6 +174,21 @@ impl Worker {
         }
         self.end();
         begun.tell();
+    }
+
+    /// What was refused for want of something. The next time is as far off as it is planned, whatever ends
+    /// this one: a bug of ours is not met again at once.
+    fn try_again_if_due(&mut self) {
+        if self.retry.is_none_or(|(at, _)| Instant::now() < at) {
+            return;
+        }
+        self.guarded("trying again what was refused", |worker| {
+            worker.pass(false, Forget::Transient);
+        });
+        self.retry = self.retry.map(|(_, waited)| {
+            let wait = (waited * 2).min(RETRY_MAX);
+            (Instant::now() + wait, wait)
+        });
     }
 
     fn next_wake(&self, next_look: Instant) -> Instant {
@@ -191,19 +206,22 @@ impl Worker {
         let Some(queue) = &self.queue else {
             return true;
         };
-        let bundled = set::bundled(&self.config).into_iter();
-        let digests: Vec<Arc<str>> = bundled.map(|wanted| wanted.key.digest).collect();
+        let bundled = self.bundled.iter();
+        let digests: Vec<Arc<str>> = bundled
+            .map(|wanted| Arc::clone(&wanted.key.digest))
+            .collect();
         !queue.holds_any(&digests)
     }
 
     /// Goes over the set. What is not compiled yet is ordered, the bundled ones first, and the set is gone
     /// over again whenever some of it is.
     pub(crate) fn pass(&mut self, forced: bool, forget: Forget) -> ReloadReport {
-        if let Some(queue) = &self.queue {
-            queue.begin(forget, self.ranks());
+        let queue = self.queue.as_ref();
+        let _open = queue.map(|queue| queue.begin(forget, self.ranks()));
+        if self.queue.is_some() {
             let in_use = self.in_use();
-            let idle = |wanted: &set::Wanted| !in_use.contains(&wanted.key.digest);
-            for wanted in set::bundled(&self.config).into_iter().filter(idle) {
+            let idle = |wanted: &&Wanted| !in_use.contains(&wanted.key.digest);
+            for wanted in self.bundled.iter().filter(idle) {
                 // What comes of it is found when it is loaded.
                 let _ = self.host.order(&wanted.source);
             }
@@ -233,8 +251,8 @@ impl Worker {
                 ranks.insert(held.digest.as_str().into(), Rank::Held);
             }
         }
-        let bundled = set::bundled(&self.config).into_iter();
-        ranks.extend(bundled.map(|wanted| (wanted.key.digest, Rank::Bundled)));
+        let bundled = self.bundled.iter();
+        ranks.extend(bundled.map(|wanted| (Arc::clone(&wanted.key.digest), Rank::Bundled)));
         ranks
     }
 
@@ -251,8 +269,8 @@ impl Worker {
         let mut needed = self.in_use();
         let wanted = self.slots.values().filter_map(|slot| slot.wanted.as_ref());
         needed.extend(wanted.map(|wanted| Arc::clone(&wanted.key.digest)));
-        let bundled = set::bundled(&self.config).into_iter();
-        needed.extend(bundled.map(|wanted| wanted.key.digest));
+        let bundled = self.bundled.iter();
+        needed.extend(bundled.map(|wanted| Arc::clone(&wanted.key.digest)));
         needed
     }
 
@@ -260,21 +278,12 @@ impl Worker {
         let is_passing = |slot: &Slot| {
             let refused = slot.refused.as_ref();
             let is_refused = refused.is_some_and(|refused| refused.key.is_none());
-            slot.wanted.is_some() && (is_refused || slot.wants_stand_in)
+            // Without a set nobody is wanted, and the bundled one is to judge all the same.
+            slot.wants_stand_in || slot.wanted.is_some() && is_refused
         };
-        if !self.slots.values().any(is_passing) {
-            self.retry = None;
-            return;
-        }
-        let now = Instant::now();
-        self.retry = Some(match self.retry {
-            None => (now + RETRY_FIRST, RETRY_FIRST),
-            Some((at, waited)) if now >= at => {
-                let wait = (waited * 2).min(RETRY_MAX);
-                (now + wait, wait)
-            }
-            Some(planned) => planned,
-        });
+        let is_needed = self.slots.values().any(is_passing);
+        let first = || (Instant::now() + RETRY_FIRST, RETRY_FIRST);
+        self.retry = is_needed.then(|| self.retry.unwrap_or_else(first));
     }
 
     /// Between two policies of a set: what must not wait for the rest. Says whether there is an end to it.
@@ -369,3 +378,6 @@ impl Worker {
         self.board.show(Vec::new(), PolicyHostStatus::default());
     }
 }
+
+#[cfg(test)]
+mod tests;

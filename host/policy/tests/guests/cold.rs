@@ -116,6 +116,39 @@ fn h6_a_set_that_breaks_while_it_is_compiled_is_seated_all_the_same() {
 }
 
 #[test]
+fn h6_what_comes_of_a_set_that_breaks_while_it_is_compiled_is_told_to_who_asked_for_it() {
+    let changes: [(Vec<u8>, ReloadChange); 3] = [
+        (fatal("1"), ReloadChange::Held),
+        (marked("other", "1", "TestFault"), ReloadChange::Refused),
+        (marked("p", "2", "TestFault"), ReloadChange::Swapped),
+    ];
+    for (file, change) in changes {
+        let mut rig = Rig::new(vec![bundled("p", quiet("p", &["TestFault"]))]);
+        let gate = Gate::new(&rig);
+        rig.config.loading = gate.loading.clone();
+        let opened = gate.open(1);
+        rig.start();
+        opened.join().unwrap();
+        faults(&rig, 2);
+        rig.write("x.wasm", file);
+        rig.write("policies.yaml", "policies: [{name: p, file: x.wasm}]");
+        let reload = rig.policies().command(PolicyCommand::Reload);
+        await_status(&rig, "p", |status| {
+            status.detail.contains("is being compiled")
+        });
+        rig.write("policies.yaml", "x: 1");
+        rig.refused(&[]);
+        gate.let_one_through();
+        let report = crate::bench::block_on(reload).unwrap();
+        assert!(report.refused.is_some());
+        let [outcome] = &report.outcomes[..] else {
+            panic!("{report:?}")
+        };
+        assert_eq!((&*outcome.name, outcome.change), ("p", change));
+    }
+}
+
+#[test]
 fn h6_where_the_set_is_gone_who_is_to_stand_in_is_seated_once_compiled() {
     let mut rig = Rig::new(vec![]);
     rig.config.loading = Loading::Child(child(&rig, None));

@@ -284,6 +284,51 @@ fn h5_after_a_damaged_ledger_a_version_of_the_site_waits_for_an_operator() {
     told(&rig, "damaged-", false);
 }
 
+/// `p.wasm` was quarantined, and nobody knows of it any more.
+fn forgetful() -> Rig {
+    let mut rig = Rig::new(vec![]);
+    rig.write("p.wasm", quiet("p", &["TestFault"]));
+    rig.start();
+    rig.command(quarantine(""));
+    rig.stop();
+    fs::write(home(&rig).join("ledger.json"), b"{\"format\": 1, \"pol").unwrap();
+    rig
+}
+
+#[track_caller]
+fn held_for_what_is_lost(rig: &Rig) {
+    rig.reloaded(&[("p", ReloadChange::Held)]);
+    let why = rig.status("p").held.unwrap().why;
+    assert!(why.contains("ledger.json.damaged-"), "{why}");
+}
+
+#[test]
+fn h5_after_a_damaged_ledger_what_is_paused_or_looks_on_waits_once_it_is_to_judge() {
+    for mode in ["paused", "shadow"] {
+        let mut rig = forgetful();
+        let of_mode = |mode| format!("policies: [{{name: p, file: p.wasm, mode: {mode}}}]");
+        rig.write("policies.yaml", of_mode(mode));
+        rig.start();
+        assert_eq!(rig.status("p").held, None, "{mode}");
+        rig.write("policies.yaml", of_mode("enforce"));
+        held_for_what_is_lost(&rig);
+    }
+}
+
+#[test]
+fn h5_after_a_damaged_ledger_what_comes_late_to_an_empty_directory_waits() {
+    let mut rig = forgetful();
+    fs::remove_file(rig.path("p.wasm")).unwrap();
+    rig.start();
+    rig.write("p.wasm", quiet("p", &["TestFault"]));
+    held_for_what_is_lost(&rig);
+    let digest = rig.status("p").held.unwrap().digest;
+    rig.command(accept(&digest));
+    // With that it is over.
+    rig.write("p.wasm", always("p", &["TestFault"], "2", &[]));
+    rig.reloaded(&[("p", ReloadChange::Swapped)]);
+}
+
 #[test]
 fn h5_a_damaged_ledger_that_cannot_be_set_aside_is_left_alone() {
     let mut rig = Rig::new(vec![bundled("p", quiet("p", &["TestFault"]))]);

@@ -10,6 +10,7 @@
 
 mod admission;
 mod bench;
+mod brake;
 mod bundled;
 mod cold;
 mod component;

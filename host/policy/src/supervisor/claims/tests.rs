@@ -105,6 +105,7 @@ fn h6_a_newcomer_of_the_same_name_does_not_displace_one_whose_file_changes_while
         fallback: String::new(),
         grants: Vec::new(),
         owns: Vec::new(),
+        unexamined: false,
     });
     let changing = |listed: bool| Claim {
         origin: "p.wasm".to_owned(),

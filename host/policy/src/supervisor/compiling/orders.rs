@@ -120,8 +120,12 @@ impl Orders {
         }
     }
 
-    pub(super) fn end(&mut self, needed: &BTreeSet<Arc<str>>) {
+    pub(super) fn close(&mut self) {
         self.is_open = false;
+    }
+
+    pub(super) fn end(&mut self, needed: &BTreeSet<Arc<str>>) {
+        self.close();
         if self.is_idle() {
             self.results.retain(|compiled| {
                 compiled.result.is_err() || needed.contains(&compiled.order.digest)
