@@ -1,11 +1,16 @@
 //! What NVML's readings say of a GPU: the simulated NVML's figures change, a condition comes, they change back, and
 //! it goes. docs/nvml-health.md has the whole table; here is that it holds from the driver's library to a watcher.
 
+use std::process::Command;
+
 use anyhow::{Context as _, Result, ensure};
 use device_api_proto::native::{Condition, ConditionStatus, Gpu, Health};
-use device_api_tests::{Builder, Native, Node, Watch, condition_of, health_of};
+use device_api_tests::{Builder, Native, Node, Watch, binary, condition_of, health_of};
 use nvml_sim::control::{EccKind, Reasons, Request};
 use nvml_sim::profile::Profile;
+
+/// What the driver asks for.
+const RECOVERY: &str = "RecoveryActionRequired";
 
 /// Waits are as short as they may be, and limits are read as often as all else.
 const POLICIES: &str = "
@@ -258,6 +263,84 @@ async fn n7_a_reset_ends_a_pending_remap_and_not_one_that_failed() -> Result<()>
     ensure!(problem(&gpu, "RowRemap").is_some(), "{gpu:?}");
     sim.set(1, &[("row-remap.failure", 0)])?;
     healthy(&mut watch, &failed, &failure).await?;
+    Ok(())
+}
+
+/// Whoever reads the GPU after the reset was noticed never sees it without what the reset did not mend.
+#[tokio::test]
+async fn c2_n7_a_reset_after_which_a_remap_is_pending_still_heals_nothing() -> Result<()> {
+    let node = builder()?.gpus(1).start()?;
+    let mut client = node.healthy().await?;
+    let name = node.uuid(0)?;
+    let mut watch = client.watch(0).await?;
+    let mut sim = node.sim()?;
+    let pending = expected(
+        "RowRemap",
+        "RemapPending",
+        Health::Degraded,
+        "COMPONENT_RESET",
+    );
+    sim.set(0, &[("row-remap.pending", 1)])?;
+    raised(&mut watch, &name, &pending).await?;
+    sim.recovery_action(0, 1)?;
+    let asked = |gpu: &Gpu| problem(gpu, RECOVERY).is_some();
+    watch.until(&name, "asked for a reset", asked).await?;
+    sim.recovery_action(0, 0)?;
+    node.daemon
+        .wait_for(&["GPU recovered", "recovery action"])?;
+    let gpu = client.get(&name).await?;
+    ensure!(problem(&gpu, pending.condition).is_some(), "{gpu:?}");
+    let is_so =
+        |gpu: &Gpu| problem(gpu, RECOVERY).is_none() && problem(gpu, pending.condition).is_some();
+    watch.until(&name, "reset, and pending", is_so).await?;
+    // What is told next was read after it.
+    sim.temperature(0, 91)?;
+    let hot = |gpu: &Gpu| problem(gpu, "Temperature").is_some();
+    let gpu = watch.until(&name, "hot", hot).await?;
+    ensure!(problem(&gpu, pending.condition).is_some(), "{gpu:?}");
+    sim.set(0, &[("row-remap.pending", 0), ("temperature.gpu", 40)])?;
+    healthy(&mut watch, &name, &pending).await
+}
+
+#[tokio::test]
+async fn n7_what_an_operator_cleared_and_still_is_so_comes_back_with_its_next_reading() -> Result<()>
+{
+    let node = builder()?.gpus(1).start()?;
+    let mut client = node.healthy().await?;
+    let name = node.uuid(0)?;
+    let mut watch = client.watch(0).await?;
+    let mut sim = node.sim()?;
+    sim.set(
+        0,
+        &[
+            ("temperature.gpu", 90),
+            ("row-remap.failure", 1),
+            ("ecc.sram.threshold-exceeded", 1),
+            ("nvlink.3.up", 0),
+        ],
+    )?;
+    sim.recovery_action(0, 2)?;
+    let all = ["Temperature", "RowRemap", "SramErrors", "NvLink", RECOVERY];
+    let stand = |gpu: &Gpu| {
+        all.iter()
+            .all(|condition| problem(gpu, condition).is_some())
+    };
+    let mut gpu = watch.until(&name, "all that is wrong", stand).await?;
+    for condition in all {
+        let since = problem(&gpu, condition).and_then(|found| found.last_transition_time);
+        let said = Command::new(binary("devicectl")?)
+            .arg("--socket")
+            .arg(node.socket())
+            .args(["gpu", "clear", &name, condition, "--reason", "a try"])
+            .output()?;
+        ensure!(said.status.success(), "{said:?}");
+        let is_back = |gpu: &Gpu| {
+            problem(gpu, condition).is_some_and(|found| found.last_transition_time != since)
+        };
+        let what = format!("{condition} back");
+        gpu = watch.until(&name, &what, is_back).await?;
+        ensure!(stand(&gpu), "{gpu:?}");
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use device_api_core::seating::{Committed, Fallback};
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::Decision;
 
+use crate::anew::is_anew;
 use crate::floors::Assumed;
 use crate::lane::{Flight, Pending};
 use crate::pipeline::{Shared, State};
@@ -30,7 +31,11 @@ impl Shared {
             match outcome {
                 Ok(evaluated) => {
                     let mut said = self.accept(state, uuid, (at, seat), evaluated, &flight.batch);
-                    self.keep_newer(uuid, &flight, &mut said);
+                    if flight.signals.iter().any(is_anew) {
+                        self.keep_problems(uuid, &mut said);
+                    } else {
+                        self.keep_newer(uuid, &flight, &mut said);
+                    }
                     decisions.push((at, said));
                 }
                 Err(failure) => {

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use device_api_core::clock::BootTime;
+use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::durable::{DeviceMemory, PolicyMemory};
 use device_api_core::ids::{IncidentId, SignalSeq};
 use device_api_core::limits;
@@ -51,6 +51,10 @@ pub(crate) struct Containment {
 pub(crate) struct Lane {
     pub(crate) queue: VecDeque<Pending>,
     pub(crate) flight: Option<Flight>,
+    /// Who is to judge the GPU anew, with its next samples (`anew.rs`).
+    pub(crate) anew: Option<Pending>,
+    /// What asked for a recovery action was ended when the newest one had been read at that time.
+    pub(crate) action_ended: Option<WallTime>,
     /// By seat.
     pub(crate) slots: Vec<Slot>,
     /// What policies left behind that have no seat now, or one with another state schema; the one put
@@ -79,6 +83,8 @@ impl Lane {
         Self {
             queue: VecDeque::new(),
             flight: None,
+            anew: None,
+            action_ended: None,
             slots: std::iter::repeat_with(Slot::default)
                 .take(limits::POLICIES_MAX)
                 .collect(),
@@ -280,11 +286,11 @@ impl Lane {
         flying.chain(self.queue.iter())
     }
 
-    /// The same, to be changed.
+    /// The same, and what waits for a look, to be changed.
     pub(crate) fn all_pending(&mut self) -> impl Iterator<Item = &mut Pending> {
         let flying = self.flight.iter_mut();
         let flying = flying.flat_map(|flight| flight.batch.iter_mut());
-        flying.chain(self.queue.iter_mut())
+        flying.chain(self.queue.iter_mut()).chain(&mut self.anew)
     }
 
     /// Drops what was to be asked again, for its own sake alone, of a policy that is not asked any more.
@@ -316,14 +322,9 @@ impl Lane {
         self.queue.drain(..count).collect()
     }
 
-    /// The signals that hold readers and are not decided, oldest first.
+    /// The signals that hold readers and are not decided.
     pub(crate) fn undecided(&mut self) -> impl Iterator<Item = &mut Pending> {
-        let flying = self
-            .flight
-            .iter_mut()
-            .flat_map(|flight| flight.batch.iter_mut());
-        flying
-            .chain(self.queue.iter_mut())
+        self.all_pending()
             .filter(|pending| pending.deadline.is_some())
     }
 

@@ -23,6 +23,7 @@
 mod admission;
 mod alarms;
 mod alike;
+mod anew;
 mod batch;
 mod commit;
 mod complaints;

@@ -74,6 +74,7 @@ impl Shared {
             recovery::ends(ending.event, &old.clears) && last_told(state, uuid, old) <= through
         };
         self.end_conditions(state, uuid, &ending, is_over);
+        self.await_action(state, uuid);
         self.ask_anew(state, uuid)
     }
 
@@ -162,7 +163,13 @@ impl Shared {
         let over = conditions.iter().filter(|old| {
             old.is_problem() && matches!(old.owner, Owner::Policy(_)) && is_over(state, old)
         });
-        let over: Vec<Arc<str>> = over.map(Condition::name).collect();
+        let mut owners = Vec::new();
+        let over = over.map(|old| {
+            owners.extend(policy_of(old));
+            old.name()
+        });
+        let over: Vec<Arc<str>> = over.collect();
+        self.judge_anew(state, uuid, &owners, ending.event);
         for name in &over {
             let (uuid, condition) = (uuid.clone(), name.to_string());
             state.timers.cancel(&Key::Quiet {
@@ -270,6 +277,10 @@ impl Shared {
             let lane = self.lane(state, uuid);
             lane.recoveries.note_by_hand(&old.name(), last);
         }
+        let is_of_action = |clear: &Clear| clear.on == ClearOn::RecoveryNone;
+        if old.clears.iter().any(is_of_action) {
+            self.await_action(state, uuid);
+        }
         self.end_conditions(state, uuid, &ending, |_, other| {
             other.type_ == old.type_ && other.instance == old.instance
         });
@@ -347,6 +358,14 @@ fn last_told(state: &State, uuid: &DeviceUuid, condition: &Condition) -> SignalS
     // A condition names one cause, and may stand for several: those that said the same are in no version of it.
     let behind = state.incidents.last_behind(uuid, &condition.name());
     behind.max(condition.cause).unwrap_or_default()
+}
+
+/// The policy whose word it is.
+pub(crate) fn policy_of(condition: &Condition) -> Option<Arc<str>> {
+    match &condition.owner {
+        Owner::Policy(id) => Some(id.name.clone()),
+        Owner::Host | Owner::Provider(_) => None,
+    }
 }
 
 fn clears_of(on: &[ClearOn]) -> Vec<Clear> {

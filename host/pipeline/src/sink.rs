@@ -79,6 +79,8 @@ impl SignalSink for Shared {
             let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, uuid);
             lane.samples = samples.clone();
+            calls.extend(self.looked(&mut state, uuid, &samples));
+            let lane = self.lane(&mut state, uuid);
             let crossings = lane.told.crossings(bench.infos(), &samples, now);
             for crossing in crossings {
                 let reading = Observation {

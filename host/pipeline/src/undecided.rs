@@ -88,6 +88,10 @@ impl Shared {
         for (pending, rule) in late {
             self.observer.fallback("overdue");
             let signal = pending.signal;
+            if !signal.kind.raises_barrier() {
+                // It is no fault, of which something is to be assumed (`anew.rs`).
+                continue;
+            }
             let over = self.ended(state, uuid, &signal);
             let lane = self.lane(state, uuid);
             if !pending.is_floored {

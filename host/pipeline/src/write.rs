@@ -69,6 +69,8 @@ struct Writing<'a, 'w> {
     written: Vec<(usize, &'w Verdict)>,
     /// Conditions that a quiet time clears from now on, besides.
     quiet: Vec<(String, BootTime)>,
+    /// Policies whose problems the driver's word has ended.
+    unasked: Vec<Arc<str>>,
 }
 
 impl Commit for Writing<'_, '_> {
@@ -87,7 +89,7 @@ impl Commit for Writing<'_, '_> {
             amend(conditions);
         }
         if write.again.is_none() {
-            recovery_none::end(conditions, write.signals, now);
+            self.unasked = recovery_none::end(conditions, write.signals, now);
         }
         let State {
             lanes, incidents, ..
@@ -191,9 +193,14 @@ impl Shared {
             write,
             written: Vec::new(),
             quiet: Vec::new(),
+            unasked: Vec::new(),
         };
         self.cache.change(uuid, &mut writing);
         let written = std::mem::take(&mut writing.written);
+        let unasked = std::mem::take(&mut writing.unasked);
+        if !unasked.is_empty() {
+            self.judge_anew(state, uuid, &unasked, ClearOn::RecoveryNone);
+        }
         self.settle_incidents(state, uuid, write, &written);
     }
 

@@ -6,6 +6,7 @@
     reason = "helpers of tests: a panic is a failed test"
 )]
 
+mod anew;
 mod clearing;
 mod drills;
 mod failures;
