@@ -172,7 +172,8 @@ pub enum PolicyError {
     Untried { origin: String, asked: String },
     #[error("policy {origin} gets no seat: {why}")]
     Seat { origin: String, why: String },
-    /// It is the file that could not be loaded before, and was not tried again.
+    /// One that is kept: of a file that could not be loaded before and was not tried again, or of a set that is gone over
+    /// again. Where the variant counts, ask [`Self::root`].
     #[error(transparent)]
     Again(std::sync::Arc<PolicyError>),
 }
@@ -195,6 +196,15 @@ pub(crate) fn is_want_of_means(error: &CallError) -> bool {
 }
 
 impl PolicyError {
+    /// What happened, whether or not it is told again.
+    pub(crate) fn root(&self) -> &Self {
+        if let Self::Again(error) = self {
+            error.root()
+        } else {
+            self
+        }
+    }
+
     /// Whether the same file may fare better in a while: the machine was short of something, or it is not
     /// compiled yet.
     #[must_use]
@@ -203,7 +213,7 @@ impl PolicyError {
         reason = "most are told of by name in `chain`, and none goes away by itself"
     )]
     pub fn is_transient(&self) -> bool {
-        match self {
+        match self.root() {
             Self::Compiling { .. }
             | Self::Changing { .. }
             | Self::Thread { .. }
@@ -211,7 +221,6 @@ impl PolicyError {
             | Self::ReadFile { .. } => true,
             Self::Load { source, .. } => source.is_transient(),
             Self::Configure { source, .. } => is_want_of_means(source),
-            Self::Again(error) => error.is_transient(),
             _ => false,
         }
     }
@@ -223,20 +232,18 @@ impl PolicyError {
         reason = "one variant alone has a limit to be raised"
     )]
     pub fn chain(&self) -> String {
-        if let Self::Again(error) = self {
-            return error.chain();
-        }
+        let root = self.root();
         // What the engine says of a file or a call begins with its verb.
         let is_of_engine = matches!(
-            self,
+            root,
             Self::Load { .. } | Self::TooMuch { .. } | Self::Configure { .. }
         );
         let joint = if is_of_engine { ": it " } else { ": " };
-        let sources = std::iter::successors(self.source(), |error: &&dyn std::error::Error| {
+        let sources = std::iter::successors(root.source(), |error: &&dyn std::error::Error| {
             (*error).source()
         });
         let sources: Vec<String> = sources.map(ToString::to_string).collect();
-        let limit = match self {
+        let limit = match root {
             Self::Configure { source, .. } => source.limit_name(true),
             _ => None,
         };
@@ -244,9 +251,9 @@ impl PolicyError {
             format!(": have it need less, or raise {limit} among its limits in policies.yaml")
         });
         if sources.is_empty() {
-            self.to_string()
+            root.to_string()
         } else {
-            format!("{self}{joint}{}{advice}", sources.join(": "))
+            format!("{root}{joint}{}{advice}", sources.join(": "))
         }
     }
 }

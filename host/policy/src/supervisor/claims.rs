@@ -65,11 +65,8 @@ enum Rank {
 
 /// Whether the site wants what it is about: what it does not want has no stand-in either.
 pub(super) fn is_wanted(error: &PolicyError) -> bool {
-    if let PolicyError::Again(error) = error {
-        return is_wanted(error);
-    }
     !matches!(
-        error,
+        error.root(),
         PolicyError::Unlisted { .. }
             | PolicyError::TooMany { .. }
             | PolicyError::DuplicateName { .. }
@@ -142,7 +139,7 @@ impl Worker {
             .map(|active| (&*active.key.digest, active.policy.origin()))
             .or_else(|| remembered.map(|kept| (&*kept.digest, &*kept.origin)));
         let error = match &claim.candidate {
-            Some(Err(error)) => Some(error),
+            Some(Err(error)) => Some(error.root()),
             Some(Ok(_)) | None => None,
         };
         let has_its_file = runs.is_some_and(|(_, origin)| origin == claim.origin);
@@ -294,7 +291,7 @@ impl Worker {
             origin: unusable.file,
             is_listed,
             wanted: None,
-            candidate: Some(Err(unusable.error)),
+            candidate: Some(Err(PolicyError::Again(unusable.error))),
             instead: None,
         };
         (name, claim)

@@ -116,11 +116,8 @@ impl Worker {
 
 /// By the site, and not because something is wrong with it.
 pub(super) fn is_taken_away(error: &PolicyError) -> bool {
-    if let PolicyError::Again(error) = error {
-        return is_taken_away(error);
-    }
     matches!(
-        error,
+        error.root(),
         PolicyError::Unlisted { .. } | PolicyError::WasShadow { .. }
     )
 }

@@ -30,7 +30,7 @@ impl Worker {
                 BTreeSet::new()
             };
             let before = self.seen();
-            let set = set::read(&self.config, &in_use, &left_out);
+            let set = set::read(&self.config, &self.bundled, &in_use, &left_out);
             let after = self.seen();
             match after.since(&before) {
                 Since::Files(files) if files.is_subset(&left_out) => {

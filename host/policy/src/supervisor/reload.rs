@@ -51,7 +51,8 @@ impl Worker {
         let unfit = self.refused_digests();
         let mut claims = self.claims(set, &mut outcomes);
         let is_left_out = |(_, claim): &(Arc<str>, Claim)| {
-            matches!(claim.candidate, Some(Err(PolicyError::TooMany { .. })))
+            let error = claim.candidate.as_ref().and_then(|it| it.as_ref().err());
+            error.is_some_and(|error| matches!(error.root(), PolicyError::TooMany { .. }))
         };
         let is_crowded = claims.iter().any(is_left_out);
         self.remove_unclaimed(&mut claims, &mut outcomes);
@@ -255,7 +256,7 @@ impl Worker {
             slot.wanted = wanted;
         }
         let judges = slot.judges();
-        if matches!(error, PolicyError::Unlisted { .. }) {
+        if matches!(error.root(), PolicyError::Unlisted { .. }) {
             // Not even what ran from it before.
             slot.wanted = None;
             slot.wants_stand_in = false;

@@ -17,11 +17,10 @@ impl Returning {
     pub(super) fn of(ledger: &Ledger, site: &Limits) -> Self {
         let judged = |(name, entry): (&String, &Remembered)| {
             let kept = entry.seated.as_ref()?;
-            let setting = setting(&kept.config, &kept.limits_on(site));
             // What was paused is looked over anew.
             let judged = kept.mode() == Mode::Enforce && entry.paused.is_none();
-            (judged && ledger.has_let_in(name, kept, &setting))
-                .then(|| (name.clone(), (kept.digest.clone(), setting)))
+            (judged && ledger.has_let_in(name, kept, site))
+                .then(|| (name.clone(), (kept.digest.clone(), kept.setting_on(site))))
         };
         Self(ledger.policies.iter().filter_map(judged).collect())
     }
@@ -38,7 +37,8 @@ impl Returning {
 
 impl Ledger {
     /// It came past the brake, or an operator let it in: it may judge again without being looked over.
-    pub(super) fn has_let_in(&self, name: &str, kept: &Kept, setting: &str) -> bool {
+    pub(super) fn has_let_in(&self, name: &str, kept: &Kept, site: &Limits) -> bool {
+        let setting = &kept.setting_on(site);
         let entry = self.policies.get(name);
         let held = entry.and_then(|entry| entry.held.as_ref());
         let is_held = held.is_some_and(|held| held.is(&kept.digest, setting));
@@ -62,6 +62,10 @@ impl Kept {
             unexamined: self.unexamined && !was_let_in,
             ..self
         }
+    }
+
+    fn setting_on(&self, site: &Limits) -> String {
+        setting(&self.config, &self.limits_on(site))
     }
 
     /// With which it judged: one that this build does not know, or not so high, is the site's.

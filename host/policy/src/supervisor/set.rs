@@ -47,15 +47,16 @@ pub(crate) struct Wanted {
 }
 
 /// A file that can't be part of the set; the others can.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Unusable {
     pub(crate) file: String,
     /// As `policies.yaml` has it, where it does.
     pub(crate) listed: Option<(Arc<str>, Mode)>,
-    pub(crate) error: PolicyError,
+    pub(crate) error: Arc<PolicyError>,
 }
 
-#[derive(Debug, Default)]
+/// Cheap to clone: bytes and errors are shared.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Set {
     /// The bundled ones in their order, then the listed ones in theirs, then the unlisted by file name, those
     /// in use first.
@@ -105,12 +106,13 @@ pub(crate) struct InUse {
     pub(crate) files: BTreeSet<String>,
 }
 
-/// Reads what is wanted. `left_out`: files that change all the time, which are not read.
+/// Reads what is wanted. `defaults`: the bundled ones, hashed. `left_out`: files that change all the time, which are not read.
 ///
 /// # Errors
 /// Why the set as a whole is refused, and what to do: the running one stays.
 pub(crate) fn read(
     config: &SupervisorConfig,
+    defaults: &[Wanted],
     in_use: &InUse,
     left_out: &BTreeSet<String>,
 ) -> Result<Set, String> {
@@ -140,7 +142,7 @@ pub(crate) fn read(
         left_out,
         room: Room::default(),
     });
-    manifest.resolve(config, files)
+    manifest.resolve(config, defaults, files)
 }
 
 /// The directory's.
@@ -180,10 +182,12 @@ impl Manifest {
     fn resolve(
         &self,
         config: &SupervisorConfig,
+        defaults: &[Wanted],
         mut files: Option<Files<'_>>,
     ) -> Result<Set, String> {
         let mut set = Set::default();
-        for source in &config.bundled {
+        for wanted in defaults {
+            let source = &wanted.source;
             let name = name_of(source);
             let listed = self.listed.iter().find(|listed| &*listed.name == name);
             match listed {
@@ -194,23 +198,23 @@ impl Manifest {
                     )));
                 }
                 Some(listed) if listed.file.is_none() => {
-                    let digest = sha256(&source.bytes);
+                    let digest = wanted.key.digest.to_string();
                     let source = on_terms(listed, source.origin.clone(), source.bytes.clone());
                     set.wanted.push(self.pinned(listed, digest, source)?);
                 }
                 Some(_) => {}
-                None => set.wanted.push(Wanted::bundled(source)),
+                None => set.wanted.push(wanted.clone()),
             }
         }
         for listed in &self.listed {
             if let Some(file) = &listed.file {
                 self.take(files.as_mut(), listed, file, &mut set)?;
-            } else if !config
-                .bundled
+            } else if !defaults
                 .iter()
-                .any(|source| name_of(source) == &*listed.name)
+                .any(|wanted| name_of(&wanted.source) == &*listed.name)
             {
-                let known: Vec<&str> = config.bundled.iter().map(name_of).collect();
+                let known = defaults.iter().map(|wanted| name_of(&wanted.source));
+                let known: Vec<&str> = known.collect();
                 let what = format!(
                     "is missing, and the bundled policies are {}",
                     known.join(", ")
@@ -244,7 +248,7 @@ impl Manifest {
             Err(error @ PolicyError::Changing { .. }) => set.unusable.push(Unusable {
                 file: directory::origin(file),
                 listed: Some((Arc::clone(&listed.name), listed.mode)),
-                error,
+                error: Arc::new(error),
             }),
             Err(error) => return Err(self.refused(listed, "file", &error.chain())),
         }
@@ -304,7 +308,7 @@ impl Manifest {
                 Err(error) => set.unusable.push(Unusable {
                     file: origin,
                     listed: None,
-                    error,
+                    error: Arc::new(error),
                 }),
             }
         }
@@ -315,7 +319,7 @@ impl Manifest {
             Unusable {
                 file,
                 listed: None,
-                error: PolicyError::Misnamed { origin },
+                error: Arc::new(PolicyError::Misnamed { origin }),
             }
         }));
     }

@@ -14,7 +14,7 @@ use super::set::{Key, Wanted};
 use super::slot::{Active, Slot};
 use super::worker::Worker;
 use crate::error::PolicyError;
-use crate::ledger::{Kept, setting};
+use crate::ledger::Kept;
 use crate::source::{PolicySource, bundled_name};
 
 /// Files told in `PolicyReady` that never were policies: half of what it has room for.
@@ -164,11 +164,9 @@ impl Worker {
     /// Without those that the brake has not let in yet; but whoever is paused is looked over once that ends.
     fn let_in_before(&self, name: &Arc<str>, kept: [Option<Kept>; 2]) -> Vec<Wanted> {
         let is_paused = self.paused(name).is_some();
-        let may_sit = |kept: &Kept| {
-            let setting = setting(&kept.config, &kept.limits_on(&self.config.limits));
-            is_paused || self.books.ledger.has_let_in(name, kept, &setting)
-        };
-        let kept = kept.iter().flatten().filter(|kept| may_sit(kept));
+        let (ledger, site) = (&self.books.ledger, &self.config.limits);
+        let may_sit = |kept: &&Kept| is_paused || ledger.has_let_in(name, kept, site);
+        let kept = kept.iter().flatten().filter(may_sit);
         kept.filter_map(|kept| self.wanted_again(name, kept))
             .collect()
     }

@@ -53,7 +53,7 @@ impl Worker {
             all.push(self.claim_of_unusable(Unusable {
                 file: wanted.source.origin,
                 listed: None,
-                error,
+                error: Arc::new(error),
             }));
         }
         for unusable in set.unusable {

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use device_api_core::policy_status::{Mode, ReloadChange, ReloadOutcome};
 
 use super::claims::Claim;
-use super::set::{Set, Unusable};
+use super::set::Set;
 use super::worker::Worker;
-use crate::error::PolicyError;
 
 impl Worker {
     /// Goes over a set, and remembers it while it is not all compiled.
     pub(super) fn apply_and_remember(&mut self, set: Set, forced: bool) -> Vec<ReloadOutcome> {
-        let (set, again) = set.twice();
+        let again = set.clone();
         let outcomes = self.apply(set, forced);
         let mut slots = self.slots.values();
         self.unsettled = slots.any(|slot| slot.compiling.is_some()).then_some(again);
@@ -77,58 +76,5 @@ impl Worker {
         };
         let mut wanted = claims.iter().filter_map(|(_, claim)| claim.wanted.as_ref());
         wanted.any(|it| it.key == file.key && it.source.origin == file.source.origin)
-    }
-}
-
-impl Set {
-    /// The same set twice: its bytes are shared.
-    fn twice(self) -> (Self, Self) {
-        let unusable = self.unusable.into_iter().map(Unusable::twice);
-        let (unusable, again) = unusable.unzip();
-        let set = |wanted, unusable| Self { wanted, unusable };
-        (set(self.wanted.clone(), unusable), set(self.wanted, again))
-    }
-}
-
-impl Unusable {
-    fn twice(self) -> (Self, Self) {
-        let with = |error| Self {
-            file: self.file.clone(),
-            listed: self.listed.clone(),
-            error,
-        };
-        let (one, other) = self.error.twice();
-        (with(one), with(other))
-    }
-}
-
-impl PolicyError {
-    /// Those that a set is gone over by stay what they are.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the others are only told of, and can be shared"
-    )]
-    fn twice(self) -> (Self, Self) {
-        match self {
-            Self::Unlisted { origin } => {
-                let again = origin.clone();
-                (Self::Unlisted { origin }, Self::Unlisted { origin: again })
-            }
-            Self::TooMany { origin, max } => {
-                let again = origin.clone();
-                (
-                    Self::TooMany { origin, max },
-                    Self::TooMany { origin: again, max },
-                )
-            }
-            Self::Changing { origin } => {
-                let again = origin.clone();
-                (Self::Changing { origin }, Self::Changing { origin: again })
-            }
-            error => {
-                let error = Arc::new(error);
-                (Self::Again(Arc::clone(&error)), Self::Again(error))
-            }
-        }
     }
 }
