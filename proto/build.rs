@@ -11,8 +11,10 @@ use prost::Message as _;
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 5] = [
     "nvidia/device/v1alpha1/device.proto",
+    "nvidia/device/v1alpha1/incident.proto",
+    "nvidia/device/v1alpha1/nvml.proto",
     "nvidia/device/v1alpha1/policy.proto",
     "nvidia/nvsentinel/v1alpha1/gpu.proto",
 ];

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use rustix::process::{Gid, Uid};
@@ -73,7 +74,7 @@ pub(crate) enum Command {
         /// As for `describe`
         name: String,
     },
-    /// The same as `explain`, GPU first: `gpu explain NAME`
+    /// One GPU: explain, describe, clear
     Gpu {
         #[command(subcommand)]
         command: GpuCommand,
@@ -96,6 +97,20 @@ pub(crate) enum Command {
     Policy {
         #[command(subcommand)]
         command: PolicyCommand,
+    },
+    /// List the faults of this node, newest first, however many signals from however many sources told of each
+    Incidents {
+        /// Only those of this GPU, named as for `describe`
+        #[arg(long, value_name = "NAME")]
+        gpu: Option<String>,
+        /// Also those that are over
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show how NVML is; let go of the driver for a reset or an upgrade; take it up again
+    Nvml {
+        #[command(subcommand)]
+        command: NvmlCommand,
     },
     /// Show who writes conditions, and release the types of one that does not come back
     Provider {
@@ -169,11 +184,60 @@ impl FromStr for Owner {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GpuCommand {
-    /// Say what is wrong with it
+    /// Say what is wrong with it: as `explain`
     Explain {
         /// As for `describe`
         name: String,
     },
+    /// Show all that is known of it: as `describe gpu`
+    Describe {
+        /// As for `describe`
+        name: String,
+    },
+    /// Say that a problem of it is over, where nothing else clears it; what is seen again comes back
+    Clear {
+        /// As for `describe`
+        name: String,
+        /// Type of the condition, as `gpu explain` shows it
+        condition: String,
+        /// Why it is over, for those who find it so
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NvmlCommand {
+    /// Let go of the driver; exit code 1 where a call hangs in it
+    Release {
+        /// What for
+        #[arg(long = "for", value_enum, value_name = "WHAT")]
+        purpose: Purpose,
+        /// After that it is taken up again by itself, as in 90s, 10m, 2h; 24h at most
+        #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
+        ttl: Duration,
+    },
+    /// Take the driver up again
+    Attach,
+    /// Show how NVML is, and which calls hang
+    Status,
+}
+
+/// What the driver is let go of for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Purpose {
+    /// A GPU reset: no handle may be open
+    Reset,
+    /// Another driver is to be loaded
+    Upgrade,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let parsed: Result<jiff::SignedDuration, _> = text.parse();
+    let positive = parsed.ok().and_then(|ttl| Duration::try_from(ttl).ok());
+    positive
+        .filter(|ttl| !ttl.is_zero())
+        .ok_or_else(|| "no time; as in 90s, 10m or 2h".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -313,6 +377,26 @@ mod tests {
             2,
             "a version is named by whoever lets it in"
         );
+        let args = ["devicectl", "nvml", "release", "--for=reset", "--ttl=10m"];
+        let args = Args::try_parse_from(args).unwrap();
+        let Command::Nvml { command } = args.command else {
+            panic!("{args:?}")
+        };
+        assert!(
+            matches!(command, NvmlCommand::Release { purpose: Purpose::Reset, ttl } if ttl.as_secs() == 600),
+            "{command:?}"
+        );
+        for refused in [
+            &["nvml", "release", "--for=reset"][..],
+            &["nvml", "release", "--for=reset", "--ttl=0s"],
+            &["nvml", "release", "--for=reset", "--ttl=-1m"],
+            &["nvml", "release", "--for=reset", "--ttl=soon"],
+            &["nvml", "release", "--for=fun", "--ttl=1m"],
+            &["gpu", "clear", "0", "XidCriticalError"],
+        ] {
+            let refused = Args::try_parse_from([&["devicectl"], refused].concat());
+            assert_eq!(refused.unwrap_err().exit_code(), 2);
+        }
         assert_eq!(
             Args::try_parse_from(["devicectl", "get", "cpus"])
                 .unwrap_err()

@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use device_api_proto::native::gpu_service_client::GpuServiceClient;
+use device_api_proto::native::incident_service_client::IncidentServiceClient;
+use device_api_proto::native::nvml_service_client::NvmlServiceClient;
 use device_api_proto::native::policy_service_client::PolicyServiceClient;
 use device_api_proto::native::provider_service_client::ProviderServiceClient;
 use device_api_proto::native::{
-    AcceptPolicyRequest, ForgetProviderRequest, GetPolicyRequest, GetPolicyResponse, Gpu,
-    ListGpusRequest, ListGpusResponse, ListPoliciesRequest, ListProvidersRequest,
-    PausePolicyRequest, Policy, PolicyOutcome, Provider, QuarantinePolicyRequest,
+    AcceptPolicyRequest, AttachNvmlRequest, ClearConditionRequest, ForgetProviderRequest,
+    GetNvmlStatusRequest, GetNvmlStatusResponse, GetPolicyRequest, GetPolicyResponse, Gpu,
+    Incident, ListGpusRequest, ListGpusResponse, ListIncidentsRequest, ListPoliciesRequest,
+    ListPoliciesResponse, ListProvidersRequest, PausePolicyRequest, Policy, PolicyOutcome,
+    Provider, QuarantinePolicyRequest, ReleaseNvmlRequest, ReleaseNvmlResponse,
     ReleasePolicyRequest, ReloadPoliciesRequest, ResumePolicyRequest, WatchGpusRequest,
     WatchGpusResponse,
 };
@@ -32,6 +36,10 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// most), past which it answers DEADLINE_EXCEEDED and goes on; this is for one that hangs.
 const COMMAND_WAIT_MAX: Duration = Duration::from_mins(10);
 
+/// How long the driver may take to be let go of: calls under way end first. The daemon has a bound of its own
+/// (`request-time`, 30 s unless the site set another); this is for one that hangs.
+const RELEASE_WAIT_MAX: Duration = Duration::from_mins(2);
+
 /// Largest message taken: what the daemon sends at most.
 const RECEIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -41,6 +49,8 @@ pub(crate) struct Client {
     service: GpuServiceClient<Channel>,
     policies: PolicyServiceClient<Channel>,
     providers: ProviderServiceClient<Channel>,
+    incidents: IncidentServiceClient<Channel>,
+    nvml: NvmlServiceClient<Channel>,
     socket: PathBuf,
 }
 
@@ -90,11 +100,16 @@ impl Client {
         let providers = ProviderServiceClient::new(channel.clone());
         let policies =
             PolicyServiceClient::new(channel.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX);
+        let incidents = IncidentServiceClient::new(channel.clone())
+            .max_decoding_message_size(RECEIVE_BYTES_MAX);
+        let nvml = NvmlServiceClient::new(channel.clone());
         let service = GpuServiceClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
         Ok(Self {
             service,
             policies,
             providers,
+            incidents,
+            nvml,
             socket: socket.to_owned(),
         })
     }
@@ -158,9 +173,14 @@ impl Client {
 
     /// What judges faults.
     pub(crate) async fn policies(&mut self) -> Result<Vec<Policy>, Failure> {
+        Ok(self.policy_list().await?.policies)
+    }
+
+    /// The same, with what is no single policy's affair.
+    pub(crate) async fn policy_list(&mut self) -> Result<ListPoliciesResponse, Failure> {
         let answer = in_time(self.policies.list_policies(ListPoliciesRequest {})).await;
         answer
-            .map(|answer| answer.into_inner().policies)
+            .map(Response::into_inner)
             .map_err(|failure| self.explain(failure))
     }
 
@@ -202,6 +222,60 @@ impl Client {
             .map_err(|failure| self.explain(under_way(failure)))
     }
 
+    /// All incidents that `wanted` says, however many answers that takes.
+    pub(crate) async fn incidents(
+        &mut self,
+        mut wanted: ListIncidentsRequest,
+    ) -> Result<Vec<Incident>, Failure> {
+        let mut all = Vec::new();
+        loop {
+            let answer = in_time(self.incidents.list_incidents(wanted.clone())).await;
+            let answer = answer.map_err(|failure| self.explain(failure))?;
+            let answer = answer.into_inner();
+            all.extend(answer.incidents);
+            let last = all.last().map_or(0, |incident| incident.id);
+            // Numbers only fall, or this is no daemon of ours.
+            let goes_on = wanted.before == 0 || last < wanted.before;
+            if answer.left_out == 0 || last == 0 || !goes_on {
+                return Ok(all);
+            }
+            wanted.before = last;
+        }
+    }
+
+    /// Clears a problem by hand; gives the GPU as it is then, where it is still there.
+    pub(crate) async fn clear(
+        &mut self,
+        request: ClearConditionRequest,
+    ) -> Result<Option<Gpu>, Failure> {
+        let answer = in_time(self.incidents.clear_condition(request)).await;
+        answer
+            .map(|answer| answer.into_inner().gpu)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    pub(crate) async fn nvml_status(&mut self) -> Result<GetNvmlStatusResponse, Failure> {
+        let answer = in_time(self.nvml.get_nvml_status(GetNvmlStatusRequest {})).await;
+        answer
+            .map(Response::into_inner)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    pub(crate) async fn release_nvml(
+        &mut self,
+        request: ReleaseNvmlRequest,
+    ) -> Result<ReleaseNvmlResponse, Failure> {
+        let answer = within(RELEASE_WAIT_MAX, self.nvml.release_nvml(request)).await;
+        answer
+            .map(Response::into_inner)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    pub(crate) async fn attach_nvml(&mut self) -> Result<(), Failure> {
+        let answer = in_time(self.nvml.attach_nvml(AttachNvmlRequest {})).await;
+        answer.map(drop).map_err(|failure| self.explain(failure))
+    }
+
     /// Whoever listens on the socket may be no gRPC server, which shows with the first call only.
     fn explain(&self, failure: Failure) -> Failure {
         let why = match &failure {
@@ -214,6 +288,8 @@ impl Client {
             | Failure::NoPolicy { .. }
             | Failure::NotTaken { .. }
             | Failure::UnderWay
+            | Failure::NvmlBusy { .. }
+            | Failure::Overtaken
             | Failure::Unconfirmed { .. }
             | Failure::Ambiguous { .. }
             | Failure::Own { .. }

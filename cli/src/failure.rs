@@ -29,6 +29,12 @@ pub(crate) enum Failure {
     NotTaken { what: String },
     #[error("not done yet, and still being carried out; what comes of it: devicectl policy list")]
     UnderWay,
+    #[error(
+        "NVML is busy: {hung}; nothing was let go of. Wait until it comes back (devicectl nvml status), or restart the machine"
+    )]
+    NvmlBusy { hung: String },
+    #[error("not released: somebody else attached NVML meanwhile")]
+    Overtaken,
     #[error("{what}; say yes when asked, or give --yes")]
     Unconfirmed { what: String },
     #[error("{name:?} may be any of {}; use more of the name", candidates.join(", "))]
@@ -57,6 +63,8 @@ impl Failure {
             | Self::NoPolicy { .. }
             | Self::NotTaken { .. }
             | Self::UnderWay
+            | Self::NvmlBusy { .. }
+            | Self::Overtaken
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Own { .. }
@@ -92,6 +100,8 @@ impl Failure {
             | Self::NoPolicy { .. }
             | Self::NotTaken { .. }
             | Self::UnderWay
+            | Self::NvmlBusy { .. }
+            | Self::Overtaken
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Own { .. }

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod commands;
 mod failure;
+mod hardware;
 mod output;
 mod policy_view;
 mod remedy;

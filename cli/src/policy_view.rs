@@ -11,7 +11,25 @@ use crate::words::{
 
 #[derive(Debug, Serialize)]
 pub(crate) struct PolicyList {
-    pub(crate) policies: Vec<PolicyView>,
+    policies: Vec<PolicyView>,
+    /// Why the set as a whole is refused.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    refused: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    unsaved: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    damage: String,
+}
+
+impl From<&wire::ListPoliciesResponse> for PolicyList {
+    fn from(listed: &wire::ListPoliciesResponse) -> Self {
+        Self {
+            policies: listed.policies.iter().map(PolicyView::from).collect(),
+            refused: listed.refused.clone(),
+            unsaved: listed.unsaved.clone(),
+            damage: listed.damage.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]

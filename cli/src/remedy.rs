@@ -50,6 +50,7 @@ pub(crate) fn of_action(action: &str, pci: &str) -> Remedy {
     }
 }
 
+/// A reset needs a GPU that nobody has open; the daemon has, and lets go of it for that long.
 fn reset(pci: &str) -> String {
     // Without an address it would be all GPUs.
     let gpu = if pci.is_empty() {
@@ -57,7 +58,9 @@ fn reset(pci: &str) -> String {
     } else {
         shell_word(pci)
     };
-    format!("nvidia-smi --gpu-reset -i {gpu}")
+    format!(
+        "devicectl nvml release --for reset --ttl 10m && nvidia-smi --gpu-reset -i {gpu}; devicectl nvml attach"
+    )
 }
 
 /// When it clears.
@@ -73,6 +76,11 @@ pub(crate) fn of_clear(word: &str) -> &'static str {
         "operator" => "by hand",
         _ => "as docs/clears.md says",
     }
+}
+
+/// Whether a condition of the host's own is an operator's to clear.
+pub(crate) fn is_clearable_by_hand(condition: &str) -> bool {
+    matches!(condition, "FaultFloor" | "PolicyFallback")
 }
 
 /// Why the host itself holds a condition, and where to look.
@@ -125,15 +133,21 @@ mod tests {
         let command = |pci| of_action("COMPONENT_RESET", pci).command;
         assert_eq!(
             command("0000:a1:00.0").as_deref(),
-            Some("nvidia-smi --gpu-reset -i 0000:a1:00.0")
+            Some(
+                "devicectl nvml release --for reset --ttl 10m && nvidia-smi --gpu-reset -i 0000:a1:00.0; devicectl nvml attach"
+            )
         );
         assert_eq!(
             command("0; reboot").as_deref(),
-            Some("nvidia-smi --gpu-reset -i '0; reboot'")
+            Some(
+                "devicectl nvml release --for reset --ttl 10m && nvidia-smi --gpu-reset -i '0; reboot'; devicectl nvml attach"
+            )
         );
         assert_eq!(
             command("").as_deref(),
-            Some("nvidia-smi --gpu-reset -i GPU")
+            Some(
+                "devicectl nvml release --for reset --ttl 10m && nvidia-smi --gpu-reset -i GPU; devicectl nvml attach"
+            )
         );
     }
 }

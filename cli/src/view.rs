@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use device_api_proto::native::{self as wire, Gpu, Polarity};
 use serde::Serialize;
 
+use crate::hardware::HardwareView;
 use crate::words::{action, conditions, health, judgement, owner_kind, rfc3339, severity, status};
 
 #[derive(Debug, Serialize)]
@@ -78,6 +79,12 @@ struct SpecView {
     simulated: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mig_instances: Vec<MigInstanceView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hardware: Option<HardwareView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mig_gpu_instance: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mig_compute_instance: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,6 +95,8 @@ struct MigInstanceView {
     #[serde(skip_serializing_if = "Option::is_none")]
     compute_instance: Option<u32>,
     profile: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -148,7 +157,7 @@ pub(crate) struct ConditionView {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct OwnerView {
+pub(crate) struct OwnerView {
     kind: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
@@ -234,8 +243,12 @@ impl From<&wire::GpuSpec> for SpecView {
                     gpu_instance: instance.gpu_instance,
                     compute_instance: instance.compute_instance,
                     profile: instance.profile.clone(),
+                    memory_bytes: instance.memory_bytes,
                 })
                 .collect(),
+            hardware: spec.hardware.as_ref().map(HardwareView::from),
+            mig_gpu_instance: spec.mig_gpu_instance,
+            mig_compute_instance: spec.mig_compute_instance,
         }
     }
 }
@@ -257,18 +270,24 @@ impl From<&wire::Condition> for ConditionView {
                 Polarity::TrueIsHealthy => "TrueIsHealthy",
                 Polarity::TrueIsProblem => "TrueIsProblem",
             },
-            owner: condition.owner.as_ref().map(|owner| OwnerView {
-                kind: owner_kind(owner),
-                name: owner.name.clone(),
-                version: owner.version.clone(),
-                digest: owner.digest.clone(),
-            }),
+            owner: condition.owner.as_ref().map(OwnerView::from),
             clears: condition.clears.iter().map(ClearView::from).collect(),
             evidence: condition.evidence.iter().map(EvidenceView::from).collect(),
             incident: (condition.incident != 0).then_some(condition.incident),
             drill: condition.drill,
             counted: condition.counted,
             cause_signal: condition.cause_signal,
+        }
+    }
+}
+
+impl From<&wire::Owner> for OwnerView {
+    fn from(owner: &wire::Owner) -> Self {
+        Self {
+            kind: owner_kind(owner),
+            name: owner.name.clone(),
+            version: owner.version.clone(),
+            digest: owner.digest.clone(),
         }
     }
 }

@@ -110,6 +110,7 @@ pub(crate) fn policy_phase(phase: PolicyPhase) -> &'static str {
         PolicyPhase::Running => "running",
         PolicyPhase::BackOff => "back-off",
         PolicyPhase::LastGood => "last-good",
+        PolicyPhase::StandIn => "stand-in",
         PolicyPhase::Quarantined => "quarantined",
         PolicyPhase::Paused => "paused",
         PolicyPhase::Refused => "refused",

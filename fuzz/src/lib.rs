@@ -16,6 +16,8 @@ mod attack;
 mod changes;
 #[path = "../../host/grpc/tests/rpc/harness.rs"]
 mod harness;
+#[path = "../../host/grpc/tests/rpc/operated.rs"]
+mod operated;
 #[path = "../../host/grpc/tests/rpc/owned.rs"]
 mod owned;
 #[path = "../../host/grpc/tests/rpc/policy_host.rs"]

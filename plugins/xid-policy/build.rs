@@ -9,6 +9,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 const CATALOG: &str = "../../data/xid-catalog.csv";
 const NVLINK5: &str = "../../data/xid-144-150-decode.csv";
+const PROFILES: &str = "../../data/xid-profiles";
+/// The profiles beside the vendor's, each with its file and its static.
+const TABLES: [(&str, &str); 4] = [
+    ("device-plugin", "DEVICE_PLUGIN"),
+    ("gke", "GKE"),
+    ("eks", "EKS"),
+    ("gpud", "GPUD"),
+];
 
 fn main() -> Result<()> {
     directives();
@@ -17,11 +25,16 @@ fn main() -> Result<()> {
     std::fs::write(out.join("catalog.rs"), catalog().context(CATALOG)?)
         .context("cannot write catalog.rs")?;
     std::fs::write(out.join("nvlink5.rs"), nvlink5().context(NVLINK5)?)
-        .context("cannot write nvlink5.rs")
+        .context("cannot write nvlink5.rs")?;
+    let mut tables = String::new();
+    for (name, constant) in TABLES {
+        tables += &profile(name, constant).with_context(|| format!("{PROFILES}/{name}.csv"))?;
+    }
+    std::fs::write(out.join("profiles.rs"), tables).context("cannot write profiles.rs")
 }
 
 fn directives() {
-    for path in ["build.rs", CATALOG, NVLINK5] {
+    for path in ["build.rs", CATALOG, NVLINK5, PROFILES] {
         println!("cargo::rerun-if-changed={path}");
     }
 }
@@ -170,4 +183,77 @@ fn status(text: &str) -> Result<String> {
         .collect::<Result<Vec<_>, _>>()
         .with_context(|| format!("error status {text:?}"))?;
     Ok(format!("&{numbers:?}"))
+}
+
+/// `static NAME: Table = …;` from a profile's file: who, from the head lines, then its rows ascending.
+fn profile(name: &str, constant: &str) -> Result<String> {
+    let text = std::fs::read_to_string(format!("{PROFILES}/{name}.csv"))?;
+    let head = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(&format!("# {key}: ")))
+            .with_context(|| format!("no head line \"# {key}: …\""))
+    };
+    let (system, version) = (head("system")?, head("version")?);
+    let mut reader = csv::ReaderBuilder::new()
+        .comment(Some(b'#'))
+        .from_reader(text.as_bytes());
+    ensure!(
+        reader.headers()? == ["xid", "line", "health", "action", "word"].as_slice(),
+        "other columns than xid,line,health,action,word"
+    );
+    let (mut rows, mut other) = (Vec::new(), None);
+    for record in reader.records() {
+        let record = record?;
+        let field = |at: usize| record.get(at).unwrap_or_default();
+        let fatal_line = match field(1) {
+            "" => false,
+            "fatal" => true,
+            word => bail!("the line {word:?} is not understood"),
+        };
+        let health = match field(2) {
+            "unhealthy" => "Fatal",
+            "degraded" => "Warning",
+            "healthy" => "Info",
+            word => bail!("the health {word:?} is not understood"),
+        };
+        let action = action(field(3))?;
+        let answer = format!(
+            "Answer {{ severity: Severity::{health}, action: {action}, word: {:?} }}",
+            field(4)
+        );
+        if field(0) == "*" {
+            ensure!(other.replace(answer).is_none(), "* is listed twice");
+            continue;
+        }
+        let code: u64 = field(0)
+            .parse()
+            .with_context(|| format!("code {:?}", field(0)))?;
+        rows.push(((code, fatal_line), answer));
+    }
+    rows.sort();
+    ensure!(
+        rows.windows(2)
+            .all(|pair| matches!(pair, [a, b] if a.0 < b.0)),
+        "a code is listed twice"
+    );
+    let other = other.context("no row for *, every code without a row")?;
+    let mut out = format!(
+        "static {constant}: Table = Table {{ system: {system:?}, version: {version:?}, other: {other}, rows: &[\n"
+    );
+    for ((code, fatal_line), answer) in rows {
+        writeln!(out, "(({code}, {fatal_line}), {answer}),")?;
+    }
+    Ok(out + "] };\n")
+}
+
+/// A word of docs/actions.md as `Option<Action>`; empty: that system says none.
+fn action(word: &str) -> Result<&'static str> {
+    Ok(match word {
+        "" => "None",
+        "NONE" => "Some(Action::None)",
+        "RESTART_BM" => "Some(Action::RestartBm)",
+        "CONTACT_SUPPORT" => "Some(Action::ContactSupport)",
+        "REPLACE_VM" => "Some(Action::ReplaceVm)",
+        other => bail!("the action {other:?} is not understood: teach it to build.rs"),
+    })
 }

@@ -105,8 +105,10 @@ impl Config {
             return Ok(Vec::new());
         };
         let expected = format!("a list of {}", words.join(", "));
+        // Longer than that, it has one twice.
         let items = found
             .as_array()
+            .filter(|items| items.len() <= words.len())
             .ok_or_else(|| self.expected(key, &expected, &found))?;
         let pick = |item: &Value| {
             words
@@ -130,12 +132,43 @@ impl Config {
         range: std::ops::RangeInclusive<u64>,
         default: u64,
     ) -> Result<u64, String> {
+        Ok(self.number_given(key, range)?.unwrap_or(default))
+    }
+
+    /// A whole number in a range, which has no default.
+    ///
+    /// # Errors
+    /// The key is missing, or holds something else.
+    pub fn number_needed(
+        &mut self,
+        key: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<u64, String> {
+        let (least, most) = (*range.start(), *range.end());
+        self.number_given(key, range)?.ok_or_else(|| {
+            format!(
+                "config: {}{key}: missing; give a whole number from {least} to {most}",
+                self.path
+            )
+        })
+    }
+
+    /// A whole number in a range, where it is given.
+    ///
+    /// # Errors
+    /// The key holds something else.
+    pub fn number_given(
+        &mut self,
+        key: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, String> {
         let Some(found) = self.map.remove(key) else {
-            return Ok(default);
+            return Ok(None);
         };
         found
             .as_u64()
             .filter(|number| range.contains(number))
+            .map(Some)
             .ok_or_else(|| {
                 self.expected(
                     key,
@@ -143,6 +176,45 @@ impl Config {
                     &found,
                 )
             })
+    }
+
+    /// Objects under some of `words`: `{"pcie.replays": {…}}`. Each comes with its own path for errors.
+    ///
+    /// # Errors
+    /// The key holds something else, or a name in it is none of the words.
+    pub fn by_word(
+        &mut self,
+        key: &str,
+        words: &[&'static str],
+    ) -> Result<Vec<(&'static str, Self)>, String> {
+        let entries = match self.map.remove(key) {
+            None => return Ok(Vec::new()),
+            Some(Value::Object(map)) => map,
+            Some(other) => {
+                let expected = format!("an object whose keys are of {}", words.join(", "));
+                return Err(self.expected(key, &expected, &other));
+            }
+        };
+        let mut out = Vec::with_capacity(entries.len());
+        for (name, value) in entries {
+            let path = format!("{}{key}.{name}", self.path);
+            let word = words.iter().copied().find(|word| *word == name);
+            let word = word.ok_or_else(|| {
+                format!(
+                    "config: {path}: expected one of {} as its name",
+                    words.join(", ")
+                )
+            })?;
+            let Value::Object(map) = value else {
+                return Err(format!(
+                    "config: {path}: expected an object, found {}",
+                    self::name(&value)
+                ));
+            };
+            let path = format!("{path}.");
+            out.push((word, Self { path, map }));
+        }
+        Ok(out)
     }
 
     /// Objects under codes: `{"43": {…}}`. Each comes with its own path for errors.

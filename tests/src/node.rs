@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use nvml_sim::control::Client;
+use nvml_sim::control::{Client, MigStatus, Request};
 use nvml_sim::profile::{GPUS_DEFAULT, Identity, Profile};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
@@ -19,12 +19,21 @@ use crate::client::{Native, Upstream, health_of};
 use crate::http::http;
 use crate::{Daemon, binary};
 
+/// Which NVML it has.
+#[derive(Clone, Copy, Debug)]
+enum Library {
+    Simulated,
+    None,
+    /// What the daemon finds by itself.
+    OfTheMachine,
+}
+
 /// What a node is started with.
 #[derive(Debug)]
 pub struct Builder {
     dir: TempDir,
     gpus: u32,
-    has_nvml: bool,
+    nvml: Library,
     flags: BTreeMap<String, String>,
     env: Vec<(String, String)>,
 }
@@ -40,7 +49,14 @@ impl Builder {
     /// No NVML library at all.
     #[must_use]
     pub fn without_nvml(mut self) -> Self {
-        self.has_nvml = false;
+        self.nvml = Library::None;
+        self
+    }
+
+    /// The NVML that the daemon finds on this machine.
+    #[must_use]
+    pub fn with_nvml_of_the_machine(mut self) -> Self {
+        self.nvml = Library::OfTheMachine;
         self
     }
 
@@ -87,13 +103,15 @@ impl Builder {
         }
         let socket = self.dir.path().join("device.sock");
         let state = self.dir.path().join("state");
-        let library = if self.has_nvml {
-            command
-                .env("NVML_SIM_SOCKET", self.dir.path().join("sim.sock"))
-                .env("NVML_SIM_GPUS", self.gpus.to_string());
-            nvml_sim::find_library()?
-        } else {
-            self.dir.path().join("no-such-library.so")
+        let library = match self.nvml {
+            Library::Simulated => {
+                command
+                    .env("NVML_SIM_SOCKET", self.dir.path().join("sim.sock"))
+                    .env("NVML_SIM_GPUS", self.gpus.to_string());
+                Some(nvml_sim::find_library()?)
+            }
+            Library::None => Some(self.dir.path().join("no-such-library.so")),
+            Library::OfTheMachine => None,
         };
         let mut flags = BTreeMap::from(
             [
@@ -105,11 +123,17 @@ impl Builder {
                 ("kmsg-path", &*kmsg.to_string_lossy()),
                 ("drills", "enforce"),
                 ("nvml-poll-interval", "200ms"),
-                ("nvml-library", &*library.to_string_lossy()),
+                ("nvml-fault-interval", "200ms"),
+                ("nvml-counter-interval", "200ms"),
+                ("nvml-inventory-interval", "1s"),
                 ("state-dir", &*state.to_string_lossy()),
             ]
             .map(|(flag, value)| (flag.to_owned(), value.to_owned())),
         );
+        flags.extend(library.map(|library| {
+            let library = library.to_string_lossy().into_owned();
+            ("nvml-library".to_owned(), library)
+        }));
         flags.extend(self.flags);
         command
             .args(
@@ -165,7 +189,7 @@ impl Node {
         Ok(Builder {
             dir,
             gpus: GPUS_DEFAULT,
-            has_nvml: true,
+            nvml: Library::Simulated,
             flags: BTreeMap::new(),
             env: Vec::new(),
         })
@@ -254,6 +278,24 @@ impl Node {
     /// The simulated library does not run.
     pub fn sim(&self) -> Result<Client> {
         Ok(Client::connect(self.sim_socket())?)
+    }
+
+    /// Cuts a GPU up into MIG instances of these profiles, in place of those that it has: what it has then.
+    ///
+    /// # Errors
+    /// There is no room for them, or no simulated library.
+    pub fn cut_up(&self, gpu: u32, profiles: &[&str]) -> Result<Vec<MigStatus>> {
+        let mut sim = self.sim()?;
+        sim.request(&Request::MigMode { gpu, on: true })?;
+        sim.request(&Request::MigDestroy {
+            gpu,
+            gpu_instance: None,
+        })?;
+        let profiles = profiles.iter().map(|name| (*name).to_owned()).collect();
+        sim.request(&Request::MigCreate { gpu, profiles })?;
+        let gpus = sim.status()?.gpus.into_iter();
+        let mut with = gpus.filter(|status| status.index == gpu);
+        Ok(with.next().context("no such GPU")?.mig)
     }
 
     /// Appends lines to the kernel log.

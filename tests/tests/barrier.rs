@@ -90,6 +90,66 @@ fn slow_node() -> Result<Node> {
         .start()
 }
 
+/// Breaks a GPU while its readers, or those of one of its MIG instances (`name`), are under way: how many of their
+/// reads began between observation and decision.
+async fn reads_held(node: &Node, gpu: u32, name: &str) -> Result<usize> {
+    let name = name.to_owned();
+    let mut held = 0;
+    let run = Run::new();
+    let mut readers = Vec::new();
+    for by_list in [false, false, true] {
+        // A connection each: calls of one are queued behind each other.
+        readers.push(tokio::spawn(read_on(
+            node.native().await?,
+            name.clone(),
+            by_list,
+            run.clone(),
+        )));
+    }
+    let mut watch = node.native().await?.watch(0).await?;
+    run.is_under_way().await?;
+    let mut sim = node.sim()?;
+    let answer = tokio::task::spawn_blocking(move || sim.xid(gpu, &[79])).await??;
+    ensure!(answer.delivered == Some(true), "{answer:?}");
+    let told = watch
+        .until(&name, "judged by the policy", |gpu| {
+            condition_of(gpu, "XidCriticalError").is_some()
+        })
+        .await?;
+    run.end();
+
+    let condition = condition_of(&told, "XidCriticalError").context("the policy said nothing")?;
+    let time = condition
+        .evidence
+        .first()
+        .and_then(|piece| piece.observed_time)
+        .context("no evidence")?;
+    let observed = Duration::new(time.seconds.unsigned_abs(), time.nanos.unsigned_abs());
+    let decided = now();
+    for reader in readers {
+        let reads = reader.await??;
+        ensure!(
+            reads
+                .iter()
+                .any(|read| read.began < observed && read.health == Health::Healthy),
+            "read too late"
+        );
+        for read in reads.iter().filter(|read| read.began > observed) {
+            ensure!(
+                read.health == Health::Unhealthy,
+                "GPU {gpu}: a read that began {:?} after the fault was observed said {:?}",
+                read.began - observed,
+                read.health
+            );
+        }
+        held += reads
+            .iter()
+            .filter(|read| read.began > observed && read.began < decided)
+            .count();
+    }
+    Ok(held)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c2_no_read_that_began_after_a_fault_was_observed_says_healthy() -> Result<()> {
     let node = slow_node()?;
@@ -97,60 +157,28 @@ async fn c2_no_read_that_began_after_a_fault_was_observed_says_healthy() -> Resu
 
     let mut held = 0;
     for gpu in 0..8 {
-        let name = node.uuid(gpu)?;
-        let run = Run::new();
-        let mut readers = Vec::new();
-        for by_list in [false, false, true] {
-            // A connection each: calls of one are queued behind each other.
-            readers.push(tokio::spawn(read_on(
-                node.native().await?,
-                name.clone(),
-                by_list,
-                run.clone(),
-            )));
-        }
-        let mut watch = node.native().await?.watch(0).await?;
-        run.is_under_way().await?;
-        let mut sim = node.sim()?;
-        let answer = tokio::task::spawn_blocking(move || sim.xid(gpu, &[79])).await??;
-        ensure!(answer.delivered == Some(true), "{answer:?}");
-        let told = watch
-            .until(&name, "judged by the policy", |gpu| {
-                condition_of(gpu, "XidCriticalError").is_some()
-            })
-            .await?;
-        run.end();
+        held += reads_held(&node, gpu, &node.uuid(gpu)?).await?;
+    }
+    ensure!(
+        held > 0,
+        "no read began between observation and decision: the test saw nothing"
+    );
+    Ok(())
+}
 
-        let condition =
-            condition_of(&told, "XidCriticalError").context("the policy said nothing")?;
-        let time = condition
-            .evidence
-            .first()
-            .and_then(|piece| piece.observed_time)
-            .context("no evidence")?;
-        let observed = Duration::new(time.seconds.unsigned_abs(), time.nanos.unsigned_abs());
-        let decided = now();
-        for reader in readers {
-            let reads = reader.await??;
-            ensure!(
-                reads
-                    .iter()
-                    .any(|read| read.began < observed && read.health == Health::Healthy),
-                "read too late"
-            );
-            for read in reads.iter().filter(|read| read.began > observed) {
-                ensure!(
-                    read.health == Health::Unhealthy,
-                    "GPU {gpu}: a read that began {:?} after the fault was observed said {:?}",
-                    read.began - observed,
-                    read.health
-                );
-            }
-            held += reads
-                .iter()
-                .filter(|read| read.began > observed && read.began < decided)
-                .count();
-        }
+/// A reader of a MIG instance waits at the barrier of its GPU (design N9).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n9_c2_no_read_of_an_instance_that_began_after_its_gpus_fault_says_healthy() -> Result<()> {
+    let node = slow_node()?;
+    let mut client = node.healthy().await?;
+    let mut held = 0;
+    for gpu in 0..4 {
+        let cut = node.cut_up(gpu, &["3g.40gb", "1g.10gb"])?;
+        let name = &cut.last().context("not cut up")?.uuid;
+        let healthy = |gpu: &Gpu| health_of(gpu) == Health::Healthy;
+        let mut watch = client.watch(0).await?;
+        watch.until(name, "Healthy", healthy).await?;
+        held += reads_held(&node, gpu, name).await?;
     }
     ensure!(
         held > 0,

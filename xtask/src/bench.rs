@@ -29,7 +29,7 @@ enum What {
         )]
         args: Vec<OsString>,
     },
-    /// Policies and the pipeline, from inside: calls, records, allocations, a storm.
+    /// Policies and the pipeline, from inside: calls, records, allocations, a storm, swaps.
     Policy {
         /// Passed on: --only SECTION, --json FILE, --quick; --help lists all.
         #[arg(

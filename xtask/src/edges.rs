@@ -202,6 +202,17 @@ pub(crate) const CRATES: &[Crate] = &[
         "stands for the vendor's library, which knows nothing of us",
     ),
     row(
+        "hardware-check",
+        &[
+            "device-api-core",
+            "device-api-nvml",
+            "device-api-proto",
+            "device-api-tests",
+            "nvml-sim",
+        ],
+        "holds the NVML source itself against nvidia-smi: readings have no way out of the daemon but policies",
+    ),
+    row(
         "demo",
         &["device-api-proto", "device-api-tests", "nvml-sim"],
         "drives the daemon with the tests' harness, from outside",

@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod edges;
 mod exit;
+mod hardware_check;
 mod lint;
 mod process;
 mod setup;
@@ -40,6 +41,7 @@ enum Command {
     Lint(lint::Args),
     Bench(bench::Args),
     Soak(soak::Args),
+    HardwareCheck(hardware_check::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Lint(args) => lint::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
         Command::Soak(args) => soak::run(&workspace, args),
+        Command::HardwareCheck(args) => hardware_check::run(&workspace, args),
     }
 }
 

@@ -50,6 +50,7 @@ impl House {
             drills: Drills::Report,
             platform: Platform::BareMetal,
             barrier_wait: bounds.barrier_wait,
+            safe_mode: false,
         };
         let cache = Arc::new(Cache::in_memory(
             device_api_cache::Config {

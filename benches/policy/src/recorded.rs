@@ -11,6 +11,7 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::durable::LogPosition;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::SignalSink;
+use device_api_core::recovery::Recovery;
 use device_api_core::signal::{Observation, Samples, SignalKind, Target};
 use device_api_kmsg::KernelLog;
 
@@ -34,6 +35,7 @@ impl SignalSink for Ear {
     fn sampled(&self, _: &DeviceUuid, _: Arc<Samples>) {}
     fn probing(&self, _: &[DeviceUuid]) {}
     fn probed(&self, _: &DeviceUuid) {}
+    fn recovered(&self, _: &DeviceUuid, _: Recovery, _: &str) {}
     fn log_read(&self, _: LogPosition) {}
 }
 

@@ -8,6 +8,7 @@ use super::resolve;
 use crate::args::{Args, Format, Selectors};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::hardware;
 use crate::output::Output;
 use crate::table::{self, Cell, Paint};
 use crate::text::escape;
@@ -117,12 +118,22 @@ fn describe_spec(to: &mut dyn Write, spec: &GpuSpec) -> io::Result<()> {
     fact(to, "CUDA", &spec.cuda_version)?;
     fact(to, "MIG parent", &spec.mig_parent)?;
     fact(to, "MIG profile", &spec.mig_profile)?;
+    if let Some(number) = spec.mig_gpu_instance {
+        fact(
+            to,
+            "MIG place",
+            &mig_place(number, spec.mig_compute_instance),
+        )?;
+    }
     for instance in &spec.mig_instances {
-        let compute = instance.compute_instance;
-        let compute = compute.map_or_else(String::new, |number| format!(", CI {number}"));
-        let place = format!("GI {}{compute}", instance.gpu_instance);
-        let shown = format!("{} {} ({place})", instance.profile, instance.uuid);
+        let place = mig_place(instance.gpu_instance, instance.compute_instance);
+        let memory = instance.memory_bytes.map(table::memory);
+        let memory = memory.map_or_else(String::new, |memory| format!(", {memory}"));
+        let shown = format!("{} {} ({place}{memory})", instance.profile, instance.uuid);
         fact(to, "MIG instance", shown.trim_start())?;
+    }
+    for (key, value) in spec.hardware.iter().flat_map(hardware::facts) {
+        fact(to, key, &value)?;
     }
     let mut labels: Vec<String> = spec
         .labels
@@ -140,6 +151,12 @@ fn describe_spec(to: &mut dyn Write, spec: &GpuSpec) -> io::Result<()> {
             ""
         },
     )
+}
+
+/// GPU instance and compute instance, as `nvidia-smi` calls them.
+fn mig_place(gpu_instance: u32, compute_instance: Option<u32>) -> String {
+    let compute = compute_instance.map_or_else(String::new, |number| format!(", CI {number}"));
+    format!("GI {gpu_instance}{compute}")
 }
 
 fn describe_condition(

@@ -25,6 +25,7 @@ pub(in crate::commands) fn sick_gpu() -> Gpu {
         gpu_instance: 7,
         compute_instance: Some(0),
         profile: "1g.10gb".to_owned(),
+        memory_bytes: None,
     }];
     status.conditions = vec![Condition {
         severity: Severity::Fatal.into(),

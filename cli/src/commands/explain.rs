@@ -21,6 +21,12 @@ use crate::words::{self, Judgement};
 /// The derived condition: it has no rule but the others.
 const READY: &str = "Ready";
 
+/// Reason of a condition that no policy owns any more.
+const OWNER_GONE: &str = "OwnerGone";
+
+/// The way of clearing that is its owner's word.
+const POLICY: &str = "policy";
+
 pub(super) async fn run<W: Write>(
     args: &Args,
     name: &str,
@@ -162,8 +168,20 @@ fn problem(
         let told = format!("{} {when}: {}", evidence.source, evidence.text);
         line(to, "Evidence", &told)?;
     }
+    let is_gone = is_ownerless(condition);
     for way in &condition.clears {
-        let told = format!("{}: {}", clear(way), remedy::of_clear(&way.on));
+        // Said below.
+        if !(is_gone && way.on == POLICY) {
+            let told = format!("{}: {}", clear(way), remedy::of_clear(&way.on));
+            line(to, "Clears", &told)?;
+        }
+    }
+    if is_gone {
+        let told = format!(
+            "{POLICY}: once a policy that owns {} judges here again and says so: put {} back, or another",
+            condition.r#type,
+            condition.owner.as_ref().map_or("it", |owner| &owner.name)
+        );
         line(to, "Clears", &told)?;
     }
     if judgement == Judgement::Problem {
@@ -177,6 +195,13 @@ fn problem(
         .try_for_each(|command| line(to, "Run", command))
 }
 
+/// Its policy is gone, or does not own its type any more, and nobody else does.
+fn is_ownerless(condition: &Condition) -> bool {
+    let owner = condition.owner.as_ref();
+    let is_a_policys = owner.is_some_and(|owner| owner.kind() == owner::Kind::Policy);
+    is_a_policys && condition.reason == OWNER_GONE
+}
+
 /// Whose judgement it is: of a policy with its version and all of its digest.
 fn rule(condition: &Condition) -> String {
     let Some(owner) = &condition.owner else {
@@ -188,7 +213,12 @@ fn rule(condition: &Condition) -> String {
                 "" => String::new(),
                 digest => format!(", sha256:{digest}"),
             };
-            format!("policy {} {}{digest}", owner.name, owner.version)
+            let gone = if is_ownerless(condition) {
+                "; it is gone, or owns this type no more"
+            } else {
+                ""
+            };
+            format!("policy {} {}{digest}{gone}", owner.name, owner.version)
         }
         owner::Kind::Provider => format!("provider {}", owner.name),
         owner::Kind::Host => remedy::of_host(&condition.r#type).0.to_owned(),
@@ -214,6 +244,8 @@ fn commands(condition: &Condition, gpu: &Gpu) -> Vec<String> {
     }
     let owner = condition.owner.as_ref();
     commands.extend(owner.and_then(|owner| match owner.kind() {
+        // There may be none of that name to be described.
+        owner::Kind::Policy if is_ownerless(condition) => Some("devicectl policy list".to_owned()),
         owner::Kind::Policy => Some(format!(
             "devicectl policy describe {}",
             shell_word(&owner.name)
@@ -222,7 +254,24 @@ fn commands(condition: &Condition, gpu: &Gpu) -> Vec<String> {
         owner::Kind::Host => remedy::of_host(&condition.r#type).1.map(str::to_owned),
         owner::Kind::Unspecified => None,
     }));
+    commands.extend(clear_by_hand(condition, gpu));
     commands
+}
+
+/// What an operator runs who knows that it is over; `None`: it is none of his to clear.
+fn clear_by_hand(condition: &Condition, gpu: &Gpu) -> Option<String> {
+    let owner = condition.owner.as_ref()?;
+    let is_clearable = match owner.kind() {
+        owner::Kind::Policy => true,
+        owner::Kind::Host => remedy::is_clearable_by_hand(&condition.r#type),
+        owner::Kind::Provider | owner::Kind::Unspecified => false,
+    };
+    let is_meant = is_clearable && words::judgement(condition) == Judgement::Problem;
+    is_meant.then(|| {
+        let (name, type_) = (qualified(gpu), &condition.r#type);
+        let (name, type_) = (shell_word(&name), shell_word(type_));
+        format!("devicectl gpu clear {name} {type_} --reason WHY")
+    })
 }
 
 /// A line, unless there is nothing to say.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::commands::describe::tests::sick_gpu;
 use crate::table::tests::{gpu, problem};
-use device_api_proto::native::{ConditionStatus, Health, Owner};
+use device_api_proto::native::{Clear, ConditionStatus, Health, Owner};
 
 fn explained(gpu: &Gpu) -> String {
     let mut out = Vec::new();
@@ -32,6 +32,7 @@ XidFatal  problem, fatal  DRILL
   Action:   RESTART_BM: drain the machine and reboot it
   Run:      kubectl drain NODE --ignore-daemonsets && systemctl reboot
   Run:      devicectl policy describe xid-policy
+  Run:      devicectl gpu clear GPU-1 XidFatal --reason WHY
 ";
     assert_eq!(explained(&sick_gpu()), expected);
 }
@@ -81,11 +82,16 @@ fn the_hosts_and_providers_problems_say_where_to_look() {
     let lines: Vec<_> = text.lines().collect();
     let at = |start: &str| lines.iter().position(|line| line.starts_with(start));
     assert_eq!(at("Ready"), None, "{text}");
+    assert!(
+        !text.contains("gpu clear GPU-1 NVMLReady"),
+        "it is its provider's: {text}"
+    );
     let order = [at("FaultFloor"), at("PolicyFallback"), at("NVMLReady")];
     assert!(order.is_sorted() && order[0].is_some(), "{text}");
     for said in [
         "  Rule:     the host's floor: a fault that no policy may talk away",
-        "  Run:      nvidia-smi --gpu-reset -i 0000:a1:00.0",
+        "  Run:      devicectl nvml release --for reset --ttl 10m && nvidia-smi --gpu-reset -i 0000:a1:00.0; devicectl nvml attach",
+        "  Run:      devicectl gpu clear GPU-1 FaultFloor --reason WHY",
         "  Rule:     the host's fallback: no policy has judged it",
         "  Run:      devicectl policy list",
         "NVMLReady  unknown",
@@ -93,6 +99,48 @@ fn the_hosts_and_providers_problems_say_where_to_look() {
         "  Run:      devicectl provider list",
     ] {
         assert!(lines.contains(&said), "no {said:?} in\n{text}");
+    }
+}
+
+#[test]
+fn h6_a_problem_whose_policy_is_gone_says_what_clears_it_and_names_a_command_that_there_is() {
+    let way = |on: &str, minutes: i64| Clear {
+        on: on.to_owned(),
+        after: Some(prost_types::Duration {
+            seconds: 60 * minutes,
+            nanos: 0,
+        }),
+    };
+    let mut gpu = gpu("GPU-1");
+    let mut left = Condition {
+        reason: "OwnerGone".to_owned(),
+        clears: vec![way("policy", 0), way("quiet", 10)],
+        ..owned("Nasty", owner::Kind::Policy, "nasty")
+    };
+    left.owner.as_mut().unwrap().version = "1.0.0".to_owned();
+    // One that the policy did not let anybody else clear, and one that it had not judged.
+    let silent = Condition {
+        status: ConditionStatus::Unknown.into(),
+        clears: Vec::new(),
+        r#type: "Quiet".to_owned(),
+        ..left.clone()
+    };
+    gpu.status.as_mut().unwrap().conditions = vec![left, silent];
+    let text = explained(&gpu);
+    for said in [
+        "  Rule:     policy nasty 1.0.0; it is gone, or owns this type no more",
+        "  Clears:   quiet for 10m: by itself, when it has not been seen for that long",
+        "  Clears:   policy: once a policy that owns Nasty judges here again and says so: put nasty back, or another",
+        "  Clears:   policy: once a policy that owns Quiet judges here again and says so: put nasty back, or another",
+        "  Run:      devicectl policy list",
+    ] {
+        assert!(
+            text.lines().any(|line| line == said),
+            "no {said:?} in\n{text}"
+        );
+    }
+    for wrong in ["when its policy says so", "policy describe nasty"] {
+        assert!(!text.contains(wrong), "{text}");
     }
 }
 

@@ -1,9 +1,12 @@
 //! One command a file.
 
+mod clear;
 mod describe;
 mod explain;
 mod get;
+mod incidents;
 pub(crate) mod node;
+mod nvml;
 mod policy;
 mod provider;
 mod watch;
@@ -26,11 +29,26 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
             names,
             selectors,
         } => get::run(args, names, selectors, &mut out).await,
-        Command::Describe { kind: _, name } => describe::run(args, name, &mut out).await,
+        Command::Describe { kind: _, name }
+        | Command::Gpu {
+            command: GpuCommand::Describe { name },
+        } => describe::run(args, name, &mut out).await,
         Command::Explain { kind: _, name }
         | Command::Gpu {
             command: GpuCommand::Explain { name },
         } => explain::run(args, name, &mut out).await,
+        Command::Gpu {
+            command:
+                GpuCommand::Clear {
+                    name,
+                    condition,
+                    reason,
+                },
+        } => clear::run(args, name, condition, reason, &mut out).await,
+        Command::Incidents { gpu, all } => {
+            incidents::run(args, gpu.as_deref(), *all, &mut out).await
+        }
+        Command::Nvml { command } => nvml::run(args, command, &mut out).await,
         Command::Policy { command } => policy::run(args, command, &mut out).await,
         Command::Watch {
             kind: _,
@@ -83,10 +101,15 @@ fn resolve<'a>(gpus: &'a [Gpu], name: &str) -> Result<&'a Gpu, Failure> {
     let spec = |gpu: &'a Gpu| gpu.spec.as_ref();
     let index: Option<u32> = name.parse().ok();
     let pci = pci_address(name);
+    // A MIG instance has its GPU's address.
+    let address = |gpu: &'a Gpu| {
+        let whole = spec(gpu).filter(|spec| spec.mig_parent.is_empty());
+        whole.and_then(|spec| pci_address(&spec.pci_address))
+    };
     let ways: [&dyn Fn(&&'a Gpu) -> bool; 4] = [
         &|gpu| gpu.name == name || qualified(gpu) == name,
         &|gpu| index.is_some() && spec(gpu).and_then(|spec| spec.index) == index,
-        &|gpu| pci.is_some() && spec(gpu).and_then(|spec| pci_address(&spec.pci_address)) == pci,
+        &|gpu| pci.is_some() && address(gpu) == pci,
         &|gpu| begins(&gpu.name, name) || spec(gpu).is_some_and(|spec| begins(&spec.uuid, name)),
     ];
     for way in ways {
@@ -169,11 +192,14 @@ mod tests {
 
     #[track_caller]
     fn check(name: &str, expected: Result<u32, &str>) {
+        let mut instance = gpu("default", "MIG-bbbb-1", "MIG-bbbb-1", 4, "0000:43:00.0");
+        instance.spec.as_mut().unwrap().mig_parent = "GPU-aaaa-2".to_owned();
         let gpus = [
             gpu("default", "GPU-aaaa-1", "GPU-aaaa-1", 0, "0000:1b:00.0"),
             gpu("default", "GPU-aaaa-2", "GPU-aaaa-2", 1, "0000:43:00.0"),
             gpu("default", "1", "GPU-cccc-3", 2, "0001:43:00.0"),
             gpu("other", "1", "GPU-9add-4", 3, "0002:43:00.0"),
+            instance,
         ];
         let found = resolve(&gpus, name).map(|gpu| gpu.spec.as_ref().unwrap().index.unwrap());
         match (found, expected) {
@@ -191,13 +217,14 @@ mod tests {
         check("00000001:43:00", Ok(2));
         check("gpu-AAAA-2", Ok(1));
         check("cccc", Ok(2));
+        check("bbbb", Ok(4));
         check("9a", Err("\"9a\" not found"));
         check("other/1", Ok(3));
         check("1", Err("may be any of 1, other/1"));
         check("GPU-aaaa", Err("may be any of GPU-aaaa-1, GPU-aaaa-2"));
         check(
             "7",
-            Err("\"7\" not found; there are GPU-aaaa-1, GPU-aaaa-2, 1, other/1"),
+            Err("\"7\" not found; there are GPU-aaaa-1, GPU-aaaa-2, 1, other/1, MIG-bbbb-1"),
         );
         check("", Err("not found"));
         assert!(

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use device_api_proto::Encoded;
 use device_api_proto::native::server::gpu_service_server::{GpuService, GpuServiceServer};
+use device_api_proto::native::server::incident_service_server::IncidentServiceServer;
 use device_api_proto::native::server::policy_service_server::PolicyServiceServer;
 use device_api_proto::native::server::provider_service_server::{
     ProviderService, ProviderServiceServer,
@@ -27,6 +28,7 @@ use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt, iter};
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::incidents::Incidents;
 use crate::policies::Policies;
 
 type Events = tokio::sync::broadcast::Sender<Result<WatchGpusResponse, Status>>;
@@ -221,6 +223,7 @@ impl ProviderService for Daemon {
 pub(crate) struct Running {
     daemon: Daemon,
     policies: Policies,
+    incidents: Incidents,
     _runtime: Runtime,
 }
 
@@ -240,18 +243,20 @@ pub(crate) fn start(socket: &Path, gpus: &[Gpu], version: i64, oldest: i64) -> R
         asked: Arc::default(),
         forgotten: Arc::default(),
     };
-    let policies = Policies::default();
+    let (policies, incidents) = (Policies::default(), Incidents::default());
     let listener = runtime
         .block_on(async { UnixListener::bind(socket) })
         .unwrap();
     let server = tonic::transport::Server::builder()
         .add_service(GpuServiceServer::new(daemon.clone()))
         .add_service(ProviderServiceServer::new(daemon.clone()))
-        .add_service(PolicyServiceServer::new(policies.clone()));
+        .add_service(PolicyServiceServer::new(policies.clone()))
+        .add_service(IncidentServiceServer::new(incidents.clone()));
     runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
     Running {
         daemon,
         policies,
+        incidents,
         _runtime: runtime,
     }
 }
@@ -271,6 +276,10 @@ impl Running {
 
     pub(crate) fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    pub(crate) fn incidents(&self) -> &Incidents {
+        &self.incidents
     }
 
     /// Providers that were forgotten, in order.

@@ -17,6 +17,7 @@ use device_api_proto::native::{EventType, Gpu, GpuSpec, GpuStatus, Health};
 use crate::daemon::{bookmark, event, start};
 
 mod daemon;
+mod incidents;
 mod node;
 mod policies;
 

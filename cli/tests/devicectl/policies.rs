@@ -87,7 +87,11 @@ impl PolicyService for Policies {
         _: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
         let policies = vec![policy()];
-        Ok(Response::new(ListPoliciesResponse { policies }))
+        Ok(Response::new(ListPoliciesResponse {
+            policies,
+            refused: "policies.yaml is refused\u{1b}[2J".to_owned(),
+            ..ListPoliciesResponse::default()
+        }))
     }
 
     async fn get_policy(
@@ -191,6 +195,10 @@ fn what_waits_is_listed_with_what_to_type_which_does_it() {
     let (code, out, _) = answer(&socket, &["policy", "list"]);
     assert_eq!(code, Some(0));
     assert!(out.contains("is held: 3 GPUs\\u{1b}[2J\n"), "{out}");
+    assert!(
+        out.starts_with("The set of policies is refused: policies.yaml is refused\\u{1b}[2J\n"),
+        "{out}"
+    );
     let typed = out.lines().find(|line| line.contains(" accept ")).unwrap();
     let args: Vec<_> = typed.split_whitespace().skip(1).collect();
     let (code, _, err) = answer(&socket, &args);
@@ -200,6 +208,7 @@ fn what_waits_is_listed_with_what_to_type_which_does_it() {
     let (_, out, _) = answer(&socket, &["policy", "list", "-o", "json"]);
     let listed: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(listed["policies"][0]["phase"], "last-good");
+    assert_eq!(listed["refused"], "policies.yaml is refused\u{1b}[2J");
     let (code, out, _) = answer(&socket, &["policy", "describe", "xid-policy", "-o", "yaml"]);
     assert_eq!(code, Some(0));
     assert!(out.contains("name: xid-policy"), "{out}");

@@ -30,9 +30,11 @@ const module = "github.com/device-api/device-api-server/examples/go"
 
 // packages says which package of the module each proto becomes.
 var packages = map[string]string{
-	"nvidia/device/v1alpha1/device.proto":  "gen/native",
-	"nvidia/device/v1alpha1/policy.proto":  "gen/native",
-	"nvidia/nvsentinel/v1alpha1/gpu.proto": "gen/upstream",
+	"nvidia/device/v1alpha1/device.proto":   "gen/native",
+	"nvidia/device/v1alpha1/incident.proto": "gen/native",
+	"nvidia/device/v1alpha1/nvml.proto":     "gen/native",
+	"nvidia/device/v1alpha1/policy.proto":   "gen/native",
+	"nvidia/nvsentinel/v1alpha1/gpu.proto":  "gen/upstream",
 }
 
 func main() {

@@ -35,8 +35,9 @@ impl Devices for Cache {
 
     async fn list(&self, selection: &Selection) -> Listing {
         self.pass_barrier(None).await;
-        let (version, all) = self.read(|state| (state.version(), state.all()));
-        let gpus = if selection.is_all() {
+        let (version, all, instances) =
+            self.read(|state| (state.version(), state.all(), state.instance_count()));
+        let gpus = if selection.is_all(instances) {
             all
         } else {
             let selected = all.iter().filter(|gpu| selection.holds(gpu));

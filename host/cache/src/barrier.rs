@@ -74,9 +74,14 @@ impl Barrier {
         }
     }
 
+    /// Whether any barrier is up: one that is raised before is seen.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::SeqCst) != 0
+    }
+
     /// What a read that begins now waits for: of one device, or of all.
     pub(crate) fn waits(&self, uuid: Option<&DeviceUuid>) -> Waits {
-        if self.up.load(Ordering::SeqCst) == 0 {
+        if !self.is_up() {
             return Vec::new();
         }
         self.devices.with(|devices| {

@@ -236,9 +236,14 @@ impl Cache {
         }
     }
 
-    /// Waits until the decisions under way on `uuid` (on all, if `None`) are in the cache.
+    /// Waits until the decisions under way on `uuid` (on all, if `None`) are in the cache; of a MIG instance,
+    /// those on its GPU.
     pub(crate) async fn pass_barrier(&self, uuid: Option<&DeviceUuid>) {
-        let waits = self.barrier.waits(uuid);
+        if !self.barrier.is_up() {
+            return;
+        }
+        let gpu = uuid.and_then(|uuid| self.read(|state| state.gpu_of(uuid)));
+        let waits = self.barrier.waits(gpu.as_ref().or(uuid));
         if waits.is_empty() {
             return;
         }
@@ -297,7 +302,7 @@ pub(crate) fn check_version(
 impl DeviceCache for Cache {
     fn resolve(&self, target: &Target) -> Option<DeviceUuid> {
         self.read(|state| match target {
-            Target::Uuid(uuid) => state.record(uuid).map(|record| record.info.uuid.clone()),
+            Target::Uuid(uuid) => state.gpu_of(uuid),
             Target::Pci(pci) => state.uuid_at(*pci),
         })
     }

@@ -19,6 +19,7 @@ mod gate;
 #[cfg(test)]
 mod gate_tests;
 mod hub;
+mod instances;
 mod leases;
 mod providers;
 mod restore;

@@ -8,6 +8,7 @@
 //! | a policy's or the host's ok | nothing, until it is observed again |
 //! | an object | itself, as a new version, since what it shows has changed |
 //! | any device | with a `Probing` that is Unknown, until NVML finds it or a provider speaks of it |
+//! | a MIG instance | itself, with what stands of it and of its GPU, until NVML tells which there are |
 //! | a PCI address, after a reboot | nothing: who has it now is NVML's to say |
 //! | a lease | itself, with its whole duration before it |
 //!
@@ -23,20 +24,15 @@ use device_api_core::gpu::Gpu;
 use device_api_core::health::Derived;
 use device_api_core::ids::{DeviceUuid, ResourceVersion};
 use device_api_core::message;
-use device_api_core::verdict::{ClearOn, Judgement, Severity};
+use device_api_core::recovery;
+use device_api_core::verdict::{Judgement, Severity};
 use device_api_core::watch::{Event, EventType};
 
 use crate::cache::Config;
 use crate::hub::Hub;
+use crate::instances;
 use crate::leases::Leases;
 use crate::state::{Record, State, object_record};
-
-/// What a node reboot ends, since it resets the GPUs and loads the driver anew.
-const ENDED_BY_REBOOT: [ClearOn; 3] = [
-    ClearOn::NodeReboot,
-    ClearOn::GpuReset,
-    ClearOn::DriverRebind,
-];
 
 #[derive(Debug)]
 pub(crate) struct Restored {
@@ -128,7 +124,10 @@ fn device(old: &DeviceRecord, rebooted: bool, now: WallTime) -> Record {
     let mut conditions: Vec<Condition> = kept
         .filter_map(|condition| restored(condition, rebooted, now))
         .collect();
-    condition::upsert(&mut conditions, unobserved(now));
+    // A MIG instance shows what its GPU does.
+    if old.info.parent.is_none() {
+        condition::upsert(&mut conditions, unobserved(now));
+    }
     let mut info = old.info.clone();
     if rebooted {
         Arc::make_mut(&mut info).pci = None;
@@ -151,12 +150,7 @@ fn restored(old: &Condition, rebooted: bool, now: WallTime) -> Option<Condition>
     let is_providers = matches!(old.owner, Owner::Provider(_));
     match old.state {
         Judgement::Problem => {
-            let is_over = rebooted
-                && !is_providers
-                && old
-                    .clears
-                    .iter()
-                    .any(|clear| ENDED_BY_REBOOT.contains(&clear.on));
+            let is_over = rebooted && recovery::is_over_after_reboot(old);
             (!is_over).then(|| old.clone())
         }
         Judgement::Unknown => Some(old.clone()),
@@ -181,8 +175,15 @@ fn revive(
     let old = devices.get(&object.uuid)?;
     let (info, conditions) = {
         let record = state.record(&object.uuid)?;
-        (record.info.clone(), record.conditions.clone())
+        (record.info.clone(), state.shown(&object.uuid))
     };
+    let shown_before = instances::shown(
+        |uuid| {
+            let old = devices.get(uuid)?;
+            Some((&*old.info, &old.conditions))
+        },
+        &object.uuid,
+    );
     let mut gpu = Gpu {
         key: object.key,
         uid: object.uid,
@@ -191,7 +192,7 @@ fn revive(
         version: object.version,
         uuid: object.uuid,
         device: old.info.clone(),
-        conditions: old.conditions.clone(),
+        conditions: shown_before,
         derived: Derived::default(),
         ready_since: object.ready_since,
         encoded: Default::default(),

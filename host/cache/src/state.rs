@@ -14,6 +14,7 @@ use device_api_core::gpu::Gpu;
 use device_api_core::health::Health;
 use device_api_core::ids::{DeviceUuid, ObjectKey, PciAddress, ResourceVersion};
 
+use crate::instances;
 pub(crate) use crate::transaction::Transaction;
 
 #[derive(Debug)]
@@ -58,7 +59,9 @@ pub(crate) struct State {
     pub(crate) claims: BTreeMap<Arc<str>, Claim>,
     /// Text of what providers say, of all devices.
     provider_bytes: usize,
-    /// Objects by health, in the order of [`Health::ALL`].
+    /// Objects that are MIG instances.
+    instances: usize,
+    /// GPUs, but for their MIG instances, by health, in the order of [`Health::ALL`].
     by_health: [usize; Health::ALL.len()],
 }
 
@@ -71,6 +74,7 @@ impl State {
             records: HashMap::new(),
             claims: BTreeMap::new(),
             provider_bytes: 0,
+            instances: 0,
             by_health: [0; Health::ALL.len()],
         }
     }
@@ -88,6 +92,11 @@ impl State {
         self.objects.get(key)
     }
 
+    /// Objects that are MIG instances.
+    pub(crate) fn instance_count(&self) -> usize {
+        self.instances
+    }
+
     pub(crate) fn object_count(&self) -> usize {
         self.objects.len()
     }
@@ -101,28 +110,33 @@ impl State {
     /// Puts an object in; the record of its device must be there.
     pub(crate) fn insert(&mut self, gpu: Arc<Gpu>) {
         self.all.take();
-        self.count(gpu.derived.health, 1);
+        self.count(&gpu, 1);
         if let Some(record) = self.records.get_mut(&gpu.uuid)
             && let Err(at) = record.objects.binary_search(&gpu.key)
         {
             record.objects.insert(at, gpu.key.clone());
         }
         if let Some(before) = self.objects.insert(gpu.key.clone(), gpu) {
-            self.count(before.derived.health, -1);
+            self.count(&before, -1);
         }
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Gpu>> {
         let gpu = self.objects.remove(key)?;
         self.all.take();
-        self.count(gpu.derived.health, -1);
+        self.count(&gpu, -1);
         if let Some(record) = self.records.get_mut(&gpu.uuid) {
             record.objects.retain(|other| other != key);
         }
         Some(gpu)
     }
 
-    fn count(&mut self, health: Health, by: isize) {
+    fn count(&mut self, gpu: &Gpu, by: isize) {
+        if gpu.device.parent.is_some() {
+            self.instances = self.instances.saturating_add_signed(by);
+            return;
+        }
+        let health = gpu.derived.health;
         let all = Health::ALL.iter().zip(&mut self.by_health);
         for (_, count) in all.filter(|(of, _)| **of == health) {
             *count = count.saturating_add_signed(by);
@@ -165,6 +179,23 @@ impl State {
         self.records.get(uuid)
     }
 
+    /// What the objects of a device show: of a MIG instance what is its GPU's too (design N9).
+    pub(crate) fn shown(&self, uuid: &DeviceUuid) -> Arc<[Condition]> {
+        let known = |uuid: &DeviceUuid| {
+            let record = self.record(uuid)?;
+            Some((&*record.info, &record.conditions))
+        };
+        instances::shown(known, uuid)
+    }
+
+    /// Whose barrier a device is behind: a MIG instance is behind its GPU's.
+    pub(crate) fn gpu_of(&self, uuid: &DeviceUuid) -> Option<DeviceUuid> {
+        let record = self.record(uuid)?;
+        let parent = record.info.parent.as_ref();
+        let gpu = parent.map_or(&record.info.uuid, |parent| &parent.gpu);
+        Some(gpu.clone())
+    }
+
     pub(crate) fn uuids(&self) -> Vec<DeviceUuid> {
         self.records.keys().cloned().collect()
     }
@@ -172,7 +203,8 @@ impl State {
     pub(crate) fn uuid_at(&self, pci: PciAddress) -> Option<DeviceUuid> {
         self.records
             .values()
-            .find(|record| record.info.pci == Some(pci))
+            // A MIG instance is where its GPU is.
+            .find(|record| record.info.pci == Some(pci) && record.info.parent.is_none())
             .map(|record| record.info.uuid.clone())
     }
 }

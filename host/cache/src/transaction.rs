@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use device_api_core::clock::WallTime;
-use device_api_core::condition::Condition;
+use device_api_core::condition::{self, Condition};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::Change;
 use device_api_core::error::ApiError;
@@ -104,7 +104,8 @@ impl<'a> Transaction<'a> {
         });
         let record = self.record_mut(uuid, info)?;
         record.is_deleted = false;
-        let (device, conditions) = (record.info.clone(), record.conditions.clone());
+        let device = record.info.clone();
+        let conditions = self.state.shown(uuid);
         self.note_device(uuid);
         let mut gpu = Gpu {
             key,
@@ -156,16 +157,74 @@ impl<'a> Transaction<'a> {
             };
             self.set_info(moved)?;
         }
+        let info = self.with_room(info);
         self.set_info(info)?;
+        self.show(&uuid)?;
+        self.set_instances(&uuid)
+    }
+
+    /// Shows a device under its UUID, unless it is shown or was deleted.
+    fn show(&mut self, uuid: &DeviceUuid) -> Result<(), ApiError> {
         let is_shown = self
             .state
-            .record(&uuid)
+            .record(uuid)
             .is_some_and(|record| record.is_deleted || !record.objects.is_empty());
         let key = ObjectKey::new("", uuid.as_str());
         // A client may have given the name to another device: then it is that one's.
         if !is_shown && self.state.object(&key).is_none() {
-            self.create(key, &uuid, None)?;
+            self.create(key, uuid, None)?;
         }
+        Ok(())
+    }
+
+    /// The device with those of its MIG instances for which there is room: a fault of another is the GPU's.
+    fn with_room(&self, mut info: DeviceInfo) -> DeviceInfo {
+        let records = &self.state.records;
+        let taken = records.len().max(self.state.object_count());
+        let new = usize::from(!records.contains_key(&info.uuid));
+        let mut room = self.bounds.gpus.saturating_sub(taken + new);
+        info.mig.retain(|mig| {
+            let has_room = records.contains_key(&mig.uuid) || room > 0;
+            room = room.saturating_sub(usize::from(!records.contains_key(&mig.uuid)));
+            has_room
+        });
+        info
+    }
+
+    /// The MIG instances of a GPU become those that it has now. What was said of the others goes with them: they
+    /// do not come back (design N9).
+    fn set_instances(&mut self, gpu: &DeviceUuid) -> Result<(), ApiError> {
+        let Some(info) = self.state.record(gpu).map(|record| record.info.clone()) else {
+            return Ok(());
+        };
+        let records = self.state.records.values();
+        let gone = records.filter(|record| {
+            let parent = record.info.parent.as_ref();
+            parent.is_some_and(|parent| parent.gpu == *gpu)
+                && !info.has_instance(record.info.uuid.as_str())
+        });
+        let gone: Vec<DeviceUuid> = gone.map(|record| record.info.uuid.clone()).collect();
+        for uuid in gone {
+            self.forget(&uuid)?;
+        }
+        self.change(gpu, |_| {});
+        for mig in &info.mig {
+            self.set_info(info.instance(mig))?;
+            // A client may have shown it before anybody knew whose it is.
+            self.refresh(&mig.uuid);
+            self.show(&mig.uuid)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a device with its objects, for good.
+    fn forget(&mut self, uuid: &DeviceUuid) -> Result<(), ApiError> {
+        let objects = self.state.record(uuid).map(|record| record.objects.clone());
+        for key in objects.unwrap_or_default() {
+            self.delete(&key)?;
+        }
+        self.state.remove_record(uuid);
+        self.changes.push(Change::DeviceGone(uuid.clone()));
         Ok(())
     }
 
@@ -186,20 +245,33 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Changes the conditions of a device, in all its objects.
+    /// Changes the conditions of a device, in all its objects and those of its MIG instances.
     pub(crate) fn change(&mut self, uuid: &DeviceUuid, change: impl FnOnce(&mut Vec<Condition>)) {
         let Ok(record) = self.record_mut(uuid, None) else {
             return;
         };
         let mut conditions = record.conditions.to_vec();
         change(&mut conditions);
-        conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        let info = record.info.clone();
+        // What is said of an instance that is not there any more is nobody's.
+        let is_there = |instance: &DeviceUuid| info.has_instance(instance.as_str());
+        conditions.retain(|condition| condition.instance.as_ref().is_none_or(is_there));
+        condition::sort(&mut conditions);
         if *record.conditions == *conditions {
             return;
         }
         let conditions: Arc<[Condition]> = conditions.into();
-        self.state.set_conditions(uuid, conditions.clone());
+        self.state.set_conditions(uuid, conditions);
         self.note_device(uuid);
+        self.refresh(uuid);
+        for mig in &info.mig {
+            self.refresh(&mig.uuid);
+        }
+    }
+
+    /// Has the objects of a device show what is said of it now.
+    fn refresh(&mut self, uuid: &DeviceUuid) {
+        let conditions = self.state.shown(uuid);
         let now = self.now;
         self.each_object(uuid, |gpu, before| {
             gpu.conditions = conditions.clone();

@@ -100,6 +100,7 @@ fn said(type_: &str, status: Status) -> ProviderCondition {
 fn host_says(state: Judgement) -> Condition {
     Condition {
         type_: "HostSays".into(),
+        instance: None,
         state,
         polarity: Polarity::TrueIsProblem,
         severity: Severity::Fatal,

@@ -224,6 +224,7 @@ fn policy_says(type_: &str, state: Judgement, clears: &[ClearOn]) -> Condition {
     };
     Condition {
         type_: type_.into(),
+        instance: None,
         state,
         polarity: Polarity::TrueIsProblem,
         severity: Severity::Fatal,

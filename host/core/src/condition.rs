@@ -1,11 +1,12 @@
 //! A condition: a verdict in the cache, with owner, provenance and transition time.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::action::Action;
 use crate::clock::WallTime;
-use crate::ids::{IncidentId, SignalSeq};
+use crate::ids::{DeviceUuid, IncidentId, SignalSeq};
 use crate::limits;
 use crate::policy::PolicyId;
 use crate::signal::Source;
@@ -21,6 +22,12 @@ pub const POLICY_READY: &str = "PolicyReady";
 pub const FALLBACK: &str = "PolicyFallback";
 /// Host-owned: NVML said that *a* GPU was lost, and this one is being asked (design C2).
 pub const PROBING: &str = "Probing";
+
+/// Host-owned: the GPU is not in the machine any more. Unknown, whatever else stands.
+pub const GONE: &str = "Gone";
+
+/// Between type and instance in a condition's name: in no type.
+const ON: char = '@';
 
 /// Reason of what was not observed since the daemon started (design C7).
 pub const RESTARTED: &str = "Restarted";
@@ -40,7 +47,7 @@ pub fn is_vote(type_: &str) -> bool {
 }
 
 /// The types that no policy and no provider may own.
-pub const HOST_OWNED: [&str; 5] = [READY, FAULT_FLOOR, POLICY_READY, FALLBACK, PROBING];
+pub const HOST_OWNED: [&str; 6] = [READY, FAULT_FLOOR, POLICY_READY, FALLBACK, PROBING, GONE];
 
 /// What the wire says of a condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -152,6 +159,8 @@ pub struct Evidence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     pub type_: Arc<str>,
+    /// The MIG instance that it is about; `None`: the GPU and, by inheritance, all its instances (design N9).
+    pub instance: Option<DeviceUuid>,
     pub state: Judgement,
     pub polarity: Polarity,
     pub severity: Severity,
@@ -179,6 +188,7 @@ impl Condition {
     pub fn of_host(type_: &str, state: Judgement, reason: &str, now: WallTime) -> Self {
         Self {
             type_: type_.into(),
+            instance: None,
             state,
             polarity: Polarity::TrueIsProblem,
             severity: Severity::Info,
@@ -207,13 +217,26 @@ impl Condition {
         self.polarity.status(self.state)
     }
 
+    /// What it is called among those of its GPU: [`name_on`] its instance.
+    pub fn name(&self) -> Arc<str> {
+        match &self.instance {
+            None => self.type_.clone(),
+            Some(instance) => name_on(&self.type_, Some(instance.as_str())).into(),
+        }
+    }
+
+    /// Where it stands among those of its GPU.
+    fn place(&self) -> (&str, Option<&str>) {
+        (&self.type_, self.instance.as_ref().map(DeviceUuid::as_str))
+    }
+
     pub fn is_problem(&self) -> bool {
         self.state == Judgement::Problem
     }
 
     /// Whether `other` says the same, what is not part of the versioned object left out.
     pub fn same_content(&self, other: &Self) -> bool {
-        self.type_ == other.type_
+        self.place() == other.place()
             && self.state == other.state
             && self.polarity == other.polarity
             && self.severity == other.severity
@@ -227,12 +250,12 @@ impl Condition {
     }
 }
 
-/// Puts `new` into the conditions: in place of its type's, or in the order of types.
+/// Puts `new` into the conditions: in place of its type's on the same instance, or in the order of types.
 ///
 /// Keeps the transition time where the status stays. Where the content stays, only the heartbeat
 /// moves, so that the write is none (design C5). Says whether the versioned content changed.
 pub fn upsert(conditions: &mut Vec<Condition>, mut new: Condition) -> bool {
-    match conditions.binary_search_by(|old| old.type_.cmp(&new.type_)) {
+    match conditions.binary_search_by(|old| old.place().cmp(&new.place())) {
         Err(at) => {
             conditions.insert(at, new);
             true
@@ -270,12 +293,42 @@ fn absorb_evidence(kept: &mut Vec<Evidence>, new: Vec<Evidence>) {
     }
 }
 
-/// The condition of that type.
+/// The condition of that type, of the whole GPU.
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    find_on(conditions, type_, None)
+}
+
+/// The condition of that type on a MIG instance, or, with `None`, of the whole GPU.
+pub fn find_on<'a>(
+    conditions: &'a [Condition],
+    type_: &str,
+    instance: Option<&str>,
+) -> Option<&'a Condition> {
     let at = conditions
-        .binary_search_by(|old| (*old.type_).cmp(type_))
+        .binary_search_by(|old| old.place().cmp(&(type_, instance)))
         .ok()?;
     conditions.get(at)
+}
+
+/// The condition of that name ([`Condition::name`]).
+pub fn find_named<'a>(conditions: &'a [Condition], name: &str) -> Option<&'a Condition> {
+    match name.split_once(ON) {
+        Some((type_, instance)) => find_on(conditions, type_, Some(instance)),
+        None => find(conditions, name),
+    }
+}
+
+/// The name of a type on a MIG instance, as in `XidCritical@MIG-8f1a…`; of the whole GPU's it is the type alone.
+pub fn name_on<'a>(type_: &'a str, instance: Option<&str>) -> Cow<'a, str> {
+    match instance {
+        Some(instance) => format!("{type_}{ON}{instance}").into(),
+        None => type_.into(),
+    }
+}
+
+/// The order in which conditions stand.
+pub fn sort(conditions: &mut [Condition]) {
+    conditions.sort_by(|a, b| a.place().cmp(&b.place()));
 }
 
 #[cfg(test)]
@@ -285,6 +338,7 @@ pub(crate) mod tests {
     pub(crate) fn condition(type_: &str, state: Judgement, severity: Severity) -> Condition {
         Condition {
             type_: type_.into(),
+            instance: None,
             state,
             polarity: Polarity::TrueIsProblem,
             severity,
@@ -344,6 +398,35 @@ pub(crate) mod tests {
             (9, 1)
         );
         assert!(conditions.is_sorted_by(|a, b| a.type_ < b.type_));
+    }
+
+    #[test]
+    fn n9_a_type_stands_on_each_instance_for_itself() {
+        let on = |instance: Option<&str>, severity| Condition {
+            instance: instance.map(DeviceUuid::new),
+            ..condition("A", Judgement::Problem, severity)
+        };
+        let mut conditions = Vec::new();
+        upsert(&mut conditions, on(Some("MIG-2"), Severity::Fatal));
+        upsert(
+            &mut conditions,
+            condition("B", Judgement::Ok, Severity::Info),
+        );
+        upsert(&mut conditions, on(None, Severity::Info));
+        upsert(&mut conditions, on(Some("MIG-1"), Severity::Warning));
+        let severity = |name: &str| find_named(&conditions, name).map(|found| found.severity);
+        assert_eq!(severity("A"), Some(Severity::Info));
+        assert_eq!(severity("A@MIG-1"), Some(Severity::Warning));
+        assert_eq!(severity("A@MIG-2"), Some(Severity::Fatal));
+        assert_eq!(severity("B@MIG-2"), None);
+        for known in &conditions {
+            assert_eq!(find_named(&conditions, &known.name()), Some(known));
+        }
+        assert!(!upsert(
+            &mut conditions,
+            on(Some("MIG-1"), Severity::Warning)
+        ));
+        assert_eq!(conditions.len(), 4);
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub struct DeviceInfo {
     /// Newest CUDA version that the driver supports, as in `13.0`.
     pub cuda_version: String,
     pub mig: Vec<MigInstance>,
+    /// Of a MIG instance: whose part it is (design N9).
+    pub parent: Option<Parent>,
+    /// What it is made of and connected to.
+    pub hardware: Hardware,
     /// Simulated: whatever it reports is a drill (design N8).
     pub simulated: bool,
     pub labels: BTreeMap<String, String>,
@@ -45,10 +49,80 @@ impl DeviceInfo {
             driver_version: String::new(),
             cuda_version: String::new(),
             mig: Vec::new(),
+            parent: None,
+            hardware: Hardware::default(),
             simulated: false,
             labels: BTreeMap::new(),
         }
     }
+}
+
+impl DeviceInfo {
+    /// One of its MIG instances as a device of its own: on the same board, in the same slot.
+    #[must_use]
+    pub fn instance(&self, mig: &MigInstance) -> Self {
+        let MigInstance {
+            uuid,
+            gpu_instance,
+            compute_instance,
+            profile,
+            memory_bytes,
+        } = mig;
+        Self {
+            uuid: uuid.clone(),
+            index: None,
+            minor: None,
+            memory_bytes: *memory_bytes,
+            mig: Vec::new(),
+            parent: Some(Parent {
+                gpu: self.uuid.clone(),
+                gpu_instance: *gpu_instance,
+                compute_instance: *compute_instance,
+                profile: profile.clone(),
+            }),
+            hardware: Hardware::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it has that MIG instance.
+    pub fn has_instance(&self, uuid: &str) -> bool {
+        self.mig.iter().any(|mig| mig.uuid.as_str() == uuid)
+    }
+
+    /// The MIG instances that a source means: one by its UUID; by `GPU-I:05 GPU-CI:02` that one; by
+    /// `GPU-I:05`, or a compute instance that is not known, all of the GPU instance (design N9). None: it means
+    /// no instance that is there.
+    pub fn instances_named(&self, words: &str) -> Vec<&MigInstance> {
+        if let Some(named) = self.mig.iter().find(|mig| mig.uuid.as_str() == words) {
+            return vec![named];
+        }
+        let Some((gpu_instance, compute_instance)) = place(words) else {
+            return Vec::new();
+        };
+        let inside = self.mig.iter();
+        let inside: Vec<_> = inside
+            .filter(|mig| mig.gpu_instance == gpu_instance)
+            .collect();
+        let named = inside
+            .iter()
+            .find(|mig| compute_instance.is_some() && mig.compute_instance == compute_instance);
+        named.map_or(inside.clone(), |named| vec![*named])
+    }
+}
+
+/// Reads `GPU-I:05` and `GPU-I:05 GPU-CI:02`.
+fn place(words: &str) -> Option<(u32, Option<u32>)> {
+    let mut words = words.split_whitespace();
+    let gpu_instance = words.next()?.strip_prefix("GPU-I:")?.parse().ok()?;
+    let compute_instance = match words.next() {
+        Some(word) => Some(word.strip_prefix("GPU-CI:")?.parse().ok()?),
+        None => None,
+    };
+    words
+        .next()
+        .is_none()
+        .then_some((gpu_instance, compute_instance))
 }
 
 /// One MIG instance of a GPU.
@@ -59,4 +133,134 @@ pub struct MigInstance {
     pub compute_instance: Option<u32>,
     /// As in `1g.10gb`.
     pub profile: String,
+    /// What of the frame buffer is its own.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Which part of which GPU a MIG instance is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    pub gpu: DeviceUuid,
+    pub gpu_instance: u32,
+    pub compute_instance: Option<u32>,
+    /// As in `1g.10gb`.
+    pub profile: String,
+}
+
+/// The rest of what NVML states of a GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// Whether it is cut up into MIG instances; `None`: it can't be.
+    pub mig_mode: Option<bool>,
+    pub power: PowerLimits,
+    pub pcie: PcieLimits,
+    /// By link number; empty on a board without NVLink.
+    pub nvlinks: Vec<NvLink>,
+    /// The other GPUs of the node, in the order of their UUIDs.
+    pub peers: Vec<Peer>,
+    /// CPUs that are near, as a list (`0-31,64-95`).
+    pub cpu_affinity: Option<String>,
+    pub numa_node: Option<u32>,
+    /// Absent on a board that is on no NVSwitch fabric.
+    pub fabric: Option<Fabric>,
+}
+
+/// Power limits that can be set, in mW.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PowerLimits {
+    pub min_mw: Option<u32>,
+    pub max_mw: Option<u32>,
+    pub default_mw: Option<u32>,
+}
+
+/// What board and slot can do together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PcieLimits {
+    pub generation_max: Option<u32>,
+    pub width_max: Option<u32>,
+}
+
+/// One NVLink of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NvLink {
+    pub link: u32,
+    /// As NVML numbers it.
+    pub version: Option<u32>,
+    /// `gpu`, `switch`, `cpu`; `None` where NVML does not know, or the link goes nowhere.
+    pub remote: Option<String>,
+    pub remote_pci: Option<PciAddress>,
+}
+
+/// How near another GPU is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub uuid: DeviceUuid,
+    /// What the way between them goes through, in the words of `nvidia-smi topo -m`: `internal` (one board),
+    /// `PIX`, `PXB`, `PHB`, `NODE`, `SYS`.
+    pub path: String,
+}
+
+/// The NVSwitch fabric that a GPU is part of, once it has registered there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fabric {
+    /// `not-started`, `in-progress`, `completed`.
+    pub state: String,
+    /// As a UUID; with `clique`, GPUs that agree in both reach each other's memory. Absent until completed.
+    pub cluster_uuid: Option<String>,
+    pub clique: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut_up() -> DeviceInfo {
+        let mig = |uuid: &str, gpu_instance, compute_instance| MigInstance {
+            uuid: DeviceUuid::new(uuid),
+            gpu_instance,
+            compute_instance: Some(compute_instance),
+            profile: "1g.10gb".to_owned(),
+            memory_bytes: Some(10 << 30),
+        };
+        DeviceInfo {
+            mig: vec![mig("MIG-a", 5, 0), mig("MIG-b", 5, 1), mig("MIG-c", 7, 0)],
+            index: Some(3),
+            ..DeviceInfo::bare(DeviceUuid::new("GPU-0"))
+        }
+    }
+
+    #[track_caller]
+    fn check(words: &str, expected: &[&str]) {
+        let info = cut_up();
+        let named = info.instances_named(words).into_iter();
+        assert_eq!(
+            named.map(|mig| mig.uuid.as_str()).collect::<Vec<_>>(),
+            expected,
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn n9_an_instance_is_named_by_its_uuid_or_its_place() {
+        check("MIG-b", &["MIG-b"]);
+        check("GPU-I:05 GPU-CI:01", &["MIG-b"]);
+        check("GPU-I:05", &["MIG-a", "MIG-b"]);
+        check("GPU-I:05 GPU-CI:09", &["MIG-a", "MIG-b"]);
+        check("GPU-I:07", &["MIG-c"]);
+        check("GPU-I:06", &[]);
+        check("MIG-gone", &[]);
+        check("GPU-I:x", &[]);
+        check("", &[]);
+    }
+
+    #[test]
+    fn n9_an_instance_is_a_device_with_a_parent() {
+        let info = cut_up();
+        let device = info.instance(&info.mig[2]);
+        let parent = device.parent.expect("a parent");
+        assert_eq!((parent.gpu.as_str(), parent.gpu_instance), ("GPU-0", 7));
+        assert_eq!(device.uuid.as_str(), "MIG-c");
+        assert_eq!((device.index, device.memory_bytes), (None, Some(10 << 30)));
+        assert!(device.mig.is_empty());
+    }
 }

@@ -114,6 +114,18 @@ pub fn of(signal: &Signal) -> Option<Floor> {
     }
 }
 
+/// Whether a fault is the whole GPU's, whatever MIG instance it is attributed to (design N9): one of the floor
+/// takes a reset of the GPU, or a reboot. A double-bit error is not yet: it may be contained.
+pub fn is_of_whole_gpu(kind: SignalKind, code: Option<u64>) -> bool {
+    match kind {
+        SignalKind::GpuLost | SignalKind::GpuFound | SignalKind::RecoveryAction => true,
+        SignalKind::Xid => {
+            code.is_some_and(|code| XIDS.contains(&code) || code == XID_RECOVERY_ACTION)
+        }
+        SignalKind::Sxid | SignalKind::Ecc | SignalKind::Reading | SignalKind::Timer => false,
+    }
+}
+
 /// The floor of a double-bit error that nothing contained in time.
 pub const UNCONTAINED_DOUBLE_BIT: Floor = Floor {
     class: Class::fatal(Action::ComponentReset),

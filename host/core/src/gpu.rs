@@ -128,6 +128,7 @@ impl Gpu {
         };
         Condition {
             type_: READY.into(),
+            instance: None,
             state: match self.derived.health {
                 Health::Healthy | Health::Degraded => Judgement::Ok,
                 Health::Unhealthy => Judgement::Problem,

@@ -10,7 +10,7 @@ pub struct Bounds {
     /// GPUs in the store. The largest NVLink domain a node sees has 72; MIG makes 7 of each; the rest
     /// is room for names that nobody cleans up.
     pub gpus: usize,
-    /// Conditions of one GPU. Two policies own about a dozen; a node has a handful of providers.
+    /// Conditions of one GPU. The two bundled policies own 22; a node has a handful of providers.
     pub conditions_per_gpu: usize,
     /// Providers known at once. One per agent on a node.
     pub providers: usize,
@@ -22,6 +22,9 @@ pub struct Bounds {
     pub condition_types: usize,
     /// How long a read waits for decisions at most, queueing included (design C3).
     pub barrier_wait: Duration,
+    /// How long one policy may take to compile: an interpreter takes 8 to 17 s on an idle processor, and may get
+    /// a fraction of one. What takes longer is not compiled again (design H10).
+    pub compile_deadline: Duration,
     /// How long any call but a watch may take. Writes that wait for a slow disk are the longest.
     pub request_time: Duration,
     /// Changes kept for watches that resume. Each is a pointer to a GPU that the state shares until
@@ -53,6 +56,7 @@ impl Default for Bounds {
             condition_bytes: 8 * 1024 * 1024,
             condition_types: 1024,
             barrier_wait: Duration::from_millis(50),
+            compile_deadline: Duration::from_mins(2),
             request_time: Duration::from_secs(30),
             history_events: 2048,
             exact_events: 1024,
@@ -85,6 +89,36 @@ pub const EVIDENCE_PER_CONDITION_MAX: usize = 4;
 
 /// Attributes of one signal.
 pub const ATTRS_PER_SIGNAL_MAX: usize = 32;
+
+/// How long the driver may be let go of: a driver upgrade with its reboot-less reload takes minutes; who
+/// forgets to attach again has a watched node back within the day.
+pub const RELEASE_MAX: Duration = Duration::from_hours(24);
+
+/// How soon an XID 45 follows the fault that it cleans up after. The vendor's catalogue calls it "preemptive
+/// cleanup, due to previous errors"; channels are torn down as their processes die, which takes seconds.
+pub const CLEANUP_WINDOW: Duration = Duration::from_secs(10);
+
+/// Sources that tell of one incident, and conditions that one is behind: past it the rest is counted only.
+pub const ACCOUNTS_PER_INCIDENT_MAX: usize = 8;
+pub const VERDICTS_PER_INCIDENT_MAX: usize = 32;
+
+/// Readings of one GPU whose incidents are told apart: twice those of docs/readings.md.
+pub const READINGS_PER_GPU_MAX: usize = 128;
+
+/// A condition that has become a problem again more often than this within the window, each time after its
+/// policy had called it ok, flaps: its next ok is held back until it has been ok for so long. Three in a
+/// quarter of an hour is what a reading at its threshold does; a repair takes longer than that, and so does
+/// whoever drains a node and takes it back.
+pub const FLAPS_MAX: usize = 3;
+pub const FLAP_WINDOW: Duration = Duration::from_mins(15);
+pub const FLAP_HOLD: Duration = INCIDENT_QUIET;
+
+/// Incidents that are kept once they are closed, for `devicectl incidents`: the newest of all GPUs.
+pub const INCIDENTS_CLOSED_MAX: usize = 512;
+
+/// Incidents in one answer. One may have 36 KiB (each account its evidence, each verdict its policy's digest), so that
+/// this many stay below the 16 MiB that are sent at most; who wants more reads on.
+pub const INCIDENTS_LISTED_MAX: usize = 256;
 
 /// Labels of one GPU, and the length of a label's value (Kubernetes' own bound).
 pub const LABELS_MAX: usize = 64;
@@ -149,6 +183,16 @@ pub const POLICIES_MAX: usize = 16;
 /// apart. As much as one file may have at the most, or seven Python guests of 18 MB; and half of a container of
 /// 256 MiB.
 pub const POLICY_SET_BYTES_MAX: usize = 128 << 20;
+/// Entries of a policy directory, whatever they are: a wrong directory must not cost a long walk.
+pub const POLICY_DIRECTORY_ENTRIES_MAX: usize = 1024;
+/// Size of policies.yaml. A ConfigMap holds 1 MiB in all; sixteen policies with a page of configuration each have
+/// some 64 KiB.
+pub const POLICIES_FILE_BYTES_MAX: usize = 256 * 1024;
+/// Values in it, those counted that anchors repeat: plain text of that size hardly has as many, and a file that
+/// unfolds to more is none that a person wrote.
+pub const POLICIES_FILE_VALUES_MAX: usize = 65_536;
+/// Levels of it: `config` has room for a deep one.
+pub const POLICIES_FILE_DEPTH_MAX: usize = 64;
 
 /// Signals of one GPU kept to be judged again at a swap, and for the verdict diff (design H6, H9). Repeats
 /// fold, so this is that many different faults. With samples shared it is some 300 KiB a GPU, and 0.8 MiB

@@ -51,6 +51,8 @@ pub enum Phase {
     BackOff,
     /// What the site wants is quarantined or unusable, and the last good version judges.
     LastGood,
+    /// The same, without a last good version: the bundled one judges, or who did in the run before.
+    StandIn,
     /// No version of it is asked.
     Quarantined,
     /// Its mode, or an operator, has it so.
@@ -62,10 +64,11 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Running,
         Self::BackOff,
         Self::LastGood,
+        Self::StandIn,
         Self::Quarantined,
         Self::Paused,
         Self::Refused,
@@ -78,6 +81,7 @@ impl Phase {
             Self::Running => "running",
             Self::BackOff => "back-off",
             Self::LastGood => "last-good",
+            Self::StandIn => "stand-in",
             Self::Quarantined => "quarantined",
             Self::Paused => "paused",
             Self::Refused => "refused",
@@ -218,15 +222,43 @@ pub struct PolicyStatus {
 
 impl PolicyStatus {
     /// Who is shown where there is no room for all; the smaller first: who judges, whose seat is empty, who
-    /// looks on, and last what never was a policy here.
+    /// looks on, and last what never was a policy here. Files that are none can be as many as a directory holds.
     pub fn rank(&self) -> u8 {
+        let was_one =
+            self.last_good.is_some() || self.held.is_some() || !self.quarantined.is_empty();
         match (&self.active, self.mode) {
             (Some(_), Mode::Enforce | Mode::Paused) => 0,
-            (Some(_), Mode::Shadow) => 2,
-            (None, _) if self.phase == Phase::Refused => 3,
-            (None, _) => 1,
+            (None, _) if self.phase == Phase::Refused && !was_one => 3,
+            (_, Mode::Shadow) => 2,
+            (None, Mode::Enforce | Mode::Paused) => 1,
         }
     }
+
+    /// A version of it decides what is asked now; not one that looks on, is paused or is backing off.
+    pub fn judges(&self) -> bool {
+        let is_asked = match self.phase {
+            Phase::Running | Phase::LastGood | Phase::StandIn => true,
+            Phase::BackOff
+            | Phase::Quarantined
+            | Phase::Paused
+            | Phase::Refused
+            | Phase::Compiling => false,
+        };
+        is_asked && self.active.is_some() && self.mode != Mode::Shadow
+    }
+}
+
+/// How the policy host itself fares, beside its policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyHostStatus {
+    /// Why the set as a whole is refused; what ran before runs on.
+    pub refused: Option<String>,
+    /// Sets that were refused as a whole in this run; the same for the same reason is one.
+    pub sets_refused: u64,
+    /// Why what is decided of versions does not outlast this run, and what to do.
+    pub unsaved: Option<String>,
+    /// What was forgotten when this run began, as what was saved could not be read.
+    pub damage: Option<String>,
 }
 
 /// A policy as `devicectl policy describe` shows it.
@@ -276,7 +308,8 @@ pub struct Disagreement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadReport {
     pub outcomes: Vec<ReloadOutcome>,
-    /// Why the set as a whole was refused; the running set stays, and `outcomes` is empty.
+    /// Why the set as a whole was refused; the running set stays, and `outcomes` tells what became of the part of
+    /// it that was still to be compiled.
     pub refused: Option<String>,
 }
 
@@ -320,6 +353,72 @@ impl ReloadChange {
             Self::Refused => "refused",
             Self::Removed => "removed",
             Self::Compiling => "compiling",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(mode: Mode, phase: Phase, is_active: bool) -> PolicyStatus {
+        let version = Version {
+            id: PolicyId {
+                name: "p".into(),
+                version: "1".into(),
+                digest: "d".into(),
+            },
+            origin: "p.wasm".into(),
+            since: WallTime::default(),
+        };
+        PolicyStatus {
+            name: "p".into(),
+            mode,
+            phase,
+            detail: String::new(),
+            active: is_active.then_some(version),
+            last_good: None,
+            held: None,
+            quarantined: Vec::new(),
+            refused: None,
+            counters: PolicyCounters::default(),
+        }
+    }
+
+    #[test]
+    fn h12_what_never_was_a_policy_comes_last() {
+        use Mode::{Enforce, Paused, Shadow};
+        let junk = status(Enforce, Phase::Refused, false);
+        let held = PolicyStatus {
+            held: Some(SetAside {
+                id: None,
+                digest: "e".into(),
+                origin: "p.wasm".into(),
+                since: WallTime::default(),
+                why: String::new(),
+            }),
+            ..junk.clone()
+        };
+        let ranks = [
+            status(Enforce, Phase::Running, true),
+            status(Paused, Phase::Paused, true),
+            status(Enforce, Phase::Quarantined, false),
+            held,
+            status(Shadow, Phase::Running, true),
+            status(Shadow, Phase::Quarantined, false),
+            junk,
+        ];
+        let ranks: Vec<u8> = ranks.iter().map(PolicyStatus::rank).collect();
+        assert_eq!(ranks, [0, 0, 1, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn h12_who_looks_on_is_paused_or_backs_off_does_not_judge() {
+        for phase in Phase::ALL {
+            let is_asked = matches!(phase, Phase::Running | Phase::LastGood | Phase::StandIn);
+            assert_eq!(status(Mode::Enforce, phase, true).judges(), is_asked);
+            assert!(!status(Mode::Shadow, phase, true).judges());
+            assert!(!status(Mode::Enforce, phase, false).judges());
         }
     }
 }

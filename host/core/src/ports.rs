@@ -5,17 +5,20 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::clock::WallTime;
 use crate::condition::{Condition, Owner};
 use crate::device::DeviceInfo;
 use crate::durable::{Batch, DeviceMemory, LogPosition, NotDurable};
 use crate::error::ApiError;
 use crate::gpu::Gpu;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
+use crate::incident::{Incidents as Listed, Wanted};
 use crate::policy::{Evaluation, Outcome, PolicyInfo};
-use crate::policy_status::{PolicyDetail, PolicyStatus, ReloadReport};
+use crate::policy_status::{PolicyDetail, PolicyHostStatus, PolicyStatus, ReloadReport};
 use crate::provider::{
     Caller, Creation, Lease, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
+use crate::recovery::{ClearRequest, DriverHold, HungCall, Recovery, Release, ReleaseFor};
 use crate::seating::{Committed, DeviceJournal, SeatError, Seating, Terms};
 use crate::selector::Selection;
 use crate::signal::{Observation, Samples, Target};
@@ -40,6 +43,15 @@ pub trait SignalSink: Debug + Send + Sync {
     /// A candidate answered.
     fn probed(&self, uuid: &DeviceUuid);
 
+    /// Something happened to a GPU that ends faults from before it (design N7); `evidence` is how it was
+    /// noticed. Problems whose verdict names it are cleared, as far as they were seen last before the source
+    /// last saw the GPU as it was: what came between that look and this notice may be newer than the recovery,
+    /// and stands. A look is a reading in [`sampled`](Self::sampled), of those in which it would show, or
+    /// NVML's word that the GPU is lost or asks for a recovery action. So this is called before what showed
+    /// the recovery is handed in (`sampled`, [`device_found`](Self::device_found), a recovery action of none).
+    /// A GPU that was replaced is marked so, and what stands against it is kept.
+    fn recovered(&self, uuid: &DeviceUuid, recovery: Recovery, evidence: &str);
+
     /// The kernel log was read up to here, and whatever it told was observed.
     fn log_read(&self, position: LogPosition);
 }
@@ -51,6 +63,11 @@ pub enum NvmlStatus {
     Disabled,
     /// No usable library, and why; it is looked for again.
     Missing { why: String },
+    /// Let go of on an operator's word.
+    Released {
+        purpose: ReleaseFor,
+        until: WallTime,
+    },
     /// In use.
     Ready {
         library: String,
@@ -58,6 +75,38 @@ pub enum NvmlStatus {
         gpus: usize,
         simulated: bool,
     },
+}
+
+/// NVML as an operator handles it. Nothing here waits for a call of NVML's: answers come later.
+pub trait NvmlControl: Debug + Send + Sync {
+    /// How it is, as last told to the [`NvmlObserver`], and the calls that hang just now, the longest first.
+    fn status(&self) -> (NvmlStatus, Vec<HungCall>);
+
+    /// Lets go of the driver (design N2).
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] for a time of zero or past its bound; [`ApiError::Precondition`] where NVML is
+    /// turned off.
+    fn release(&self, release: Release) -> Pending<Result<DriverHold, ApiError>>;
+
+    /// Takes it up again.
+    ///
+    /// # Errors
+    /// [`ApiError::Precondition`] where NVML is turned off.
+    fn attach(&self) -> Pending<Result<DriverHold, ApiError>>;
+}
+
+/// The faults of this node, and an operator's word on them.
+pub trait Incidents: Debug + Send + Sync {
+    /// Those that are wanted, newest first.
+    fn incidents(&self, wanted: &Wanted) -> Listed;
+
+    /// Clears a problem by hand. A floor's comes back if its fault is seen again.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] for a device that is not there; [`ApiError::Precondition`] for a condition that is
+    /// not there, is no problem, or is a provider's, who clears its own; [`ApiError::Invalid`] without a reason.
+    fn clear(&self, request: &ClearRequest) -> Result<(), ApiError>;
 }
 
 /// Is told how NVML is.
@@ -148,7 +197,8 @@ pub trait Seats: Debug + Send + Sync {
 
     /// Seats a policy, in one step: from here on it is asked, and not its predecessor, whose answers under
     /// way are void and whose signals it is asked instead. What it said of the journals is committed
-    /// with it; state and timers of its schema are handed on. A signal is committed once, by whichever.
+    /// with it; state and timers of its schema are handed on. A signal is committed once, by whichever. That a
+    /// GPU was found is asked of it where nobody on that seat has judged it.
     /// Returns the devices that are left as they were judged, in order: their journals have moved on, and it
     /// insisted.
     ///
@@ -160,7 +210,8 @@ pub trait Seats: Debug + Send + Sync {
     /// owner is there again, who may be another; its state is kept for its return.
     fn unseat(&self, name: &str);
 
-    /// Has `PolicyReady` of every GPU say why a policy is not asked; `None`: all is well with it again.
+    /// Has `PolicyReady` of every GPU say why a policy is not asked; `None`: all is well with it again. What it
+    /// fails on until then is kept, and is asked of it then.
     fn report(&self, name: &str, why: Option<String>);
 }
 
@@ -175,6 +226,9 @@ pub trait Policies: Debug + Send + Sync + 'static {
     /// [`PolicyStatus::rank`].
     fn list(&self) -> Vec<PolicyStatus>;
 
+    /// What is no single policy's affair.
+    fn host(&self) -> PolicyHostStatus;
+
     /// # Errors
     /// [`ApiError::NoPolicy`].
     fn describe(&self, name: &str) -> Result<PolicyDetail, ApiError>;
@@ -183,8 +237,9 @@ pub trait Policies: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ApiError::NoPolicy`]; [`ApiError::Invalid`] where the digest is none; [`ApiError::Precondition`] where
-    /// there is nothing to quarantine, accept, release or resume, or the version is another, and in safe
-    /// mode; [`ApiError::Unavailable`] while the daemon goes down.
+    /// there is nothing to quarantine, accept, release or resume, or the version is another, where accept,
+    /// release or resume can't be saved and so is not done, and in safe mode; [`ApiError::Unavailable`] while
+    /// the daemon goes down, and where quarantine or pause holds for this run but can't be saved.
     fn command(&self, command: PolicyCommand) -> Pending<Result<ReloadReport, ApiError>>;
 }
 

@@ -200,7 +200,8 @@ pub struct Observation {
     pub source: Source,
     /// Injected or simulated (design N8).
     pub drill: bool,
-    /// MIG instance it is attributed to, in the source's words (`GPU-I:05`), else the whole GPU.
+    /// MIG instance it is attributed to: its UUID, or where it is in the source's words (`GPU-I:05`,
+    /// `GPU-I:05 GPU-CI:02`); else the whole GPU.
     pub instance: Option<String>,
     /// The XID that this one says it was caused by.
     pub caused_by: Option<u64>,
@@ -244,6 +245,7 @@ pub struct Signal {
     pub incident: IncidentId,
     pub root: Option<IncidentId>,
     pub drill: bool,
+    /// UUID of the MIG instance it is attributed to, else the whole GPU.
     pub instance: Option<String>,
     pub sources: Vec<Source>,
     pub evidence: String,

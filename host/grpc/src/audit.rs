@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use device_api_core::limits::POLICY_REASON_BYTES_MAX;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::conn::ConnInfo;
 use crate::lines::{Key, Lines};
@@ -15,8 +15,9 @@ use crate::peer::RefusalReason;
 use crate::status::code_name;
 use crate::subject::Subject;
 
-/// Calls that change which GPUs and providers there are, and which policies judge.
-const ADMINISTRATIVE: [&str; 13] = [
+/// Calls that change which GPUs and providers there are, which policies judge, what stands against a GPU on an
+/// operator's word, and whether the driver is held.
+const ADMINISTRATIVE: [&str; 16] = [
     "CreateGpu",
     "UpdateGpu",
     "DeleteGpu",
@@ -30,6 +31,9 @@ const ADMINISTRATIVE: [&str; 13] = [
     "AcceptPolicy",
     "PausePolicy",
     "ResumePolicy",
+    "ClearCondition",
+    "ReleaseNvml",
+    "AttachNvml",
 ];
 
 /// Length of an object's name in a line. Longer ones are refused, and a line is no place for them.
@@ -45,6 +49,8 @@ pub(crate) struct Entry {
     /// Why, in its caller's words.
     because: Option<String>,
     digest: Option<String>,
+    /// Type of the condition that it is about.
+    condition: Option<String>,
 }
 
 /// A call of which nothing was read.
@@ -54,6 +60,7 @@ pub(crate) fn unread(method: Method) -> Entry {
         object: String::new(),
         because: None,
         digest: None,
+        condition: None,
     }
 }
 
@@ -65,6 +72,7 @@ pub(crate) fn entry(method: Method, request: &impl Subject) -> Entry {
         object: cut(request.subject(), OBJECT_BYTES_MAX),
         because: request.because().map(quoted),
         digest: request.digest().map(quoted),
+        condition: request.condition().map(quoted),
     }
 }
 
@@ -102,11 +110,16 @@ impl<'a> Pending<'a> {
         Self { caller, entry }
     }
 
-    /// It was carried out, or failed for what it said. A refusal has a line of its own.
-    pub(crate) fn end(mut self, code: Code) {
+    /// It was carried out, or failed for what its answer says. A refusal has a line of its own.
+    pub(crate) fn end<T>(mut self, answer: Result<&T, &Status>) {
         let Some(entry) = self.entry.take() else {
             return;
         };
+        let code = answer.err().map_or(Code::Ok, Status::code);
+        // That it failed may mean that it was done in part.
+        let why = answer
+            .err()
+            .map(|status| cut(status.message(), QUOTED_BYTES_MAX));
         if code != Code::PermissionDenied {
             tracing::info!(
                 target: "audit",
@@ -117,7 +130,9 @@ impl<'a> Pending<'a> {
                 object = ?entry.object,
                 because = entry.because.as_ref().map(tracing::field::debug),
                 digest = entry.digest.as_ref().map(tracing::field::debug),
+                condition = entry.condition.as_ref().map(tracing::field::debug),
                 outcome = code_name(code),
+                why = why.as_ref().map(tracing::field::debug),
                 "administrative write"
             );
         }
@@ -138,6 +153,7 @@ impl Drop for Pending<'_> {
             object = ?entry.object,
             because = entry.because.as_ref().map(tracing::field::debug),
             digest = entry.digest.as_ref().map(tracing::field::debug),
+            condition = entry.condition.as_ref().map(tracing::field::debug),
             outcome = "unknown",
             "administrative write cut off before it was answered; it may have been carried out"
         );
@@ -176,6 +192,7 @@ impl Audit {
             object = ?entry.object,
             because = entry.because.as_ref().map(tracing::field::debug),
             digest = entry.digest.as_ref().map(tracing::field::debug),
+            condition = entry.condition.as_ref().map(tracing::field::debug),
             outcome = "refused",
             reason = reason.as_str(),
             suppressed,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use device_api_core::error::ApiError;
 use device_api_core::limits::Bounds;
-use device_api_core::ports::{Devices, Policies};
+use device_api_core::ports::{Devices, Incidents, NvmlControl, Policies};
 use device_api_core::provider::Caller;
 use device_api_core::watch::WatchRequest;
 use tokio::sync::watch;
 use tonic::codegen::BoxStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::audit::{self, Audit, Pending};
 use crate::budget::{Kind, Level, watches_of_user};
@@ -22,10 +22,18 @@ use crate::status::Refusal;
 use crate::subject::Subject;
 use crate::watch::{Tell, Watching};
 
+/// What operators handle over the API, the GPUs themselves apart.
+#[derive(Clone, Debug)]
+pub struct Operated {
+    pub policies: Arc<dyn Policies>,
+    pub incidents: Arc<dyn Incidents>,
+    pub nvml: Arc<dyn NvmlControl>,
+}
+
 /// What the services of both dialects share.
 pub(crate) struct Context<D> {
     devices: Arc<D>,
-    policies: Arc<dyn Policies>,
+    operated: Operated,
     observer: Arc<dyn RpcObserver>,
     audit: Arc<Audit>,
     bounds: Arc<Bounds>,
@@ -43,7 +51,7 @@ impl<D> fmt::Debug for Context<D> {
 impl<D: Devices> Context<D> {
     pub(crate) fn new(
         devices: Arc<D>,
-        policies: Arc<dyn Policies>,
+        operated: Operated,
         observer: Arc<dyn RpcObserver>,
         audit: Arc<Audit>,
         bounds: Arc<Bounds>,
@@ -51,7 +59,7 @@ impl<D: Devices> Context<D> {
     ) -> Self {
         Self {
             devices,
-            policies,
+            operated,
             observer,
             audit,
             shutdown,
@@ -110,7 +118,7 @@ impl<D: Devices> Context<D> {
             refused(RefusalReason::NotIts, why);
         }
         let answer = answer.map_err(Status::from);
-        pending.end(answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        pending.end(answer.as_ref());
         answer.map(Response::new)
     }
 
@@ -142,7 +150,17 @@ impl<D: Devices> Context<D> {
 
     /// The policy host: for what runs within [`Self::read`] and [`Self::write`].
     pub(crate) fn policies(&self) -> &dyn Policies {
-        &*self.policies
+        &*self.operated.policies
+    }
+
+    /// The faults of the node: as above.
+    pub(crate) fn incidents(&self) -> &dyn Incidents {
+        &*self.operated.incidents
+    }
+
+    /// The driver's library: as above.
+    pub(crate) fn nvml(&self) -> &dyn NvmlControl {
+        &*self.operated.nvml
     }
 
     /// The bounds that a site may set.

@@ -43,6 +43,7 @@ mod unsent;
 mod upstream;
 mod watch;
 
+pub use context::Operated;
 pub use handshake::HandshakeFailure;
 pub use limits::fixed_limits;
 pub use listen::{BindError, Bound, GrpcConfig, PlainTcp, bind};

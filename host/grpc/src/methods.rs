@@ -157,6 +157,8 @@ mod tests {
         let upstream = "nvidia.nvsentinel.v1alpha1.GpuService";
         let providers = "nvidia.device.v1alpha1.ProviderService";
         let policies = "nvidia.device.v1alpha1.PolicyService";
+        let incidents = "nvidia.device.v1alpha1.IncidentService";
+        let nvml = "nvidia.device.v1alpha1.NvmlService";
         for (service, name, does) in [
             (native, "WatchGpus", Does::Watch),
             (native, "UpdateGpuStatus", Does::Write),
@@ -167,6 +169,10 @@ mod tests {
             (policies, "ListPolicies", Does::Read),
             (policies, "GetPolicy", Does::Read),
             (policies, "ReloadPolicies", Does::Write),
+            (incidents, "ListIncidents", Does::Read),
+            (incidents, "ClearCondition", Does::Write),
+            (nvml, "GetNvmlStatus", Does::Read),
+            (nvml, "ReleaseNvml", Does::Write),
             ("grpc.health.v1.Health", "Check", Does::Read),
             ("grpc.health.v1.Health", "Watch", Does::HealthWatch),
             (
@@ -183,7 +189,7 @@ mod tests {
         let all = methods.known.values();
         assert!(all.clone().all(|known| known.request.is_some()));
         let writes = all.filter(|known| known.does == Does::Write).count();
-        assert_eq!(writes, 21, "each of them asks who is calling");
+        assert_eq!(writes, 24, "each of them asks who is calling");
         let all = methods.known.values();
         let commands = all.filter(|known| known.is_command()).count();
         assert_eq!(

@@ -5,8 +5,10 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use device_api_core::limits::Bounds;
-use device_api_core::ports::{Devices, Policies};
+use device_api_core::ports::Devices;
 use device_api_proto::native::server::gpu_service_server as native_gpu;
+use device_api_proto::native::server::incident_service_server as native_incident;
+use device_api_proto::native::server::nvml_service_server as native_nvml;
 use device_api_proto::native::server::policy_service_server as native_policy;
 use device_api_proto::native::server::provider_service_server as native_provider;
 use device_api_proto::upstream::server::gpu_service_server as upstream_gpu;
@@ -23,7 +25,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::audit::Audit;
 use crate::calls::Calls;
 use crate::conn::{Conn, ConnInfo, Socket};
-use crate::context::Context;
+use crate::context::{Context, Operated};
 use crate::incoming::incoming;
 use crate::limits::{
     ERROR_STREAMS, HANDSHAKES, HEADER_BYTES, HELLO_TIME, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
@@ -38,11 +40,13 @@ use crate::slots::{Slot, Slots, Standing, Turned};
 use crate::{native, upstream};
 
 /// Names in the gRPC health protocol; the empty one is the server as a whole.
-const HEALTH_NAMES: [&str; 5] = [
+const HEALTH_NAMES: [&str; 7] = [
     "",
     native_gpu::SERVICE_NAME,
     native_provider::SERVICE_NAME,
     native_policy::SERVICE_NAME,
+    native_incident::SERVICE_NAME,
+    native_nvml::SERVICE_NAME,
     upstream_gpu::SERVICE_NAME,
 ];
 
@@ -96,7 +100,7 @@ impl<D: Devices> Drop for Present<D> {
 pub async fn serve<D: Devices>(
     bound: Bound,
     devices: Arc<D>,
-    policies: Arc<dyn Policies>,
+    operated: Operated,
     observer: Arc<dyn RpcObserver>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
@@ -105,7 +109,7 @@ pub async fn serve<D: Devices>(
     let audit = Arc::new(Audit::default());
     let context = Arc::new(Context::new(
         devices.clone(),
-        policies,
+        operated,
         observer.clone(),
         audit.clone(),
         parts.bounds.clone(),
@@ -304,6 +308,13 @@ fn routes<D: Devices>(
     let policies = native_policy::PolicyServiceServer::new(native::Policies::new(context.clone()))
         .max_decoding_message_size(bounds.receive_bytes)
         .max_encoding_message_size(bounds.send_bytes);
+    let incidents =
+        native_incident::IncidentServiceServer::new(native::Incidents::new(context.clone()))
+            .max_decoding_message_size(bounds.receive_bytes)
+            .max_encoding_message_size(bounds.send_bytes);
+    let nvml = native_nvml::NvmlServiceServer::new(native::Nvml::new(context.clone()))
+        .max_decoding_message_size(bounds.receive_bytes)
+        .max_encoding_message_size(bounds.send_bytes);
     let upstream_gpus = upstream_gpu::GpuServiceServer::new(upstream::Gpus::new(context.clone()))
         .max_decoding_message_size(bounds.receive_bytes)
         .max_encoding_message_size(bounds.send_bytes);
@@ -319,6 +330,8 @@ fn routes<D: Devices>(
         .add_service(native_gpus)
         .add_service(providers)
         .add_service(policies)
+        .add_service(incidents)
+        .add_service(nvml)
         .add_service(upstream_gpus)
         .add_service(health)
         .add_service(v1.max_decoding_message_size(READ_BYTES))

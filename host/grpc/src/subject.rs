@@ -16,6 +16,11 @@ pub(crate) trait Subject {
     fn digest(&self) -> Option<&str> {
         None
     }
+
+    /// Type of the condition that it is about, where it is about one.
+    fn condition(&self) -> Option<&str> {
+        None
+    }
 }
 
 macro_rules! subjects {
@@ -43,6 +48,7 @@ subjects! {
     native::ForgetProviderRequest: |it| &it.name;
     native::ReloadPoliciesRequest: |_it| "";
     native::ResumePolicyRequest: |it| &it.name;
+    native::AttachNvmlRequest: |_it| "";
     upstream::CreateGpuRequest: |it| upstream_name(it.gpu.as_ref());
     upstream::UpdateGpuRequest: |it| upstream_name(it.gpu.as_ref());
     upstream::UpdateGpuStatusRequest: |it| upstream_name(it.gpu.as_ref());
@@ -90,6 +96,34 @@ impl Subject for native::AcceptPolicyRequest {
 
     fn digest(&self) -> Option<&str> {
         Some(&self.digest)
+    }
+}
+
+impl Subject for native::ClearConditionRequest {
+    fn subject(&self) -> &str {
+        &self.name
+    }
+
+    fn because(&self) -> Option<&str> {
+        Some(&self.reason)
+    }
+
+    fn condition(&self) -> Option<&str> {
+        Some(&self.condition_type)
+    }
+}
+
+impl Subject for native::ReleaseNvmlRequest {
+    fn subject(&self) -> &'static str {
+        ""
+    }
+
+    fn because(&self) -> Option<&str> {
+        Some(match self.purpose() {
+            native::NvmlReleasePurpose::Reset => "reset",
+            native::NvmlReleasePurpose::Upgrade => "upgrade",
+            native::NvmlReleasePurpose::Unspecified => "",
+        })
     }
 }
 

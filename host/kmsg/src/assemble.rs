@@ -2,7 +2,7 @@
 
 use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
 
-use crate::parse::{Lost, Parsed, Sxid, Xid};
+use crate::parsed::{Lost, Parsed, Sxid, Xid};
 
 /// Messages of the driver that may stand between the first and the third line of a lost GPU. They
 /// are printed at one go; other CPUs' messages get in between.

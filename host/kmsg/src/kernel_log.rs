@@ -13,7 +13,7 @@ use device_api_core::ports::SignalSink;
 
 use crate::counts::{Counters, Counts};
 use crate::follow::Reader;
-use crate::parse::Identity;
+use crate::parsed::Identity;
 use crate::source::Stop;
 
 /// Identities kept: the largest NVLink domain that a node sees has 72 GPUs.

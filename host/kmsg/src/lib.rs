@@ -15,10 +15,12 @@ mod follow;
 mod kernel_log;
 mod lines;
 mod parse;
+mod parsed;
 mod prefix;
 mod source;
 
 pub use counts::Counts;
 pub use kernel_log::{KernelLog, LogStatus, StartError};
 pub use lines::LINE_BYTES_MAX;
-pub use parse::{Identity, Lost, NvLink, Parsed, Recovery, Sxid, Xid, parse_line};
+pub use parse::parse_line;
+pub use parsed::{Identity, Lost, NvLink, Parsed, Recovery, Sxid, Xid};

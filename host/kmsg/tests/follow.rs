@@ -19,6 +19,7 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::durable::LogPosition;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::SignalSink;
+use device_api_core::recovery::Recovery;
 use device_api_core::signal::{Observation, Samples, SignalKind};
 use device_api_kmsg::{KernelLog, LINE_BYTES_MAX, LogStatus};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -44,6 +45,7 @@ impl SignalSink for Sink {
     fn probed(&self, uuid: &DeviceUuid) {
         panic!("the kernel log probes nothing: {uuid}");
     }
+    fn recovered(&self, _: &DeviceUuid, _: Recovery, _: &str) {}
     fn log_read(&self, position: LogPosition) {
         let _ = self.1.send(position);
     }

@@ -17,6 +17,7 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::durable::LogPosition;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::SignalSink;
+use device_api_core::recovery::Recovery;
 use device_api_core::signal::{Observation, Samples};
 use device_api_kmsg::KernelLog;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -32,6 +33,7 @@ impl SignalSink for Sink {
     fn sampled(&self, _: &DeviceUuid, _: Arc<Samples>) {}
     fn probing(&self, _: &[DeviceUuid]) {}
     fn probed(&self, _: &DeviceUuid) {}
+    fn recovered(&self, _: &DeviceUuid, _: Recovery, _: &str) {}
     fn log_read(&self, _: LogPosition) {}
 }
 

@@ -1,9 +1,12 @@
 //! How an NVML call failed, and what that means for the device and the session.
 
 use std::fmt;
+use std::time::Duration;
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings as sys;
+
+use crate::watch;
 
 /// What a failed call says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,7 @@ enum Answer {
 impl CallFailed {
     pub(crate) fn new(call: &'static str, error: NvmlError) -> Self {
         if matches!(error, NvmlError::FailedToLoadSymbol(_)) {
+            watch::absent(call);
             let answer = Answer::Unreadable("is not in this library".to_owned());
             return Self {
                 call,
@@ -64,8 +68,23 @@ impl CallFailed {
     }
 }
 
-/// Names the call of a result.
-pub(crate) fn called<T>(call: &'static str, result: Result<T, NvmlError>) -> Result<T, CallFailed> {
+/// Makes a call, watched. Every call of this crate goes through here.
+pub(crate) fn called<T>(
+    call: &'static str,
+    run: impl FnOnce() -> Result<T, NvmlError>,
+) -> Result<T, CallFailed> {
+    called_for(call, Duration::ZERO, run)
+}
+
+/// A call that waits, for as long as it is meant to.
+pub(crate) fn called_for<T>(
+    call: &'static str,
+    wait: Duration,
+    run: impl FnOnce() -> Result<T, NvmlError>,
+) -> Result<T, CallFailed> {
+    let began = watch::begin(call, wait);
+    let result = run();
+    drop(began);
     result.map_err(|error| CallFailed::new(call, error))
 }
 

@@ -7,9 +7,28 @@ use std::time::Duration;
 /// Where the GPU operator's driver container mounts its root.
 pub const DRIVER_ROOT: &str = "/run/nvidia/driver";
 
-/// How often readings are taken: a batch is about 25 cheap calls a GPU, and thermal and counter
-/// conditions are judged over seconds.
+/// Sensors (docs/readings.md): some ten cheap calls a GPU, and thermal conditions are judged over seconds.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What carries faults: a fault that no event tells of is known a second later.
+pub const FAULT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Counters that are judged as a rate, over minutes.
+pub const COUNTER_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What an operator or a reset changes.
+pub const LIMIT_INTERVAL: Duration = Duration::from_mins(1);
+
+/// MIG instances, fabric, GPUs that were put in: some 80 calls a GPU.
+pub const INVENTORY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A call that takes longer hangs. Readings take microseconds to tens of milliseconds, and a GPU that wakes
+/// for one (no persistence mode) some two seconds; drivers' own time-outs on sick GPUs begin at four.
+pub const HUNG_AFTER: Duration = Duration::from_secs(3);
+
+/// How long conditions stand after the driver was let go of. A reset takes some ten seconds, and nobody need see
+/// a flap for it; of a GPU that nobody looked at for longer nothing is known.
+pub const STALE_AFTER: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -19,7 +38,15 @@ pub struct Config {
     pub driver_root: Option<PathBuf>,
     /// `--nvml-ignored-xids`: dropped here and counted; the kernel log still tells of them.
     pub ignored_xids: BTreeSet<u64>,
+    /// `--nvml-poll-interval`, and its likes for the other classes of docs/readings.md.
     pub poll_interval: Duration,
+    pub fault_interval: Duration,
+    pub counter_interval: Duration,
+    pub limit_interval: Duration,
+    /// `--nvml-inventory-interval`.
+    pub inventory_interval: Duration,
+    pub hung_after: Duration,
+    pub stale_after: Duration,
 }
 
 impl Default for Config {
@@ -29,6 +56,12 @@ impl Default for Config {
             driver_root: Some(PathBuf::from(DRIVER_ROOT)),
             ignored_xids: BTreeSet::new(),
             poll_interval: POLL_INTERVAL,
+            fault_interval: FAULT_INTERVAL,
+            counter_interval: COUNTER_INTERVAL,
+            limit_interval: LIMIT_INTERVAL,
+            inventory_interval: INVENTORY_INTERVAL,
+            hung_after: HUNG_AFTER,
+            stale_after: STALE_AFTER,
         }
     }
 }

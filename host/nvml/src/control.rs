@@ -3,12 +3,60 @@
 //! A session has a number. A thread that hung in a call of an earlier session finds, when the call
 //! returns after all, that its session is over, and leaves without a word.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use device_api_core::clock::WallTime;
+use device_api_core::error::ApiError;
+use device_api_core::recovery::{DriverHold, ReleaseFor};
+
+use crate::answer::Answer;
+use crate::watch::Role;
 
 /// Number of a session; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SessionId(u64);
+
+/// Where the answer to a release goes.
+pub(crate) type ReleaseAnswer = Answer<Result<DriverHold, ApiError>>;
+
+/// The driver is let go of, or about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) purpose: ReleaseFor,
+    pub(crate) until: WallTime,
+    /// The same moment, which no change of the clock moves.
+    pub(crate) deadline: Instant,
+}
+
+/// Why a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The driver went away under it.
+    DriverGone(String),
+    /// Anything else, or no reason at all.
+    Over(String),
+}
+
+impl Trouble {
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            Self::DriverGone(why) | Self::Over(why) => why,
+        }
+    }
+}
+
+/// What the owner of the library has to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    Stop,
+    End(Trouble),
+    /// The driver is wanted by somebody else.
+    Release,
+    /// A thread hangs, and another is to take its place.
+    Replace(Role),
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -17,16 +65,36 @@ struct State {
     ended: bool,
     session: SessionId,
     /// Why the session has to end.
-    trouble: Option<String>,
-    /// Threads of the session that run.
+    trouble: Option<Trouble>,
+    /// Threads of the session that run, those that hang included.
     workers: usize,
     /// Threads of earlier sessions that hang in a call.
     left_behind: usize,
+    /// Number of the thread that polls, and of the one that waits for events; others were replaced.
+    poll: u64,
+    events: u64,
+    replace: BTreeSet<Role>,
+    hold: Option<Hold>,
+    /// Who asked for the hold, until they are told.
+    waiting: Vec<ReleaseAnswer>,
 }
 
 impl State {
     fn goes_on(&self, session: SessionId) -> bool {
         !self.stopping && self.session == session && self.trouble.is_none()
+    }
+
+    fn number(&self, role: Role) -> u64 {
+        match role {
+            Role::Poll => self.poll,
+            Role::Events => self.events,
+            Role::Life => 0,
+        }
+    }
+
+    /// Whether the thread is the one that has that role now.
+    fn is_current(&self, session: SessionId, role: Role, number: u64) -> bool {
+        self.goes_on(session) && self.number(role) == number
     }
 }
 
@@ -42,9 +110,10 @@ impl Control {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.lock());
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let answer = change(&mut self.lock());
         self.changed.notify_all();
+        answer
     }
 
     /// Waits while `condition` holds, at most for `timeout`.
@@ -57,7 +126,12 @@ impl Control {
     }
 
     pub(crate) fn stop(&self) {
-        self.change(|state| state.stopping = true);
+        let unanswered = self.change(|state| {
+            state.stopping = true;
+            std::mem::take(&mut state.waiting)
+        });
+        // Outside the lock: whoever is woken may come right back.
+        drop(unanswered);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -69,59 +143,148 @@ impl Control {
         !self.wait_while(timeout, |state| !state.stopping)
     }
 
+    /// Pauses between attempts; ended early by a stop and by a release.
+    pub(crate) fn pause_attempts(&self, timeout: Duration) {
+        self.wait_while(timeout, |state| !state.stopping && state.hold.is_none());
+    }
+
     pub(crate) fn begin_session(&self) -> SessionId {
         let mut state = self.lock();
         state.session.0 += 1;
         state.trouble = None;
+        state.replace.clear();
+        state.poll += 1;
+        state.events += 1;
         state.left_behind += std::mem::take(&mut state.workers);
         state.session
     }
 
     /// From here on the session's threads leave at the next chance.
-    pub(crate) fn end_session(&self, session: SessionId, why: &str) {
+    pub(crate) fn end_session(&self, session: SessionId, why: Trouble) {
         self.change(|state| {
             if state.session == session && state.trouble.is_none() {
-                state.trouble = Some(why.to_owned());
+                state.trouble = Some(why);
             }
         });
     }
 
-    pub(crate) fn goes_on(&self, session: SessionId) -> bool {
-        self.lock().goes_on(session)
+    pub(crate) fn is_current(&self, session: SessionId, role: Role, number: u64) -> bool {
+        self.lock().is_current(session, role, number)
     }
 
-    /// Whether the session goes on after the pause.
-    pub(crate) fn pause(&self, session: SessionId, timeout: Duration) -> bool {
-        !self.wait_while(timeout, |state| state.goes_on(session))
+    pub(crate) fn number(&self, role: Role) -> u64 {
+        self.lock().number(role)
     }
 
-    /// Waits until the session has to end. `None`: the source is stopped.
-    pub(crate) fn wait_for_trouble(&self, session: SessionId) -> Option<String> {
-        let result = self
-            .changed
-            .wait_while(self.lock(), |state| state.goes_on(session));
-        let state = result.unwrap_or_else(PoisonError::into_inner);
+    /// Whether the thread has its role still after the pause.
+    pub(crate) fn pause(
+        &self,
+        session: SessionId,
+        (role, number): (Role, u64),
+        timeout: Duration,
+    ) -> bool {
+        !self.wait_while(timeout, |state| state.is_current(session, role, number))
+    }
+
+    /// Waits until there is something to do for the owner of the library.
+    pub(crate) fn wait_for_work(&self, session: SessionId) -> Wake {
+        let result = self.changed.wait_while(self.lock(), |state| {
+            state.goes_on(session) && state.hold.is_none() && state.replace.is_empty()
+        });
+        let mut state = result.unwrap_or_else(PoisonError::into_inner);
         if state.stopping {
-            None
-        } else {
-            state.trouble.clone()
+            return Wake::Stop;
+        }
+        if let Some(trouble) = &state.trouble {
+            return Wake::End(trouble.clone());
+        }
+        if state.hold.is_some() {
+            return Wake::Release;
+        }
+        match state.replace.pop_first() {
+            Some(role) => Wake::Replace(role),
+            None => Wake::End(Trouble::Over("another session began".to_owned())),
         }
     }
 
+    /// Asks the owner of the library to put another thread in a hung one's place.
+    pub(crate) fn ask_to_replace(&self, role: Role) {
+        self.change(|state| state.replace.insert(role));
+    }
+
+    /// The number of the thread that has the role from now on.
+    pub(crate) fn supersede(&self, role: Role) -> u64 {
+        self.change(|state| {
+            let number = match role {
+                Role::Poll => &mut state.poll,
+                Role::Events => &mut state.events,
+                Role::Life => return 0,
+            };
+            *number += 1;
+            *number
+        })
+    }
+
+    /// Asks for the driver to be let go of; `answer` is told when it is.
+    pub(crate) fn ask_to_release(&self, hold: Hold, answer: ReleaseAnswer) {
+        // Where it is stopping, nobody would: the answer is dropped, outside the lock.
+        let _unanswered = self.change(|state| {
+            if state.stopping {
+                return Some(answer);
+            }
+            state.hold = Some(hold);
+            state.waiting.push(answer);
+            None
+        });
+    }
+
+    /// Who asked for a release, to be told.
+    pub(crate) fn take_waiting(&self) -> Vec<ReleaseAnswer> {
+        std::mem::take(&mut self.lock().waiting)
+    }
+
+    pub(crate) fn hold(&self) -> Option<Hold> {
+        self.lock().hold
+    }
+
+    /// Nobody needs the driver any more, or it could not be let go of.
+    pub(crate) fn end_hold(&self) -> Vec<ReleaseAnswer> {
+        self.change(|state| {
+            state.hold = None;
+            std::mem::take(&mut state.waiting)
+        })
+    }
+
+    /// Waits until the hold is another than `hold`, or for `timeout`.
+    pub(crate) fn wait_held(&self, hold: Hold, timeout: Duration) {
+        self.wait_while(timeout, |state| {
+            !state.stopping && state.hold == Some(hold) && state.waiting.is_empty()
+        });
+    }
+
     /// Counts a thread of the session in until the answer is dropped; a thread that ends though
-    /// the session goes on (it panicked) ends the session.
-    pub(crate) fn worker(self: &Arc<Self>, session: SessionId, name: &'static str) -> Worker {
+    /// the session goes on and nobody took its place (it panicked) ends the session.
+    pub(crate) fn worker(
+        self: &Arc<Self>,
+        session: SessionId,
+        name: &'static str,
+        (role, number): (Role, u64),
+    ) -> Worker {
         self.change(|state| state.workers += 1);
         Worker {
             control: Arc::clone(self),
             session,
             name,
+            role,
+            number,
         }
     }
 
-    /// `false`: one hangs.
-    pub(crate) fn wait_for_workers(&self, timeout: Duration) -> bool {
-        self.wait_while(timeout, |state| state.workers > 0)
+    /// Waits until all threads have left but for those that hang; `false`: more do.
+    pub(crate) fn wait_for_workers(&self, timeout: Duration, hung: impl Fn() -> usize) -> bool {
+        self.wait_while(timeout, |state| {
+            state.workers > hung().saturating_sub(state.left_behind)
+        }) && self.lock().workers == 0
     }
 
     /// Whether a thread of any session still runs.
@@ -146,13 +309,16 @@ pub(crate) struct Worker {
     control: Arc<Control>,
     session: SessionId,
     name: &'static str,
+    role: Role,
+    number: u64,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         self.control.change(|state| {
-            if state.goes_on(self.session) {
-                state.trouble = Some(format!("the thread {} ended unexpectedly", self.name));
+            if state.is_current(self.session, self.role, self.number) {
+                let why = format!("the thread {} ended unexpectedly", self.name);
+                state.trouble = Some(Trouble::Over(why));
             }
             let counted = if state.session == self.session {
                 &mut state.workers
@@ -161,34 +327,6 @@ impl Drop for Worker {
             };
             *counted = counted.saturating_sub(1);
         });
-    }
-}
-
-/// Times between attempts: each is twice the last, from `min` up to `max`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Backoff {
-    min: Duration,
-    max: Duration,
-    next: Duration,
-}
-
-impl Backoff {
-    pub(crate) const fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max,
-            next: min,
-        }
-    }
-
-    pub(crate) fn next(&mut self) -> Duration {
-        let now = self.next;
-        self.next = now.saturating_mul(2).min(self.max);
-        now
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.next = self.min;
     }
 }
 
@@ -201,24 +339,20 @@ mod tests {
     /// No pause of these tests is waited out: it is ended by what is tested.
     const LONG: Duration = Duration::from_secs(600);
 
-    #[test]
-    fn back_off_doubles_up_to_its_bound() {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
-        let seconds: Vec<u64> = (0..8).map(|_| backoff.next().as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
-        backoff.reset();
-        assert_eq!(backoff.next().as_secs(), 1);
+    fn over(why: &str) -> Trouble {
+        Trouble::Over(why.to_owned())
     }
 
     #[test]
     fn stop_interrupts_every_pause() {
         let control = Arc::new(Control::default());
         let session = control.begin_session();
+        let poll = (Role::Poll, control.number(Role::Poll));
         thread::scope(|scope| {
             let pauses = [
-                scope.spawn(|| control.pause(session, LONG)),
+                scope.spawn(|| control.pause(session, poll, LONG)),
                 scope.spawn(|| control.pause_until_stop(LONG)),
-                scope.spawn(|| control.wait_for_trouble(session).is_some()),
+                scope.spawn(|| control.wait_for_work(session) != Wake::Stop),
             ];
             control.stop();
             for pause in pauses {
@@ -231,26 +365,28 @@ mod tests {
     fn the_first_trouble_ends_the_session_and_is_told() {
         let control = Control::default();
         let session = control.begin_session();
-        assert!(control.goes_on(session));
-        control.end_session(session, "first");
-        control.end_session(session, "second");
-        assert_eq!(control.wait_for_trouble(session).as_deref(), Some("first"));
-        assert!(!control.pause(session, LONG));
+        assert!(control.lock().goes_on(session));
+        control.end_session(session, over("first"));
+        control.end_session(session, over("second"));
+        assert_eq!(control.wait_for_work(session), Wake::End(over("first")));
+        assert!(!control.pause(session, (Role::Poll, control.number(Role::Poll)), LONG));
     }
 
     #[test]
     fn a_thread_of_an_earlier_session_has_no_say_in_the_next() {
         let control = Arc::new(Control::default());
+        let worker =
+            |session, name| control.worker(session, name, (Role::Poll, control.number(Role::Poll)));
         let old = control.begin_session();
-        let hung = control.worker(old, "old");
+        let hung = worker(old, "old");
         let new = control.begin_session();
-        let worker = control.worker(new, "new");
-        control.end_session(old, "late");
-        assert!(!control.goes_on(old) && control.goes_on(new));
-        control.end_session(new, "over");
+        let worker = worker(new, "new");
+        control.end_session(old, over("late"));
+        assert!(!control.lock().goes_on(old) && control.lock().goes_on(new));
+        control.end_session(new, over("over"));
         drop(worker);
         assert!(
-            control.wait_for_workers(Duration::ZERO),
+            control.wait_for_workers(Duration::ZERO, || 1),
             "the old session's is not waited for"
         );
         assert!(control.has_workers(), "but known");
@@ -259,11 +395,21 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_ends_on_its_own_ends_the_session() {
+    fn a_thread_that_ends_on_its_own_ends_the_session_and_one_that_was_replaced_does_not() {
         let control = Arc::new(Control::default());
         let session = control.begin_session();
-        drop(control.worker(session, "nvml-poll"));
-        let why = control.wait_for_trouble(session).unwrap();
-        assert!(why.contains("nvml-poll"), "{why}");
+        let poll = (Role::Poll, control.number(Role::Poll));
+        let replaced = control.worker(session, "nvml-poll", poll);
+        control.ask_to_replace(Role::Poll);
+        assert_eq!(control.wait_for_work(session), Wake::Replace(Role::Poll));
+        let number = control.supersede(Role::Poll);
+        assert!(!control.is_current(session, Role::Poll, poll.1));
+        drop(replaced);
+        assert!(control.lock().goes_on(session));
+        drop(control.worker(session, "nvml-poll", (Role::Poll, number)));
+        let Wake::End(trouble) = control.wait_for_work(session) else {
+            panic!("goes on");
+        };
+        assert!(trouble.why().contains("nvml-poll"), "{trouble:?}");
     }
 }

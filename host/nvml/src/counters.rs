@@ -12,6 +12,8 @@ pub struct Counters {
     pub(crate) failed_calls: AtomicU64,
     pub(crate) polls: AtomicU64,
     pub(crate) sessions: AtomicU64,
+    pub(crate) hung_calls: AtomicU64,
+    pub(crate) recoveries: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -31,6 +33,10 @@ pub struct Counts {
     pub polls: u64,
     /// Times that the library was opened.
     pub sessions: u64,
+    /// Calls that passed the watchdog's bound.
+    pub hung_calls: u64,
+    /// Resets, driver rebinds and replacements that were noticed.
+    pub recoveries: u64,
 }
 
 impl Counters {
@@ -48,6 +54,8 @@ impl Counters {
             failed_calls: get(&self.failed_calls),
             polls: get(&self.polls),
             sessions: get(&self.sessions),
+            hung_calls: get(&self.hung_calls),
+            recoveries: get(&self.recoveries),
         }
     }
 }

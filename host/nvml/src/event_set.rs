@@ -9,9 +9,10 @@ use std::time::Duration;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper_sys::bindings as sys;
 
-use crate::call::{CallFailed, called};
+use crate::call::{CallFailed, called, called_for};
 use crate::library::Library;
 use crate::raw::DeviceHandle;
+use crate::watch;
 
 /// What NVML gives for "not attributed to a MIG instance".
 const NO_INSTANCE: c_uint = c_uint::MAX;
@@ -19,7 +20,8 @@ const NO_INSTANCE: c_uint = c_uint::MAX;
 /// What we want to hear of. Clock and P-state changes are no faults and come by the thousand.
 const WANTED: u64 = (sys::nvmlEventTypeXidCriticalError
     | sys::nvmlEventTypeSingleBitEccError
-    | sys::nvmlEventTypeDoubleBitEccError) as u64;
+    | sys::nvmlEventTypeDoubleBitEccError
+    | sys::nvmlEventMigConfigChange) as u64;
 
 /// The type of an event says what its data means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub(crate) enum EventType {
     },
     SingleBitEccError,
     DoubleBitEccError,
+    /// The GPU was cut up anew: what instances it has is to be looked at.
+    MigConfigChange,
     /// Not registered for; its data means something else than an XID.
     Other(u64),
 }
@@ -65,12 +69,15 @@ impl EventSet {
                 library: Arc::clone(library),
             })
         };
-        called("nvmlEventSetCreate", create())
+        called("nvmlEventSetCreate", create)
     }
 
     /// Registers for what we want and the device has. `false`: that is nothing.
     pub(crate) fn register(&self, device: DeviceHandle) -> Result<bool, CallFailed> {
-        let types = WANTED & called("nvmlDeviceGetSupportedEventTypes", self.supported(device))?;
+        let types = WANTED
+            & called("nvmlDeviceGetSupportedEventTypes", || {
+                self.supported(device)
+            })?;
         if types == 0 {
             return Ok(false);
         }
@@ -80,7 +87,7 @@ impl EventSet {
             // library, which is initialised.
             nvml_try(unsafe { symbol(device.raw(), types, self.set) })
         };
-        called("nvmlDeviceRegisterEvents", register())?;
+        called("nvmlDeviceRegisterEvents", register)?;
         Ok(true)
     }
 
@@ -96,7 +103,8 @@ impl EventSet {
 
     /// Waits for one event. Nothing within `timeout` is [`crate::call::Meaning::TimedOut`].
     pub(crate) fn wait(&self, timeout: Duration) -> Result<Event, CallFailed> {
-        called("nvmlEventSetWait_v2", self.wait_raw(timeout)).map(|data| event(&data))
+        called_for("nvmlEventSetWait_v2", timeout, || self.wait_raw(timeout))
+            .map(|data| event(&data))
     }
 
     fn wait_raw(&self, timeout: Duration) -> Result<sys::nvmlEventData_t, NvmlError> {
@@ -119,6 +127,7 @@ impl EventSet {
 impl Drop for EventSet {
     fn drop(&mut self) {
         if let Ok(free) = nvml_sym(self.library.nvml().lib().nvmlEventSetFree.as_ref()) {
+            let _began = watch::begin("nvmlEventSetFree", Duration::ZERO);
             // SAFETY: the set was created by this library, which is initialised, and is not used
             // again. That it may fail (driver gone) changes nothing for us.
             unsafe { free(self.set) };
@@ -136,6 +145,8 @@ fn event(data: &sys::nvmlEventData_t) -> Event {
         EventType::DoubleBitEccError
     } else if is(sys::nvmlEventTypeSingleBitEccError) {
         EventType::SingleBitEccError
+    } else if is(sys::nvmlEventMigConfigChange) {
+        EventType::MigConfigChange
     } else {
         EventType::Other(data.eventType)
     };
@@ -174,12 +185,13 @@ mod tests {
         check(8, 79, EventType::XidCriticalError { xid: 79 });
         check(1, 79, EventType::SingleBitEccError);
         check(2, 79, EventType::DoubleBitEccError);
+        check(0x100, 79, EventType::MigConfigChange);
         check(4, 79, EventType::Other(4));
         check(0x8000, 79, EventType::Other(0x8000));
     }
 
     #[test]
-    fn only_faults_are_wanted() {
-        assert_eq!(WANTED, 0b1011);
+    fn only_faults_and_new_instances_are_wanted() {
+        assert_eq!(WANTED, 0b1_0000_1011);
     }
 }

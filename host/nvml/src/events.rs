@@ -6,13 +6,14 @@ use std::time::Duration;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
 
-use crate::call::{CallFailed, Meaning};
-use crate::control::Backoff;
+use crate::backoff::Backoff;
+use crate::call::{CallFailed, Meaning, called};
 use crate::counters::Counters;
 use crate::event_set::{Event, EventSet, EventType};
 use crate::raw::DeviceHandle;
 use crate::readings::probe;
 use crate::session::Session;
+use crate::watch::{Asked, Role, asking};
 
 /// One wait. It bounds how long stopping, and registering for a GPU that came back, takes; four
 /// system calls a second cost nothing.
@@ -34,6 +35,7 @@ const EVENTS_EMPTIED_MAX: u32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Events {
     session: Session,
+    number: u64,
     set: EventSet,
     /// For whom the set is registered, and since which finding of theirs.
     registered: BTreeMap<DeviceUuid, u64>,
@@ -47,10 +49,11 @@ impl Events {
     ///
     /// # Errors
     /// NVML has no event sets (it is not Linux' own, or too old), or not now.
-    pub(crate) fn open(session: Session) -> Result<Self, CallFailed> {
+    pub(crate) fn open(session: Session, number: u64) -> Result<Self, CallFailed> {
         let mut events = Self {
             set: EventSet::create(&session.library)?,
             session,
+            number,
             registered: BTreeMap::new(),
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
             failures: 0,
@@ -61,11 +64,11 @@ impl Events {
 
     /// Registers for the GPUs that were found since it was last called.
     fn register(&mut self) {
-        for (uuid, handle, epoch) in self.session.context.devices.live() {
+        for (uuid, handle, epoch) in self.session.live() {
             if self.registered.get(&uuid) == Some(&epoch) {
                 continue;
             }
-            match self.set.register(handle) {
+            match asking(Asked::Gpu(uuid.clone()), || self.set.register(handle)) {
                 Ok(true) => {}
                 Ok(false) => {
                     tracing::warn!(gpu = %uuid, "GPU reports no fault events; the kernel log does")
@@ -76,9 +79,14 @@ impl Events {
         }
     }
 
-    /// Runs until the session ends.
+    fn is_current(&self) -> bool {
+        self.session.is_current(Role::Events, self.number)
+    }
+
+    /// Runs until the session ends, or another took over. What a wait that hung has brought is told all the
+    /// same: told twice it is one incident.
     pub(crate) fn run(mut self) {
-        while self.session.goes_on() {
+        while self.is_current() {
             self.register();
             match self.set.wait(WAIT) {
                 Ok(event) => {
@@ -116,7 +124,11 @@ impl Events {
         if self.failures >= FAILURES_BEFORE_NEW_SET {
             self.renew();
         }
-        self.session.context.control.pause(self.session.id, pause);
+        let role = (Role::Events, self.number);
+        self.session
+            .context
+            .control
+            .pause(self.session.id, role, pause);
     }
 
     /// A new set, of the GPUs that are live. It is registered before the old one is emptied: an
@@ -172,6 +184,10 @@ impl Events {
             }
             EventType::SingleBitEccError => (SignalKind::Ecc, None, Some("corrected")),
             EventType::DoubleBitEccError => (SignalKind::Ecc, None, Some("uncorrected")),
+            EventType::MigConfigChange => {
+                self.session.progress().look = true;
+                return;
+            }
             EventType::Other(bits) => {
                 tracing::debug!("event of type {bits:#x}, which was not asked for");
                 return;
@@ -182,6 +198,7 @@ impl Events {
             tracing::error!("{} of a GPU that NVML can't name", evidence(event));
             return;
         };
+        self.look_for_instance(&target, event);
         context.sink.observe(Observation {
             code,
             instance: instance(event),
@@ -194,6 +211,17 @@ impl Events {
         });
     }
 
+    /// An instance that is not known is looked for, so that the next fault of it is its own.
+    fn look_for_instance(&self, target: &Target, event: &Event) {
+        let (Some(words), Target::Uuid(uuid)) = (instance(event), target) else {
+            return;
+        };
+        let info = self.session.context.devices.info(uuid);
+        if info.is_some_and(|info| info.instances_named(&words).is_empty()) {
+            self.session.progress().look = true;
+        }
+    }
+
     /// Whose handle it is, by what was noted while the GPU could still tell: after XID 79 NVML
     /// can't. A handle that nobody noted is asked for.
     fn target(&self, handle: DeviceHandle) -> Option<Target> {
@@ -201,29 +229,35 @@ impl Events {
             return Some(Target::Uuid(uuid));
         }
         let device = self.session.library.device(handle);
-        if let Ok(uuid) = device.uuid() {
+        if let Ok(uuid) = called("nvmlDeviceGetUUID", || device.uuid()) {
             return Some(Target::Uuid(DeviceUuid::new(&uuid)));
         }
-        device.pci_info().ok()?.bus_id.parse().ok().map(Target::Pci)
+        let pci = called("nvmlDeviceGetPciInfo_v3", || device.pci_info()).ok()?;
+        pci.bus_id.parse().ok().map(Target::Pci)
     }
 
     /// A GPU is lost, and NVML does not say which: each that answered until now is asked.
     fn find_the_lost(&self, failed: &CallFailed) {
-        let live = self.session.context.devices.live();
+        let live = self.session.live();
         let candidates: Vec<DeviceUuid> = live.iter().map(|(uuid, ..)| uuid.clone()).collect();
-        let sink = &self.session.context.sink;
+        let context = &self.session.context;
         // NVML may repeat itself for as long as the set holds the lost GPU. The readers of those
         // that answered a moment ago are not to be held up again and again.
         let first = self.failures == 0;
         if first {
-            sink.probing(&candidates);
+            context.unsure(&candidates);
         }
         for (uuid, handle, _) in &live {
-            match probe(&self.session.library.device(*handle)) {
+            let probed = asking(Asked::Gpu(uuid.clone()), || {
+                probe(&self.session.library.device(*handle))
+            });
+            match probed {
                 Err(probed) if probed.meaning == Meaning::Lost => {
                     self.session.lost(uuid, format!("{failed}; {probed}"), None);
                 }
-                Ok(()) | Err(_) if first => sink.probed(uuid),
+                Ok(()) | Err(_) if first && context.devices.sure(uuid) => {
+                    context.sink.probed(uuid);
+                }
                 Ok(()) | Err(_) => {}
             }
         }
@@ -244,6 +278,7 @@ fn evidence(event: &Event) -> String {
         EventType::XidCriticalError { xid } => format!("XidCriticalError {xid}"),
         EventType::SingleBitEccError => "SingleBitEccError".to_owned(),
         EventType::DoubleBitEccError => "DoubleBitEccError".to_owned(),
+        EventType::MigConfigChange => "MigConfigChange".to_owned(),
         EventType::Other(bits) => format!("{bits:#x}"),
     };
     match instance(event) {

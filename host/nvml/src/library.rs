@@ -3,14 +3,17 @@
 use std::ffi::{OsStr, c_char};
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
-use crate::call::CallFailed;
+use crate::call::{CallFailed, Meaning};
 use crate::config::Config;
 use crate::raw::DeviceHandle;
+use crate::watch;
 
 /// SONAME of NVML: what a program is to load, whatever the driver's version.
 pub const LIBRARY_NAME: &str = "libnvidia-ml.so.1";
@@ -55,7 +58,7 @@ pub enum LibraryError {
 
 /// NVML, loaded and initialised. Dropping the last `Arc` of it shuts NVML down and unloads it.
 pub(crate) struct Library {
-    nvml: Nvml,
+    nvml: ManuallyDrop<Nvml>,
     /// Path, or the bare name where the loader found it.
     pub(crate) path: String,
     /// Everything it says is a drill.
@@ -68,6 +71,26 @@ impl fmt::Debug for Library {
             .field("path", &self.path)
             .field("simulated", &self.simulated)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        let _began = watch::begin("nvmlShutdown", Duration::ZERO);
+        // SAFETY: nobody comes to it after `drop`.
+        unsafe { ManuallyDrop::drop(&mut self.nvml) };
+    }
+}
+
+impl LibraryError {
+    /// The library is there, and the driver is not, or is another than it was made for.
+    pub(crate) fn is_driver_gone(&self) -> bool {
+        let Self::Init { source, .. } = self else {
+            return false;
+        };
+        source
+            .downcast_ref::<CallFailed>()
+            .is_some_and(|failed| failed.meaning == Meaning::DriverGone)
     }
 }
 
@@ -122,11 +145,14 @@ impl Library {
 
     fn load(path: &OsStr) -> Result<Self, LibraryError> {
         let library = path.to_string_lossy().into_owned();
-        match Nvml::builder().lib_path(path).init() {
+        let began = watch::begin("nvmlInit_v2", Duration::ZERO);
+        let result = Nvml::builder().lib_path(path).init();
+        drop(began);
+        match result {
             Ok(nvml) => {
                 let simulated = is_simulated(&nvml);
                 Ok(Self {
-                    nvml,
+                    nvml: ManuallyDrop::new(nvml),
                     path: library,
                     simulated,
                 })

@@ -2,24 +2,25 @@
 //! looks again, for ever. State diagram in the crate's documentation.
 
 use std::error::Error;
-use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use device_api_core::ids::DeviceUuid;
-use device_api_core::ports::{NvmlObserver, NvmlStatus, SignalSink};
+use device_api_core::ports::NvmlStatus;
+use device_api_core::recovery::{DriverHold, ReleaseFor};
 
-use crate::call::CallFailed;
-use crate::config::Config;
-use crate::control::{Backoff, Control};
-use crate::counters::{Counters, Counts};
-use crate::devices::Devices;
+use crate::backoff::Backoff;
+use crate::control::{Hold, Trouble, Wake};
+use crate::counters::Counters;
 use crate::events::Events;
 use crate::inventory;
 use crate::library::Library;
+use crate::operator::busy;
 use crate::poll::Poll;
-use crate::session::{Context, Session};
+use crate::readings::Standing;
+use crate::session::{Context, Progress, Session};
+use crate::watch::Role;
+use crate::watchdog::hung_max;
 
 /// Design N2.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -29,231 +30,255 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 /// a call.
 const WORKERS_END_MAX: Duration = Duration::from_secs(2);
 
-/// How long [`Handle::stop`] takes at most: the threads' ends, and NVML's own shutdown.
-pub const STOP_MAX: Duration = Duration::from_secs(3);
-
-/// The NVML source.
-#[derive(Debug)]
-pub struct Nvml;
-
-/// A running source. Dropping it lets the source end on its own; [`Handle::stop`] waits for that.
-#[derive(Debug)]
-pub struct Handle {
-    control: Arc<Control>,
-    counters: Arc<Counters>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// How the source ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    Cleanly,
-    /// An NVML call hangs: its thread was left behind, and the library with it.
-    Hung,
-}
-
-impl Nvml {
-    /// Starts the source and returns at once; whether there is an NVML, `observer` is told.
-    ///
-    /// # Errors
-    /// The system gives no more threads.
-    pub fn start(
-        config: Config,
-        sink: Arc<dyn SignalSink>,
-        observer: Arc<dyn NvmlObserver>,
-    ) -> io::Result<Handle> {
-        let control = Arc::new(Control::default());
-        let counters = Arc::new(Counters::default());
-        let context = Context {
-            config: Arc::new(config),
-            control: Arc::clone(&control),
-            counters: Arc::clone(&counters),
-            devices: Arc::new(Devices::default()),
-            sink,
-        };
-        let ended = Ended(Arc::clone(&control));
-        let thread = thread::Builder::new()
-            .name("nvml".to_owned())
-            .spawn(move || {
-                let _ended = ended;
-                Lifecycle {
-                    context,
-                    observer,
-                    missing: None,
-                }
-                .run();
-            })?;
-        Ok(Handle {
-            control,
-            counters,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Handle {
-    pub fn counts(&self) -> Counts {
-        self.counters.get()
-    }
-
-    /// The counters, to be read for as long as one likes.
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.counters)
-    }
-
-    /// Stops the source, within [`STOP_MAX`]. Blocks: not for an async worker.
-    pub fn stop(mut self) -> Stopped {
-        self.control.stop();
-        if !self.control.wait_for_end(STOP_MAX) {
-            tracing::error!("an NVML call hangs; leaving its thread and the library behind");
-            return Stopped::Hung;
-        }
-        // The thread nvml has said so when it gave up waiting.
-        if self.control.has_workers() {
-            return Stopped::Hung;
-        }
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            tracing::error!("the thread nvml panicked");
-        }
-        Stopped::Cleanly
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.control.stop();
-    }
-}
-
-/// Says that the thread is over, also where it panicked.
-#[derive(Debug)]
-struct Ended(Arc<Control>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.ended();
-    }
+/// The driver that the last session used.
+#[derive(Clone, Debug)]
+struct Served {
+    driver: Arc<str>,
+    since: Instant,
+    /// Rounds of readings before it.
+    polls: u64,
 }
 
 #[derive(Debug)]
-struct Lifecycle {
+pub(crate) struct Lifecycle {
     context: Context,
-    observer: Arc<dyn NvmlObserver>,
     /// Why NVML is missing, as last told.
     missing: Option<String>,
+    served: Option<Served>,
+    /// How it was seen since then that the driver was not loaded, or another was.
+    gone: Option<String>,
 }
 
 impl Lifecycle {
-    fn run(mut self) {
+    pub(crate) fn new(context: Context) -> Self {
+        Self {
+            context,
+            missing: None,
+            served: None,
+            gone: None,
+        }
+    }
+
+    /// Runs until the source is stopped.
+    pub(crate) fn run(mut self) {
         let mut retry = Backoff::new(RETRY_MIN, RETRY_MAX);
         while !self.context.control.is_stopping() {
-            let polls = self.context.counters.get().polls;
-            let Some(why) = self.try_session() else {
-                return;
-            };
-            // A session that got as far as reading was a good one.
-            if self.context.counters.get().polls > polls {
+            if let Some(hold) = self.context.control.hold() {
+                self.stay_released(hold);
                 retry.reset();
+                continue;
             }
-            self.report_missing(why);
-            if !self.context.control.pause_until_stop(retry.next()) {
-                return;
+            let before = Instant::now();
+            let end = self.try_session();
+            let polls = self.context.counters.get().polls;
+            let served = self.served.as_ref();
+            // A session that got as far as reading was a good one, and one that lasted is worth a look at
+            // once: only while the driver is away can it be seen to be.
+            let was_good =
+                served.is_some_and(|served| served.since >= before && polls > served.polls);
+            let pause = if was_good {
+                retry.reset();
+                RETRY_MIN.saturating_sub(before.elapsed())
+            } else {
+                retry.next()
+            };
+            match end {
+                End::Stopped => return,
+                End::Release => {}
+                End::Missing(why) => {
+                    self.report_missing(why);
+                    self.context.control.pause_attempts(pause);
+                }
             }
         }
     }
 
-    /// Opens the library and serves until it has to be dropped; says why. `None`: stopped.
-    fn try_session(&mut self) -> Option<String> {
+    /// Opens the library and serves until it has to be dropped.
+    fn try_session(&mut self) -> End {
         match Library::open(&self.context.config) {
             Ok(library) => self.session(library),
-            Err(error) => Some(one_line(&error)),
+            Err(error) => {
+                let why = one_line(&error);
+                if self.served.is_some() {
+                    if error.is_driver_gone() {
+                        self.gone.get_or_insert_with(|| why.clone());
+                    }
+                    // It may have been loaded anew by the time that the library is back.
+                    self.context.devices.forget_counters();
+                }
+                End::Missing(why)
+            }
         }
     }
 
-    fn session(&mut self, library: Library) -> Option<String> {
+    fn session(&mut self, library: Library) -> End {
         Counters::add(&self.context.counters.sessions);
         self.context.devices.detach();
         let id = self.context.control.begin_session();
         let library = Arc::new(library);
+        let began = inventory::driver_version(library.nvml())
+            .and_then(|driver| Ok((driver, inventory::count(&library)?)));
+        let (driver, count) = match began {
+            Ok((driver, count)) => (Arc::<str>::from(driver), count),
+            Err(failed) => return End::Missing(failed.to_string()),
+        };
+        self.take_driver(&driver);
+        let progress = Progress {
+            unlisted: (0..count).collect(),
+            ..Progress::default()
+        };
         let session = Session {
             id,
             library,
+            driver,
             context: self.context.clone(),
+            progress: Arc::new(progress.into()),
         };
-        let why = match self.begin(&session) {
-            Ok(()) => self.context.control.wait_for_trouble(id),
-            Err(why) => Some(why),
-        };
-        self.context.control.end_session(id, "over");
-        if why.is_some() {
-            // Nobody can say how they are until the library answers again.
-            let live = self.context.devices.live();
-            let uuids: Vec<DeviceUuid> = live.into_iter().map(|(uuid, ..)| uuid).collect();
-            self.context.sink.probing(&uuids);
+        self.serve(&session)
+    }
+
+    /// Notes which driver is used, and whether it is another load of it than before.
+    fn take_driver(&mut self, driver: &Arc<str>) {
+        let context = &self.context;
+        if let Some(before) = self.served.take()
+            && before.driver != *driver
+        {
+            let evidence = format!(
+                "driver {driver} is in use, and was {} before",
+                before.driver
+            );
+            self.gone = Some(evidence);
+            context.watch.forget_absent();
         }
-        if !self.context.control.wait_for_workers(WORKERS_END_MAX) {
+        if let Some(evidence) = self.gone.take() {
+            let evidence = format!("NVML answers again after: {evidence}");
+            context.devices.driver_reloaded(&evidence);
+        }
+        self.served = Some(Served {
+            driver: Arc::clone(driver),
+            since: Instant::now(),
+            polls: context.counters.get().polls,
+        });
+    }
+
+    fn serve(&mut self, session: &Session) -> End {
+        let control = &session.context.control;
+        let mut wake = match start_poll(session, control.number(Role::Poll)) {
+            Ok(()) => control.wait_for_work(session.id),
+            Err(why) => Wake::End(Trouble::Over(why)),
+        };
+        while let Wake::Replace(role) = wake {
+            replace(session, role);
+            wake = control.wait_for_work(session.id);
+        }
+        // Whatever was missing before is not any more.
+        if session.progress().ready {
+            self.missing = None;
+        }
+        control.end_session(session.id, Trouble::Over("over".to_owned()));
+        let end = match wake {
+            Wake::Stop | Wake::Replace(_) => End::Stopped,
+            Wake::Release => End::Release,
+            Wake::End(trouble) => {
+                self.lost_touch(&trouble);
+                End::Missing(trouble.why().to_owned())
+            }
+        };
+        let watch = &session.context.watch;
+        if !control.wait_for_workers(WORKERS_END_MAX, || watch.hung_workers()) {
             tracing::error!(library = %session.library.path, "an NVML call hangs; the library stays loaded");
         }
-        why
+        end
     }
 
-    /// Registers for events, takes the inventory and lets the session's threads go.
-    fn begin(&mut self, session: &Session) -> Result<(), String> {
-        let told = |failed: CallFailed| failed.to_string();
-        let driver = inventory::driver_version(session.library.nvml()).map_err(told)?;
-        let inventory = inventory::take(&session.library).map_err(told)?;
-        for found in &inventory.found {
-            session
-                .context
-                .devices
-                .found(&found.info.uuid, found.handle);
-        }
-        let events = Events::open(session.clone());
-        let gpus = inventory.found.len();
-        for found in inventory.found {
-            if self.context.control.is_stopping() {
-                return Ok(());
-            }
-            session.announce(found);
-        }
-        self.report_absent(session);
-        self.report_ready(session, driver, gpus);
-        match events {
-            Ok(events) => spawn(session, "nvml-events", move || events.run())?,
-            Err(failed) => tracing::warn!(
-                "no NVML events, the kernel log is the only source of XIDs: {failed}"
-            ),
-        }
-        let poll = Poll::new(session.clone(), inventory.mute);
-        spawn(session, "nvml-poll", move || poll.run())
-    }
-
-    /// GPUs of an earlier session that are not in this one's inventory.
-    fn report_absent(&self, session: &Session) {
-        for known in self.context.devices.all() {
-            if known.handle.is_none() {
-                let evidence = "NVML was opened again, and no GPU there answers to this UUID";
-                session.lost(&known.uuid, evidence.to_owned(), None);
+    /// Nobody can say how they are until the library answers again.
+    fn lost_touch(&self, trouble: &Trouble) {
+        let uuids: Vec<_> = self
+            .context
+            .devices
+            .live()
+            .into_iter()
+            .map(|(uuid, ..)| uuid)
+            .collect();
+        self.context.unsure(&uuids);
+        if let Trouble::DriverGone(_) = trouble {
+            for uuid in &uuids {
+                self.context.stand(uuid, Standing::DriverGone);
             }
         }
     }
 
-    fn report_ready(&mut self, session: &Session, driver: String, gpus: usize) {
-        let Library {
-            path, simulated, ..
-        } = &*session.library;
-        tracing::info!(library = %path, %driver, gpus, simulated, "NVML is in use");
+    /// Leaves the driver alone until an operator attaches again, or the time is over (design N2). What is
+    /// known of the GPUs stands for a while; then nobody knows.
+    fn stay_released(&mut self, hold: Hold) {
+        let context = self.context.clone();
+        // A call hangs, or began to on the way out: its thread has the driver open.
+        let hung = || {
+            context
+                .watch
+                .longest()
+                .filter(|_| context.control.has_workers())
+        };
+        if let Some(hung) = hung() {
+            tracing::warn!("NVML can't be let go of: {hung}");
+            for answer in context.control.end_hold() {
+                answer.give(Ok(busy(hung.clone())));
+            }
+            return;
+        }
+        let uuids = context.devices.uuids();
+        for uuid in &uuids {
+            context.stand(uuid, Standing::Released);
+        }
+        match hold.purpose {
+            ReleaseFor::Reset => context.devices.released_for_reset(),
+            // Counters of a driver that was loaded anew begin at zero; that is no reset.
+            ReleaseFor::Upgrade => context.devices.forget_counters(),
+        }
+        let stale_at = Instant::now() + context.config.stale_after;
+        let mut is_stale = false;
+        let mut told = None;
+        while let Some(hold) = context.control.hold() {
+            if context.control.is_stopping() {
+                return;
+            }
+            if told != Some(hold) {
+                told = Some(hold);
+                self.report_released(hold);
+            }
+            for answer in context.control.take_waiting() {
+                answer.give(Ok(DriverHold::Released { until: hold.until }));
+            }
+            let now = Instant::now();
+            if now >= hold.deadline {
+                tracing::warn!(
+                    purpose = hold.purpose.as_str(),
+                    "the time for which NVML was let go of is over; it is taken up again"
+                );
+                drop(context.control.end_hold());
+                break;
+            }
+            if !is_stale && now >= stale_at {
+                is_stale = true;
+                context.unsure(&uuids);
+            }
+            let next = if is_stale {
+                hold.deadline
+            } else {
+                hold.deadline.min(stale_at)
+            };
+            context
+                .control
+                .wait_held(hold, next.saturating_duration_since(now));
+        }
         self.missing = None;
-        let library = path.clone();
-        self.observer.nvml_status(NvmlStatus::Ready {
-            library,
-            driver,
-            gpus,
-            simulated: *simulated,
+    }
+
+    fn report_released(&self, hold: Hold) {
+        tracing::info!(purpose = hold.purpose.as_str(), "NVML is let go of");
+        self.context.observer.nvml_status(NvmlStatus::Released {
+            purpose: hold.purpose,
+            until: hold.until,
         });
     }
 
@@ -264,19 +289,92 @@ impl Lifecycle {
         }
         tracing::warn!("no NVML, looking for it again: {why}");
         self.missing = Some(why.clone());
-        self.observer.nvml_status(NvmlStatus::Missing { why });
+        self.context
+            .observer
+            .nvml_status(NvmlStatus::Missing { why });
     }
 }
 
-fn spawn(
+/// How a session, or the attempt at one, ended.
+#[derive(Debug)]
+enum End {
+    Stopped,
+    Release,
+    /// And is to be tried again, as NVML is missing: why.
+    Missing(String),
+}
+
+fn start_poll(session: &Session, number: u64) -> Result<(), String> {
+    let poll = Poll::new(session.clone(), number);
+    spawn(session, (Role::Poll, number), move || poll.run())
+}
+
+/// Puts another thread in the place of one that hangs, where there may be another.
+fn replace(session: &Session, role: Role) {
+    let context = &session.context;
+    let hangs = context
+        .watch
+        .thread_hangs(role, context.control.number(role))
+        .is_some();
+    if !hangs || context.watch.hung_threads(role) >= hung_max(role) {
+        return;
+    }
+    let number = context.control.supersede(role);
+    tracing::info!(
+        ?role,
+        number,
+        "another thread takes the place of one that hangs in NVML"
+    );
+    let started = match role {
+        Role::Poll => {
+            // Where it hung while it registered for events, nobody listens yet.
+            start_poll(session, number)
+        }
+        Role::Events => listen_again(session, number),
+        Role::Life => Ok(()),
+    };
+    if let Err(why) = started {
+        tracing::error!("{why}");
+    }
+}
+
+fn listen_again(session: &Session, number: u64) -> Result<(), String> {
+    let of_thread = session.clone();
+    spawn(
+        session,
+        (Role::Events, number),
+        move || match Events::open(of_thread.clone(), number) {
+            Ok(events) => events.run(),
+            Err(failed) if of_thread.is_current(Role::Events, number) => {
+                let why = format!("no events any more: {failed}");
+                of_thread
+                    .context
+                    .control
+                    .end_session(of_thread.id, Trouble::Over(why));
+            }
+            Err(_) => {}
+        },
+    )
+}
+
+pub(crate) fn spawn(
     session: &Session,
-    name: &'static str,
+    (role, number): (Role, u64),
     run: impl FnOnce() + Send + 'static,
 ) -> Result<(), String> {
-    let worker = session.context.control.worker(session.id, name);
+    let name = match role {
+        Role::Poll => "nvml-poll",
+        Role::Events => "nvml-events",
+        Role::Life => "nvml",
+    };
+    let context = &session.context;
+    let worker = context.control.worker(session.id, name, (role, number));
+    let watch = Arc::clone(&context.watch);
     let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let entered = watch.enter(role, number);
         run();
         // Last, when `run` has let go of the library: whoever waits for it then closes it.
+        drop(entered);
         drop(worker);
     });
     // Not joined: a thread may hang, so `Control` counts them instead.

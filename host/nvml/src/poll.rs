@@ -1,67 +1,257 @@
-//! The thread `nvml-poll`: one batch of readings per GPU per interval, who is lost, and who is back.
+//! The thread `nvml-poll`: takes the inventory, then one batch of readings for each GPU and round; who is
+//! lost, who is back, and who was put in.
+//!
+//! It may hang in any call. Then the watchdog has another thread do all this from where this one stopped,
+//! with the GPU that hangs left alone; this one leaves when its call comes back.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::Instant;
 
 use device_api_core::ids::DeviceUuid;
+use device_api_core::ports::NvmlStatus;
+use device_api_core::signal::Samples;
 use nvml_wrapper::Device;
 
-use crate::call::{CallFailed, Meaning, called};
+use crate::call::{CallFailed, Meaning};
 use crate::counters::Counters;
 use crate::devices::Known;
+use crate::events::Events;
 use crate::inventory::{self, Found};
-use crate::readings::{probe, sample};
-use crate::session::Session;
-
-/// A shorter interval would leave the driver's locks to nobody else.
-const INTERVAL_MIN: Duration = Duration::from_millis(50);
+use crate::lifecycle::spawn;
+use crate::queries::Class;
+use crate::readings::{Standing, probe, sample};
+use crate::schedule::{Schedule, Task};
+use crate::session::{Listening, Session};
+use crate::watch::{Asked, Role, asking};
 
 #[derive(Debug)]
 pub(crate) struct Poll {
     session: Session,
-    /// Indices of GPUs that have not told their UUID yet.
-    mute: BTreeSet<u32>,
+    number: u64,
 }
 
 impl Poll {
-    pub(crate) fn new(session: Session, mute: Vec<u32>) -> Self {
-        Self {
-            session,
-            mute: mute.into_iter().collect(),
-        }
+    pub(crate) fn new(session: Session, number: u64) -> Self {
+        Self { session, number }
     }
 
-    /// Runs until the session ends. The first batch was taken with the inventory.
-    pub(crate) fn run(mut self) {
-        let context = self.session.context.clone();
-        let interval = context.config.poll_interval.max(INTERVAL_MIN);
-        while context.control.pause(self.session.id, interval) {
-            if let Err(failed) = self.round() {
-                self.session.driver_gone(&failed);
-                return;
-            }
-            Counters::add(&context.counters.polls);
+    fn is_current(&self) -> bool {
+        self.session.is_current(Role::Poll, self.number)
+    }
+
+    /// Runs until the session ends, or another took over.
+    pub(crate) fn run(self) {
+        if let Err(failed) = self.work() {
+            self.session.driver_gone(&failed);
         }
     }
 
     /// # Errors
     /// The driver is gone.
-    fn round(&mut self) -> Result<(), CallFailed> {
-        for known in self.session.context.devices.all() {
-            if !self.session.goes_on() {
-                return Ok(());
+    fn work(&self) -> Result<(), CallFailed> {
+        if !self.session.progress().ready {
+            self.begin()?;
+        }
+        let context = &self.session.context;
+        let mut schedule = Schedule::new(&context.config, Instant::now());
+        let role = (Role::Poll, self.number);
+        while let Some(next) = schedule.next() {
+            let pause = next.saturating_duration_since(Instant::now());
+            if !context.control.pause(self.session.id, role, pause) {
+                break;
             }
-            match known.handle {
-                Some(handle) if !known.lost => {
-                    let device = self.session.library.device(handle);
-                    read(&self.session, &known.uuid, &device)?;
+            let now = Instant::now();
+            if std::mem::take(&mut self.session.progress().look) {
+                schedule.hasten(Task::Inventory, now);
+            }
+            self.round(&schedule.take_due(now))?;
+            if !self.is_current() {
+                break;
+            }
+            Counters::add(&context.counters.polls);
+        }
+        Ok(())
+    }
+
+    /// Lists the GPUs, registers for their events, and tells of them: in this order, so that what happens
+    /// after the snapshot is queued.
+    fn begin(&self) -> Result<(), CallFailed> {
+        self.ask_the_unlisted()?;
+        self.listen();
+        for known in self.session.context.devices.all() {
+            self.visit(&known, &[])?;
+        }
+        if self.is_current() {
+            self.report_absent();
+            self.report_ready();
+        }
+        Ok(())
+    }
+
+    fn listen(&self) {
+        let mine = Listening::Opening(self.number);
+        {
+            let mut progress = self.session.progress();
+            if !self.is_current() || progress.listening == Listening::Done {
+                return;
+            }
+            progress.listening = mine;
+        }
+        let number = self.session.context.control.number(Role::Events);
+        let opened = Events::open(self.session.clone(), number);
+        {
+            let mut progress = self.session.progress();
+            if progress.listening != mine {
+                // It hung: whoever took over made another.
+                return;
+            }
+            progress.listening = Listening::Done;
+        }
+        match opened {
+            Ok(events) => {
+                let role = (Role::Events, number);
+                if let Err(why) = spawn(&self.session, role, move || events.run()) {
+                    tracing::error!(
+                        "no NVML events, the kernel log is the only source of XIDs: {why}"
+                    );
                 }
-                _ => self.look_again(&known)?,
+            }
+            Err(failed) => tracing::warn!(
+                "no NVML events, the kernel log is the only source of XIDs: {failed}"
+            ),
+        }
+    }
+
+    /// GPUs of an earlier session that are not in this one's inventory.
+    fn report_absent(&self) {
+        let watch = &self.session.context.watch;
+        let unlisted = self.session.progress().unlisted.clone();
+        if unlisted
+            .iter()
+            .any(|index| watch.hung_on(&Asked::Index(*index)).is_some())
+        {
+            // It may be that one: it hangs, and can't tell its name.
+            return;
+        }
+        for known in self.session.context.devices.all() {
+            if known.handle.is_none() {
+                let evidence = "NVML was opened again, and no GPU there answers to this UUID";
+                self.session.lost(&known.uuid, evidence.to_owned(), None);
             }
         }
-        self.ask_the_mute()
+    }
+
+    fn report_ready(&self) {
+        self.session.progress().ready = true;
+        let library = &self.session.library;
+        let driver = self.session.driver.to_string();
+        let all = self.session.context.devices.all();
+        let gpus = all.iter().filter(|known| known.handle.is_some()).count();
+        let simulated = library.simulated;
+        tracing::info!(library = %library.path, %driver, gpus, simulated, "NVML is in use");
+        self.session
+            .context
+            .observer
+            .nvml_status(NvmlStatus::Ready {
+                library: library.path.clone(),
+                driver,
+                gpus,
+                simulated,
+            });
+    }
+
+    /// # Errors
+    /// The driver is gone.
+    fn round(&self, due: &[Task]) -> Result<(), CallFailed> {
+        let classes: Vec<Class> = due
+            .iter()
+            .filter_map(|task| match task {
+                Task::Read(class) => Some(*class),
+                Task::Inventory => None,
+            })
+            .collect();
+        for known in self.session.context.devices.all() {
+            self.visit(&known, &classes)?;
+        }
+        if due.contains(&Task::Inventory) {
+            self.look_for_changes()?;
+        }
+        self.ask_the_unlisted()
+    }
+
+    /// Whatever there is to do about a GPU just now.
+    fn visit(&self, known: &Known, classes: &[Class]) -> Result<(), CallFailed> {
+        if !self.is_current() {
+            return Ok(());
+        }
+        if let Some(hung) = self.session.hangs(&known.uuid) {
+            self.session
+                .context
+                .stand(&known.uuid, Standing::Hangs(&hung));
+            return Ok(());
+        }
+        asking(Asked::Gpu(known.uuid.clone()), || {
+            match known.handle.filter(|_| !known.lost) {
+                Some(handle) if known.announced => {
+                    self.read(&known.uuid, &self.session.library.device(handle), classes)
+                }
+                Some(handle) => {
+                    let announced = self
+                        .session
+                        .announce(&known.uuid, handle, || self.is_current());
+                    self.or_lost(&known.uuid, announced)
+                }
+                // At the start it was just asked for, by its index.
+                None if self.session.progress().ready => self.look_again(known),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Passes on that the driver is gone; anything else was about the GPU.
+    fn or_lost(&self, uuid: &DeviceUuid, result: Result<(), CallFailed>) -> Result<(), CallFailed> {
+        match result {
+            Err(failed) if failed.meaning == Meaning::DriverGone => Err(failed),
+            Err(failed) if failed.meaning == Meaning::Lost => {
+                if self.is_current() {
+                    self.session.lost(uuid, failed.to_string(), None);
+                }
+                Ok(())
+            }
+            Err(failed) => {
+                tracing::debug!(gpu = %uuid, "asked again later: {failed}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn read(
+        &self,
+        uuid: &DeviceUuid,
+        device: &Device<'_>,
+        classes: &[Class],
+    ) -> Result<(), CallFailed> {
+        if classes.is_empty() {
+            return Ok(());
+        }
+        let context = &self.session.context;
+        let before = context.devices.samples(uuid);
+        let batch = sample(device, classes, &before);
+        // It may have hung until another took over; then it has nothing to say.
+        if !self.is_current() {
+            return Ok(());
+        }
+        self.session.judge_reset(uuid, &batch);
+        self.session.judge(uuid, &batch);
+        context.sink.sampled(uuid, Arc::clone(&batch.samples));
+        if batch.answered && batch.cut_short.is_none() && context.devices.sure(uuid) {
+            context.sink.probed(uuid);
+        }
+        match batch.cut_short {
+            Some(failed) if failed.meaning == Meaning::DriverGone => Err(failed),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a lost GPU is back. NVML may have given it another handle.
@@ -70,65 +260,144 @@ impl Poll {
         let old = known.handle.map(|handle| library.device(handle));
         let found = match old {
             Some(device) if probe(&device).is_ok() => inventory::describe(library, &device),
-            _ => called(
-                "nvmlDeviceGetHandleByUUID",
-                library.nvml().device_by_uuid(known.uuid.as_str()),
-            )
-            .and_then(|device| probe(&device).map(|()| device))
-            .and_then(|device| inventory::describe(library, &device)),
+            _ => inventory::by_uuid(library, &known.uuid)
+                .and_then(|device| probe(&device).map(|()| device))
+                .and_then(|device| inventory::describe(library, &device)),
         };
         match found {
-            Ok(found) => self.is_back(found),
+            Ok(found) => self.is_back(&found),
             Err(failed) if failed.meaning == Meaning::DriverGone => return Err(failed),
             Err(failed) => tracing::trace!(gpu = %known.uuid, "still lost: {failed}"),
         }
         Ok(())
     }
 
-    fn is_back(&self, found: Found) {
-        if self.session.goes_on() {
-            tracing::info!(gpu = %found.info.uuid, "GPU answers again");
-            self.session
-                .context
-                .devices
-                .found(&found.info.uuid, found.handle);
-            self.session.announce(found);
+    fn is_back(&self, found: &Found) {
+        if !self.is_current() {
+            return;
+        }
+        let uuid = &found.info.uuid;
+        tracing::info!(gpu = %uuid, "GPU answers again");
+        self.session.found(found);
+        let announced = self
+            .session
+            .announce(uuid, found.handle, || self.is_current());
+        if let Err(failed) = announced {
+            tracing::debug!(gpu = %uuid, "gone again: {failed}");
         }
     }
 
-    fn ask_the_mute(&mut self) -> Result<(), CallFailed> {
-        for index in self.mute.clone() {
-            match inventory::at_index(&self.session.library, index) {
+    /// Asks those that have not told their UUID yet.
+    fn ask_the_unlisted(&self) -> Result<(), CallFailed> {
+        let unlisted = self.session.progress().unlisted.clone();
+        for index in unlisted {
+            let asked = Asked::Index(index);
+            if !self.is_current() {
+                break;
+            }
+            if self.session.context.watch.hung_on(&asked).is_some() {
+                continue;
+            }
+            let found = asking(asked, || inventory::at_index(&self.session.library, index));
+            if !self.is_current() {
+                break;
+            }
+            match found {
                 Ok(found) => {
-                    self.mute.remove(&index);
-                    self.is_back(found);
+                    self.session.progress().unlisted.remove(&index);
+                    self.take_in(&found)?;
                 }
                 Err(failed) if failed.meaning == Meaning::DriverGone => return Err(failed),
+                Err(failed) if !self.session.progress().ready => {
+                    tracing::warn!(index, "GPU can't be listed, will be asked again: {failed}");
+                }
                 Err(failed) => tracing::trace!(index, "still no GPU: {failed}"),
             }
         }
         Ok(())
     }
-}
 
-fn read(session: &Session, uuid: &DeviceUuid, device: &Device<'_>) -> Result<(), CallFailed> {
-    let batch = sample(device);
-    // It may have hung until its session was over; then it has nothing to say.
-    if !session.goes_on() {
-        return Ok(());
+    /// A GPU that told its UUID; at the start all are listed before they are told of.
+    fn take_in(&self, found: &Found) -> Result<(), CallFailed> {
+        let uuid = &found.info.uuid;
+        let devices = &self.session.context.devices;
+        let is_there = devices
+            .all()
+            .iter()
+            .any(|known| known.uuid == *uuid && known.announced && !known.lost);
+        if is_there {
+            return Ok(());
+        }
+        self.session.found(found);
+        if !self.session.progress().ready {
+            return Ok(());
+        }
+        let announced = asking(Asked::Gpu(uuid.clone()), || {
+            self.session
+                .announce(uuid, found.handle, || self.is_current())
+        });
+        self.or_lost(uuid, announced)
     }
-    session
-        .context
-        .counters
-        .failed_calls
-        .fetch_add(batch.failed_calls, Ordering::Relaxed);
-    session.judge(uuid, &batch);
-    session
-        .context
-        .sink
-        .sampled(uuid, Arc::clone(&batch.samples));
-    match batch.cut_short {
-        Some(failed) if failed.meaning == Meaning::DriverGone => Err(failed),
-        _ => Ok(()),
+
+    /// What changes without a word: MIG instances, the fabric, a GPU that was put in another's place.
+    fn look_for_changes(&self) -> Result<(), CallFailed> {
+        let library = &self.session.library;
+        for (uuid, handle, _) in self.session.live() {
+            if !self.is_current() {
+                return Ok(());
+            }
+            let found = asking(Asked::Gpu(uuid.clone()), || {
+                let device = library.device(handle);
+                let mut found = inventory::describe(library, &device)?;
+                found.info.hardware.peers = self.session.peers(&uuid, &device)?;
+                Ok(found)
+            });
+            match found {
+                Ok(found) if self.is_current() => self.compare(&uuid, found),
+                Ok(_) => return Ok(()),
+                Err(failed) => self.or_lost(&uuid, Err(failed))?,
+            }
+        }
+        if self.session.context.watch.hung_on(&Asked::Nvml).is_some() {
+            return Ok(());
+        }
+        let count = inventory::count(library);
+        let known = self.session.context.devices.uuids();
+        for index in 0..count.unwrap_or_default() {
+            if !self.is_current() {
+                return Ok(());
+            }
+            let asked = Asked::Index(index);
+            if self.session.context.watch.hung_on(&asked).is_some() || self.is_hung_at(index) {
+                continue;
+            }
+            let uuid = asking(asked, || inventory::uuid_at_index(library, index));
+            if uuid.is_ok_and(|uuid| !known.contains(&uuid)) {
+                self.session.progress().unlisted.insert(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a call hangs on the GPU that had that index.
+    fn is_hung_at(&self, index: u32) -> bool {
+        let devices = &self.session.context.devices;
+        self.session.context.watch.hung().into_iter().any(|hung| {
+            let info = hung.device.and_then(|uuid| devices.info(&uuid));
+            info.is_some_and(|info| info.index == Some(index))
+        })
+    }
+
+    /// What NVML says of a GPU now against what it said before.
+    fn compare(&self, uuid: &DeviceUuid, found: Found) {
+        let context = &self.session.context;
+        if found.info.uuid != *uuid {
+            return self.is_back(&found);
+        }
+        if context.devices.update(&found.info) {
+            tracing::info!(gpu = %uuid, "what NVML states of the GPU has changed");
+            let samples: Arc<Samples> = context.devices.samples(uuid);
+            context.sink.device_found(found.info, samples);
+        }
     }
 }

@@ -1,164 +1,71 @@
-//! The readings of docs/readings.md: which call gives which keys.
+//! Takes the readings of docs/readings.md: one batch for each GPU and round, of the classes that are due.
 
 use std::sync::Arc;
 
 use device_api_core::clock::system_wall_time;
 use device_api_core::signal::{Miss, Reading, Samples, Value};
 use nvml_wrapper::Device;
-use nvml_wrapper::enum_wrappers::device::{
-    EccCounter, MemoryError, TemperatureSensor, TemperatureThreshold,
-};
-use nvml_wrapper::enums::device::SampleValue;
-use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::structs::device::FieldId;
-use nvml_wrapper_sys::bindings::field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 
 use crate::call::{CallFailed, Meaning, called};
+use crate::queries::{Class, QUERIES, Query};
 use crate::raw;
+use crate::watch::HungCall;
 
 /// The key whose change is a signal of its own.
 pub(crate) const RECOVERY_ACTION: &str = "recovery.action";
 
-type Values = Result<Vec<Value>, NvmlError>;
+const STATE: &str = "nvml.state";
+const HUNG_CALL: &str = "nvml.hung-call";
+const HUNG_MS: &str = "nvml.hung-ms";
 
-/// One call, and the keys of what it answers, in that order.
-struct Query {
-    call: &'static str,
-    keys: &'static [&'static str],
-    read: fn(&Device<'_>) -> Values,
+/// How NVML is with a GPU: the readings that the host itself makes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Standing<'a> {
+    Answers,
+    Hangs(&'a HungCall),
+    Released,
+    DriverGone,
 }
 
-/// A call that answers one number.
-macro_rules! number {
-    ($call:literal, $key:expr, |$device:ident| $read:expr) => {
-        Query {
-            call: $call,
-            keys: &[$key],
-            read: |$device| Ok(vec![int($read?)]),
+impl Standing<'_> {
+    /// docs/readings.md has the numbers.
+    fn code(self) -> i64 {
+        match self {
+            Self::Answers => 0,
+            Self::Hangs(_) => 1,
+            Self::Released => 2,
+            Self::DriverGone => 3,
         }
-    };
-}
+    }
 
-const QUERIES: &[Query] = &[
-    number!("nvmlDeviceGetTemperature", "temperature.gpu", |d| d
-        .temperature(TemperatureSensor::Gpu)),
-    number!(
-        "nvmlDeviceGetTemperatureThreshold",
-        "temperature.slowdown",
-        |d| { d.temperature_threshold(TemperatureThreshold::Slowdown) }
-    ),
-    number!(
-        "nvmlDeviceGetTemperatureThreshold",
-        "temperature.shutdown",
-        |d| { d.temperature_threshold(TemperatureThreshold::Shutdown) }
-    ),
-    number!("nvmlDeviceGetPowerUsage", "power.draw", |d| d.power_usage()),
-    number!("nvmlDeviceGetEnforcedPowerLimit", "power.limit", |d| d
-        .enforced_power_limit()),
-    number!(
-        "nvmlDeviceGetCurrentClocksEventReasons",
-        "clocks.throttle-reasons",
-        |d| { raw::throttle_reasons(d) }
-    ),
-    number!(
-        "nvmlDeviceGetTotalEccErrors",
-        "ecc.volatile.corrected",
-        |d| { d.total_ecc_errors(MemoryError::Corrected, EccCounter::Volatile) }
-    ),
-    number!(
-        "nvmlDeviceGetTotalEccErrors",
-        "ecc.volatile.uncorrected",
-        |d| { d.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile) }
-    ),
-    number!(
-        "nvmlDeviceGetTotalEccErrors",
-        "ecc.aggregate.corrected",
-        |d| { d.total_ecc_errors(MemoryError::Corrected, EccCounter::Aggregate) }
-    ),
-    number!(
-        "nvmlDeviceGetTotalEccErrors",
-        "ecc.aggregate.uncorrected",
-        |d| { d.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Aggregate) }
-    ),
-    Query {
-        call: "nvmlDeviceGetRemappedRows",
-        keys: &[
-            "row-remap.correctable",
-            "row-remap.uncorrectable",
-            "row-remap.pending",
-            "row-remap.failure",
-        ],
-        read: remapped_rows,
-    },
-    number!("nvmlDeviceGetCurrPcieLinkWidth", "pcie.link-width", |d| d
-        .current_pcie_link_width()),
-    number!(
-        "nvmlDeviceGetMaxPcieLinkWidth",
-        "pcie.link-width-max",
-        |d| d.max_pcie_link_width()
-    ),
-    number!(
-        "nvmlDeviceGetCurrPcieLinkGeneration",
-        "pcie.link-generation",
-        |d| { d.current_pcie_link_gen() }
-    ),
-    number!(
-        "nvmlDeviceGetMaxPcieLinkGeneration",
-        "pcie.link-generation-max",
-        |d| { d.max_pcie_link_gen() }
-    ),
-    number!("nvmlDeviceGetPcieReplayCounter", "pcie.replays", |d| d
-        .pcie_replay_counter()),
-    Query {
-        call: "nvmlDeviceGetMemoryInfo_v2",
-        keys: &["memory.used", "memory.total"],
-        read: |device| raw::memory(device).map(|memory| vec![int(memory.used), int(memory.total)]),
-    },
-    number!("nvmlDeviceGetUtilizationRates", "utilization.gpu", |d| {
-        d.utilization_rates().map(|rates| rates.gpu)
-    }),
-    Query {
-        call: "nvmlDeviceGetFieldValues",
-        keys: &[RECOVERY_ACTION],
-        read: read_recovery_action,
-    },
-];
-
-fn int(number: impl Into<u64>) -> Value {
-    Value::Int(i64::try_from(number.into()).unwrap_or(i64::MAX))
-}
-
-fn remapped_rows(device: &Device<'_>) -> Values {
-    let rows = raw::remapped_rows(device)?;
-    Ok(vec![
-        int(rows.correctable),
-        int(rows.uncorrectable),
-        Value::Flag(rows.pending),
-        Value::Flag(rows.failure),
-    ])
-}
-
-fn read_recovery_action(device: &Device<'_>) -> Values {
-    let fields = device.field_values_for(&[FieldId(NVML_FI_DEV_GET_GPU_RECOVERY_ACTION)])?;
-    let sample = fields.into_iter().next().ok_or(NvmlError::NotFound)??;
-    let value = match sample.value? {
-        SampleValue::U32(value) => int(value),
-        SampleValue::U64(value) => int(value),
-        SampleValue::I64(value) => Value::Int(value),
-        // An enum that comes as a fraction is none.
-        SampleValue::F64(_) => return Err(NvmlError::NotSupported),
-    };
-    Ok(vec![value])
+    /// Says so in the samples; the other readings stay as they are.
+    pub(crate) fn tell(self, samples: &mut Samples) {
+        let (call, ms) = match self {
+            Self::Hangs(hung) => (
+                hung.call,
+                i64::try_from(hung.age.as_millis()).unwrap_or(i64::MAX),
+            ),
+            Self::Answers | Self::Released | Self::DriverGone => ("", 0),
+        };
+        let at = system_wall_time();
+        let mut tell = |key: &str, value| samples.insert(key.to_owned(), Ok(Reading { value, at }));
+        tell(STATE, Value::Int(self.code()));
+        tell(HUNG_CALL, Value::Text(call.to_owned()));
+        tell(HUNG_MS, Value::Int(ms));
+    }
 }
 
 /// The readings of one GPU, taken one after the other.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) samples: Arc<Samples>,
-    /// The GPU or the driver went away: what was left to read is `Unreachable`, and was not tried.
+    /// The GPU or the driver went away: everything is `Unreachable`, and what was left was not tried.
     pub(crate) cut_short: Option<CallFailed>,
     /// Calls that failed for another reason than that.
     pub(crate) failed_calls: u64,
+    /// Something was answered.
+    pub(crate) answered: bool,
 }
 
 /// The recovery action that the samples tell of.
@@ -169,47 +76,79 @@ pub(crate) fn recovery_action(samples: &Samples) -> Option<i64> {
     }
 }
 
-/// Reads everything there is to read. What fails is a miss in the samples.
-pub(crate) fn sample(device: &Device<'_>) -> Batch {
-    let mut samples = Samples::new();
-    let mut cut_short = None;
-    let mut failed_calls = 0;
-    for query in QUERIES {
-        if cut_short.is_some() {
-            miss(&mut samples, query, Miss::Unreachable);
-            continue;
-        }
-        match called(query.call, (query.read)(device)) {
-            Ok(values) => {
-                let at = system_wall_time();
-                for (key, value) in query.keys.iter().zip(values) {
-                    samples.insert((*key).to_owned(), Ok(Reading { value, at }));
-                }
+/// Reads the classes that are due; of the others, what was read before stays. What fails is a miss.
+pub(crate) fn sample(device: &Device<'_>, due: &[Class], before: &Samples) -> Batch {
+    let mut batch = Taking {
+        samples: before.clone(),
+        cut_short: None,
+        failed_calls: 0,
+        answered: false,
+    };
+    for query in QUERIES.iter().filter(|query| due.contains(&query.class)) {
+        batch.ask(query, device);
+        if batch.cut_short.is_some() {
+            for query in QUERIES {
+                batch.miss(query.keys, Miss::Unreachable);
             }
-            Err(failed) => match failed.meaning {
-                Meaning::Unsupported => miss(&mut samples, query, Miss::NotSupported),
-                Meaning::Lost | Meaning::DriverGone => {
-                    miss(&mut samples, query, Miss::Unreachable);
-                    cut_short = Some(failed);
-                }
-                Meaning::TimedOut | Meaning::Failed => {
-                    tracing::debug!("no reading: {failed}");
-                    miss(&mut samples, query, Miss::Unreachable);
-                    failed_calls += 1;
-                }
-            },
+            break;
         }
     }
+    Standing::Answers.tell(&mut batch.samples);
     Batch {
-        samples: Arc::new(samples),
-        cut_short,
-        failed_calls,
+        samples: Arc::new(batch.samples),
+        cut_short: batch.cut_short,
+        failed_calls: batch.failed_calls,
+        answered: batch.answered,
     }
 }
 
-fn miss(samples: &mut Samples, query: &Query, miss: Miss) {
-    for key in query.keys {
-        samples.insert((*key).to_owned(), Err(miss));
+struct Taking {
+    samples: Samples,
+    cut_short: Option<CallFailed>,
+    failed_calls: u64,
+    answered: bool,
+}
+
+impl Taking {
+    fn ask(&mut self, query: &Query, device: &Device<'_>) {
+        match called(query.call, || (query.read)(device)) {
+            Ok(values) => {
+                self.answered = true;
+                let at = system_wall_time();
+                for (key, value) in query.keys.iter().zip(values) {
+                    match value {
+                        Ok(value) => {
+                            let reading = Ok(Reading { value, at });
+                            self.samples.insert((*key).to_owned(), reading);
+                        }
+                        // One field of many: its own return code.
+                        Err(error) => self.failed(&[key], CallFailed::new(query.call, error)),
+                    }
+                }
+            }
+            Err(failed) => self.failed(query.keys, failed),
+        }
+    }
+
+    fn failed(&mut self, keys: &[&str], failed: CallFailed) {
+        match failed.meaning {
+            Meaning::Unsupported => {
+                self.answered = true;
+                self.miss(keys, Miss::NotSupported);
+            }
+            Meaning::Lost | Meaning::DriverGone => self.cut_short = Some(failed),
+            Meaning::TimedOut | Meaning::Failed => {
+                tracing::debug!("no reading: {failed}");
+                self.miss(keys, Miss::Unreachable);
+                self.failed_calls += 1;
+            }
+        }
+    }
+
+    fn miss(&mut self, keys: &[&str], miss: Miss) {
+        for key in keys {
+            self.samples.insert((*key).to_owned(), Err(miss));
+        }
     }
 }
 
@@ -219,11 +158,11 @@ fn miss(samples: &mut Samples, query: &Query, miss: Miss) {
 /// # Errors
 /// Whatever the call said; it is for the caller to judge whether that means lost.
 pub(crate) fn probe(device: &Device<'_>) -> Result<(), CallFailed> {
-    let temperature = device.temperature(TemperatureSensor::Gpu);
+    let temperature = || device.temperature(TemperatureSensor::Gpu);
     match called("nvmlDeviceGetTemperature", temperature) {
         Ok(_) => Ok(()),
         Err(failed) if failed.meaning == Meaning::Unsupported => {
-            called("nvmlDeviceGetMemoryInfo_v2", raw::memory(device)).map(|_| ())
+            called("nvmlDeviceGetMemoryInfo_v2", || raw::memory(device)).map(|_| ())
         }
         Err(failed) => Err(failed),
     }
@@ -231,28 +170,49 @@ pub(crate) fn probe(device: &Device<'_>) -> Result<(), CallFailed> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use super::*;
 
     #[test]
-    fn every_key_is_documented_and_every_documented_key_is_read() {
-        let documented: BTreeSet<&str> = include_str!("../../../docs/readings.md")
+    fn every_key_is_documented_with_its_class_and_every_documented_key_is_read() {
+        let documented: BTreeMap<&str, &str> = include_str!("../../../docs/readings.md")
             .lines()
             .skip_while(|line| !line.starts_with("| key |"))
             .take_while(|line| line.starts_with('|'))
-            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .filter_map(|line| {
+                let mut cells = line.split('|').map(str::trim).skip(1);
+                let key = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+                Some((key, cells.nth(2)?))
+            })
             .collect();
-        let read: Vec<&str> = QUERIES
+        let mut own = Samples::new();
+        Standing::Answers.tell(&mut own);
+        let own = own.keys().map(|key| (key.as_str(), "always"));
+        let read: Vec<(&str, &str)> = QUERIES
             .iter()
-            .flat_map(|query| query.keys.iter().copied())
+            .flat_map(|query| query.keys.iter().map(|key| (*key, query.class.as_str())))
+            .chain(own)
             .collect();
-        assert_eq!(read.iter().copied().collect::<BTreeSet<_>>(), documented);
+        assert_eq!(read.iter().copied().collect::<BTreeMap<_, _>>(), documented);
         assert_eq!(read.len(), documented.len(), "a key is read twice");
     }
 
     #[test]
-    fn a_count_beyond_the_contract_stays_at_its_end() {
-        assert_eq!(int(u64::MAX), Value::Int(i64::MAX));
+    fn n1_a_hung_call_is_told_and_the_last_readings_stay() {
+        let hung = HungCall {
+            call: "nvmlX",
+            device: None,
+            index: None,
+            age: Duration::from_millis(1500),
+        };
+        let mut samples = Samples::from([("power.draw".to_owned(), Err(Miss::NotYet))]);
+        Standing::Hangs(&hung).tell(&mut samples);
+        let value = |key: &str| samples[key].as_ref().unwrap().value.clone();
+        assert_eq!(value(STATE), Value::Int(1));
+        assert_eq!(value(HUNG_CALL), Value::Text("nvmlX".to_owned()));
+        assert_eq!(value(HUNG_MS), Value::Int(1500));
+        assert_eq!(samples["power.draw"], Err(Miss::NotYet));
     }
 }

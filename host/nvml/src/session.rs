@@ -1,19 +1,27 @@
 //! One life of the library, as its threads share it, and the words in which they report.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use device_api_core::device::Peer;
 use device_api_core::ids::DeviceUuid;
-use device_api_core::ports::SignalSink;
+use device_api_core::ports::{NvmlObserver, SignalSink};
+use device_api_core::recovery::Recovery;
 use device_api_core::signal::{Attr, Observation, Samples, SignalKind, Source, Target};
+use nvml_wrapper::Device;
 
 use crate::call::{CallFailed, Meaning};
 use crate::config::Config;
-use crate::control::{Control, SessionId};
+use crate::control::{Control, SessionId, Trouble};
 use crate::counters::Counters;
 use crate::devices::Devices;
-use crate::inventory::Found;
+use crate::inventory::{self, Found};
 use crate::library::Library;
-use crate::readings::{Batch, recovery_action, sample};
+use crate::queries::Class;
+use crate::raw::DeviceHandle;
+use crate::readings::{Batch, Standing, recovery_action, sample};
+use crate::watch::{Asked, HungCall, Role, Watch};
 
 /// What lasts from the start of the source to its end.
 #[derive(Clone, Debug)]
@@ -22,25 +30,98 @@ pub(crate) struct Context {
     pub(crate) control: Arc<Control>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) devices: Arc<Devices>,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) sink: Arc<dyn SignalSink>,
+    pub(crate) observer: Arc<dyn NvmlObserver>,
+}
+
+impl Context {
+    /// Nobody can say how these GPUs are until they are read again.
+    pub(crate) fn unsure(&self, uuids: &[DeviceUuid]) {
+        let uuids = self.devices.unsure(uuids);
+        if !uuids.is_empty() {
+            self.sink.probing(&uuids);
+        }
+    }
+
+    /// Tells how NVML is with a GPU that can't be read; its last readings stay.
+    pub(crate) fn stand(&self, uuid: &DeviceUuid, standing: Standing<'_>) {
+        if !self.devices.is_told(uuid) {
+            return;
+        }
+        let mut samples = Samples::clone(&self.devices.samples(uuid));
+        standing.tell(&mut samples);
+        self.sink.sampled(uuid, Arc::new(samples));
+    }
+
+    /// Something happened to a GPU that ends faults from before it.
+    pub(crate) fn recovered(&self, uuid: &DeviceUuid, recovery: Recovery, evidence: &str) {
+        Counters::add(&self.counters.recoveries);
+        self.sink.recovered(uuid, recovery, evidence);
+    }
+}
+
+/// How far a session has come.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Indices of GPUs that have not told their UUID yet.
+    pub(crate) unlisted: BTreeSet<u32>,
+    /// Each was asked once, and the house told that NVML is in use.
+    pub(crate) ready: bool,
+    pub(crate) listening: Listening,
+    /// The inventory has changed, or may have: it is taken with the next readings.
+    pub(crate) look: bool,
+}
+
+/// Whether there is a thread that waits for events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Listening {
+    #[default]
+    No,
+    /// The polling thread of this number makes an event set.
+    Opening(u64),
+    /// There is, or NVML has no events.
+    Done,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) library: Arc<Library>,
+    pub(crate) driver: Arc<str>,
     pub(crate) context: Context,
+    pub(crate) progress: Arc<Mutex<Progress>>,
 }
 
 impl Session {
-    pub(crate) fn goes_on(&self) -> bool {
-        self.context.control.goes_on(self.id)
+    /// Whether the thread has its role still.
+    pub(crate) fn is_current(&self, role: Role, number: u64) -> bool {
+        self.context.control.is_current(self.id, role, number)
+    }
+
+    /// No NVML call is made while it is held.
+    pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the session.
     pub(crate) fn driver_gone(&self, failed: &CallFailed) {
         let why = format!("the driver went away under {}: {failed}", self.library.path);
-        self.context.control.end_session(self.id, &why);
+        self.context
+            .control
+            .end_session(self.id, Trouble::DriverGone(why));
+    }
+
+    /// The call that hangs on a GPU: whoever asks it as well would hang as well.
+    pub(crate) fn hangs(&self, uuid: &DeviceUuid) -> Option<HungCall> {
+        self.context.watch.hung_on(&Asked::Gpu(uuid.clone()))
+    }
+
+    /// Those that answered when last asked, and on which no call hangs.
+    pub(crate) fn live(&self) -> Vec<(DeviceUuid, DeviceHandle, u64)> {
+        let mut live = self.context.devices.live();
+        live.retain(|(uuid, ..)| self.hangs(uuid).is_none());
+        live
     }
 
     /// A bare observation of a GPU; a simulated one is a drill.
@@ -56,14 +137,82 @@ impl Session {
         }
     }
 
+    /// Notes a GPU that answers; whom it took the place of is told of.
+    pub(crate) fn found(&self, found: &Found) {
+        let devices = &self.context.devices;
+        for old in devices.found(&found.info, found.handle) {
+            let new = &found.info.uuid;
+            let slot = found
+                .info
+                .pci
+                .map(|pci| pci.to_string())
+                .unwrap_or_default();
+            let evidence = format!("NVML shows {new} at {slot}, where {old} was");
+            let by = new.clone();
+            self.context
+                .recovered(&old, Recovery::Replaced { by }, &evidence);
+        }
+    }
+
+    /// How near the other GPUs are. Those that don't answer just now are where they were.
+    ///
+    /// # Errors
+    /// The GPU, or the driver, went away meanwhile.
+    pub(crate) fn peers(
+        &self,
+        uuid: &DeviceUuid,
+        device: &Device<'_>,
+    ) -> Result<Vec<Peer>, CallFailed> {
+        let devices = &self.context.devices;
+        let mut others = self.live();
+        others.retain(|(other, ..)| other != uuid);
+        let others: Vec<_> = others
+            .into_iter()
+            .map(|(other, handle, _)| (other, handle))
+            .collect();
+        let mut peers = inventory::peers(&self.library, device, &others)?;
+        let known = devices.uuids();
+        let before = devices.info(uuid).map(|info| info.hardware.peers);
+        for peer in before.unwrap_or_default() {
+            if known.contains(&peer.uuid) && peers.iter().all(|other| other.uuid != peer.uuid) {
+                peers.push(peer);
+            }
+        }
+        peers.sort_by(|a, b| a.uuid.cmp(&b.uuid));
+        Ok(peers)
+    }
+
     /// Tells of a GPU that answers, with a full sample. It may be lost again by then.
-    pub(crate) fn announce(&self, found: Found) {
-        let uuid = found.info.uuid.clone();
-        let batch = sample(&self.library.device(found.handle));
+    ///
+    /// # Errors
+    /// The GPU, or the driver, went away meanwhile.
+    pub(crate) fn announce(
+        &self,
+        uuid: &DeviceUuid,
+        handle: DeviceHandle,
+        is_current: impl Fn() -> bool,
+    ) -> Result<(), CallFailed> {
+        let devices = &self.context.devices;
+        let device = self.library.device(handle);
+        let peers = self.peers(uuid, &device)?;
+        let batch = sample(&device, &Class::ALL, &Samples::new());
+        // It may have hung until another thread took over; then it has nothing to say.
+        let Some(mut info) = devices.info(uuid).filter(|_| is_current()) else {
+            return Ok(());
+        };
+        info.hardware.peers = peers;
+        devices.update(&info);
+        if let Some(evidence) = devices.take_rebound(uuid) {
+            self.context
+                .recovered(uuid, Recovery::DriverRebind, &evidence);
+        }
+        self.judge_reset(uuid, &batch);
+        devices.announced(uuid);
         self.context
             .sink
-            .device_found(found.info, Arc::clone(&batch.samples));
-        self.judge(&uuid, &batch);
+            .device_found(info, Arc::clone(&batch.samples));
+        self.judge(uuid, &batch);
+        Ok(())
     }
 
     /// A GPU that does not answer; told once, until it is found again.
@@ -73,6 +222,7 @@ impl Session {
             self.context.sink.probed(uuid);
             return;
         }
+        self.context.devices.sure(uuid);
         let target = Target::Uuid(uuid.clone());
         let bare = self.observation(SignalKind::GpuLost, target, Source::Nvml);
         self.context.sink.observe(Observation {
@@ -81,6 +231,18 @@ impl Session {
             ..bare
         });
         tracing::warn!(gpu = %uuid, "GPU lost: {evidence}");
+    }
+
+    /// Takes a batch, and tells of a reset that shows in it: before all else, as what it tells of now
+    /// came after the reset.
+    pub(crate) fn judge_reset(&self, uuid: &DeviceUuid, batch: &Batch) {
+        self.context
+            .counters
+            .failed_calls
+            .fetch_add(batch.failed_calls, Ordering::Relaxed);
+        if let Some(evidence) = self.context.devices.take_samples(uuid, &batch.samples) {
+            self.context.recovered(uuid, Recovery::GpuReset, &evidence);
+        }
     }
 
     /// What a batch says besides its values: that the GPU is lost, the driver gone, or that the

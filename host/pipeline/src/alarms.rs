@@ -4,16 +4,18 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{self, Condition, Owner, find};
+use device_api_core::condition::{self, Condition, Owner, find_named};
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::ports::Overdue;
 use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
+use device_api_core::verdict::ClearOn;
 
 use crate::dispatch::Call;
 use crate::lane::{Enqueued, Pending};
 use crate::ownerless;
 use crate::pipeline::{Shared, State};
+use crate::recover::Ending;
 use crate::timers::Key;
 use crate::verdicts::cleared;
 use crate::write::Write;
@@ -86,7 +88,11 @@ impl Shared {
                 for _ in 0..FIRED_AT_ONCE {
                     let Some(uuid) = state.timers.due(now).cloned() else {
                         is_done = true;
+                        if state.incidents.sweep_sometimes(now) {
+                            self.observer.incidents(state.incidents.len());
+                        }
                         self.log_decided(&mut state);
+                        self.complain_in_time(&mut state);
                         break;
                     };
                     // First, as the timer may be of who has left, and is put away then.
@@ -122,6 +128,8 @@ impl Shared {
                 Vec::new()
             }
             Key::Wake { uuid, policy, name } => self.wake(state, &uuid, policy, &name),
+            // Who may not be asked is asked when that is over.
+            Key::Retry { policy, .. } if !state.bench.is_asked(policy) => Vec::new(),
             Key::Retry { uuid, policy } => self.retry(state, &uuid, policy),
             Key::Quiet { uuid, condition } => {
                 self.clear_quiet(state, &uuid, &condition);
@@ -140,7 +148,7 @@ impl Shared {
             attrs: vec![Attr::text("name", name)],
             ..Observation::new(SignalKind::Timer, Target::Uuid(uuid.clone()), Source::Host)
         };
-        let signal = self.number(state, uuid, &timer).signal(uuid, timer);
+        let signal = self.number(state, uuid, &timer, 1).signal(uuid, timer);
         self.admit(state, uuid, signal, 1 << policy)
     }
 
@@ -179,18 +187,20 @@ impl Shared {
     }
 
     /// A quiet time has passed: the problem is over, unless it has become the host's own.
-    fn clear_quiet(&self, state: &mut State, uuid: &DeviceUuid, type_: &str) {
+    fn clear_quiet(&self, state: &mut State, uuid: &DeviceUuid, name: &str) {
         let now = self.clock.wall();
         let bench = state.bench.clone();
+        let was_held = self.lane(state, uuid).flaps.release(name);
+        let ending = quiet(was_held);
         let amend = |conditions: &mut Vec<Condition>| {
-            let Some(old) = find(conditions, type_)
+            let Some(old) = find_named(conditions, name)
                 .filter(|old| old.is_problem() && matches!(old.owner, Owner::Policy(_)))
             else {
                 return;
             };
-            let cleared = cleared(old, "Quiet", "Cleared: no further signal.", now);
+            let cleared = cleared(old, ending.reason, &ending.message, now);
             condition::upsert(conditions, cleared);
-            let is_it = |condition: &&mut Condition| *condition.type_ == *type_;
+            let is_it = |condition: &&mut Condition| *condition.name() == *name;
             if let Some(cleared) = conditions.iter_mut().find(is_it) {
                 // Without an owner nobody says that it is well.
                 ownerless::mark(std::slice::from_mut(cleared), &bench, now);
@@ -198,10 +208,25 @@ impl Shared {
         };
         let write = Write {
             amend: Some(&amend),
+            ending: Some(&ending),
             ..Write::default()
         };
         // The policy's word may have been what met a floor; its timer is no more to be remembered.
         self.write(state, uuid, &write);
+    }
+}
+
+/// A quiet time ended it, or, where it was held for flapping, that it kept being ok.
+fn quiet(was_held: bool) -> Ending {
+    let message = if was_held {
+        "Cleared: it has been ok for long enough."
+    } else {
+        "Cleared: no further signal."
+    };
+    Ending {
+        event: ClearOn::Quiet,
+        reason: "Quiet",
+        message: message.to_owned(),
     }
 }
 

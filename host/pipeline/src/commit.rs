@@ -10,6 +10,7 @@ use device_api_core::seating::{Committed, Fallback};
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::Decision;
 
+use crate::anew::is_anew;
 use crate::floors::Assumed;
 use crate::lane::{Flight, Pending};
 use crate::pipeline::{Shared, State};
@@ -28,10 +29,15 @@ impl Shared {
         for (at, outcome) in std::mem::take(&mut flight.outcomes) {
             let Some(seat) = bench.get(at) else { continue };
             match outcome {
-                Ok(evaluated) => decisions.push((
-                    at,
-                    self.accept(state, uuid, (at, seat), evaluated, &flight.batch),
-                )),
+                Ok(evaluated) => {
+                    let mut said = self.accept(state, uuid, (at, seat), evaluated, &flight.batch);
+                    if flight.signals.iter().any(is_anew) {
+                        self.keep_problems(uuid, &mut said);
+                    } else {
+                        self.keep_newer(uuid, &flight, &mut said);
+                    }
+                    decisions.push((at, said));
+                }
                 Err(failure) => {
                     again.extend(self.reject(state, uuid, (at, seat), failure, &flight, now));
                 }
@@ -88,9 +94,10 @@ impl Shared {
         if !lowered_by.is_empty() {
             self.lower(state, uuid, signal, pending.through, &lowered_by);
         }
+        let over = self.ended(state, uuid, signal);
         let lane = self.lane(state, uuid);
         if !pending.is_floored {
-            lane.floors.observe(signal, &lowered_by);
+            lane.floors.observe(signal, &lowered_by, over);
         }
         if pending.recipients != 0 {
             if !again.iter().any(|open| open.signal.seq == signal.seq) {
@@ -103,7 +110,7 @@ impl Shared {
         if is_judged && !lane.pending().any(|open| open.signal.seq == signal.seq) {
             lane.floors.resolve(None, signal);
         }
-        if signal.kind.raises_barrier() && !is_judged {
+        if signal.kind.raises_barrier() && !is_judged && !over.assumed {
             lane.floors.fall_back(Assumed {
                 policy: None,
                 rule: Fallback::Catalogue,
@@ -203,6 +210,11 @@ impl Shared {
             .filter(|pending| pending.recipients & (1 << at) != 0)
         {
             lane.floors.resolve(Some(seat.name()), &pending.signal);
+            if pending.signal.kind == SignalKind::GpuFound
+                && let Some(slot) = lane.slots.get_mut(at)
+            {
+                slot.has_judged_found = true;
+            }
         }
         evaluated.decision
     }
@@ -233,7 +245,8 @@ impl Shared {
             return asked.iter().map(alone).collect();
         }
         let name = seat.name();
-        tracing::warn!(policy = %name, gpu = %uuid, %failure, fallback = %seat.terms().fallback, "policy gave no decision");
+        let drill = asked.iter().all(|asked| asked.signal.drill);
+        self.complain(state, uuid, (at, seat), (&failure, drill));
         let lane = self.lane(state, uuid);
         lane.floors.policy_failed(name, failure.to_string());
         if let Some(slot) = lane.slots.get_mut(at) {
@@ -257,12 +270,13 @@ impl Shared {
         why: String,
         now: BootTime,
     ) {
+        let over = self.ended(state, uuid, signal);
         let lane = self.lane(state, uuid);
         if lane.is_void(at, signal) {
             // What is newer is judged, or is what is assumed.
             return;
         }
-        if signal.kind.raises_barrier() {
+        if signal.kind.raises_barrier() && !over.assumed {
             lane.floors.fall_back(Assumed {
                 policy: Some(seat.name().clone()),
                 rule: seat.terms().fallback,
@@ -272,6 +286,10 @@ impl Shared {
         }
         lane.keep_failed(at, signal);
         let failures = lane.slots.get(at).map_or(0, |slot| slot.failures);
+        if !state.bench.is_asked(at) {
+            // When it may be asked again.
+            return;
+        }
         let key = Key::Retry {
             uuid: uuid.clone(),
             policy: at,

@@ -216,7 +216,7 @@ fn standing_of(condition: &Condition) -> Standing {
         state: condition.state,
         reason: condition.reason.clone(),
         since: condition.transition,
-        instance: None,
+        instance: condition.instance.as_ref().map(ToString::to_string),
         incident: condition.incident.unwrap_or_default(),
     }
 }

@@ -1,5 +1,6 @@
 //! Which floors and fallbacks stand for a GPU, and the conditions that say so (design H8).
 
+mod ended;
 mod publish;
 
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use device_api_core::ids::SignalSeq;
 use device_api_core::limits;
 use device_api_core::seating::Fallback;
 use device_api_core::signal::{Signal, SignalKind};
-use device_api_core::verdict::{ClearOn, Severity};
+use device_api_core::verdict::Severity;
 use device_api_core::xid::Class;
+
+use crate::recover::Over;
 
 /// A floor that stands: what it demands, and the signal that demanded it.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ impl Assumed {
     }
 }
 
+pub(crate) use ended::FALLBACK_CLEARS;
+
 /// Floors, fallbacks and failed policies of one GPU.
 #[derive(Debug, Default)]
 pub(crate) struct Floors {
@@ -80,23 +85,20 @@ pub(crate) struct Floors {
     fallbacks: Vec<Assumed>,
     /// Policies whose last evaluation failed: name, kind and detail.
     failing: Vec<(Arc<str>, String)>,
+    /// Policies that are asked for the first time since they took their seat.
+    awaited: Vec<Arc<str>>,
+    /// The GPU was seen in this run.
+    is_found: bool,
 }
 
 impl Floors {
     /// Takes a signal's floor into account, and what the signal itself takes away. `lowered_by`: who has
     /// judged it and may lower it.
-    pub(crate) fn observe(&mut self, signal: &Signal, lowered_by: &[Arc<str>]) {
-        if signal.kind == SignalKind::GpuFound {
-            self.clear(ClearOn::Policy);
-            self.fallbacks
-                .retain(|fallback| fallback.signal.kind != SignalKind::GpuLost);
-        }
-        if floor::recovery_action(&signal.attrs) == Some(0) {
-            self.clear(ClearOn::RecoveryNone);
-            self.fallbacks
-                .retain(|fallback| floor::recovery_action(&fallback.signal.attrs).is_none());
-        }
-        if let Some(floor) = floor::of(signal) {
+    /// `over`: what of it has ended already.
+    pub(crate) fn observe(&mut self, signal: &Signal, lowered_by: &[Arc<str>], over: Over) {
+        self.is_found |= signal.kind == SignalKind::GpuFound;
+        self.take_away(signal);
+        if let Some(floor) = floor::of(signal).filter(|_| !over.floor) {
             self.demand(floor, signal, lowered_by);
         }
     }
@@ -205,14 +207,6 @@ impl Floors {
         }
     }
 
-    /// Something happened that clears: floors end that name it.
-    fn clear(&mut self, event: ClearOn) {
-        self.standing
-            .retain(|standing| !standing.floor.clears.contains(&event));
-        self.lowered
-            .retain(|lowered| !lowered.floor.clears.contains(&event));
-    }
-
     /// Assumes something of a fault by its rule: once for each, whatever its repeats.
     pub(crate) fn fall_back(&mut self, fallback: Assumed) {
         self.resolve(fallback.policy.as_deref(), &fallback.signal);
@@ -292,6 +286,11 @@ impl Floors {
 
     pub(crate) fn policy_works(&mut self, name: &Arc<str>) {
         self.failing.retain(|(failing, _)| failing != name);
+        self.awaited.retain(|awaited| awaited != name);
+    }
+
+    pub(crate) fn policy_is_awaited(&mut self, name: &Arc<str>) {
+        self.awaited.push(name.clone());
     }
 }
 

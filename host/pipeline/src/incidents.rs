@@ -1,78 +1,127 @@
 //! Incidents: one fault, however many signals from however many sources tell of it (design N5).
+//!
+//! ```text
+//!  first signal ─▶ open ──repeats: counted──▶ open ─┬─ what it raised is cleared ─▶ closed: by what
+//!                                                   └─ quiet, and nothing of it stands ─▶ closed: quiet
+//! ```
+//!
+//! A reading, a timer and a GPU that answers are no faults: they have numbers too, and a record from when a
+//! policy raises something on them.
+//!
+//! **Invariant:** a repeat costs two look-ups and allocates nothing; whatever is kept has a bound.
 
-use std::collections::HashMap;
+mod known;
+mod record;
+mod roots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
 
 use device_api_core::clock::BootTime;
+use device_api_core::condition::Owner;
 use device_api_core::floor;
-use device_api_core::ids::{DeviceUuid, IncidentId};
+use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
+use device_api_core::incident::{Incidents as Listed, Wanted};
 use device_api_core::limits;
-use device_api_core::signal::{Observation, SignalKind};
+use device_api_core::signal::{Observation, Signal};
+use device_api_core::verdict::ClearOn;
 
-/// What makes two signals tell of the same fault.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Fault {
-    Xid(u64),
-    Sxid(u64),
-    Ecc,
-    Recovery,
-    /// No fault: a reading, a timer, a GPU that answers. Each key is one running "incident".
-    Routine(SignalKind),
-}
+use crate::alike::is_incident;
+use crate::journal::Moment;
+use known::{Fault, Key, Known, Seen, key};
+use record::Record;
+pub(crate) use record::{Outcome, Raised};
+use roots::Latest;
 
+/// How a signal came.
 #[derive(Clone, Copy, Debug)]
-struct Open {
-    id: IncidentId,
-    last: BootTime,
+pub(crate) struct Told {
+    pub(crate) at: Moment,
+    pub(crate) drill: bool,
+    pub(crate) repeats: u32,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Incidents {
-    open: HashMap<(DeviceUuid, Fault), Open>,
+    known: HashMap<DeviceUuid, Known>,
+    /// The open ones that are listed.
+    open: HashMap<IncidentId, Record>,
+    /// The newest last.
+    closed: VecDeque<Record>,
     newest: u64,
+    swept: BootTime,
 }
 
-/// XID 79 and a GPU that does not answer are one fault: it has fallen off the bus.
-const OFF_THE_BUS: u64 = 79;
+/// Why an incident is closed whose MIG instance is gone.
+const RECONFIGURED: &str = "mig-reconfigured";
 
-fn fault(kind: SignalKind, code: Option<u64>) -> Fault {
-    match (kind, code) {
-        (SignalKind::GpuLost, _) => Fault::Xid(OFF_THE_BUS),
-        // Field 230 and XID 154 tell of the same: the driver asks for a recovery action.
-        (SignalKind::RecoveryAction, _) | (SignalKind::Xid, Some(floor::XID_RECOVERY_ACTION)) => {
-            Fault::Recovery
-        }
-        (SignalKind::Xid, code) => Fault::Xid(code.unwrap_or_default()),
-        (SignalKind::Sxid, code) => Fault::Sxid(code.unwrap_or_default()),
-        (SignalKind::Ecc, _) => Fault::Ecc,
-        (kind @ (SignalKind::Reading | SignalKind::GpuFound | SignalKind::Timer), _) => {
-            Fault::Routine(kind)
-        }
-    }
-}
+/// How often it is looked for incidents that have become quiet.
+const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What part of the open ones makes room at once where there are too many: each look at all of them frees many.
+const ROOM_PART: usize = 8;
 
 impl Incidents {
     /// The incident that an observation belongs to, opened if there is none, and the open one that
-    /// it says it was caused by.
+    /// caused it.
     pub(crate) fn of(
         &mut self,
         device: &DeviceUuid,
         observation: &Observation,
-        now: BootTime,
+        told: Told,
     ) -> (IncidentId, Option<IncidentId>) {
-        let key = (device.clone(), fault(observation.kind, observation.code));
-        let root = observation.caused_by.and_then(|code| {
-            let root = self.open.get(&(device.clone(), Fault::Xid(code)))?;
-            (!is_over(*root, now)).then_some(root.id)
-        });
-        if let Some(open) = self.open.get_mut(&key).filter(|open| !is_over(**open, now)) {
-            open.last = now;
-            return (open.id, root);
+        let now = told.at.boot;
+        let place = (&*observation.attrs, observation.instance.as_deref());
+        let key = key(observation.kind, observation.code, place);
+        let root = self.root_of(device, observation, now);
+        // That nothing is asked for any more is the end of an incident, and none of its own.
+        let is_end = floor::recovery_action(&observation.attrs) == Some(0);
+        let is_fault = !matches!(key.fault, Fault::Routine(_)) && !is_end;
+        let id = match self.going_on(device, key, now) {
+            Some(id) => id,
+            None => self.begin(device, key, now),
+        };
+        if is_fault && !self.open.contains_key(&id) {
+            self.make_room(told.at);
+            let mut record = Record::begin(id, device, observation, told);
+            record.open();
+            self.open.insert(id, record);
+        } else if !is_end && let Some(record) = self.open.get_mut(&id) {
+            record.repeat(observation, told);
         }
-        self.make_room(now);
+        if let Some(root) = root.filter(|root| *root != id) {
+            self.link(id, root);
+        }
+        if is_fault {
+            let latest = Latest::of(key.fault, id, now);
+            let known = self.known.entry(device.clone()).or_default();
+            known.latest = latest.or(known.latest);
+        }
+        (id, root)
+    }
+
+    /// The incident of a fault, where there is one that is not over.
+    fn going_on(&mut self, device: &DeviceUuid, key: Key<'_>, now: BootTime) -> Option<IncidentId> {
+        let known = self.known.get_mut(device)?;
+        let seen = *known.get(key)?;
+        let stands = self.open.get(&seen.id).is_some_and(Record::stands);
+        if stands || now.since(seen.last) <= limits::INCIDENT_QUIET {
+            known.touch(key, now);
+            return Some(seen.id);
+        }
+        if self.open.contains_key(&seen.id) {
+            self.close(seen.id, None, ClearOn::Quiet.as_str());
+        }
+        None
+    }
+
+    fn begin(&mut self, device: &DeviceUuid, key: Key<'_>, now: BootTime) -> IncidentId {
         self.newest += 1;
         let id = IncidentId(self.newest);
-        self.open.insert(key, Open { id, last: now });
-        (id, root)
+        let known = self.known.entry(device.clone()).or_default();
+        known.put(key, Seen { id, last: now });
+        id
     }
 
     /// Numbers of an earlier run are not given out again.
@@ -80,95 +129,202 @@ impl Incidents {
         self.newest = self.newest.max(used.0);
     }
 
+    /// An incident of an earlier run goes on, as far as one of its signals was remembered.
+    pub(crate) fn restore(&mut self, signal: &Signal) {
+        let place = (&*signal.attrs, signal.instance.as_deref());
+        let key = key(signal.kind, signal.code, place);
+        if self.open.contains_key(&signal.incident) || !is_incident(signal.kind) {
+            return;
+        }
+        let known = self.known.entry(signal.device.clone()).or_default();
+        if known.get(key).is_some() {
+            return;
+        }
+        let (id, last) = (signal.incident, signal.observed_boot);
+        known.put(key, Seen { id, last });
+        known.raisers.push(id);
+        self.go_on_after(id);
+        self.open.insert(id, Record::of(signal, true));
+    }
+
+    /// When an incident was last seen; `None`: it is not known any more, or none.
+    pub(crate) fn last_seen(&self, id: IncidentId) -> Option<SignalSeq> {
+        let closed = || self.closed.iter().rev().find(|record| record.id() == id);
+        let record = self.open.get(&id).or_else(closed)?;
+        record.is_fault().then(|| record.last().seq)
+    }
+
+    /// When one of the faults that a condition stands for was last seen.
+    pub(crate) fn last_behind(&self, device: &DeviceUuid, name: &str) -> Option<SignalSeq> {
+        let raisers = self.known.get(device).map(|known| &known.raisers);
+        let behind = raisers.into_iter().flatten();
+        let behind = behind.filter_map(|id| self.open.get(id));
+        let behind = behind.filter(|record| record.is_fault() && record.is_behind(name));
+        behind.map(|record| record.last().seq).max()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
-    fn make_room(&mut self, now: BootTime) {
-        if self.open.len() < limits::INCIDENTS_MAX {
-            return;
+    /// Those that are wanted, newest first.
+    pub(crate) fn list(&mut self, wanted: &Wanted, now: Moment) -> Listed {
+        self.sweep(now.boot);
+        let all = self.open.values().chain(&self.closed);
+        let mut all: Vec<&Record> = all.filter(|record| record.is_wanted(wanted)).collect();
+        all.sort_by_key(|record| std::cmp::Reverse(record.id()));
+        let left_out = all.len().saturating_sub(wanted.max);
+        let listed = all.into_iter().take(wanted.max).map(Record::show).collect();
+        Listed { listed, left_out }
+    }
+
+    /// Takes in what a write of a device has made of its incidents.
+    pub(crate) fn settle(&mut self, device: &DeviceUuid, outcome: &Outcome<'_>) {
+        for raised in &outcome.said {
+            self.raise(device, raised);
         }
-        self.open.retain(|_, open| !is_over(*open, now));
-        if self.open.len() >= limits::INCIDENTS_MAX {
-            let quietest = self
-                .open
-                .iter()
-                .min_by_key(|(_, open)| open.last)
-                .map(|(key, _)| key.clone());
-            if let Some(quietest) = quietest {
-                self.open.remove(&quietest);
+        let standing = outcome.conditions.iter();
+        let standing = standing.filter(|c| c.is_problem() && c.owner != Owner::Host);
+        for condition in standing {
+            let record = condition.incident.and_then(|id| self.open.get_mut(&id));
+            if let Some(record) = record {
+                record.raise(&condition.name());
+                self.note_raiser(device, condition.incident.unwrap_or_default());
+            }
+        }
+        for id in &outcome.floored {
+            if self.open.contains_key(id) {
+                self.note_raiser(device, *id);
+            }
+        }
+        let raisers = self.known.get_mut(device).map(|known| &mut known.raisers);
+        let raisers = raisers.map(std::mem::take).unwrap_or_default();
+        let mut stand = Vec::new();
+        for id in raisers {
+            let Some(record) = self.open.get_mut(&id) else {
+                continue;
+            };
+            if record.still_stands(outcome) {
+                stand.push(id);
+            } else {
+                self.close(id, Some(outcome.now), outcome.why);
+            }
+        }
+        if let Some(known) = self.known.get_mut(device) {
+            known.raisers = stand;
+        }
+    }
+
+    /// A policy's word on what a signal told of; of what is no fault a problem makes an incident.
+    fn raise(&mut self, device: &DeviceUuid, raised: &Raised<'_>) {
+        let id = raised.cause.incident;
+        if !self.open.contains_key(&id) && raised.is_problem() {
+            self.reopen(device, raised.cause);
+        }
+        if let Some(record) = self.open.get_mut(&id) {
+            record.note(raised);
+            if raised.is_problem() {
+                record.raise(&raised.name());
+                self.note_raiser(device, id);
             }
         }
     }
-}
 
-fn is_over(open: Open, now: BootTime) -> bool {
-    now.since(open.last) > limits::INCIDENT_QUIET
-}
+    /// A problem was raised on what is no fault, or on one that was closed since.
+    fn reopen(&mut self, device: &DeviceUuid, cause: &Signal) {
+        let (id, last) = (cause.incident, cause.observed_boot);
+        let known = self.known.entry(device.clone()).or_default();
+        let place = (&*cause.attrs, cause.instance.as_deref());
+        let key = key(cause.kind, cause.code, place);
+        if known.get(key).is_none() {
+            known.put(key, Seen { id, last });
+        }
+        let closed = self.closed.iter().position(|record| record.id() == id);
+        let mut record = closed
+            .and_then(|at| self.closed.remove(at))
+            .unwrap_or_else(|| Record::of(cause, false));
+        record.open();
+        self.open.insert(id, record);
+    }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use device_api_core::signal::{Source, Target};
-
-    use super::*;
-
-    fn xid(code: u64) -> Observation {
-        let target = Target::Uuid(DeviceUuid::new("GPU-0"));
-        Observation {
-            code: Some(code),
-            ..Observation::new(SignalKind::Xid, target, Source::Nvml)
+    fn note_raiser(&mut self, device: &DeviceUuid, id: IncidentId) {
+        let known = self.known.entry(device.clone()).or_default();
+        if !known.raisers.contains(&id) {
+            known.raisers.push(id);
         }
     }
 
-    #[test]
-    fn n5_one_fault_is_one_incident_whatever_the_source() {
-        let (mut incidents, gpu) = (Incidents::default(), DeviceUuid::new("GPU-0"));
-        let now = BootTime::default();
-        let (first, _) = incidents.of(&gpu, &xid(79), now);
-        let from_kmsg = Observation {
-            source: Source::Kmsg,
-            ..xid(79)
-        };
-        assert_eq!(incidents.of(&gpu, &from_kmsg, now).0, first);
-        let lost = Observation {
-            kind: SignalKind::GpuLost,
-            code: None,
-            ..xid(0)
-        };
-        assert_eq!(incidents.of(&gpu, &lost, now).0, first);
-        assert_ne!(incidents.of(&gpu, &xid(48), now).0, first);
-        assert_ne!(
-            incidents.of(&DeviceUuid::new("GPU-1"), &xid(79), now).0,
-            first
-        );
-        let later = now.after(limits::INCIDENT_QUIET + Duration::from_secs(1));
-        assert_ne!(
-            incidents.of(&gpu, &xid(79), later).0,
-            first,
-            "closed after ten quiet minutes"
-        );
-    }
-
-    #[test]
-    fn caused_by_previous_xid_links_to_the_open_root() {
-        let (mut incidents, gpu) = (Incidents::default(), DeviceUuid::new("GPU-0"));
-        let now = BootTime::default();
-        let (root, _) = incidents.of(&gpu, &xid(145), now);
-        let follower = Observation {
-            caused_by: Some(145),
-            ..xid(45)
-        };
-        assert_eq!(incidents.of(&gpu, &follower, now).1, Some(root));
-    }
-
-    #[test]
-    fn incidents_are_bounded_and_the_quietest_makes_room() {
-        let (mut incidents, gpu) = (Incidents::default(), DeviceUuid::new("GPU-0"));
-        for code in 0..2 * limits::INCIDENTS_MAX as u64 {
-            incidents.of(&gpu, &xid(code), BootTime { ns: code });
+    /// Ends what has been quiet, now and then.
+    pub(crate) fn sweep_sometimes(&mut self, now: BootTime) -> bool {
+        let is_due = now.since(self.swept) >= SWEEP_INTERVAL;
+        if is_due {
+            self.sweep(now);
         }
-        assert_eq!(incidents.len(), limits::INCIDENTS_MAX);
+        is_due
+    }
+
+    fn sweep(&mut self, now: BootTime) {
+        self.swept = now;
+        let quiet = self.open.values().filter(|record| {
+            !record.stands() && now.since(record.last().boot) > limits::INCIDENT_QUIET
+        });
+        let quiet: Vec<IncidentId> = quiet.map(Record::id).collect();
+        for id in quiet {
+            self.close(id, None, ClearOn::Quiet.as_str());
+        }
+    }
+
+    fn make_room(&mut self, now: Moment) {
+        if self.open.len() < limits::INCIDENTS_MAX {
+            return;
+        }
+        self.sweep(now.boot);
+        if self.open.len() < limits::INCIDENTS_MAX {
+            return;
+        }
+        let mut all: Vec<_> = self.open.values().collect();
+        // What nothing stands of first, and of those the longest quiet.
+        all.sort_by_key(|record| (record.stands(), record.last().seq));
+        let least = all.into_iter().take(limits::INCIDENTS_MAX / ROOM_PART);
+        let least: Vec<IncidentId> = least.map(Record::id).collect();
+        for id in least {
+            self.close(id, Some(now), "room");
+        }
+    }
+
+    /// MIG instances are gone, and their faults with them.
+    pub(crate) fn leave_instances(
+        &mut self,
+        device: &DeviceUuid,
+        is_gone: impl Fn(&str) -> bool,
+        now: Moment,
+    ) {
+        let of_gone = self
+            .open
+            .values()
+            .filter(|record| record.device() == device && record.instance().is_some_and(&is_gone));
+        let of_gone: Vec<IncidentId> = of_gone.map(Record::id).collect();
+        for id in of_gone {
+            self.close(id, Some(now), RECONFIGURED);
+        }
+        if let Some(known) = self.known.get_mut(device) {
+            known.instances.retain(|instance, _| !is_gone(instance));
+        }
+    }
+
+    /// `at`: `None`: when its quiet time was over.
+    fn close(&mut self, id: IncidentId, at: Option<Moment>, why: &str) {
+        let Some(mut record) = self.open.remove(&id) else {
+            return;
+        };
+        if let Some(known) = self.known.get_mut(record.device()) {
+            let fault = key(record.kind(), record.code(), (&[], None)).fault;
+            known.forget((fault, record.instance()), id);
+        }
+        record.close(at, why);
+        if self.closed.len() >= limits::INCIDENTS_CLOSED_MAX {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(record);
     }
 }

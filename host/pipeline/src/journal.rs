@@ -19,7 +19,7 @@ use device_api_core::limits;
 use device_api_core::seating::{DeviceJournal, Revision};
 use device_api_core::signal::{Samples, Signal, SignalKind};
 
-use crate::alike::{is_incident, is_same, subject_of};
+use crate::alike::{is_incident, is_same, overtakes, subject_of};
 
 /// A moment on all the scales that something may be compared on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -204,6 +204,14 @@ impl Journal {
         };
         let signals = self.entries.iter().map(|entry| &*entry.signal);
         signals.filter(|signal| is_meant(signal)).cloned().collect()
+    }
+
+    /// That the GPU answers, where nothing newer says otherwise.
+    pub(crate) fn found(&self) -> Option<&Arc<Signal>> {
+        let newest_first = || self.entries.iter().rev().map(|entry| &entry.signal);
+        let found = newest_first().find(|signal| signal.kind == SignalKind::GpuFound)?;
+        let mut newer = newest_first().take_while(|newer| newer.seq > found.seq);
+        (!newer.any(|newer| overtakes(newer, found))).then_some(found)
     }
 
     /// The signal of that number, and when it was seen last.

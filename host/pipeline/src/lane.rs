@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use device_api_core::clock::BootTime;
+use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::durable::{DeviceMemory, PolicyMemory};
 use device_api_core::ids::{IncidentId, SignalSeq};
 use device_api_core::limits;
@@ -12,10 +12,13 @@ use device_api_core::verdict::PolicyState;
 
 use crate::alike::{overtakes, subject, subject_of, telling};
 pub(crate) use crate::batch::{Flight, Pending};
+use crate::flaps::Flaps;
 use crate::floors::Floors;
 use crate::journal::{Journal, Moment};
 use crate::policy_memory::is_empty;
 use crate::readings::Told;
+use crate::recover::Over;
+use crate::recoveries::Recoveries;
 
 /// What the host keeps of one policy for one GPU.
 #[derive(Debug, Default)]
@@ -24,6 +27,8 @@ pub(crate) struct Slot {
     /// Signals that it failed on; tried again with back-off, in their order.
     pub(crate) failed: Vec<Signal>,
     pub(crate) failures: u32,
+    /// It has judged that the GPU was found, in this run.
+    pub(crate) has_judged_found: bool,
     /// Timers that it asked for beyond those that it may have.
     pub(crate) wakes_refused: u64,
     /// What was remembered last of it: shared with what is remembered next, where that is the same.
@@ -46,6 +51,10 @@ pub(crate) struct Containment {
 pub(crate) struct Lane {
     pub(crate) queue: VecDeque<Pending>,
     pub(crate) flight: Option<Flight>,
+    /// Who is to judge the GPU anew, with its next samples (`anew.rs`).
+    pub(crate) anew: Option<Pending>,
+    /// What asked for a recovery action was ended when the newest one had been read at that time.
+    pub(crate) action_ended: Option<WallTime>,
     /// By seat.
     pub(crate) slots: Vec<Slot>,
     /// What policies left behind that have no seat now, or one with another state schema; the one put
@@ -53,6 +62,8 @@ pub(crate) struct Lane {
     pub(crate) absent: Vec<Arc<PolicyMemory>>,
     pub(crate) journal: Journal,
     pub(crate) floors: Floors,
+    pub(crate) recoveries: Recoveries,
+    pub(crate) flaps: Flaps,
     /// The newest signal that was decided; older ones may not be yet.
     decided_max: SignalSeq,
     pub(crate) samples: Arc<Samples>,
@@ -72,12 +83,16 @@ impl Lane {
         Self {
             queue: VecDeque::new(),
             flight: None,
+            anew: None,
+            action_ended: None,
             slots: std::iter::repeat_with(Slot::default)
                 .take(limits::POLICIES_MAX)
                 .collect(),
             absent: Vec::new(),
             journal: Journal::new(start),
             floors: Floors::default(),
+            recoveries: Recoveries::new(start.seq),
+            flaps: Flaps::default(),
             decided_max: SignalSeq::default(),
             samples: Arc::default(),
             told: Told::default(),
@@ -162,7 +177,7 @@ impl Lane {
 
     /// Takes a signal's floor into account now, before its turn: what it makes void and has not had its
     /// turn comes too late for that.
-    pub(crate) fn floor_now(&mut self, signal: &Signal) {
+    pub(crate) fn floor_now(&mut self, signal: &Signal, over: Over) {
         let flying = self
             .flight
             .iter_mut()
@@ -173,7 +188,7 @@ impl Lane {
         for pending in older.filter(|pending| overtakes(signal, &pending.signal)) {
             pending.is_floored = true;
         }
-        self.floors.observe(signal, &[]);
+        self.floors.observe(signal, &[], over);
     }
 
     /// A signal with the samples that it is judged on: its own, or the newest.
@@ -243,6 +258,22 @@ impl Lane {
         Some(self.absent.remove(at))
     }
 
+    /// Instances are gone: what was assumed of them is over, and nothing of theirs is asked again. What
+    /// waits of theirs is judged, and comes to nothing.
+    pub(crate) fn leave_instances(&mut self, is_gone: impl Fn(&str) -> bool) {
+        let is_over = |signal: &Signal| signal.instance.as_deref().is_some_and(&is_gone);
+        self.floors.leave_instances(is_over);
+        for slot in &mut self.slots {
+            slot.failed.retain(|signal| !is_over(signal));
+        }
+        for memory in &mut self.absent {
+            if memory.failed.iter().any(is_over) {
+                let failed = &mut Arc::make_mut(memory).failed;
+                failed.retain(|signal| !is_over(signal));
+            }
+        }
+    }
+
     /// Drops what was left behind and nobody has claimed in all the time that it is kept.
     pub(crate) fn drop_unclaimed(&mut self, now: BootTime) {
         self.absent
@@ -255,11 +286,11 @@ impl Lane {
         flying.chain(self.queue.iter())
     }
 
-    /// The same, to be changed.
+    /// The same, and what waits for a look, to be changed.
     pub(crate) fn all_pending(&mut self) -> impl Iterator<Item = &mut Pending> {
         let flying = self.flight.iter_mut();
         let flying = flying.flat_map(|flight| flight.batch.iter_mut());
-        flying.chain(self.queue.iter_mut())
+        flying.chain(self.queue.iter_mut()).chain(&mut self.anew)
     }
 
     /// Drops what was to be asked again, for its own sake alone, of a policy that is not asked any more.
@@ -291,14 +322,9 @@ impl Lane {
         self.queue.drain(..count).collect()
     }
 
-    /// The signals that hold readers and are not decided, oldest first.
+    /// The signals that hold readers and are not decided.
     pub(crate) fn undecided(&mut self) -> impl Iterator<Item = &mut Pending> {
-        let flying = self
-            .flight
-            .iter_mut()
-            .flat_map(|flight| flight.batch.iter_mut());
-        flying
-            .chain(self.queue.iter_mut())
+        self.all_pending()
             .filter(|pending| pending.deadline.is_some())
     }
 

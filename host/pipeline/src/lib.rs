@@ -20,25 +20,35 @@
 //!
 //! **Invariant:** a policy is never called, and never answers, while the pipeline's lock is held.
 
+mod admission;
 mod alarms;
 mod alike;
+mod anew;
 mod batch;
 mod commit;
+mod complaints;
 mod containment;
 mod dispatch;
+mod flaps;
 mod floors;
+mod found;
 mod incidents;
+mod instances;
 mod journal;
 mod lane;
 mod logmark;
+mod looks;
 mod memory;
 mod ownerless;
 mod pipeline;
 mod policy_memory;
 mod readings;
+mod recover;
+mod recoveries;
 mod rejudged;
 mod seating;
 mod seats;
+mod settled;
 mod shelf;
 mod sink;
 mod swap;

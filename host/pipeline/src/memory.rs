@@ -79,6 +79,7 @@ impl Shared {
             let seen = signals_of(memory).map(|signal| signal.incident);
             let used = used.chain(seen).max();
             state.incidents.go_on_after(used.unwrap_or_default());
+            signals_of(memory).for_each(|signal| state.incidents.restore(signal));
             let used = conditions.iter().filter_map(|c: &Condition| c.cause);
             let seen = signals_of(memory).map(|signal| signal.seq);
             newest = newest.max(used.chain(seen).max().unwrap_or_default());

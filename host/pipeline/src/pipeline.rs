@@ -5,18 +5,20 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use device_api_core::action::Platform;
 use device_api_core::clock::{BootTime, Clock, WallTime};
+use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::limits;
-use device_api_core::ports::{DeviceCache, Onlooker, Overdue, Seats, SignalSink};
+use device_api_core::ports::{self, DeviceCache, Onlooker, Overdue, Seats, SignalSink};
 use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target, printable};
 
+use crate::complaints::Complaints;
 use crate::containment;
 use crate::dispatch::Call;
-use crate::incidents::Incidents;
+use crate::incidents::{Incidents, Told};
 use crate::journal::Moment;
 use crate::lane::{Enqueued, Lane, Pending, Repeat};
 use crate::logmark::LogMark;
@@ -64,6 +66,8 @@ pub struct Config {
     pub platform: Platform,
     /// How long readers wait for a decision at most (design C3).
     pub barrier_wait: Duration,
+    /// No policy is run, and none will be: the host judges by itself (design H7).
+    pub safe_mode: bool,
 }
 
 /// The pipeline of one node. Dropping it stops its timer thread.
@@ -123,6 +127,11 @@ impl Pipeline {
         self.shared.clone()
     }
 
+    /// The faults of this node, and an operator's word on them.
+    pub fn incidents(&self) -> Arc<dyn ports::Incidents> {
+        self.shared.clone()
+    }
+
     /// Names who looks on at what is committed. Once; later calls do nothing.
     pub fn on_committed(&self, onlooker: Arc<dyn Onlooker>) {
         let _ = self.shared.onlooker.set(onlooker);
@@ -163,6 +172,7 @@ pub(crate) struct State {
     pub(crate) stopped: bool,
     pub(crate) incidents: Incidents,
     pub(crate) log: LogMark,
+    pub(crate) complaints: Complaints,
     pub(crate) shelf: Shelf,
     /// Of the signals.
     pub(crate) newest: SignalSeq,
@@ -186,6 +196,10 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
 }
 
+/// How long others are given way at most: who is woken runs within some 50 µs, and who does not is kept from it by the
+/// node, whose processor time should not be spent on waiting for that.
+const GIVEN_WAY_MAX: Duration = Duration::from_millis(1);
+
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.asked.fetch_add(1, Ordering::Relaxed);
@@ -198,7 +212,8 @@ impl Shared {
     /// fair, so whoever takes it again at once would keep them waiting for all of that work.
     pub(crate) fn lock_after_others(&self) -> MutexGuard<'_, State> {
         let asked = self.asked.load(Ordering::Relaxed);
-        while self.entered.load(Ordering::Relaxed) < asked {
+        let began = Instant::now();
+        while self.entered.load(Ordering::Relaxed) < asked && began.elapsed() < GIVEN_WAY_MAX {
             std::thread::yield_now();
         }
         self.lock()
@@ -226,15 +241,40 @@ impl Shared {
             .or_insert_with(|| Lane::new(start))
     }
 
-    /// Numbers an observation that was made `repeats` times, and queues it for those who subscribed.
+    /// Takes in an observation that was made `repeats` times: of the GPU, or of each MIG instance that it is
+    /// attributed to (`instances.rs`), as one incident.
     pub(crate) fn take_in(
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
-        observation: Observation,
+        mut observation: Observation,
         repeats: u32,
     ) -> Vec<Call> {
-        let number = self.number(state, uuid, &observation);
+        let on = self.attribute(uuid, &mut observation);
+        let mut calls = Vec::new();
+        for instance in on {
+            let again = observation.clone();
+            calls.extend(self.take_one(state, uuid, again, (repeats, Some(instance))));
+        }
+        calls.extend(self.take_one(state, uuid, observation, (repeats, None)));
+        calls
+    }
+
+    /// Numbers an observation, and queues it for those who subscribed. `also`: another instance of the same
+    /// GPU instance has it too; it is not counted for that.
+    fn take_one(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        mut observation: Observation,
+        (repeats, also): (u32, Option<String>),
+    ) -> Vec<Call> {
+        let counted = if also.is_none() { repeats } else { 0 };
+        let number = self.number(state, uuid, &observation, counted);
+        observation.instance = also.or(observation.instance);
+        if shows_as_it_was(&observation) && (!observation.drill || self.is_simulated(uuid)) {
+            self.lane(state, uuid).recoveries.looks.told(number.seq);
+        }
         let repeat = Repeat {
             observation: &observation,
             seq: number.seq,
@@ -297,6 +337,7 @@ impl Shared {
         state: &mut State,
         uuid: &DeviceUuid,
         observation: &Observation,
+        repeats: u32,
     ) -> Number {
         state.newest = SignalSeq(state.newest.0 + 1);
         let seq = state.newest;
@@ -311,7 +352,12 @@ impl Shared {
                 .is_some_and(|device| device.simulated);
         self.observer
             .signal(&observation.source, observation.kind, drill);
-        let (incident, root) = state.incidents.of(uuid, observation, boot);
+        let told = Told {
+            at: Moment { seq, boot, wall },
+            drill,
+            repeats,
+        };
+        let (incident, root) = state.incidents.of(uuid, observation, told);
         self.observer.incidents(state.incidents.len());
         Number {
             seq,
@@ -321,6 +367,23 @@ impl Shared {
             root,
             drill,
         }
+    }
+}
+
+/// Whether NVML has just seen the GPU as a recovery would not have left it.
+fn shows_as_it_was(observation: &Observation) -> bool {
+    match observation.kind {
+        SignalKind::GpuLost => observation.source == Source::Nvml,
+        SignalKind::RecoveryAction => {
+            [Source::Nvml, Source::Field230].contains(&observation.source)
+                && floor::recovery_action(&observation.attrs) != Some(0)
+        }
+        SignalKind::Xid
+        | SignalKind::Sxid
+        | SignalKind::Ecc
+        | SignalKind::Reading
+        | SignalKind::GpuFound
+        | SignalKind::Timer => false,
     }
 }
 

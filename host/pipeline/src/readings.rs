@@ -2,14 +2,25 @@
 
 use std::collections::HashMap;
 
-use device_api_core::clock::BootTime;
+use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::policy::{Filter, PolicyInfo};
 use device_api_core::signal::{Attr, Reading, Samples, SignalKind, Value};
 
-/// The last value that was told, and when, by seat, subscription and key.
+use crate::anew::read_at;
+
+/// The last value that was told.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    value: f64,
+    at: BootTime,
+    /// It is told again, whatever it is, when it was read at another time than this.
+    again: Option<WallTime>,
+}
+
+/// What was told last, by seat, subscription and key.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
-    values: HashMap<(usize, usize), HashMap<String, (f64, BootTime)>>,
+    values: HashMap<(usize, usize), HashMap<String, Last>>,
 }
 
 /// A reading that goes out as a signal.
@@ -34,6 +45,18 @@ impl Told {
     /// Nothing was told to whoever has that seat now.
     pub(crate) fn forget(&mut self, seat: usize) {
         self.values.retain(|(told, _), _| *told != seat);
+    }
+
+    /// Whoever has that seat is told of each reading again, once it was read again; `samples`: as it was read
+    /// last.
+    pub(crate) fn tell_again(&mut self, seat: usize, samples: &Samples) {
+        let of_seat = self
+            .values
+            .iter_mut()
+            .filter(|((told, _), _)| *told == seat);
+        for (key, last) in of_seat.flat_map(|(_, values)| values) {
+            last.again = Some(read_at(samples, key));
+        }
     }
 
     /// The readings that a policy wants to hear of, each once.
@@ -89,20 +112,27 @@ impl Told {
         let value = number(&reading.value)?;
         let told = self.values.entry(subscription).or_default();
         let previous = told.get_mut(key);
-        let is_idle = |(previous, at): (f64, BootTime)| {
+        let is_idle = |last: &Last| {
             // One that comes too soon is told when its time has come, if it still differs then.
-            let is_soon = filter.min_interval.is_some_and(|min| now.since(at) < min);
-            is_soon || !is_crossed(filter, previous, value)
+            let is_soon = filter
+                .min_interval
+                .is_some_and(|min| now.since(last.at) < min);
+            let is_due = last.again.is_some_and(|read| read != reading.at);
+            is_soon || !(is_due || is_crossed(filter, last.value, value))
         };
-        if previous.as_ref().is_some_and(|told| is_idle(**told)) {
+        if previous.as_deref().is_some_and(is_idle) {
             return None;
         }
-        let previous = match previous {
-            Some(told) => Some(std::mem::replace(told, (value, now)).0),
-            None => told
-                .insert(key.to_owned(), (value, now))
-                .map(|(old, _)| old),
+        let new = Last {
+            value,
+            at: now,
+            again: None,
         };
+        let previous = match previous {
+            Some(told) => Some(std::mem::replace(told, new)),
+            None => told.insert(key.to_owned(), new),
+        };
+        let previous = previous.map(|last| last.value);
         let mut attrs = vec![
             Attr::text("key", key),
             Attr {
@@ -220,6 +250,31 @@ mod tests {
         ];
         let said: Vec<_> = said.map(|(value, at)| tell(value, at)).to_vec();
         assert_eq!(said, [true, false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn n7_what_is_told_again_is_told_once_when_it_was_read_again_and_no_sooner_than_its_interval() {
+        let filter = Filter {
+            min_interval: Some(Duration::from_secs(10)),
+            ..Filter::default()
+        };
+        let reading = |at| Reading {
+            value: Value::Int(70),
+            at: WallTime::from_ms(at),
+        };
+        let mut told = Told::default();
+        let tell = |told: &mut Told, seat, read, seconds| {
+            let now = BootTime::default().after(Duration::from_secs(seconds));
+            told.tell((seat, 0), "power.draw", &filter, &reading(read), now)
+                .is_some()
+        };
+        assert!(tell(&mut told, 0, 1, 0) && tell(&mut told, 1, 1, 0));
+        let last = Samples::from([("power.draw".to_owned(), Ok(reading(5)))]);
+        told.tell_again(0, &last);
+        let said = [(5, 20), (6, 9), (6, 20), (7, 40)];
+        let said = said.map(|(read, at)| tell(&mut told, 0, read, at));
+        assert_eq!(said, [false, false, true, false]);
+        assert!(!tell(&mut told, 1, 6, 20), "another seat");
     }
 
     #[test]

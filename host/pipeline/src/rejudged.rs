@@ -12,6 +12,7 @@
 use device_api_core::action::Platform;
 use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::condition::{self, Condition, Owner};
+use device_api_core::ids::DeviceUuid;
 use device_api_core::policy::PolicyInfo;
 use device_api_core::seating::Rejudgement;
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict};
@@ -55,7 +56,12 @@ impl Rejudged<'_> {
         let owner = Owner::Policy(self.info.id.clone());
         let is_spoken_of = |standing: &Condition| {
             let mut verdicts = self.judged.decision.verdicts.iter();
-            verdicts.any(|verdict| *verdict.condition == *standing.type_ && !self.is_quiet(verdict))
+            verdicts.any(|verdict| {
+                *verdict.condition == *standing.type_
+                    && verdict.instance.as_deref()
+                        == standing.instance.as_ref().map(DeviceUuid::as_str)
+                    && !self.is_quiet(verdict)
+            })
         };
         let is_over = |standing: &&Condition| {
             standing.is_problem()
@@ -106,16 +112,10 @@ impl Rejudged<'_> {
                     || self.takes_state && Some(verdict.cause) >= standing.cause)
         };
         self.standing(verdict).is_some_and(|standing| {
-            standing.is_problem() && !knows(standing) && self.makes_less(verdict, standing)
+            standing.is_problem()
+                && !knows(standing)
+                && makes_less(verdict, standing, self.platform)
         })
-    }
-
-    fn makes_less(&self, verdict: &Verdict, standing: &Condition) -> bool {
-        let mut clears = verdict.clears.iter();
-        verdict.state != Judgement::Problem
-            || verdict.severity < standing.severity
-            || verdict.action.on(self.platform) < standing.action
-            || clears.any(|clear| !standing.clears.contains(clear))
     }
 
     fn was_told_of(&self, standing: &Condition) -> bool {
@@ -123,6 +123,19 @@ impl Rejudged<'_> {
     }
 
     fn standing(&self, verdict: &Verdict) -> Option<&Condition> {
-        condition::find(self.conditions, &verdict.condition)
+        condition::find_on(
+            self.conditions,
+            &verdict.condition,
+            verdict.instance.as_deref(),
+        )
     }
+}
+
+/// Whether a verdict would make less of a problem that stands.
+pub(crate) fn makes_less(verdict: &Verdict, standing: &Condition, platform: Platform) -> bool {
+    let mut clears = verdict.clears.iter();
+    verdict.state != Judgement::Problem
+        || verdict.severity < standing.severity
+        || verdict.action.on(platform) < standing.action
+        || clears.any(|clear| !standing.clears.contains(clear))
 }

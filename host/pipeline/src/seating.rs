@@ -11,9 +11,11 @@ use device_api_core::seating::{DeviceJournal, Rejudgement, SeatError, Seating};
 use device_api_core::signal::Signal;
 
 use crate::alike::is_incident;
+use crate::dispatch::Call;
 use crate::pipeline::{Shared, State};
 use crate::seats::{Bench, Seat};
 use crate::swap::Turn;
+use crate::timers::Key;
 use crate::write::Write;
 
 /// GPUs that one line of the log names: more are counted.
@@ -55,6 +57,7 @@ impl Seats for Shared {
             let left = self.rebench(&mut state, |bench| bench.with(at, Some(new.clone())));
             let left = left.map_err(|(condition, owner)| SeatError::Taken { condition, owner })?;
             state.seated += 1;
+            self.end_complaints(&mut state, at);
             for uuid in &moved {
                 judged.remove(uuid);
             }
@@ -92,6 +95,7 @@ impl Seats for Shared {
                 // There are no types but those that were reserved.
                 return;
             };
+            self.end_complaints(&mut state, at);
             let turn = Arc::new(Turn {
                 at,
                 old,
@@ -106,6 +110,7 @@ impl Seats for Shared {
     }
 
     fn report(&self, name: &str, why: Option<String>) {
+        let may_be_asked = why.is_none();
         let _turns = self.lock_turns();
         let (_left, uuids) = {
             let mut state = self.lock();
@@ -117,10 +122,18 @@ impl Seats for Shared {
             (left, uuids(&state))
         };
         for uuid in uuids {
-            let mut state = self.lock_after_others();
-            if self.cache.device(&uuid).is_some() {
-                self.write(&mut state, &uuid, &Write::default());
-            }
+            let calls = {
+                let mut state = self.lock_after_others();
+                if self.cache.device(&uuid).is_some() {
+                    self.write(&mut state, &uuid, &Write::default());
+                }
+                if may_be_asked {
+                    self.ask_after_all(&mut state, &uuid, name)
+                } else {
+                    Vec::new()
+                }
+            };
+            self.place(calls);
         }
     }
 }
@@ -136,6 +149,19 @@ impl Shared {
             self.place(calls);
         }
         self.log_decided(&mut self.lock());
+    }
+
+    /// A policy may be asked again: of what it failed on, or was not asked, meanwhile.
+    fn ask_after_all(&self, state: &mut State, uuid: &DeviceUuid, name: &str) -> Vec<Call> {
+        let Some((policy, _)) = state.bench.named(name) else {
+            return Vec::new();
+        };
+        if let Some(slot) = self.lane(state, uuid).slots.get_mut(policy) {
+            slot.failures = 0;
+        }
+        let (uuid, key) = (uuid.clone(), uuid.clone());
+        state.timers.cancel(&Key::Retry { uuid: key, policy });
+        self.retry(state, &uuid, policy)
     }
 
     /// What was seen of one device; `None`: one that was forgotten is nobody's to judge.

@@ -77,6 +77,12 @@ impl Bench {
         bench
     }
 
+    /// Whether somebody has that seat who may be asked: not paused, and not quarantined.
+    pub(crate) fn is_asked(&self, at: usize) -> bool {
+        let seat = self.get(at);
+        seat.is_some_and(|seat| !self.unasked.contains_key(seat.name()))
+    }
+
     pub(crate) fn unasked(&self) -> &BTreeMap<Arc<str>, String> {
         &self.unasked
     }

@@ -118,7 +118,7 @@ impl Shelf {
                     target, evidence, ..
                 } = &shelved.observation;
                 let evidence = printable(evidence, limits::EVIDENCE_BYTES_MAX);
-                tracing::warn!(gpu = %target, evidence, repeats = shelved.repeats, "told of a GPU that is still unknown; kept until it is found, but not over a restart");
+                tracing::warn!(gpu = %target, evidence, repeats = shelved.repeats, drill = shelved.observation.drill, "told of a GPU that is still unknown; kept until it is found, but not over a restart");
             }
             is_held |= shelved.holds;
         }
@@ -137,7 +137,7 @@ impl Shelf {
         self.len -= 1;
         if dropped.holds && !self.has_dropped {
             self.has_dropped = true;
-            tracing::warn!(gpu = %dropped.observation.target, max = limits::UNATTRIBUTED_MAX, "more different signals than are kept of GPUs that are not known yet; the kernel log is read again from before them after a restart");
+            tracing::warn!(gpu = %dropped.observation.target, drill = dropped.observation.drill, max = limits::UNATTRIBUTED_MAX, "more different signals than are kept of GPUs that are not known yet; the kernel log is read again from before them after a restart");
         }
     }
 }

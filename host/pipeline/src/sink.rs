@@ -8,6 +8,7 @@ use device_api_core::durable::LogPosition;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
 use device_api_core::ports::SignalSink;
+use device_api_core::recovery::Recovery;
 use device_api_core::signal::{Observation, Samples, SignalKind, Source, Target, printable};
 use device_api_core::verdict::{Judgement, Severity};
 
@@ -33,14 +34,18 @@ impl SignalSink for Shared {
     }
 
     fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
-        let uuid = device.uuid.clone();
+        let (uuid, drill) = (device.uuid.clone(), device.simulated);
+        let before = self.cache.device(&uuid);
         if let Err(refused) = self.cache.upsert_device(device) {
-            tracing::error!(gpu = %uuid, error = %refused, "GPU not registered");
+            tracing::error!(gpu = %uuid, error = %refused, drill, "GPU not registered");
             return;
         }
         let calls = {
             let mut state = self.lock();
             let mut calls = self.follow(&mut state, &uuid);
+            if let Some((before, now)) = before.zip(self.cache.device(&uuid)) {
+                self.end_instances(&mut state, &uuid, (&before, &now));
+            }
             let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, &uuid);
             lane.samples = samples.clone();
@@ -74,6 +79,8 @@ impl SignalSink for Shared {
             let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, uuid);
             lane.samples = samples.clone();
+            calls.extend(self.looked(&mut state, uuid, &samples));
+            let lane = self.lane(&mut state, uuid);
             let crossings = lane.told.crossings(bench.infos(), &samples, now);
             for crossing in crossings {
                 let reading = Observation {
@@ -86,10 +93,13 @@ impl SignalSink for Shared {
                     )
                 };
                 let signal = self
-                    .number(&mut state, uuid, &reading)
+                    .number(&mut state, uuid, &reading, 1)
                     .signal(uuid, reading);
                 calls.extend(self.admit(&mut state, uuid, signal, crossing.recipients));
             }
+            let newest = state.newest;
+            let looks = &mut self.lane(&mut state, uuid).recoveries.looks;
+            looks.sampled(&samples, newest);
             calls
         };
         self.place(calls);
@@ -114,6 +124,17 @@ impl SignalSink for Shared {
         self.end_probing(uuid);
     }
 
+    fn recovered(&self, uuid: &DeviceUuid, recovery: Recovery, evidence: &str) {
+        let calls = {
+            let mut state = self.lock();
+            let first = self.follow(&mut state, uuid);
+            let calls = self.recover(&mut state, uuid, &recovery, evidence);
+            self.log_decided(&mut state);
+            joined(first, calls)
+        };
+        self.place(calls);
+    }
+
     fn log_read(&self, position: LogPosition) {
         let mut state = self.lock();
         self.log_was_read(&mut state, position);
@@ -127,7 +148,7 @@ impl Shared {
         self.observer.unattributed(&observation.target);
         if observation.kind == SignalKind::Sxid {
             let evidence = printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX);
-            tracing::warn!(switch = %observation.target, evidence, "NVSwitch error, of no GPU");
+            tracing::warn!(switch = %observation.target, evidence, drill = observation.drill, "NVSwitch error, of no GPU");
             return;
         }
         state.shelf.put(observation, self.clock.boot());

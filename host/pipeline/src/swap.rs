@@ -139,6 +139,10 @@ impl Shared {
         if let (Some(new), Some(rejudged)) = (swap.new, rejudged) {
             self.settle_rejudged(state, uuid, (swap.at, new), rejudged, takes_state);
         }
+        if let Some(new) = swap.new {
+            let judged = rejudged.filter(|_| takes_state);
+            self.ask_of_found(state, uuid, (swap.at, new), judged);
+        }
         self.write_swap(state, uuid, swap, rejudged, takes_state);
         self.go_on(state, uuid, swap)
     }
@@ -340,7 +344,7 @@ impl Shared {
             decision = Some((swap.at, said));
         }
         for old in &over {
-            let (uuid, condition) = (uuid.clone(), old.type_.to_string());
+            let (uuid, condition) = (uuid.clone(), old.name().to_string());
             state.timers.cancel(&Key::Quiet { uuid, condition });
         }
         let amend = |conditions: &mut Vec<Condition>| {
@@ -361,6 +365,7 @@ impl Shared {
             signals: &signals,
             again: Some(rejudged.map_or(&[], |judged| &judged.drill_wakes)),
             amend: Some(&amend),
+            ending: None,
         };
         self.write(state, uuid, &write);
     }

@@ -22,7 +22,8 @@ impl Shared {
         self.observer.fallback("queue-full");
         let now = self.clock.boot();
         let signal = &pending.signal;
-        self.lane(state, uuid).floor_now(signal);
+        let over = self.ended(state, uuid, signal);
+        self.lane(state, uuid).floor_now(signal, over);
         let why = "too many different signals wait to be judged";
         let bench = state.bench.clone();
         let asked = bench
@@ -31,7 +32,7 @@ impl Shared {
         for (at, seat) in asked {
             self.give_up(state, uuid, (at, seat), signal, why.to_owned(), now);
         }
-        if pending.recipients == 0 && signal.kind.raises_barrier() {
+        if pending.recipients == 0 && signal.kind.raises_barrier() && !over.assumed {
             self.lane(state, uuid).floors.fall_back(Assumed {
                 policy: None,
                 rule: Fallback::Catalogue,
@@ -87,16 +88,23 @@ impl Shared {
         for (pending, rule) in late {
             self.observer.fallback("overdue");
             let signal = pending.signal;
-            if !pending.is_floored {
-                lane.floor_now(&signal);
+            if !signal.kind.raises_barrier() {
+                // It is no fault, of which something is to be assumed (`anew.rs`).
+                continue;
             }
-            let why = "no decision in time".to_owned();
-            lane.floors.fall_back(Assumed {
-                policy: None,
-                rule,
-                why,
-                signal,
-            });
+            let over = self.ended(state, uuid, &signal);
+            let lane = self.lane(state, uuid);
+            if !pending.is_floored {
+                lane.floor_now(&signal, over);
+            }
+            if !over.assumed {
+                lane.floors.fall_back(Assumed {
+                    policy: None,
+                    rule,
+                    why: "no decision in time".to_owned(),
+                    signal,
+                });
+            }
         }
         self.write(state, uuid, &Write::default());
         let settled = self.lane(state, uuid).settled_through(through);

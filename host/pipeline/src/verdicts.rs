@@ -3,11 +3,16 @@
 use device_api_core::action::{Action, Platform};
 use device_api_core::clock::WallTime;
 use device_api_core::condition::{self, Condition, Evidence, Owner, Polarity};
+use device_api_core::device::DeviceInfo;
+use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
 use device_api_core::message;
 use device_api_core::policy::PolicyInfo;
 use device_api_core::signal::Signal;
 use device_api_core::verdict::{Decision, Judgement, Verdict};
+
+use crate::admission::{Admission, Admitted};
+use crate::instances;
 
 /// Whether what is injected or simulated may change health (design N8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +35,8 @@ impl Drills {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) info: &'a PolicyInfo,
+    /// The GPU, with the instances that it has.
+    pub(crate) device: &'a DeviceInfo,
     pub(crate) signals: &'a [Signal],
     pub(crate) drills: Drills,
     pub(crate) platform: Platform,
@@ -42,6 +49,7 @@ pub(crate) fn apply<'a>(
     conditions: &mut Vec<Condition>,
     decision: &'a Decision,
     context: Context<'_>,
+    admission: &mut Admission<'_>,
 ) -> Vec<&'a Verdict> {
     let mut written = Vec::new();
     for verdict in &decision.verdicts {
@@ -49,13 +57,21 @@ pub(crate) fn apply<'a>(
             continue;
         };
         let hides = |old: &Condition| old.is_problem() && !old.drill && new.drill;
-        if context.drills == Drills::Report
-            && condition::find(conditions, &new.type_).is_some_and(hides)
-        {
+        let instance = new.instance.as_ref().map(DeviceUuid::as_str);
+        let old = condition::find_on(conditions, &new.type_, instance);
+        if context.drills == Drills::Report && old.is_some_and(hides) {
             continue;
         }
-        condition::upsert(conditions, new);
-        written.push(verdict);
+        match admission.admit(old, verdict, new) {
+            Admitted::AsSaid(new) => {
+                condition::upsert(conditions, new);
+                written.push(verdict);
+            }
+            Admitted::Instead(held) => {
+                condition::upsert(conditions, held);
+            }
+            Admitted::Nothing => {}
+        }
     }
     written
 }
@@ -63,12 +79,17 @@ pub(crate) fn apply<'a>(
 fn condition_of(verdict: &Verdict, context: Context<'_>) -> Option<Condition> {
     let Context {
         info,
+        device,
         signals,
         drills,
         platform,
         now,
     } = context;
     let owned = info.owned(&verdict.condition)?;
+    let Ok(instance) = instances::instance_of(device, verdict.instance.as_deref()) else {
+        tracing::debug!(gpu = %device.uuid, policy = %info.id, instance = verdict.instance, "verdict on an instance that is not there");
+        return None;
+    };
     let cause = signals.iter().find(|signal| signal.seq == verdict.cause);
     let drill = cause.map_or_else(
         || signals.iter().any(|signal| signal.drill),
@@ -86,6 +107,7 @@ fn condition_of(verdict: &Verdict, context: Context<'_>) -> Option<Condition> {
     });
     Some(Condition {
         type_: owned.condition.as_str().into(),
+        instance,
         state: verdict.state,
         polarity: if owned.true_is_problem {
             Polarity::TrueIsProblem

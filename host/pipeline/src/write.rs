@@ -1,7 +1,10 @@
 //! One write of a GPU: what was decided, what follows from it, and what is remembered with it (design H4).
 
+use std::sync::Arc;
+
 use device_api_core::clock::BootTime;
-use device_api_core::condition::{self, Condition, PROBING, find};
+use device_api_core::condition::{self, Condition, PROBING, find, name_on};
+use device_api_core::device::DeviceInfo;
 use device_api_core::durable::DeviceMemory;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
@@ -9,9 +12,11 @@ use device_api_core::ports::Commit;
 use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
+use crate::admission::Admission;
 use crate::memory::is_same;
 use crate::ownerless;
 use crate::pipeline::{Shared, State};
+use crate::recover::{Ending, recovery_none, returned};
 use crate::seats::Bench;
 use crate::timers::Key;
 use crate::verdicts::{self, Context};
@@ -30,6 +35,8 @@ pub(crate) struct Write<'a> {
     pub(crate) again: Option<&'a [String]>,
     /// What changes before the decisions do.
     pub(crate) amend: Option<&'a Amend<'a>>,
+    /// What ended what stands no more; `None`: a policy's word.
+    pub(crate) ending: Option<&'a Ending>,
 }
 
 impl<'a> Write<'a> {
@@ -51,44 +58,71 @@ enum WakeSet {
 }
 
 /// One write of a GPU, as the cache asks for it.
-struct Writing<'a> {
+struct Writing<'a, 'w> {
     shared: &'a Shared,
     bench: &'a Bench,
     state: &'a mut State,
     uuid: &'a DeviceUuid,
-    write: &'a Write<'a>,
-    /// The verdicts that became conditions.
-    written: Vec<&'a Verdict>,
+    device: &'a DeviceInfo,
+    write: &'a Write<'w>,
+    /// The verdicts that became conditions, each with its policy's seat.
+    written: Vec<(usize, &'w Verdict)>,
+    /// Conditions that a quiet time clears from now on, besides.
+    quiet: Vec<(String, BootTime)>,
+    /// Policies whose problems the driver's word has ended.
+    unasked: Vec<Arc<str>>,
 }
 
-impl Commit for Writing<'_> {
+impl Commit for Writing<'_, '_> {
     fn change(&mut self, conditions: &mut Vec<Condition>) {
         let Self {
             shared,
             bench,
             uuid,
+            device,
             write,
             ..
-        } = *self;
+        } = self;
         let now = shared.clock.wall();
         let (drills, platform) = (shared.config.drills, shared.config.platform);
         if let Some(amend) = write.amend {
             amend(conditions);
         }
+        if write.again.is_none() {
+            self.unasked = recovery_none::end(conditions, write.signals, now);
+        }
+        let State {
+            lanes, incidents, ..
+        } = &mut *self.state;
+        let Some(lane) = lanes.get_mut(*uuid) else {
+            return;
+        };
+        let mut admission = Admission {
+            recoveries: &lane.recoveries,
+            incidents,
+            flaps: &mut lane.flaps,
+            signals: write.signals,
+            again: write.again.is_some(),
+            now: (shared.clock.boot(), now),
+            held: Vec::new(),
+        };
         for (at, decision) in write.decisions {
             let Some(seat) = bench.get(*at) else {
                 continue;
             };
             let context = Context {
                 info: seat.info(),
+                device,
                 signals: write.signals,
                 drills,
                 platform,
                 now,
             };
+            let written = verdicts::apply(conditions, decision, context, &mut admission);
             self.written
-                .extend(verdicts::apply(conditions, decision, context));
+                .extend(written.into_iter().map(|verdict| (*at, verdict)));
         }
+        self.quiet = admission.held;
         let mut news = write.signals.iter().filter(|_| write.again.is_none());
         let (mut is_found, mut is_lost) = (false, false);
         for signal in &mut news {
@@ -100,6 +134,8 @@ impl Commit for Writing<'_> {
             // what is left of an earlier run.
             conditions.retain(|c| !c.is_unobserved());
             ownerless::mark(conditions, bench, now);
+            self.quiet
+                .extend(returned::mark(conditions, (shared.clock.boot(), now)));
         }
         if is_lost
             && find(conditions, PROBING).is_some_and(|probing| probing.state != Judgement::Ok)
@@ -107,20 +143,25 @@ impl Commit for Writing<'_> {
             let probed = Condition::of_host(PROBING, Judgement::Ok, "Probed", now);
             condition::upsert(conditions, probed);
         }
-        let floors = &shared.lane(self.state, uuid).floors;
-        floors.publish(conditions, bench, (drills, platform), now);
+        let floors = &lane.floors;
+        floors.publish(conditions, bench, shared.config, (write.ending, now));
     }
 
     fn remember(&mut self) -> Option<DeviceMemory> {
         let Self {
             shared,
             uuid,
+            device,
             write,
             ..
-        } = *self;
+        } = self;
         let now = shared.clock.boot();
         shared.plan(self.state, uuid, write, now);
-        shared.plan_quiet(self.state, uuid, &self.written, (write, now));
+        shared.plan_quiet(self.state, uuid, &self.written, (device, write, now));
+        for (condition, due) in self.quiet.drain(..) {
+            let uuid = Clone::clone(*uuid);
+            shared.set_timer(self.state, Key::Quiet { uuid, condition }, due);
+        }
         let memory = shared.memory_of(self.state, uuid);
         let remembered = &mut shared.lane(self.state, uuid).remembered;
         let is_known = remembered
@@ -134,20 +175,33 @@ impl Shared {
     /// Writes decisions, floors and fallbacks of a GPU into the cache, sets the timers that follow, and
     /// has all of it remembered: one write.
     pub(crate) fn write(&self, state: &mut State, uuid: &DeviceUuid, write: &Write<'_>) {
-        if self.cache.device(uuid).is_none() {
-            // It was forgotten with the device.
+        let device = self.cache.device(uuid).unwrap_or_else(|| {
+            // What was remembered of it was forgotten with the device.
             self.lane(state, uuid).remembered = None;
-        }
+            Arc::new(DeviceInfo::bare(uuid.clone()))
+        });
+        let is_gone = |instance: &String| !device.has_instance(instance);
+        let floors = &mut self.lane(state, uuid).floors;
+        floors.leave_instances(|signal| signal.instance.as_ref().is_some_and(is_gone));
         let bench = state.bench.clone();
         let mut writing = Writing {
             shared: self,
             bench: &bench,
             state,
             uuid,
+            device: &device,
             write,
             written: Vec::new(),
+            quiet: Vec::new(),
+            unasked: Vec::new(),
         };
         self.cache.change(uuid, &mut writing);
+        let written = std::mem::take(&mut writing.written);
+        let unasked = std::mem::take(&mut writing.unasked);
+        if !unasked.is_empty() {
+            self.judge_anew(state, uuid, &unasked, ClearOn::RecoveryNone);
+        }
+        self.settle_incidents(state, uuid, write, &written);
     }
 
     /// Sets the timers that policies ask for. What drills alone have set off is a drill.
@@ -169,13 +223,19 @@ impl Shared {
                     wakes.remove(&key)
                 };
             }
-            self.tell_refused(state, uuid, *at, refused);
+            self.tell_refused(state, uuid, *at, (refused, by_drills));
         }
     }
 
     /// Timers were refused. Said each time that there are twice as many: a policy that asks for one more with
     /// each signal must not fill the log.
-    fn tell_refused(&self, state: &mut State, uuid: &DeviceUuid, at: usize, refused: u64) {
+    fn tell_refused(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        at: usize,
+        (refused, drill): (u64, bool),
+    ) {
         let Some(slot) = self.lane(state, uuid).slots.get_mut(at) else {
             return;
         };
@@ -184,7 +244,7 @@ impl Shared {
         let refused = slot.wakes_refused;
         if refused.checked_ilog2() != before.checked_ilog2() {
             let policy = state.bench.get(at).map_or("", |seat| seat.name());
-            tracing::warn!(gpu = %uuid, policy, refused, max = limits::WAKES_PER_POLICY_MAX, "timers refused: too many run");
+            tracing::warn!(gpu = %uuid, policy, refused, drill, max = limits::WAKES_PER_POLICY_MAX, "timers refused: too many run");
         }
     }
 
@@ -194,16 +254,16 @@ impl Shared {
         &self,
         state: &mut State,
         uuid: &DeviceUuid,
-        written: &[&Verdict],
-        (write, now): (&Write<'_>, BootTime),
+        written: &[(usize, &Verdict)],
+        (device, write, now): (&DeviceInfo, &Write<'_>, BootTime),
     ) {
-        for verdict in written {
+        for (_, verdict) in written {
             let journal = &self.lane(state, uuid).journal;
             let seen = write.again.and_then(|_| journal.signal(verdict.cause));
             let seen = seen.map_or(now, |(_, seen)| seen);
             let key = Key::Quiet {
                 uuid: uuid.clone(),
-                condition: verdict.condition.clone(),
+                condition: named(device, verdict),
             };
             let quiet = verdict
                 .clears
@@ -245,4 +305,11 @@ impl Shared {
             WakeSet::Refused
         }
     }
+}
+
+/// The name of the condition that a verdict has become.
+pub(crate) fn named(device: &DeviceInfo, verdict: &Verdict) -> String {
+    let instance = verdict.instance.as_deref();
+    let instance = instance.filter(|said| *said != device.uuid.as_str());
+    name_on(&verdict.condition, instance).into_owned()
 }

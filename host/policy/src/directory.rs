@@ -3,12 +3,13 @@
 
 mod look;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use device_api_core::limits::POLICY_SET_BYTES_MAX;
+use device_api_core::limits::{POLICY_DIRECTORY_ENTRIES_MAX as ENTRIES_MAX, POLICY_SET_BYTES_MAX};
 use device_api_core::signal::printable;
 use device_api_wasm::begins_as_component;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -22,9 +23,6 @@ use crate::ledger::{hex, sha256};
 use crate::manifest::POLICIES_FILE;
 use crate::source::Bytes;
 
-/// Entries of the directory that are looked at: a wrong directory must not cost a long walk.
-const ENTRIES_MAX: usize = 1024;
-
 pub(crate) const ENDING: &str = ".wasm";
 
 /// What is kept of a file that is no component: enough to see what it is instead.
@@ -33,19 +31,56 @@ const HEAD_BYTES: usize = 4096;
 /// Of the rest so much at a time goes into its digest.
 const CHUNK_BYTES: u64 = 64 * 1024;
 
-/// The entries that count, sorted; at most one more than is allowed.
-fn names(directory: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
+/// What an entry is by its name; others do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Policy,
+    PoliciesFile,
+    /// It is meant to be a policy.
+    Misnamed,
+}
+
+/// An entry that counts.
+#[derive(Debug)]
+struct Entry {
+    /// Fit to be shown.
+    name: String,
+    path: PathBuf,
+    kind: Kind,
+}
+
+/// The entries that count, sorted by name; at most one more than is allowed.
+fn entries(directory: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
     for entry in fs::read_dir(directory)?.take(ENTRIES_MAX + 1) {
-        // A name that is no UTF-8 can't end in a way that we asked for and be shown as well.
-        let name = entry?.file_name().into_string().unwrap_or_default();
-        let is_policy = name.ends_with(ENDING) && !name.starts_with('.');
-        if is_policy || name == POLICIES_FILE {
-            names.push(name);
-        }
+        let entry = entry?;
+        let Some((name, kind)) = named(&entry.file_name()) else {
+            continue;
+        };
+        let path = entry.path();
+        entries.push(Entry { name, path, kind });
     }
-    names.sort_unstable();
-    Ok(names)
+    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+/// What ends in `.wasm` in whatever letters is meant to be a policy, and is told of.
+fn named(name: &OsStr) -> Option<(String, Kind)> {
+    let bytes = name.as_encoded_bytes();
+    if bytes.starts_with(b".") {
+        return None;
+    }
+    let ends = bytes
+        .len()
+        .checked_sub(ENDING.len())
+        .and_then(|at| bytes.get(at..));
+    let is_meant = ends.is_some_and(|ends| ends.eq_ignore_ascii_case(ENDING.as_bytes()));
+    match name.to_str() {
+        Some(POLICIES_FILE) => Some((POLICIES_FILE.to_owned(), Kind::PoliciesFile)),
+        Some(name) if name.ends_with(ENDING) => Some((name.to_owned(), Kind::Policy)),
+        Some(name) => is_meant.then(|| (name.to_owned(), Kind::Misnamed)),
+        None => is_meant.then(|| (bytes.escape_ascii().to_string(), Kind::Misnamed)),
+    }
 }
 
 /// What is in the directory.
@@ -55,6 +90,8 @@ pub(crate) struct Listing {
     pub(crate) root: PathBuf,
     /// The `*.wasm`, sorted; hidden ones left out.
     pub(crate) policies: Vec<String>,
+    /// What is meant to be one, and has a name that can't be listed: `.WASM`, or no UTF-8.
+    pub(crate) misnamed: Vec<String>,
     pub(crate) has_policies_file: bool,
 }
 
@@ -76,14 +113,20 @@ pub(crate) fn list(directory: &Path) -> Result<Listing, PolicyError> {
             max: ENTRIES_MAX,
         });
     }
-    let mut policies = names(&root).map_err(unreadable)?;
-    let all = policies.len();
-    policies.retain(|name| name != POLICIES_FILE);
-    Ok(Listing {
+    let mut listing = Listing {
         root,
-        has_policies_file: policies.len() != all,
-        policies,
-    })
+        policies: Vec::new(),
+        misnamed: Vec::new(),
+        has_policies_file: false,
+    };
+    for entry in entries(&listing.root).map_err(unreadable)? {
+        match entry.kind {
+            Kind::Policy => listing.policies.push(entry.name),
+            Kind::Misnamed => listing.misnamed.push(entry.name),
+            Kind::PoliciesFile => listing.has_policies_file = true,
+        }
+    }
+    Ok(listing)
 }
 
 /// A file name, fit for a message.
@@ -96,6 +139,9 @@ pub(crate) fn origin(name: &str) -> String {
 pub(crate) struct Room {
     left: usize,
     max: usize,
+    /// Of what is no component, to be read for its digest: a thousand large files must not hold up those that
+    /// judge.
+    hashed: usize,
 }
 
 impl Default for Room {
@@ -106,7 +152,11 @@ impl Default for Room {
 
 impl Room {
     fn of(max: usize) -> Self {
-        Self { left: max, max }
+        Self {
+            left: max,
+            max,
+            hashed: max,
+        }
     }
 }
 
@@ -115,7 +165,7 @@ impl Room {
 pub(crate) struct Found {
     /// The beginning alone, where that is no component's: it is refused for it.
     pub(crate) bytes: Bytes,
-    /// Of all of it: its SHA-256, lower-case hex.
+    /// Of all of it: its SHA-256, lower-case hex; of the beginning alone where many large files are no components.
     pub(crate) digest: String,
 }
 
@@ -129,6 +179,13 @@ pub(crate) fn read_component(
     let mut opened = Opened::at(root, name, bytes_max)?;
     let head = opened.next(Vec::new(), HEAD_BYTES)?;
     if !begins_as_component(&head) {
+        if opened.size > room.hashed {
+            return Ok(Found {
+                digest: sha256(&head),
+                bytes: head.into(),
+            });
+        }
+        room.hashed -= opened.size;
         return opened.hashed(head);
     }
     let too_much = |origin: String| PolicyError::TooLargeTogether {

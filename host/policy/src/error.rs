@@ -35,6 +35,10 @@ pub enum PolicyError {
         "policy {origin} is not loaded: there are {max} others before it, which is the most allowed"
     )]
     TooMany { origin: String, max: usize },
+    #[error(
+        "policy {origin} is not read: the name of a policy's file ends in .wasm, in small letters, and is UTF-8: rename the file"
+    )]
+    Misnamed { origin: String },
     #[error("policy {origin} is {found}, not a regular file: put the component itself there")]
     NotAFile { origin: String, found: &'static str },
     #[error(
@@ -72,6 +76,15 @@ pub enum PolicyError {
         #[source]
         source: LoadError,
     },
+    /// The source says what it ran into, and what to do.
+    #[error(
+        "policy {origin} can't be loaded, and is not compiled again unless `devicectl policy reload` asks for it, once a run"
+    )]
+    TooMuch {
+        origin: String,
+        #[source]
+        source: LoadError,
+    },
     #[error("policy {origin} can't be configured")]
     Configure {
         origin: String,
@@ -95,6 +108,27 @@ pub enum PolicyError {
         name: String,
         other: String,
     },
+    /// `entry` is for `holder`.
+    #[error(
+        "policy {origin} is not listed in policies.yaml, and names itself {entry:?}, as the entry there does that is for {holder}: set `file: {origin}` in that entry to have it judge, or remove the file"
+    )]
+    EntryOfAnother {
+        origin: String,
+        entry: String,
+        holder: String,
+    },
+    #[error(
+        "policy {origin} is listed as the shadow {name:?}, and {other} judges by that name: give the shadow another name"
+    )]
+    ShadowOfOwnName {
+        origin: String,
+        name: String,
+        other: String,
+    },
+    #[error(
+        "policy {origin} looked on as a shadow, and its entry is gone from policies.yaml, which does not have it judge: list it under the name that it gives itself, or remove the file"
+    )]
+    WasShadow { origin: String },
     #[error(
         "policy {origin} owns the condition type {condition:?}, and so does {other}: remove one of the two"
     )]
@@ -123,7 +157,9 @@ pub enum PolicyError {
         release: String,
     },
     /// `asked` is what it was asked, as in `XID 63`.
-    #[error("policy {origin} failed when it was tried before its admission, on {asked}: {why}")]
+    #[error(
+        "policy {origin} failed when it was tried before its admission, on {asked}: {why}: mend it, or, where that names a limit, raise it among its limits in policies.yaml"
+    )]
     Trial {
         origin: String,
         asked: String,
@@ -136,7 +172,8 @@ pub enum PolicyError {
     Untried { origin: String, asked: String },
     #[error("policy {origin} gets no seat: {why}")]
     Seat { origin: String, why: String },
-    /// It is the file that could not be loaded before, and was not tried again.
+    /// One that is kept: of a file that could not be loaded before and was not tried again, or of a set that is gone over
+    /// again. Where the variant counts, ask [`Self::root`].
     #[error(transparent)]
     Again(std::sync::Arc<PolicyError>),
 }
@@ -159,6 +196,15 @@ pub(crate) fn is_want_of_means(error: &CallError) -> bool {
 }
 
 impl PolicyError {
+    /// What happened, whether or not it is told again.
+    pub(crate) fn root(&self) -> &Self {
+        if let Self::Again(error) = self {
+            error.root()
+        } else {
+            self
+        }
+    }
+
     /// Whether the same file may fare better in a while: the machine was short of something, or it is not
     /// compiled yet.
     #[must_use]
@@ -167,7 +213,7 @@ impl PolicyError {
         reason = "most are told of by name in `chain`, and none goes away by itself"
     )]
     pub fn is_transient(&self) -> bool {
-        match self {
+        match self.root() {
             Self::Compiling { .. }
             | Self::Changing { .. }
             | Self::Thread { .. }
@@ -181,24 +227,33 @@ impl PolicyError {
 
     /// This error and its sources on one line.
     #[must_use]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "one variant alone has a limit to be raised"
+    )]
     pub fn chain(&self) -> String {
-        if let Self::Again(error) = self {
-            return error.chain();
-        }
+        let root = self.root();
         // What the engine says of a file or a call begins with its verb.
-        let joint = if matches!(self, Self::Load { .. } | Self::Configure { .. }) {
-            ": it "
-        } else {
-            ": "
-        };
-        let sources = std::iter::successors(self.source(), |error: &&dyn std::error::Error| {
+        let is_of_engine = matches!(
+            root,
+            Self::Load { .. } | Self::TooMuch { .. } | Self::Configure { .. }
+        );
+        let joint = if is_of_engine { ": it " } else { ": " };
+        let sources = std::iter::successors(root.source(), |error: &&dyn std::error::Error| {
             (*error).source()
         });
         let sources: Vec<String> = sources.map(ToString::to_string).collect();
+        let limit = match root {
+            Self::Configure { source, .. } => source.limit_name(true),
+            _ => None,
+        };
+        let advice = limit.map_or_else(String::new, |limit| {
+            format!(": have it need less, or raise {limit} among its limits in policies.yaml")
+        });
         if sources.is_empty() {
-            self.to_string()
+            root.to_string()
         } else {
-            format!("{self}{joint}{}", sources.join(": "))
+            format!("{root}{joint}{}{advice}", sources.join(": "))
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use device_api_core::action::Action;
+use device_api_core::condition::name_on;
 use device_api_core::device::DeviceInfo;
 use device_api_core::ids::IncidentId;
 use device_api_core::limits::SIGNALS_PER_CALL_MAX;
@@ -38,7 +39,7 @@ pub(crate) enum Unanswered {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
     pub(crate) state: PolicyState,
-    /// What it said last of each condition.
+    /// What it said last of each condition, by its name.
     pub(crate) said: BTreeMap<String, Verdict>,
     standing: BTreeMap<String, Standing>,
 }
@@ -83,9 +84,10 @@ impl View {
 
     fn take(&mut self, verdicts: &[Verdict], signals: &[Signal]) {
         for verdict in verdicts {
-            self.said.insert(verdict.condition.clone(), verdict.clone());
+            let name = name_on(&verdict.condition, verdict.instance.as_deref());
+            self.said.insert(name.to_string(), verdict.clone());
             if verdict.state == Judgement::Ok {
-                self.standing.remove(&verdict.condition);
+                self.standing.remove(&*name);
                 continue;
             }
             let cause = signals.iter().find(|signal| signal.seq == verdict.cause);
@@ -97,7 +99,7 @@ impl View {
                 instance: verdict.instance.clone(),
                 incident: cause.map_or(IncidentId(0), |cause| cause.incident),
             };
-            self.standing.insert(verdict.condition.clone(), stands);
+            self.standing.insert(name.into_owned(), stands);
         }
     }
 

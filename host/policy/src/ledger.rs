@@ -8,8 +8,11 @@
 //! ```
 
 mod books;
+mod files;
+mod too_much;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use device_api_core::clock::WallTime;
 use device_api_core::limits::{POLICIES_MAX, POLICY_RECORDS_MAX};
@@ -18,7 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::marker::Mark;
 
-pub(crate) use books::{Books, hex, make_private, read_bounded, sha256};
+pub(crate) use books::Books;
+pub(crate) use files::{hex, make_private, read_bounded, sha256};
+pub(crate) use too_much::TOO_MUCH_MAX;
 
 /// Written into the ledger; one of a later format is set aside, not guessed at.
 const FORMAT: u32 = 1;
@@ -53,20 +58,53 @@ pub(crate) const CHANCE_MAX: f64 = 0.1;
 /// times in a storm loses a good policy with a probability below 1 %.
 const CHANCE_TO_QUARANTINE: f64 = 1.000_1e-4;
 
-/// All that is remembered.
+/// All that is remembered. What a later daemon adds is left out and not refused, here and below: a daemon that is put back
+/// must not forget what is quarantined. What is added has a default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Ledger {
     format: u32,
     pub(crate) policies: BTreeMap<String, Remembered>,
     /// Newest last.
     pub(crate) quarantined: Vec<Quarantined>,
     crashes: BTreeMap<String, Crashes>,
+    /// Files that were listed as shadows when they were listed last, and are still there; newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) onlookers: Vec<Onlooker>,
+    /// By digest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    too_much: BTreeMap<String, too_much::TooMuch>,
+    /// The one before this could not be read, and versions of the site that nobody has accepted since may have
+    /// been quarantined in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<Lost>,
+}
+
+/// A ledger that could not be read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lost {
+    damage: String,
+    /// Where it lies now.
+    aside: String,
+}
+
+impl Lost {
+    /// What happened, in a few words.
+    pub(crate) fn told(&self) -> String {
+        let Self { damage, aside } = self;
+        format!("the ledger of policies could not be read ({damage}), and lies in {aside}")
+    }
+}
+
+/// A file that looked on. That nobody lists it any more does not have it judge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Onlooker {
+    pub(crate) file: String,
+    /// Empty where it could not be read.
+    pub(crate) digest: String,
 }
 
 /// Of one policy, by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Remembered {
     pub(crate) last_good: Option<Kept>,
     /// The one that was seated last: kept, since it becomes the last good one when it is replaced unproved
@@ -82,17 +120,22 @@ pub(crate) struct Remembered {
 
 /// A version that waits for an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct HeldBack {
     pub(crate) digest: String,
     /// With which it is held ([`setting`]), as it is accepted.
+    #[serde(default)]
     pub(crate) setting: String,
     pub(crate) why: String,
 }
 
+impl HeldBack {
+    pub(crate) fn is(&self, digest: &str, setting: &str) -> bool {
+        self.digest == digest && self.setting == setting
+    }
+}
+
 /// A version whose bytes are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Kept {
     pub(crate) digest: String,
     pub(crate) version: String,
@@ -108,10 +151,15 @@ pub(crate) struct Kept {
     pub(crate) fallback: String,
     #[serde(default)]
     pub(crate) grants: Vec<String>,
+    /// Condition types: they stay its own over a restart, whoever is loaded first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) owns: Vec<String>,
+    /// It came while it was paused, and was not admitted since: it never judged, and the brake is still to come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unexamined: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Quarantined {
     pub(crate) digest: String,
     /// With which configuration and limits ([`setting`]); empty: whatever it is run with.
@@ -126,7 +174,6 @@ pub(crate) struct Quarantined {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Paused {
     pub(crate) since_ms: u64,
     pub(crate) reason: String,
@@ -134,7 +181,6 @@ pub(crate) struct Paused {
 
 /// The daemon died in calls of one digest, run after run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Crashes {
     strikes: u32,
     /// That this is not its fault.
@@ -166,6 +212,16 @@ impl Ledger {
             gone.and_then(|name| self.policies.remove(&name));
         }
         self.policies.entry(name.to_owned()).or_default()
+    }
+
+    /// What components called themselves when they were loaded last, by digest.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> + '_ {
+        self.policies.iter().flat_map(|(name, entry)| {
+            let kept = entry.seated.iter().chain(&entry.last_good);
+            let digests = kept.map(|kept| &kept.digest);
+            let digests = digests.chain(entry.held.as_ref().map(|held| &held.digest));
+            digests.map(|digest| (digest.as_str().into(), name.as_str().into()))
+        })
     }
 
     /// Why a version is not asked with that configuration and those limits ([`setting`]).

@@ -93,6 +93,8 @@ impl PolicyHost {
             let origin = origin.clone();
             if matches!(source, LoadError::Compiling) {
                 PolicyError::Compiling { origin }
+            } else if source.is_too_much_to_compile() {
+                PolicyError::TooMuch { origin, source }
             } else {
                 PolicyError::Load { origin, source }
             }

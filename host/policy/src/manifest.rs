@@ -1,25 +1,24 @@
 //! `policies.yaml`: on what terms a site runs each policy (design H7; docs/policies.md has the
 //! reference). Strict: what is not understood refuses the file as a whole.
 
-use std::collections::BTreeMap;
+mod tree;
+mod words;
+
 use std::sync::Arc;
 
 use device_api_core::floor;
-use device_api_core::limits::{NAME_BYTES_MAX, POLICIES_MAX};
+use device_api_core::limits::{
+    NAME_BYTES_MAX, POLICIES_FILE_BYTES_MAX as FILE_BYTES_MAX, POLICIES_MAX,
+};
 use device_api_core::policy_status::Mode;
 use device_api_core::seating::{Fallback, Grant, Terms};
 use device_api_wasm::Limits;
-use serde::Deserialize;
-use serde_saphyr::Spanned;
 
 use crate::directory::ENDING;
+use tree::Field;
 
 /// The file's name in the policy directory.
 pub const POLICIES_FILE: &str = "policies.yaml";
-
-/// Size of the file. A ConfigMap holds 1 MiB in all; sixteen policies with a page of configuration each
-/// have some 64 KiB.
-pub(crate) const FILE_BYTES_MAX: usize = 256 * 1024;
 
 /// Digits of a SHA-256.
 const DIGEST_DIGITS: usize = 64;
@@ -46,153 +45,166 @@ pub(crate) struct Listed {
 #[error("{0}")]
 pub(crate) struct Refusal(pub(crate) String);
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    #[serde(default)]
-    policies: Vec<Item>,
+impl Refusal {
+    fn and(self, more: &str) -> Self {
+        Self(self.0 + more)
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Item {
-    name: Spanned<String>,
-    file: Option<Spanned<String>>,
-    sha256: Option<Spanned<String>>,
-    mode: Option<Spanned<String>>,
-    fallback: Option<Spanned<String>>,
-    #[serde(default)]
-    grants: Vec<Spanned<String>>,
-    #[serde(default)]
-    limits: BTreeMap<String, Spanned<Scalar>>,
-    config: Option<serde_json::Value>,
-}
-
-/// A limit as it is written: `64`, `16MiB` or `20ms`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Scalar {
-    Number(u64),
-    Text(String),
-}
+/// The keys of an entry.
+const KEYS: [&str; 8] = [
+    "name", "file", "sha256", "mode", "fallback", "grants", "limits", "config",
+];
 
 /// Reads the file; `defaults` are the limits of an entry that names none.
+///
+/// # Errors
+/// Where it is wrong, in one line. A file that lists nothing has to say so: one that was cut short or emptied
+/// would else have shadows judge and the paused asked.
 pub(crate) fn parse(text: &str, defaults: &Limits) -> Result<Vec<Listed>, Refusal> {
     if text.len() > FILE_BYTES_MAX {
-        return Err(Refusal(format!(
-            "more than {FILE_BYTES_MAX} bytes: is it the right file?"
-        )));
+        return Err(too_large());
     }
-    // `None`: an empty file, or one of comments only.
-    let document: Option<Document> = serde_saphyr::from_str(text).map_err(|error| {
-        let plain = error.without_snippet().to_string();
-        Refusal(plain.lines().map(str::trim).collect::<Vec<_>>().join(" "))
-    })?;
-    let items = document
-        .map(|document| document.policies)
-        .unwrap_or_default();
+    let root = tree::read(text)?;
+    let root = Field::whole(text, &root);
+    let keys = if root.is_empty() {
+        Vec::new()
+    } else {
+        root.entries(&["policies"])?
+    };
+    let policies = keys.into_iter().map(|(_, field)| field).next();
+    let Some(policies) = policies.filter(|field| !field.is_empty()) else {
+        return Err(Refusal(
+            "it has no list of policies: give `policies:` its entries, write `policies: []` to list none, or remove the file"
+                .to_owned(),
+        ));
+    };
+    let items = policies.items("policies, each with a name")?;
     if items.len() > POLICIES_MAX {
-        return Err(Refusal(format!(
-            "policies has {} entries, and at most {POLICIES_MAX} are allowed",
+        return Err(policies.refused(&format!(
+            "it has {} entries, and at most {POLICIES_MAX} are allowed",
             items.len()
         )));
     }
-    let mut listed: Vec<Listed> = Vec::with_capacity(items.len());
-    for (at, item) in items.into_iter().enumerate() {
-        let next = checked(at, item, defaults)?;
-        if let Some(first) = listed.iter().find(|other| other.name == next.name) {
-            return Err(Refusal(format!(
-                "line {}, policies[{at}].name: {:?} is listed twice, on line {} too: remove one, or give a \
-                 shadow a name of its own",
-                next.line, next.name, first.line
+    let mut listed: Vec<(Listed, Field<'_>)> = Vec::with_capacity(items.len());
+    for item in items {
+        let (next, name) = entry(&item, defaults)?;
+        if let Some((first, _)) = listed.iter().find(|(other, _)| other.name == next.name) {
+            return Err(name.refused(&format!(
+                "{:?} is listed twice, on line {} too: remove one, or give a shadow a name of its own",
+                next.name, first.line
             )));
         }
-        listed.push(next);
+        listed.push((next, name));
     }
-    Ok(listed)
+    Ok(listed.into_iter().map(|(listed, _)| listed).collect())
 }
 
-fn checked(at: usize, item: Item, defaults: &Limits) -> Result<Listed, Refusal> {
-    let line = item.name.referenced.line();
-    let refused = |line: u64, field: &str, what: &str| refusal(line, at, field, what);
-    let name = item.name.value;
-    if !is_plain(&name) {
-        let what = format!(
-            "{name:?} is no name: 1 to {NAME_BYTES_MAX} letters, digits and -_./+, as the policy names itself"
-        );
-        return Err(refused(line, "name", &what));
-    }
-    if let Some(file) = &item.file {
-        file_name(&file.value).map_err(|what| refused(file.referenced.line(), "file", &what))?;
-    }
-    if let Some(pin) = &item.sha256 {
-        let is_hex = pin.value.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if pin.value.len() != DIGEST_DIGITS || !is_hex {
-            let what = "is no SHA-256: 64 hexadecimal digits, as sha256sum prints them, in quotes";
-            return Err(refused(pin.referenced.line(), "sha256", what));
-        }
-    }
-    let word = |field, given: &Option<Spanned<String>>, known: &[&str]| match given {
-        Some(given) if !known.contains(&given.value.as_str()) => {
-            let what = format!("{:?} is none of {}", given.value, known.join(", "));
-            Err(refused(given.referenced.line(), field, &what))
-        }
-        Some(given) => Ok(given.value.clone()),
-        None => Ok(String::new()),
+pub(crate) fn too_large() -> Refusal {
+    Refusal(format!(
+        "it has more than {FILE_BYTES_MAX} bytes: is it the right file?"
+    ))
+}
+
+/// With its name's place.
+fn entry<'a>(item: &Field<'a>, defaults: &Limits) -> Result<(Listed, Field<'a>), Refusal> {
+    let mut name = None;
+    let mut listed = Listed {
+        name: "".into(),
+        line: item.line(),
+        file: None,
+        sha256: None,
+        mode: Mode::default(),
+        terms: Terms::default(),
+        limits: *defaults,
+        config: String::new(),
     };
-    let mode = word("mode", &item.mode, &Mode::ALL.map(Mode::as_str))?;
-    let fallback = word(
-        "fallback",
-        &item.fallback,
-        &Fallback::ALL.map(Fallback::as_str),
-    )?;
-    let mut grants = Vec::with_capacity(item.grants.len());
-    for grant in item.grants {
-        let grant = word("grants", &Some(grant), &floor::NAMES)?;
-        grants.push(Grant(grant.into()));
+    for (key, field) in item.entries(&KEYS)? {
+        match key {
+            "name" => {
+                listed.name = policy_name(&field)?.into();
+                listed.line = field.line();
+                name = Some(field);
+            }
+            "file" => listed.file = Some(file_name(&field)?.to_owned()),
+            "sha256" => listed.sha256 = Some(digest(&field)?),
+            "mode" => {
+                let word = field.word(&Mode::ALL.map(Mode::as_str))?;
+                listed.mode = Mode::from_word(word).unwrap_or_default();
+            }
+            "fallback" => {
+                let word = field.word(&Fallback::ALL.map(Fallback::as_str))?;
+                listed.terms.fallback = Fallback::from_word(word).unwrap_or_default();
+            }
+            "grants" => listed.terms.grants = grants(&field)?,
+            "limits" => listed.limits = limited(&field, *defaults)?,
+            // All that there are.
+            _ => listed.config = config(&field)?,
+        }
     }
+    match name {
+        Some(name) => Ok((listed, name)),
+        None => {
+            Err(item.refused("its name is missing: give it a `name`, as the policy names itself"))
+        }
+    }
+}
+
+fn policy_name<'a>(field: &Field<'a>) -> Result<&'a str, Refusal> {
+    let name = field.text("a name")?;
+    if is_plain(name) {
+        return Ok(name);
+    }
+    let shown = field.shown();
+    Err(field.refused(&format!(
+        "{shown} is no name: 1 to {NAME_BYTES_MAX} letters, digits and -_./+, as the policy names itself"
+    )))
+}
+
+fn digest(field: &Field<'_>) -> Result<String, Refusal> {
+    let pin = field.text("a SHA-256")?;
+    if pin.len() == DIGEST_DIGITS && pin.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(pin.to_ascii_lowercase());
+    }
+    let shown = field.shown();
+    Err(field.refused(&format!(
+        "{shown} is no SHA-256: {DIGEST_DIGITS} hexadecimal digits, as sha256sum prints them, in quotes"
+    )))
+}
+
+fn grants(field: &Field<'_>) -> Result<Vec<Grant>, Refusal> {
+    let items = field.items("names of floors")?.into_iter();
+    let mut grants = items
+        .map(|item| Ok(Grant(item.word(&floor::NAMES)?.into())))
+        .collect::<Result<Vec<_>, Refusal>>()?;
     grants.sort();
     grants.dedup();
-    let limits = limited(at, &item.limits, *defaults)?;
-    let config = match item.config {
-        None | Some(serde_json::Value::Null) => String::new(),
-        Some(config) => config.to_string(),
-    };
-    Ok(Listed {
-        name: name.into(),
-        line,
-        file: item.file.map(|file| file.value),
-        sha256: item.sha256.map(|pin| pin.value.to_ascii_lowercase()),
-        mode: Mode::from_word(&mode).unwrap_or_default(),
-        terms: Terms {
-            fallback: Fallback::from_word(&fallback).unwrap_or_default(),
-            grants,
-        },
-        limits,
-        config,
-    })
+    Ok(grants)
 }
 
-fn refusal(line: u64, at: usize, field: &str, what: &str) -> Refusal {
-    Refusal(format!("line {line}, policies[{at}].{field}: {what}"))
-}
-
-fn limited(
-    at: usize,
-    given: &BTreeMap<String, Spanned<Scalar>>,
-    mut limits: Limits,
-) -> Result<Limits, Refusal> {
-    for (name, value) in given {
-        let text = match &value.value {
-            Scalar::Number(number) => number.to_string(),
-            Scalar::Text(text) => text.clone(),
-        };
-        limits.set(name, &text).map_err(|error| {
-            let (line, field) = (value.referenced.line(), format!("limits.{name}"));
-            refusal(line, at, &field, &error.to_string())
-        })?;
+fn limited(field: &Field<'_>, mut limits: Limits) -> Result<Limits, Refusal> {
+    for (name, value) in field.entries(&Limits::NAMES)? {
+        let text = value.scalar("a number, or one with its unit, as in 16MiB or 5ms,")?;
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        if digits > 1 && text.starts_with('0') {
+            let what =
+                format!("{text} begins with 0, which may be read as octal: write it without");
+            return Err(value.refused(&what));
+        }
+        limits
+            .set(name, &text)
+            .map_err(|error| value.refused(&error.to_string()))?;
     }
     Ok(limits)
+}
+
+fn config(field: &Field<'_>) -> Result<String, Refusal> {
+    let config = field.json()?;
+    Ok(if config.is_null() {
+        String::new()
+    } else {
+        config.to_string()
+    })
 }
 
 /// The characters of a name that a policy may give itself (`validate`).
@@ -201,20 +213,25 @@ fn is_plain(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(plain)
 }
 
-fn file_name(file: &str) -> Result<(), String> {
-    if file.contains('/') || file.starts_with('.') || file.is_empty() {
-        Err(format!(
-            "{file:?} is no file name: a file right in the policy directory, without a path, not hidden"
-        ))
+fn file_name<'a>(field: &Field<'a>) -> Result<&'a str, Refusal> {
+    let file = field.text("the name of a file")?;
+    let what = if file.contains('/') || file.starts_with('.') || file.is_empty() {
+        "is no file name: a file right in the policy directory, without a path, not hidden"
+            .to_owned()
     } else if !file.ends_with(ENDING) {
         // No other is looked at for changes.
-        Err(format!(
-            "{file:?} does not end in {ENDING}: rename the file"
-        ))
+        format!("does not end in {ENDING}: rename the file")
     } else {
-        Ok(())
-    }
+        return Ok(file);
+    };
+    Err(field.refused(&format!("{} {what}", field.shown())))
 }
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod schema_tests;
+
+#[cfg(test)]
+mod words_tests;

@@ -378,7 +378,7 @@ fn failure(error: &CallError, last_error: Option<&str>) -> PolicyFailure {
         // The engine room may name more kinds: none of them gave a decision.
         _ => FailureKind::Unavailable,
     };
-    match last_error {
+    match last_error.filter(|last| !last.trim().is_empty()) {
         Some(last) => failed(kind, &format!("{error}; its last error: {last}")),
         None => failed(kind, &error.to_string()),
     }

@@ -248,7 +248,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", help_heading = "NVML")]
     pub(crate) nvml_library: Option<PathBuf>,
 
-    /// How often readings (temperature, ECC counters …) are taken.
+    /// How often sensors are read: temperature, power, clocks, utilisation, memory.
     #[arg(
         long,
         value_name = "DURATION",
@@ -257,6 +257,57 @@ pub(crate) struct Args {
     )]
     #[arg(value_parser = parse_duration)]
     pub(crate) nvml_poll_interval: Duration,
+
+    /// How often what tells of faults is read: recovery action, ECC, row remap, PCIe and NVLink state.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "NVML",
+        default_value = "1s"
+    )]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) nvml_fault_interval: Duration,
+
+    /// How often counters that matter as a rate are read: aggregate ECC, PCIe and NVLink errors.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "NVML",
+        default_value = "5s"
+    )]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) nvml_counter_interval: Duration,
+
+    /// How often limits are read: temperature thresholds, power limits, the links' best.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "NVML",
+        default_value = "1m"
+    )]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) nvml_limit_interval: Duration,
+
+    /// How often the inventory is taken again: MIG instances, fabric, GPUs that were put in.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "NVML",
+        default_value = "10s"
+    )]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) nvml_inventory_interval: Duration,
+
+    /// How long what was read last stands once the driver is let go of (devicectl nvml release); then the
+    /// GPUs are Unknown.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "NVML",
+        default_value = "1m"
+    )]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) nvml_stale_after: Duration,
 
     /// Directory of policies (*.wasm), beside the bundled ones; one of the same name replaces a
     /// bundled one.
@@ -372,5 +423,16 @@ mod tests {
             PathBuf::from(device_api_nvml::DRIVER_ROOT)
         );
         assert_eq!(args.nvml_poll_interval, device_api_nvml::POLL_INTERVAL);
+        assert_eq!(args.nvml_fault_interval, device_api_nvml::FAULT_INTERVAL);
+        assert_eq!(
+            args.nvml_counter_interval,
+            device_api_nvml::COUNTER_INTERVAL
+        );
+        assert_eq!(args.nvml_limit_interval, device_api_nvml::LIMIT_INTERVAL);
+        assert_eq!(
+            args.nvml_inventory_interval,
+            device_api_nvml::INVENTORY_INTERVAL
+        );
+        assert_eq!(args.nvml_stale_after, device_api_nvml::STALE_AFTER);
     }
 }

@@ -32,6 +32,8 @@ pub(crate) const POLICY_MEMORY_MAX: Size = Size::mib(256);
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Conditions are judged over seconds; rarer readings would judge the past.
 const POLL_INTERVAL_MAX: Duration = Duration::from_mins(1);
+/// Counters are judged over minutes, and what hardly ever changes is looked at twice a shift.
+const SLOW_INTERVAL_MAX: Duration = Duration::from_hours(1);
 
 /// Longer than any grace period that a kubelet gives by default (30 s), by far.
 const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_mins(10);
@@ -102,7 +104,19 @@ pub(crate) struct NvmlConfig {
     pub(crate) ignored_xids: BTreeSet<u64>,
     /// This library and no other.
     pub(crate) library: Option<PathBuf>,
-    pub(crate) poll_interval: Duration,
+    pub(crate) intervals: NvmlIntervals,
+}
+
+/// How often each class of docs/readings.md is read, and the inventory taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NvmlIntervals {
+    pub(crate) sensors: Duration,
+    pub(crate) faults: Duration,
+    pub(crate) counters: Duration,
+    pub(crate) limits: Duration,
+    pub(crate) inventory: Duration,
+    /// How long what was read last stands once the driver is let go of.
+    pub(crate) stale_after: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,22 +177,17 @@ impl Config {
         let policies = policies(&args, &limits)?;
         let providers = providers(&args)?;
         let store = store(&args)?;
+        let intervals = intervals(&args)?;
         let kmsg = match (args.kmsg_path, args.kmsg_drill) {
             (Some(path), drill) => Some(KmsgConfig { path, drill }),
             (None, false) => None,
             (None, true) => return Err(ConfigError::DrillOfNothing),
         };
-        within(
-            "--nvml-poll-interval",
-            args.nvml_poll_interval,
-            POLL_INTERVAL_MIN,
-            POLL_INTERVAL_MAX,
-        )?;
         let nvml = args.enable_nvml_provider.then_some(NvmlConfig {
             driver_root: args.nvml_driver_root,
             ignored_xids: args.nvml_ignored_xids.0,
             library: args.nvml_library,
-            poll_interval: args.nvml_poll_interval,
+            intervals,
         });
         Ok(Self {
             api,
@@ -311,6 +320,52 @@ fn policies(args: &Args, limits: &Bounds) -> Result<PolicyConfig, ConfigError> {
         safe_mode: args.safe_mode,
         deadline: args.policy_deadline,
         memory_bytes_max,
+    })
+}
+
+fn intervals(args: &Args) -> Result<NvmlIntervals, ConfigError> {
+    let table = [
+        (
+            "--nvml-poll-interval",
+            args.nvml_poll_interval,
+            POLL_INTERVAL_MAX,
+        ),
+        (
+            "--nvml-fault-interval",
+            args.nvml_fault_interval,
+            POLL_INTERVAL_MAX,
+        ),
+        (
+            "--nvml-counter-interval",
+            args.nvml_counter_interval,
+            SLOW_INTERVAL_MAX,
+        ),
+        (
+            "--nvml-limit-interval",
+            args.nvml_limit_interval,
+            SLOW_INTERVAL_MAX,
+        ),
+        (
+            "--nvml-inventory-interval",
+            args.nvml_inventory_interval,
+            SLOW_INTERVAL_MAX,
+        ),
+        (
+            "--nvml-stale-after",
+            args.nvml_stale_after,
+            SLOW_INTERVAL_MAX,
+        ),
+    ];
+    for (flag, value, max) in table {
+        within(flag, value, POLL_INTERVAL_MIN, max)?;
+    }
+    Ok(NvmlIntervals {
+        sensors: args.nvml_poll_interval,
+        faults: args.nvml_fault_interval,
+        counters: args.nvml_counter_interval,
+        limits: args.nvml_limit_interval,
+        inventory: args.nvml_inventory_interval,
+        stale_after: args.nvml_stale_after,
     })
 }
 

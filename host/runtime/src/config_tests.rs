@@ -100,6 +100,13 @@ fn what_is_out_of_its_range_is_refused_with_the_range() {
         &["--nvml-poll-interval=1ms"],
         &["--nvml-poll-interval", "100ms"],
     );
+    refused(&["--nvml-fault-interval=2m"], &["--nvml-fault-interval"]);
+    for flag in ["counter", "limit", "inventory"] {
+        let flag = format!("--nvml-{flag}-interval");
+        refused(&[&format!("{flag}=1ms")], &[&flag, "100ms"]);
+        refused(&[&format!("{flag}=2h")], &[&flag, "3600s"]);
+        accepted(&[&format!("{flag}=1h")]);
+    }
     refused(
         &["--shutdown-timeout=1h"],
         &["--shutdown-timeout", "3600s", "600s"],

@@ -154,6 +154,12 @@ static TABLE: &[Row] = &[
         "How long a read waits for decisions at most, queueing included."
     ),
     time!(
+        "compile-deadline",
+        compile_deadline,
+        S..=3_600 * S,
+        "How long one policy may take to compile; what takes longer is not compiled again."
+    ),
+    time!(
         "request-time",
         request_time,
         S..=600 * S,

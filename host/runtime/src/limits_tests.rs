@@ -135,10 +135,35 @@ fn contract() -> Vec<(&'static str, String)> {
             "open incidents; past it the longest quiet one ends",
             fixed::INCIDENTS_MAX.to_string(),
         ),
+        (
+            "closed incidents that are kept",
+            fixed::INCIDENTS_CLOSED_MAX.to_string(),
+        ),
+        (
+            "incidents in one answer; read on with `before`",
+            fixed::INCIDENTS_LISTED_MAX.to_string(),
+        ),
+        (
+            "time for which the driver is let go of",
+            seconds(fixed::RELEASE_MAX),
+        ),
         ("policies loaded at once", fixed::POLICIES_MAX.to_string()),
         (
             "components of a policy directory together; one past it is refused by name",
             format!("{} bytes", fixed::POLICY_SET_BYTES_MAX),
+        ),
+        (
+            "entries of a policy directory; with more the set is refused",
+            fixed::POLICY_DIRECTORY_ENTRIES_MAX.to_string(),
+        ),
+        (
+            "size of policies.yaml; its values, those that anchors repeat included; its levels",
+            format!(
+                "{} bytes, {}, {}",
+                fixed::POLICIES_FILE_BYTES_MAX,
+                fixed::POLICIES_FILE_VALUES_MAX,
+                fixed::POLICIES_FILE_DEPTH_MAX
+            ),
         ),
         (
             "timers of one policy for one GPU",

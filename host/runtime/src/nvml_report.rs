@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use device_api_core::ports::{NvmlObserver, NvmlStatus};
 
+use device_api_nvml::{HungCall, Monitor};
+
 use crate::metrics::Metrics;
 use crate::readiness::{Component, ComponentState, Readiness};
 
@@ -34,6 +36,13 @@ impl NvmlObserver for NvmlReport {
                 ComponentState::Degraded,
                 format!("{why}; serving without it, looking again"),
             ),
+            NvmlStatus::Released { purpose, .. } => (
+                ComponentState::Degraded,
+                format!(
+                    "let go of for a {}, until attached again or its time is over",
+                    purpose.as_str()
+                ),
+            ),
             NvmlStatus::Ready {
                 library,
                 driver,
@@ -56,9 +65,77 @@ impl NvmlObserver for NvmlReport {
     }
 }
 
+/// Has `/readyz` say which NVML calls hang, on which GPU, and how long.
+pub(crate) fn watch_calls(monitor: Monitor, readiness: &Readiness) {
+    readiness.asked("nvml-calls", move || told(&monitor.hung()));
+}
+
+fn told(hung: &[HungCall]) -> (ComponentState, String) {
+    if hung.is_empty() {
+        return (ComponentState::Up, "none hangs".to_owned());
+    }
+    let calls: Vec<String> = hung.iter().map(HungCall::to_string).collect();
+    let detail = format!("{}; GPUs on which none hangs are read on", calls.join(", "));
+    (ComponentState::Degraded, detail)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use device_api_core::clock::WallTime;
+    use device_api_core::ids::DeviceUuid;
+    use device_api_core::recovery::ReleaseFor;
+
     use super::*;
+
+    #[test]
+    fn n1_readyz_and_metrics_say_which_call_on_which_gpu_hangs_and_how_long() {
+        assert_eq!(told(&[]).0, ComponentState::Up);
+        let hung = HungCall {
+            call: "nvmlDeviceGetTemperature",
+            device: Some(DeviceUuid::new("GPU-7")),
+            index: None,
+            age: Duration::from_secs(12),
+        };
+        let (state, detail) = told(std::slice::from_ref(&hung));
+        assert_eq!(state, ComponentState::Degraded);
+        assert!(
+            detail.contains("nvmlDeviceGetTemperature on GPU-7 has hung for 12.0 s"),
+            "{detail}"
+        );
+        let metrics = Metrics::new().expect("metrics");
+        let series = "device_api_server_nvml_hung_call_age_seconds{call=\"nvmlDeviceGetTemperature\",gpu=\"GPU-7\"} 12";
+        metrics.nvml_hung(&[hung]);
+        assert!(metrics.render().expect("rendered").contains(series));
+        metrics.nvml_hung(&[]);
+        assert!(
+            !metrics
+                .render()
+                .expect("rendered")
+                .contains("nvml_hung_call_age_seconds{")
+        );
+    }
+
+    #[test]
+    fn n2_a_driver_that_is_let_go_of_is_no_missing_one() {
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        let readiness = Readiness::default();
+        let report = NvmlReport::new(metrics.clone(), &readiness);
+        report.nvml_status(NvmlStatus::Released {
+            purpose: ReleaseFor::Upgrade,
+            until: WallTime::default(),
+        });
+        let told = readiness.report();
+        assert!(told.ready);
+        assert_eq!(told.components[0].state, ComponentState::Degraded);
+        assert!(told.components[0].detail.contains("upgrade"), "{told:?}");
+        let text = metrics.render().expect("rendered");
+        assert!(
+            text.contains("\ndevice_api_server_nvml_health_monitor_running 0\n"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn without_nvml_the_daemon_is_ready_and_says_what_is_missing() {

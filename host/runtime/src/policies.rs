@@ -4,14 +4,15 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bundled_policies::Bundled;
 use device_api_core::clock::Clock;
 use device_api_core::ports::Seats;
 use device_api_policy::{
-    COMPILE_DEADLINE_DEFAULT, CompileWorker, CompilerSettings, GuestLimits, Loading, PolicySource,
-    Shadows, Supervisor, SupervisorConfig, Unlisted, bundled_origin, compile_memory_bytes,
+    CompileWorker, CompilerSettings, GuestLimits, Loading, PolicySource, Shadows, Supervisor,
+    SupervisorConfig, Unlisted, bundled_origin, compile_memory_bytes,
 };
 
 use crate::config::Config;
@@ -59,7 +60,10 @@ pub(crate) fn start(
         limits,
         // A call must end, and its fallback be written, before readers stop waiting (design C3).
         call_deadline_max: config.limits.barrier_wait / 2,
-        loading: loading(state_dir.as_ref().map(|dir| dir.join("code"))),
+        loading: loading(
+            state_dir.as_ref().map(|dir| dir.join("code")),
+            config.limits.compile_deadline,
+        ),
         state_dir,
         drills_count: config.drills == Drills::Enforce,
         shadows,
@@ -130,7 +134,7 @@ impl Drop for Stopping {
     }
 }
 
-fn loading(cache_dir: Option<PathBuf>) -> Loading {
+fn loading(cache_dir: Option<PathBuf>, deadline: Duration) -> Loading {
     Loading::Child(CompilerSettings {
         worker: CompileWorker {
             program: PathBuf::from("/proc/self/exe"),
@@ -138,7 +142,7 @@ fn loading(cache_dir: Option<PathBuf>) -> Loading {
         },
         cache_dir,
         memory_bytes_max: compile_memory_bytes(),
-        deadline: COMPILE_DEADLINE_DEFAULT,
+        deadline,
     })
 }
 

@@ -12,7 +12,7 @@
 //! | `policy-supervisor`, `policy-compiler` threads | the policies | when stopped or dropped |
 //! | `policy-…` threads | one for each policy | with the last use of the policy |
 //! | `shadow-…` threads | one for each shadow policy | when it is unloaded, or the supervisor dropped |
-//! | `nvml`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind |
+//! | `nvml`, `nvml-watch`, `nvml-events`, `nvml-poll` threads | the NVML source | when stopped; one that hangs is left behind, and another takes its place |
 //! | `kmsg` thread | the kernel log | when dropped |
 //! | `wasm-epoch` thread | the Wasm engine | with the last policy |
 
@@ -25,8 +25,9 @@ use device_api_core::clock::BootId;
 use device_api_core::durable::LogPosition;
 use device_api_core::limits::Bounds;
 use device_api_core::ports::{NvmlObserver, NvmlStatus, SignalSink};
-use device_api_grpc::{Bound, GrpcConfig, PlainTcp, ServeError, TlsFiles};
+use device_api_grpc::{Bound, GrpcConfig, Operated, PlainTcp, ServeError, TlsFiles};
 use device_api_kmsg::{KernelLog, LogStatus};
+use device_api_nvml::TurnedOff;
 use device_api_pipeline::{Drills, Pipeline};
 use device_api_policy::{Shadows, Supervisor};
 use device_api_store::Store;
@@ -37,7 +38,7 @@ use crate::clock::SystemClock;
 use crate::config::{ApiConfig, Config, KmsgConfig, NvmlConfig};
 use crate::files;
 use crate::metrics::Metrics;
-use crate::nvml_report::NvmlReport;
+use crate::nvml_report::{self, NvmlReport};
 use crate::policies;
 use crate::readiness::{ComponentState, Readiness};
 use crate::state::{self, Opened};
@@ -90,18 +91,9 @@ pub(crate) async fn start(
     } = tokio::task::block_in_place(|| {
         state::open(config, clock.clone(), metrics.clone(), readiness)
     })?;
-    let pipeline = Pipeline::start(
-        cache.clone(),
-        clock.clone(),
-        metrics.clone(),
-        device_api_pipeline::Config {
-            drills: drills(config.drills),
-            platform: config.platform,
-            barrier_wait: config.limits.barrier_wait,
-        },
-        memories,
-    )
-    .context("cannot start the pipeline; raise the limit of threads")?;
+    let (judged, told) = (cache.clone(), metrics.clone());
+    let pipeline = Pipeline::start(judged, clock.clone(), told, judging(config), memories)
+        .context("cannot start the pipeline; raise the limit of threads")?;
     cache.on_overdue(pipeline.overdue());
     let shadows = Shadows::new();
     pipeline.on_committed(shadows.clone());
@@ -128,10 +120,11 @@ pub(crate) async fn start(
     }
     let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
     let (shutdown, shut_down) = watch::channel(false);
+    let operated = operated(&policies, &pipeline, nvml.as_ref());
     let api = tokio::spawn(device_api_grpc::serve(
         bound,
         cache.clone(),
-        policies.policies(),
+        operated,
         metrics.clone(),
         shut_down,
     ));
@@ -147,6 +140,31 @@ pub(crate) async fn start(
         policies,
         pipeline,
     })
+}
+
+fn judging(config: &Config) -> device_api_pipeline::Config {
+    device_api_pipeline::Config {
+        drills: drills(config.drills),
+        platform: config.platform,
+        barrier_wait: config.limits.barrier_wait,
+        safe_mode: config.policies.safe_mode,
+    }
+}
+
+/// Who answers the API's calls on what is operated.
+fn operated(
+    policies: &Arc<Supervisor>,
+    pipeline: &Pipeline,
+    nvml: Option<&device_api_nvml::Handle>,
+) -> Operated {
+    Operated {
+        policies: policies.policies(),
+        incidents: pipeline.incidents(),
+        nvml: match nvml {
+            Some(nvml) => Arc::new(nvml.operator()),
+            None => Arc::new(TurnedOff),
+        },
+    }
 }
 
 impl Running {
@@ -280,12 +298,22 @@ fn start_nvml(
         library: config.library.clone(),
         driver_root: Some(config.driver_root.clone()),
         ignored_xids: config.ignored_xids.clone(),
-        poll_interval: config.poll_interval,
+        poll_interval: config.intervals.sensors,
+        fault_interval: config.intervals.faults,
+        counter_interval: config.intervals.counters,
+        limit_interval: config.intervals.limits,
+        inventory_interval: config.intervals.inventory,
+        stale_after: config.intervals.stale_after,
+        ..device_api_nvml::Config::default()
     };
     let handle = device_api_nvml::Nvml::start(source, pipeline.sink(), report)
         .context("cannot start the NVML source; raise the limit of threads")?;
-    let counters = handle.counters();
-    metrics.before_scrape(move |metrics| metrics.nvml_counts(counters.get()));
+    let monitor = handle.monitor();
+    nvml_report::watch_calls(monitor.clone(), readiness);
+    metrics.before_scrape(move |metrics| {
+        metrics.nvml_counts(monitor.counts());
+        metrics.nvml_hung(&monitor.hung());
+    });
     Ok(Some(handle))
 }
 

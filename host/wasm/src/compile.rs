@@ -32,17 +32,16 @@ mod memory;
 mod native;
 mod procfs;
 pub(crate) mod seal;
+mod turns;
 mod worker;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, eventfd};
 use wasmtime::component::Component;
 
 pub use counters::{CompileCounters, CompileRefusal};
@@ -59,6 +58,7 @@ use child::{Failure, Job, Written};
 use counters::{Counting, add};
 use frame::{Answer, NO_KEY, NoAnswer, Request, Status};
 use seal::{Key, compatibility};
+use turns::Switch;
 
 /// Default of [`CompilerSettings::deadline`]: a Python guest takes 8 to 15 s on an idle processor, a
 /// JavaScript guest 17, and either may get a fraction of one. Nothing waits for it but that policy and those
@@ -121,8 +121,8 @@ struct Shared {
     /// Held while a process runs.
     turn: Mutex<()>,
     stopped: AtomicBool,
-    /// Becomes readable when stopped.
-    stop: OwnedFd,
+    stop: Switch,
+    put_off: Switch,
     counting: Counting,
 }
 
@@ -147,8 +147,7 @@ impl Compiler {
             });
         }
         let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let stop = eventfd(0, flags).map_err(|error| CompilerError::Files(error.into()))?;
+        let switch = || Switch::new().map_err(|error| CompilerError::Files(error.into()));
         Ok(Self {
             shared: Arc::new(Shared {
                 compatibility: compatibility(engine.wasmtime()),
@@ -157,7 +156,8 @@ impl Compiler {
                 cache,
                 turn: Mutex::new(()),
                 stopped: AtomicBool::new(false),
-                stop,
+                stop: switch()?,
+                put_off: switch()?,
                 counting: Counting::default(),
             }),
         })
@@ -211,8 +211,7 @@ impl Compiler {
     /// except those whose code is in the cache.
     pub fn stop(&self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
-        // It can't be full: nobody writes to it but this, once.
-        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
+        self.shared.stop.throw();
     }
 
     /// For metrics.
@@ -359,6 +358,7 @@ impl Shared {
             component,
             deadline: self.settings.deadline,
             stop: self.stop.as_fd(),
+            put_off: self.put_off.as_fd(),
         }
     }
 
@@ -372,6 +372,7 @@ impl Shared {
                 cpu,
             },
             Failure::Stopped => LoadError::Stopped,
+            Failure::PutOff => LoadError::PutOff,
             Failure::NoAnswer(NoAnswer::TooLong { bytes, max }) => {
                 LoadError::CodeTooLarge { bytes, max }
             }
@@ -425,6 +426,7 @@ fn refusal(error: &LoadError) -> Option<CompileRefusal> {
         | LoadError::WorkerSetup { .. } => CompileRefusal::Start,
         LoadError::Stopped => CompileRefusal::Stopped,
         LoadError::Compiling
+        | LoadError::PutOff
         | LoadError::Before(_)
         | LoadError::Limits(_)
         | LoadError::TooLarge { .. }

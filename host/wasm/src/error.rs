@@ -57,7 +57,7 @@ pub enum LoadError {
     CompilerPanic { message: String },
     #[error(
         "took longer than {limit:?} to compile ({cpu:?} of processor time): make it smaller, or raise \
-         the compile deadline"
+         --limit compile-deadline"
     )]
     CompileDeadline {
         limit: Duration,
@@ -109,6 +109,8 @@ pub enum LoadError {
     WorkerAnswer { program: PathBuf, what: String },
     #[error("is not compiled, since the daemon is stopping")]
     Stopped,
+    #[error("is compiled later, since others go first")]
+    PutOff,
     /// Told by those that compile beside: it is asked for again once that is done.
     #[error("is being compiled")]
     Compiling,
@@ -144,6 +146,7 @@ impl LoadError {
             | Self::WorkerStart { .. }
             | Self::WorkerPipe { .. }
             | Self::Stopped
+            | Self::PutOff
             | Self::Compiling => true,
             Self::CompileDeadline { limit, cpu } => *cpu < *limit / 2,
             Self::Before(error) => error.is_transient(),
@@ -167,6 +170,23 @@ impl LoadError {
     }
 }
 
+impl LoadError {
+    /// It took the compiler all the time or memory that it may use, and would again.
+    #[must_use]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "these two are bounds on the compiler; all others are about something else"
+    )]
+    pub fn is_too_much_to_compile(&self) -> bool {
+        match self {
+            Self::CompileMemory { .. } => true,
+            Self::CompileDeadline { .. } => !self.is_transient(),
+            Self::Before(error) => error.is_too_much_to_compile(),
+            _ => false,
+        }
+    }
+}
+
 /// Why a start or a call gave no result. The sandbox is retired after every one of these. Texts are
 /// bounded and free of control characters; they may hold the guest's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -184,7 +204,7 @@ pub enum CallError {
     Trap { message: String, at: String },
     /// A growth was refused, and the guest did not get over it.
     #[error(
-        "needed {wanted_bytes} bytes of memory, and at most {limit_bytes} are allowed ({then})"
+        "needed {wanted_bytes} bytes of memory, and at most {limit_bytes} are allowed (limit memory-bytes-max; {then})"
     )]
     MemoryLimit {
         wanted_bytes: usize,
@@ -192,17 +212,21 @@ pub enum CallError {
         then: String,
     },
     /// The same for tables.
-    #[error("needed tables of {wanted} elements, and at most {limit} are allowed ({then})")]
+    #[error(
+        "needed tables of {wanted} elements, and at most {limit} are allowed (limit table-elements-max; {then})"
+    )]
     TableLimit {
         wanted: usize,
         limit: usize,
         then: String,
     },
-    #[error("made more than {limit} host calls")]
+    #[error("made more than {limit} host calls (limit host-calls-max)")]
     HostCalls { limit: u32 },
-    #[error("handed over more than {limit_bytes} bytes at once")]
+    #[error("handed over more than {limit_bytes} bytes at once (limit crossing-bytes-max)")]
     CrossingLimit { limit_bytes: usize },
-    #[error("used up its stack of {limit_bytes} bytes")]
+    #[error(
+        "used up its stack of {limit_bytes} bytes, which is the same for all: have it recurse less"
+    )]
     Stack { limit_bytes: usize },
     /// Too many instances, memories or tables, or the system is out of memory.
     #[error("could not be instantiated: {message}")]
@@ -236,10 +260,42 @@ impl CallError {
         }
     }
 
+    /// The limit that it ran into, as [`Limits::set`](crate::Limits::set) calls it; `is_start`: when it was
+    /// started, not in a call. `None`: none, or none that can be set.
+    #[must_use]
+    pub fn limit_name(&self, is_start: bool) -> Option<&'static str> {
+        match self {
+            Self::Deadline { .. } if self.is_starvation() => None,
+            Self::Deadline { .. } if is_start => Some("start-deadline"),
+            Self::Deadline { .. } => Some("call-deadline"),
+            Self::MemoryLimit { .. } => Some("memory-bytes-max"),
+            Self::TableLimit { .. } => Some("table-elements-max"),
+            Self::HostCalls { .. } => Some("host-calls-max"),
+            Self::CrossingLimit { .. } => Some("crossing-bytes-max"),
+            Self::Instantiate { message } => counted(message),
+            Self::Trap { .. }
+            | Self::Stack { .. }
+            | Self::Host { .. }
+            | Self::HostPanic { .. }
+            | Self::Retired => None,
+        }
+    }
+
     /// True for a deadline that passed while the guest had less than half of it in processor time:
     /// the node was starved, and the guest is not to blame (design H5).
     #[must_use]
     pub fn is_starvation(&self) -> bool {
         matches!(self, Self::Deadline { limit, cpu, .. } if *cpu < *limit / 2)
     }
+}
+
+/// Of which there were too many, in the engine's words, whose type it keeps private. A test holds them.
+fn counted(message: &str) -> Option<&'static str> {
+    let limits = [
+        ("memory count too high", "memories-max"),
+        ("table count too high", "tables-max"),
+        ("instance count too high", "instances-max"),
+    ];
+    let said = limits.iter().find(|(words, _)| message.contains(words));
+    said.map(|(_, name)| *name)
 }

@@ -73,7 +73,9 @@ pub fn python(workshop: &Path, folder: &str) -> Result<Option<PathBuf>> {
                 .args(["--world", WORLD, "componentize", "policy", "--python-path"])
                 .arg(&folder)
                 .arg("--output")
-                .arg(&out),
+                .arg(&out)
+                // It unpacks a Python library there, and a folder for temporary files is often small.
+                .env("TMPDIR", &bench),
         )
     };
     once(&bench.join("built"), &inputs, build)?.map_err(anyhow::Error::msg)?;

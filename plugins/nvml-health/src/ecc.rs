@@ -1,5 +1,6 @@
-//! Uncorrectable ECC errors, by NVML's volatile counter and its ECC events. The counter falls only
-//! with a GPU reset or a driver reload, so what it counts stands until then.
+//! Uncorrectable ECC errors, by NVML's volatile counter and its ECC events. What it counts stands until the GPU
+//! is reset. That the counter falls is no such thing: `nvidia-smi --reset-ecc-errors` and a loaded driver zero it
+//! as well, and heal nothing. The host tells a reset by more than that (docs/clears.md).
 //!
 //! A *contained* error (XID 94) counts here too, while the vendor leaves the GPU healthy; it is
 //! `xid-policy`'s to judge. So counts that come with a 94 are taken as told. The two sources come
@@ -8,9 +9,10 @@
 use device_policy_sdk::types::Severity;
 use device_policy_sdk::{HostExt as _, Info, action, attr, clear, kind, reading, subscribe};
 
-use crate::news::{News, plural};
+use crate::news::{NOT_JUDGED, News, plural};
 
 pub(crate) const CONDITION: &str = "EccErrors";
+const KEYS: [&str; 1] = [reading::ECC_VOLATILE_UNCORRECTED];
 
 /// How far apart a contained error's XID and its count may be seen: a few sampling periods.
 const WINDOW_MS: u64 = 10_000;
@@ -27,9 +29,9 @@ pub(crate) fn declare(info: Info) -> Info {
     info.owns(
         CONDITION,
         true,
-        &["NoUncontainedErrors", "UncorrectableErrors"],
+        &["NoUncontainedErrors", "UncorrectableErrors", NOT_JUDGED],
     )
-    .readings(&[reading::ECC_VOLATILE_UNCORRECTED])
+    .readings(&KEYS)
     .subscribe(subscribe::all(kind::ECC))
     .subscribe(subscribe::code(kind::XID, XID_CONTAINED))
     .subscribe(subscribe::reading(reading::ECC_VOLATILE_UNCORRECTED, 0))
@@ -49,22 +51,23 @@ pub(crate) fn judge(news: &mut News<'_>) -> Result<(), String> {
             Ok(())
         };
     }
-    if !news.is_about(&[reading::ECC_VOLATILE_UNCORRECTED]) {
+    if !news.is_about(&KEYS) {
         return Ok(());
     }
     let Some(count) = news.int(reading::ECC_VOLATILE_UNCORRECTED) else {
         return Ok(());
     };
-    let key = of(news, COUNT);
+    let key = news.key(COUNT);
     let told: i64 = news.host.get_parsed(&key).unwrap_or_default();
     if told != count {
         news.host.put_display(&key, count)?;
     }
-    if count > told && !is_near(news, CONTAINED_AT) {
+    // A counter that began anew has counted from zero.
+    let new = if count < told { count } else { count - told };
+    if new > 0 && !is_near(news, CONTAINED_AT) {
         return raise(news, Some(count));
     }
-    // Fallen to zero: the reset that clears it. No more than before: as before.
-    if count == 0 || !news.stands(CONDITION) {
+    if !news.stands(CONDITION) {
         news.ok(
             CONDITION,
             "NoUncontainedErrors",
@@ -75,7 +78,7 @@ pub(crate) fn judge(news: &mut News<'_>) -> Result<(), String> {
 }
 
 fn contained(news: &mut News<'_>) -> Result<(), String> {
-    let key = of(news, CONTAINED_AT);
+    let key = news.key(CONTAINED_AT);
     news.host.put_display(&key, news.signal.at_ms)?;
     if news.stands(CONDITION) && is_near(news, RAISED_AT) {
         news.ok(
@@ -90,7 +93,7 @@ fn contained(news: &mut News<'_>) -> Result<(), String> {
 /// `count`: as the counter has it, where the counter told.
 fn raise(news: &mut News<'_>, count: Option<i64>) -> Result<(), String> {
     if !news.stands(CONDITION) {
-        let key = of(news, RAISED_AT);
+        let key = news.key(RAISED_AT);
         news.host.put_display(&key, news.signal.at_ms)?;
     }
     let what = match count {
@@ -101,7 +104,7 @@ fn raise(news: &mut News<'_>, count: Option<i64>) -> Result<(), String> {
         .problem(CONDITION, Severity::Warning, "UncorrectableErrors")
         .action(action::COMPONENT_RESET)
         .message(format!(
-            "{what} since the driver was loaded: let what runs finish, then reset the GPU."
+            "{what} since the counter began: let what runs finish, then reset the GPU."
         ))
         .clears(&[
             clear::GPU_RESET,
@@ -115,15 +118,6 @@ fn raise(news: &mut News<'_>, count: Option<i64>) -> Result<(), String> {
 
 fn is_near(news: &News<'_>, key: &str) -> bool {
     news.host
-        .get_parsed::<u64>(&of(news, key))
+        .get_parsed::<u64>(&news.key(key))
         .is_some_and(|at_ms| news.signal.at_ms.abs_diff(at_ms) <= WINDOW_MS)
-}
-
-/// What drills have told is kept apart: an injected 94 contains no real error.
-fn of(news: &News<'_>, key: &str) -> String {
-    if news.signal.drill {
-        format!("drill/{key}")
-    } else {
-        key.to_owned()
-    }
 }

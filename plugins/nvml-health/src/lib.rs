@@ -1,16 +1,27 @@
-//! What NVML's readings, and a GPU that is lost or found, say of its health.
+//! What NVML's readings, and a GPU that is lost or found, say of its health. docs/nvml-health.md has all of it as a
+//! table, which the tests compare with this.
 //!
 //! One file per condition. A condition is judged when a signal brings news for it; a `gpu-found`
 //! signal brings a full sample and is news for all. What the device does not tell is not judged:
-//! absent is neither ok nor a problem.
+//! absent is neither ok nor a problem. Thresholds are the device's, or the configuration's; where neither has
+//! one there is no condition.
 
 mod config;
 mod ecc;
+mod fabric;
 mod news;
+mod nvlink;
+mod pcie;
+mod points;
+mod power;
 mod presence;
+mod rates;
+mod retired_pages;
 mod row_remap;
+mod sram;
 mod temperature;
 mod throttle;
+mod wait;
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +30,7 @@ use device_policy_sdk::types::{Decision, Device, Signal};
 use device_policy_sdk::verdict::newest;
 use device_policy_sdk::{Host, Info, Policy, info, kind, subscribe};
 
-use config::Config;
+use config::{Config, OPTIONAL};
 use news::News;
 
 /// Raised when a key in the state changes its meaning.
@@ -39,11 +50,21 @@ impl Policy for NvmlHealth {
             .subscribe(subscribe::all(kind::GPU_LOST))
             .subscribe(subscribe::all(kind::GPU_FOUND))
             .subscribe(subscribe::all(kind::TIMER));
-        let info = presence::declare(info);
-        let info = temperature::declare(info);
-        let info = ecc::declare(info);
-        let info = row_remap::declare(info);
-        let info = throttle::declare(info);
+        let parts = [
+            presence::declare,
+            temperature::declare,
+            throttle::declare,
+            power::declare,
+            ecc::declare,
+            sram::declare,
+            row_remap::declare,
+            retired_pages::declare,
+            pcie::declare,
+            nvlink::declare,
+            fabric::declare,
+        ];
+        let info = parts.into_iter().fold(info, |info, declare| declare(info));
+        let info = rates::declare(info, &config);
         Ok((Self { config }, info))
     }
 
@@ -57,17 +78,12 @@ impl Policy for NvmlHealth {
         for signal in signals {
             news.at(signal);
             presence::judge(&mut news);
-            if self.config.judges(temperature::CONDITION) {
-                temperature::judge(&mut news, self.config.hysteresis_c);
-            }
-            if self.config.judges(ecc::CONDITION) {
-                ecc::judge(&mut news)?;
-            }
-            if self.config.judges(row_remap::CONDITION) {
-                row_remap::judge(&mut news);
-            }
-            if self.config.judges(throttle::CONDITION) {
-                throttle::judge(&mut news, self.config.throttle_quiet_s)?;
+            for condition in OPTIONAL {
+                if self.config.judges(condition) {
+                    self.judge(&mut news, condition)?;
+                } else {
+                    news.not_judged(condition);
+                }
             }
         }
         let decision = news.decision();
@@ -75,6 +91,33 @@ impl Policy for NvmlHealth {
             verdicts: newest(decision.verdicts, signals),
             ..decision
         })
+    }
+}
+
+impl NvmlHealth {
+    /// # Errors
+    /// The host's state quota.
+    fn judge(&self, news: &mut News<'_>, condition: &str) -> Result<(), String> {
+        let config = &self.config;
+        match condition {
+            temperature::CONDITION => temperature::judge_die(news, config),
+            temperature::MEMORY => temperature::judge_memory(news, config),
+            throttle::CONDITION => throttle::judge(news, config.throttle_quiet_s)?,
+            power::CONDITION => power::judge(news, config.power_limit_min_w),
+            ecc::CONDITION => ecc::judge(news)?,
+            sram::CONDITION => sram::judge(news),
+            row_remap::CONDITION => row_remap::judge(news),
+            retired_pages::CONDITION => retired_pages::judge(news, config.retired_pages_max),
+            pcie::CONDITION => pcie::judge(news, config.pcie_settle_s)?,
+            nvlink::CONDITION => nvlink::judge(news, config.nvlink_settle_s)?,
+            fabric::CONDITION => fabric::judge(news, config.fabric_settle_s)?,
+            rate => {
+                for group in rates::GROUPS.iter().filter(|group| group.condition == rate) {
+                    rates::judge(news, group, config)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

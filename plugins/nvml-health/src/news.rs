@@ -1,10 +1,15 @@
 //! What one call brings, signal by signal, and the decision that grows from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use device_policy_sdk::types::{Decision, Device, Judgement, Severity, Signal, Verdict, Wake};
-use device_policy_sdk::verdict::{self, Builder};
-use device_policy_sdk::{Host, HostExt as _, attr, kind};
+use device_policy_sdk::types::{
+    Decision, Device, Judgement, Severity, Signal, Value, Verdict, Wake,
+};
+use device_policy_sdk::verdict::{self, Builder, timer_name};
+use device_policy_sdk::{Host, HostExt as _, attr, kind, reading};
+
+/// Reason of a condition that stood when its judging was turned off.
+pub(crate) const NOT_JUDGED: &str = "NotJudged";
 
 /// The call at hand. Readings that a signal carries come before the sample that travels along: the
 /// sample belongs to the newest signal.
@@ -12,7 +17,8 @@ pub(crate) struct News<'a> {
     pub(crate) host: &'a mut dyn Host,
     pub(crate) signal: &'a Signal,
     carried: BTreeMap<&'a str, i64>,
-    standing: BTreeSet<String>,
+    /// What is not ok, and its reason.
+    standing: BTreeMap<String, String>,
     decision: Decision,
 }
 
@@ -28,7 +34,7 @@ impl<'a> News<'a> {
             signal: signals.first().unwrap_or(&NOTHING),
             carried: BTreeMap::new(),
             standing: standing
-                .map(|standing| standing.condition.clone())
+                .map(|standing| (standing.condition.clone(), standing.reason.clone()))
                 .collect(),
             decision: Decision::default(),
         }
@@ -48,12 +54,26 @@ impl<'a> News<'a> {
         self.signal.kind == kind
     }
 
-    /// Whether the signal is news for a condition that is judged by these readings.
+    /// Whether the signal is news for a condition that is judged by these readings. None is while NVML
+    /// does not answer: what it told last may not be so any more. All are once it answers again.
     pub(crate) fn is_about(&self, keys: &[&str]) -> bool {
-        self.is(kind::GPU_FOUND) || self.read_key().is_some_and(|key| keys.contains(&key))
+        let is_back = || self.read_key() == Some(reading::NVML_STATE);
+        let of_key = || self.read_key().is_some_and(|key| keys.contains(&key));
+        !self.is_mute() && (self.is(kind::GPU_FOUND) || is_back() || of_key())
     }
 
-    fn read_key(&self) -> Option<&'a str> {
+    /// Whether the signal is the wake of that name, and NVML answers.
+    pub(crate) fn woke(&self, name: &str) -> bool {
+        !self.is_mute() && timer_name(self.signal) == Some(name)
+    }
+
+    fn is_mute(&self) -> bool {
+        self.int(reading::NVML_STATE)
+            .is_some_and(|state| state != 0)
+    }
+
+    /// The reading that the signal is about.
+    pub(crate) fn read_key(&self) -> Option<&'a str> {
         (self.signal.kind == kind::READING)
             .then(|| attr::text(&self.signal.attrs, "key"))
             .flatten()
@@ -67,9 +87,33 @@ impl<'a> News<'a> {
             .or_else(|| self.host.int(key))
     }
 
+    /// A reading of text; empty where there is none.
+    pub(crate) fn text(&self, key: &str) -> String {
+        match self.host.reading(key).map(|reading| reading.value) {
+            Ok(Value::Text(text)) => text,
+            Ok(Value::Int(_) | Value::Flag(_) | Value::Real(_) | Value::Bytes(_)) | Err(_) => {
+                String::new()
+            }
+        }
+    }
+
+    /// A key of the state. What drills have told is kept apart: it shapes no verdict on what is real.
+    pub(crate) fn key(&self, name: &str) -> String {
+        if self.signal.drill {
+            format!("drill/{name}")
+        } else {
+            name.to_owned()
+        }
+    }
+
     /// Whether the condition stands, verdicts of this call included.
     pub(crate) fn stands(&self, condition: &str) -> bool {
-        self.standing.contains(condition)
+        self.standing.contains_key(condition)
+    }
+
+    /// Why it does.
+    pub(crate) fn standing_reason(&self, condition: &str) -> Option<&str> {
+        self.standing.get(condition).map(String::as_str)
     }
 
     pub(crate) fn say(&mut self, verdict: Builder) {
@@ -77,7 +121,8 @@ impl<'a> News<'a> {
         if verdict.state == Judgement::Ok {
             self.standing.remove(&verdict.condition);
         } else {
-            self.standing.insert(verdict.condition.clone());
+            self.standing
+                .insert(verdict.condition.clone(), verdict.reason.clone());
         }
         self.decision.verdicts.push(verdict);
     }
@@ -86,8 +131,20 @@ impl<'a> News<'a> {
         self.say(verdict::ok(condition, reason, self.signal).message(message));
     }
 
+    /// Nobody judges it any more: what stood is taken back.
+    pub(crate) fn not_judged(&mut self, condition: &str) {
+        if self.stands(condition) {
+            let why = "Not judged any more: this policy's configuration has turned it off.";
+            self.ok(condition, NOT_JUDGED, why);
+        }
+    }
+
     pub(crate) fn problem(&self, condition: &str, severity: Severity, reason: &str) -> Builder {
         verdict::problem(condition, severity, reason, self.signal)
+    }
+
+    pub(crate) fn unknown(&self, condition: &str, reason: &str) -> Builder {
+        verdict::unknown(condition, reason, self.signal)
     }
 
     /// Sets a wake; 0 cancels. The last word on a name counts.

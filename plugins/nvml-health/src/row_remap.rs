@@ -4,7 +4,7 @@
 use device_policy_sdk::types::Severity;
 use device_policy_sdk::{Info, action, clear, reading, subscribe};
 
-use crate::news::News;
+use crate::news::{NOT_JUDGED, News};
 
 pub(crate) const CONDITION: &str = "RowRemap";
 const KEYS: [&str; 2] = [reading::ROW_REMAP_PENDING, reading::ROW_REMAP_FAILURE];
@@ -15,7 +15,7 @@ pub(crate) fn declare(info: Info) -> Info {
             info.owns(
                 CONDITION,
                 true,
-                &["NonePending", "RemapPending", "RemapFailed"],
+                &["NonePending", "RemapPending", "RemapFailed", NOT_JUDGED],
             ),
             |info, key| info.subscribe(subscribe::reading(key, 0)),
         )
@@ -43,6 +43,7 @@ pub(crate) fn judge(news: &mut News<'_>) {
             .action(action::COMPONENT_RESET)
             .message("A memory row waits to be remapped: let what runs finish, then reset the GPU.")
             .clears(&[
+                clear::POLICY,
                 clear::GPU_RESET,
                 clear::NODE_REBOOT,
                 clear::REPLACEMENT,

@@ -1,67 +1,172 @@
-//! The die's temperature against the device's own thresholds. Hot begins at the slowdown threshold
-//! and ends a few degrees below it, so that a GPU on the edge does not flap.
+//! Temperatures against the device's own thresholds, and the site's. Hot begins at a threshold and ends a few
+//! degrees below it, so that a GPU on the edge does not flap.
+//!
+//! Blackwell tells of no thresholds, but of the margin that is left until the hardware slows down.
 
 use device_policy_sdk::types::Severity;
 use device_policy_sdk::{Info, action, clear, reading, subscribe};
 
-use crate::news::News;
+use crate::config::Config;
+use crate::news::{NOT_JUDGED, News};
 
 pub(crate) const CONDITION: &str = "Temperature";
+pub(crate) const MEMORY: &str = "MemoryTemperature";
 
 /// Changes up to this many degrees are not worth a signal: less than the hysteresis, and a GPU
 /// under load moves by one all the time.
 const DEADBAND_C: i64 = 1;
 
+const DIE_KEYS: [&str; 2] = [reading::TEMPERATURE_GPU, reading::TEMPERATURE_MARGIN];
+const MEMORY_KEYS: [&str; 1] = [reading::TEMPERATURE_MEMORY];
+
 pub(crate) fn declare(info: Info) -> Info {
-    info.owns(
-        CONDITION,
-        true,
-        &["WithinLimits", "Slowdown", "NearShutdown"],
-    )
-    .readings(&[
-        reading::TEMPERATURE_GPU,
-        reading::TEMPERATURE_SLOWDOWN,
-        reading::TEMPERATURE_SHUTDOWN,
-    ])
-    .subscribe(subscribe::reading(reading::TEMPERATURE_GPU, DEADBAND_C))
+    let info = info
+        .owns(
+            CONDITION,
+            true,
+            &[
+                "WithinLimits",
+                "NearShutdown",
+                "Slowdown",
+                "AboveSiteLimit",
+                NOT_JUDGED,
+            ],
+        )
+        .owns(
+            MEMORY,
+            true,
+            &["WithinLimits", "Slowdown", "AboveSiteLimit", NOT_JUDGED],
+        )
+        .readings(&[
+            reading::TEMPERATURE_SLOWDOWN,
+            reading::TEMPERATURE_SHUTDOWN,
+            reading::TEMPERATURE_MEMORY_MAX,
+        ])
+        .readings(&DIE_KEYS)
+        .readings(&MEMORY_KEYS);
+    DIE_KEYS
+        .into_iter()
+        .chain(MEMORY_KEYS)
+        .fold(info, |info, key| {
+            info.subscribe(subscribe::reading(key, DEADBAND_C))
+        })
 }
 
-pub(crate) fn judge(news: &mut News<'_>, hysteresis_c: i64) {
-    if !news.is_about(&[reading::TEMPERATURE_GPU]) {
+/// One threshold, and how far a reading is beyond it.
+struct Limit {
+    reason: &'static str,
+    severity: Severity,
+    action: &'static str,
+    /// Degrees; 0 and above: reached.
+    over: i64,
+    reached: String,
+    below: String,
+}
+
+pub(crate) fn judge_die(news: &mut News<'_>, config: &Config) {
+    if !news.is_about(&DIE_KEYS) {
         return;
     }
-    let Some(now) = news.int(reading::TEMPERATURE_GPU) else {
-        return;
-    };
-    let slowdown = news.int(reading::TEMPERATURE_SLOWDOWN);
-    let shutdown = news.int(reading::TEMPERATURE_SHUTDOWN);
-    let clears = [clear::POLICY, clear::OPERATOR];
-    if let Some(limit) = shutdown.filter(|limit| now >= *limit) {
-        let hot = news
-            .problem(CONDITION, Severity::Fatal, "NearShutdown")
-            .action(action::CONTACT_SUPPORT)
-            .message(format!(
-                "The GPU is at or above {limit} °C, where it shuts itself down: check cooling."
-            ))
-            .clears(&clears);
-        news.say(hot);
+    let now = news.int(reading::TEMPERATURE_GPU);
+    let against = |key: &str| Some((now?, news.int(key)?));
+    let mut limits = Vec::new();
+    if let Some((now, limit)) = against(reading::TEMPERATURE_SHUTDOWN) {
+        limits.push(Limit {
+            reason: "NearShutdown",
+            severity: Severity::Fatal,
+            action: action::CONTACT_SUPPORT,
+            over: now.saturating_sub(limit),
+            reached: format!("The GPU has reached {limit} °C, where it shuts itself down"),
+            below: format!("{limit} °C"),
+        });
+    }
+    if let Some((now, limit)) = against(reading::TEMPERATURE_SLOWDOWN) {
+        limits.push(Limit {
+            over: now.saturating_sub(limit),
+            reached: format!("The GPU has reached {limit} °C, where the hardware slows it down"),
+            below: format!("{limit} °C"),
+            ..slowdown()
+        });
+    } else if let Some(margin) = news.int(reading::TEMPERATURE_MARGIN) {
+        limits.push(Limit {
+            over: margin.saturating_neg(),
+            reached: "The GPU has no margin left, and the hardware slows it down".to_owned(),
+            below: "where the hardware slows it down".to_owned(),
+            ..slowdown()
+        });
+    }
+    limits.extend(site(now, config.temperature_max_c, "GPU"));
+    say(news, CONDITION, &limits, config.hysteresis_c);
+}
+
+pub(crate) fn judge_memory(news: &mut News<'_>, config: &Config) {
+    if !news.is_about(&MEMORY_KEYS) {
         return;
     }
-    let Some(limit) = slowdown.or(shutdown) else {
-        return;
-    };
-    let ends_at = limit.saturating_sub(hysteresis_c);
-    let is_hot = slowdown.is_some() && now >= limit;
-    if is_hot || (news.stands(CONDITION) && now > ends_at) {
+    let now = news.int(reading::TEMPERATURE_MEMORY);
+    let limit = news.int(reading::TEMPERATURE_MEMORY_MAX);
+    let mut limits = Vec::new();
+    if let (Some(now), Some(limit)) = (now, limit) {
+        limits.push(Limit {
+            over: now.saturating_sub(limit),
+            reached: format!(
+                "The memory has reached {limit} °C, where the GPU is slowed down for it"
+            ),
+            below: format!("{limit} °C"),
+            ..slowdown()
+        });
+    }
+    limits.extend(site(now, config.memory_temperature_max_c, "memory"));
+    say(news, MEMORY, &limits, config.hysteresis_c);
+}
+
+fn slowdown() -> Limit {
+    Limit {
+        reason: "Slowdown",
+        severity: Severity::Warning,
+        action: action::NONE,
+        over: 0,
+        reached: String::new(),
+        below: String::new(),
+    }
+}
+
+fn site(now: Option<i64>, limit: Option<i64>, what: &str) -> Option<Limit> {
+    let (now, limit) = (now?, limit?);
+    Some(Limit {
+        reason: "AboveSiteLimit",
+        over: now.saturating_sub(limit),
+        reached: format!("The {what} has reached {limit} °C, this site's limit"),
+        below: format!("{limit} °C"),
+        ..slowdown()
+    })
+}
+
+/// `limits`: the worst first. Without any nothing is said.
+fn say(news: &mut News<'_>, condition: &str, limits: &[Limit], hysteresis: i64) {
+    let of_reason = |reason: &str| limits.iter().position(|limit| limit.reason == reason);
+    let standing = news
+        .standing_reason(condition)
+        .map(|reason| of_reason(reason).unwrap_or(0));
+    let hot = limits.iter().enumerate().find(|(at, limit)| {
+        let stood = standing.is_some_and(|standing| standing <= *at);
+        limit.over >= 0 || (stood && limit.over.saturating_add(hysteresis) > 0)
+    });
+    if let Some((_, limit)) = hot {
         let hot = news
-            .problem(CONDITION, Severity::Warning, "Slowdown")
+            .problem(condition, limit.severity, limit.reason)
+            .action(limit.action)
             .message(format!(
-                "The GPU has reached {limit} °C, where the hardware slows it down: check cooling. \
-                 It is over at {ends_at} °C."
+                "{}: check cooling. It is over {hysteresis} °C below.",
+                limit.reached
             ))
-            .clears(&clears);
+            .clears(&[clear::POLICY, clear::OPERATOR]);
         news.say(hot);
-    } else {
-        news.ok(CONDITION, "WithinLimits", &format!("Below {limit} °C."));
+    } else if let Some(nearest) = limits.iter().max_by_key(|limit| limit.over) {
+        news.ok(
+            condition,
+            "WithinLimits",
+            &format!("Below {}.", nearest.below),
+        );
     }
 }

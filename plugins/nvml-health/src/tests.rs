@@ -1,5 +1,11 @@
 //! The whole policy, called as the daemon calls it: a fresh instance for each call.
 
+mod links;
+mod memory;
+mod nvml;
+mod rates;
+mod sensors;
+
 use device_policy_sdk::testing::Bench as SdkBench;
 use device_policy_sdk::types::{Attr, Decision, Judgement, Severity, Signal, Value};
 use device_policy_sdk::{attr, kind, reading};
@@ -8,18 +14,31 @@ use crate::NvmlHealth;
 
 type Bench = SdkBench<NvmlHealth>;
 
-const CONDITIONS: [&str; 6] = [
+/// Of an H100, which retires no pages, with the default rates.
+const CONDITIONS: [&str; 14] = [
     "GpuLost",
     "NvmlReachable",
     "Temperature",
-    "EccErrors",
-    "RowRemap",
+    "MemoryTemperature",
     "ClockThrottle",
+    "PowerLimit",
+    "EccErrors",
+    "SramErrors",
+    "RowRemap",
+    "PcieLink",
+    "PcieErrorRate",
+    "NvLink",
+    "NvLinkErrorRate",
+    "Fabric",
 ];
 
 /// A healthy H100's sample.
 fn bench() -> Bench {
-    let mut bench = Bench::new("");
+    bench_with("")
+}
+
+fn bench_with(config: &str) -> Bench {
+    let mut bench = Bench::new(config);
     for (key, value) in [
         (reading::TEMPERATURE_GPU, Value::Int(45)),
         (reading::TEMPERATURE_SLOWDOWN, Value::Int(89)),
@@ -28,6 +47,24 @@ fn bench() -> Bench {
         (reading::ECC_VOLATILE_UNCORRECTED, Value::Int(0)),
         (reading::ROW_REMAP_PENDING, Value::Flag(false)),
         (reading::ROW_REMAP_FAILURE, Value::Flag(false)),
+        (reading::NVML_STATE, Value::Int(0)),
+        (reading::TEMPERATURE_MEMORY, Value::Int(49)),
+        (reading::TEMPERATURE_MEMORY_MAX, Value::Int(95)),
+        (reading::POWER_LIMIT, Value::Int(700_000)),
+        (reading::POWER_LIMIT_MIN, Value::Int(200_000)),
+        (reading::ECC_VOLATILE_CORRECTED, Value::Int(0)),
+        (reading::ECC_SRAM_THRESHOLD_EXCEEDED, Value::Flag(false)),
+        (reading::PCIE_LINK_WIDTH, Value::Int(16)),
+        (reading::PCIE_LINK_WIDTH_MAX, Value::Int(16)),
+        (reading::PCIE_LINK_GENERATION, Value::Int(5)),
+        (reading::PCIE_LINK_GENERATION_MAX, Value::Int(5)),
+        (reading::PCIE_REPLAYS, Value::Int(0)),
+        (reading::UTILIZATION_GPU, Value::Int(0)),
+        (reading::NVLINK_ACTIVE_MASK, Value::Int(0x3_ffff)),
+        (reading::NVLINK_CRC_FLIT_ERRORS, Value::Int(0)),
+        (reading::FABRIC_STATE, Value::Int(3)),
+        (reading::FABRIC_STATUS, Value::Int(0)),
+        (reading::FABRIC_HEALTH, Value::Int(0x1aa)),
     ] {
         bench.host.readings.insert(key.to_owned(), value);
     }
@@ -58,6 +95,24 @@ fn read(bench: &mut Bench, key: &str, value: Value) -> Decision {
             },
         ],
     )
+}
+
+/// A wake that is due after so long.
+#[track_caller]
+fn wake(bench: &mut Bench, name: &str, after_s: u64) -> Decision {
+    bench.host.now_ms += after_s * 1000;
+    let timer = bench.timer(name);
+    bench.evaluate(&[timer]).unwrap()
+}
+
+/// The wakes that a decision sets, in seconds; 0: it is off.
+fn wakes(decision: &Decision) -> Vec<(&str, u64)> {
+    let wake = |wake: &device_policy_sdk::types::Wake| wake.after_ms / 1000;
+    decision
+        .wakes
+        .iter()
+        .map(|set| (set.name.as_str(), wake(set)))
+        .collect()
 }
 
 #[track_caller]
@@ -203,58 +258,6 @@ fn lost_and_found_in_one_call_ends_found() {
 }
 
 #[test]
-fn heat_begins_at_the_slowdown_and_ends_three_degrees_below() {
-    let mut bench = bench();
-    temperature(&mut bench, 88);
-    check_ok(&bench, "Temperature");
-    temperature(&mut bench, 89);
-    check(&bench, "Temperature", Severity::Warning, "NONE", "Slowdown");
-    let words = bench.condition("Temperature").unwrap().message.clone();
-    temperature(&mut bench, 87);
-    check(&bench, "Temperature", Severity::Warning, "NONE", "Slowdown");
-    assert_eq!(
-        bench.condition("Temperature").unwrap().message,
-        words,
-        "the same words, so no new version"
-    );
-    temperature(&mut bench, 86);
-    check_ok(&bench, "Temperature");
-    temperature(&mut bench, 88);
-    check_ok(&bench, "Temperature");
-    temperature(&mut bench, 95);
-    check(
-        &bench,
-        "Temperature",
-        Severity::Fatal,
-        "CONTACT_SUPPORT",
-        "NearShutdown",
-    );
-    temperature(&mut bench, 90);
-    check(&bench, "Temperature", Severity::Warning, "NONE", "Slowdown");
-}
-
-#[test]
-fn a_device_without_a_slowdown_threshold_is_judged_by_its_shutdown() {
-    let mut bench = bench();
-    bench.host.readings.remove(reading::TEMPERATURE_SLOWDOWN);
-    temperature(&mut bench, 93);
-    check_ok(&bench, "Temperature");
-    temperature(&mut bench, 94);
-    check(
-        &bench,
-        "Temperature",
-        Severity::Fatal,
-        "CONTACT_SUPPORT",
-        "NearShutdown",
-    );
-    bench.host.readings.remove(reading::TEMPERATURE_SHUTDOWN);
-    assert_eq!(
-        read(&mut bench, reading::TEMPERATURE_GPU, Value::Int(200)).verdicts,
-        []
-    );
-}
-
-#[test]
 fn the_signals_own_value_comes_before_the_sample() {
     let mut bench = bench();
     let hot = vec![
@@ -266,235 +269,22 @@ fn the_signals_own_value_comes_before_the_sample() {
 }
 
 #[test]
-fn an_uncorrectable_error_stands_until_the_counter_falls() {
-    let mut bench = bench();
-    tell(&mut bench, kind::GPU_FOUND, vec![]);
-    uncorrected(&mut bench, 1);
-    check(
-        &bench,
-        "EccErrors",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "UncorrectableErrors",
-    );
-    bench.host.now_ms += 60_000;
-    tell(&mut bench, kind::GPU_FOUND, vec![]);
-    check(
-        &bench,
-        "EccErrors",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "UncorrectableErrors",
-    );
-    uncorrected(&mut bench, 0);
-    check_ok(&bench, "EccErrors");
-    uncorrected(&mut bench, 1);
-    check(
-        &bench,
-        "EccErrors",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "UncorrectableErrors",
-    );
-}
-
-#[test]
-fn what_an_operator_cleared_comes_back_only_with_a_new_error() {
-    let mut bench = bench();
-    uncorrected(&mut bench, 1);
-    bench.clear("EccErrors");
-    tell(&mut bench, kind::GPU_FOUND, vec![]);
-    check_ok(&bench, "EccErrors");
-    uncorrected(&mut bench, 2);
-    check(
-        &bench,
-        "EccErrors",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "UncorrectableErrors",
-    );
-}
-
-#[test]
-fn a_contained_error_is_left_to_xid_policy_in_any_order() {
-    let error = |word: &str| vec![attr::of_text("error", word)];
-    let mut bench = bench();
-    tell(&mut bench, kind::GPU_FOUND, vec![]);
-    let xid = bench.xid(94, "Contained: SM (0x1).");
-    bench.evaluate(&[xid]).unwrap();
-    uncorrected(&mut bench, 1);
-    tell(&mut bench, kind::ECC, error("uncorrected"));
-    check_ok(&bench, "EccErrors");
-    bench.host.now_ms += 60_000;
-    uncorrected(&mut bench, 2);
-    check(
-        &bench,
-        "EccErrors",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "UncorrectableErrors",
-    );
-    bench.host.now_ms += 500;
-    let xid = bench.xid(94, "");
-    bench.evaluate(&[xid]).unwrap();
-    check_ok(&bench, "EccErrors");
-    bench.host.now_ms += 60_000;
-    uncorrected(&mut bench, 3);
-    bench.host.now_ms += 60_000;
-    let xid = bench.xid(94, "");
-    bench.evaluate(&[xid]).unwrap();
-    check(
-        &bench,
-        "EccErrors",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "UncorrectableErrors",
-    );
-}
-
-#[test]
-fn ecc_events_count_when_they_are_uncorrected() {
-    let mut bench = bench();
-    assert_eq!(
-        tell(
-            &mut bench,
-            kind::ECC,
-            vec![attr::of_text("error", "corrected")]
-        )
-        .verdicts,
-        []
-    );
-    tell(
-        &mut bench,
-        kind::ECC,
-        vec![attr::of_text("error", "uncorrected")],
-    );
-    check(
-        &bench,
-        "EccErrors",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "UncorrectableErrors",
-    );
-}
-
-#[test]
-fn rows_wait_for_a_reset_or_for_a_replacement() {
-    let mut bench = bench();
-    read(&mut bench, reading::ROW_REMAP_PENDING, Value::Flag(true));
-    check(
-        &bench,
-        "RowRemap",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "RemapPending",
-    );
-    read(&mut bench, reading::ROW_REMAP_FAILURE, Value::Flag(true));
-    check(
-        &bench,
-        "RowRemap",
-        Severity::Fatal,
-        "CONTACT_SUPPORT",
-        "RemapFailed",
-    );
-    assert!(
-        !bench
-            .condition("RowRemap")
-            .unwrap()
-            .clears
-            .iter()
-            .any(|clear| clear.on == "gpu-reset")
-    );
-    read(&mut bench, reading::ROW_REMAP_FAILURE, Value::Flag(false));
-    check(
-        &bench,
-        "RowRemap",
-        Severity::Warning,
-        "COMPONENT_RESET",
-        "RemapPending",
-    );
-    read(&mut bench, reading::ROW_REMAP_PENDING, Value::Flag(false));
-    check_ok(&bench, "RowRemap");
-}
-
-#[test]
-fn only_hardware_throttles_count_and_they_end_after_a_quiet_while() {
-    let mut bench = bench();
-    for normal in [0x0, 0x1, 0x2, 0x4, 0x10, 0x20, 0x100] {
-        read(
-            &mut bench,
-            reading::CLOCKS_THROTTLE_REASONS,
-            Value::Int(normal),
-        );
-        check_ok(&bench, "ClockThrottle");
-    }
-    for (mask, reason) in [
-        (0x8, "HardwareSlowdown"),
-        (0x48, "HardwareThermalSlowdown"),
-        (0x88, "HardwarePowerBrake"),
-    ] {
-        read(
-            &mut bench,
-            reading::CLOCKS_THROTTLE_REASONS,
-            Value::Int(mask),
-        );
-        check(&bench, "ClockThrottle", Severity::Warning, "NONE", reason);
-    }
-    let decision = read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x4),
-    );
-    assert_eq!(
-        (decision.wakes[0].name.as_str(), decision.wakes[0].after_ms),
-        ("throttle-over", 10_000)
-    );
-    check(
-        &bench,
-        "ClockThrottle",
-        Severity::Warning,
-        "NONE",
-        "HardwarePowerBrake",
-    );
-    let decision = read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x8),
-    );
-    assert_eq!(
-        decision.wakes[0].after_ms, 0,
-        "throttled again: the wake is off"
-    );
-    read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x1),
-    );
-    let decision = read(
-        &mut bench,
-        reading::CLOCKS_THROTTLE_REASONS,
-        Value::Int(0x4),
-    );
-    assert_eq!(decision.wakes, [], "other bits must not put the end off");
-    check(
-        &bench,
-        "ClockThrottle",
-        Severity::Warning,
-        "NONE",
-        "HardwareSlowdown",
-    );
-    let timer = bench.timer("throttle-over");
-    bench.evaluate(&[timer]).unwrap();
-    check_ok(&bench, "ClockThrottle");
-}
-
-#[test]
 fn a_disabled_condition_is_never_judged() {
-    let mut bench = Bench::new(r#"{"disabled":["Temperature"]}"#);
-    bench.host.readings.extend(self::bench().host.readings);
+    let mut bench = bench_with(r#"{"disabled":["Temperature"]}"#);
     tell(&mut bench, kind::GPU_FOUND, vec![]);
     assert_eq!(bench.condition("Temperature"), None);
     check_ok(&bench, "RowRemap");
+}
+
+#[test]
+fn what_stood_when_it_was_disabled_is_taken_back() {
+    let mut before = bench();
+    temperature(&mut before, 95);
+    let mut bench = bench_with(r#"{"disabled":["Temperature"]}"#);
+    bench.device = before.device;
+    tell(&mut bench, kind::GPU_FOUND, vec![]);
+    check_ok(&bench, "Temperature");
+    assert_eq!(bench.condition("Temperature").unwrap().reason, "NotJudged");
 }
 
 #[test]

@@ -1,93 +1,100 @@
-//! Clocks held down by the hardware. Idle clocks and the software's power cap are normal and not
-//! judged. A throttle comes and goes with the load, so it counts as over only after it has been
-//! away for a while: the wake that was set when it went.
+//! Clocks that are held down. Idle clocks and the software's power cap are normal and not judged. That the
+//! software slows down for heat is worth knowing, and no fault of the GPU's. A throttle comes and goes with the
+//! load, so it counts as over only after it has been away for a while.
 
 use device_policy_sdk::types::Severity;
-use device_policy_sdk::verdict::timer_name;
-use device_policy_sdk::{HostExt as _, Info, clear, reading, subscribe};
+use device_policy_sdk::{Info, clear, reading, subscribe};
 
-use crate::news::News;
+use crate::news::{NOT_JUDGED, News};
+use crate::wait::{Now, Wait};
 
 pub(crate) const CONDITION: &str = "ClockThrottle";
 const WAKE: &str = "throttle-over";
-
-/// State: since when the hardware has let go, while the condition still stands.
-const FREE_SINCE: &str = "throttle/free-since-ms";
+const KEYS: [&str; 1] = [reading::CLOCKS_THROTTLE_REASONS];
 
 /// The bits that are judged, in the order in which they name the reason (nvml.h,
 /// `nvmlClocksEventReason…`).
-const BITS: [(i64, &str, &str); 3] = [
+const BITS: [(i64, Severity, &str, &str); 4] = [
     (
         0x80,
+        Severity::Warning,
         "HardwarePowerBrake",
         "the power brake: check the power supply",
     ),
     (
         0x40,
+        Severity::Warning,
         "HardwareThermalSlowdown",
         "the hardware's thermal slowdown: check cooling",
     ),
     (
         0x8,
+        Severity::Warning,
         "HardwareSlowdown",
         "the hardware's slowdown: check power and cooling",
+    ),
+    (
+        0x20,
+        Severity::Info,
+        "SoftwareThermalSlowdown",
+        "the driver, to stay below the temperature at which the hardware would: look at cooling",
     ),
 ];
 
 pub(crate) fn declare(info: Info) -> Info {
-    let [(_, brake, _), (_, thermal, _), (_, slowdown, _)] = BITS;
-    info.owns(CONDITION, true, &["NotThrottled", brake, thermal, slowdown])
-        .readings(&[reading::CLOCKS_THROTTLE_REASONS])
-        .subscribe(subscribe::reading(reading::CLOCKS_THROTTLE_REASONS, 0))
+    let [
+        (_, _, brake, _),
+        (_, _, thermal, _),
+        (_, _, slowdown, _),
+        (_, _, software, _),
+    ] = BITS;
+    info.owns(
+        CONDITION,
+        true,
+        &[
+            "NotThrottled",
+            brake,
+            thermal,
+            slowdown,
+            software,
+            NOT_JUDGED,
+        ],
+    )
+    .readings(&KEYS)
+    .subscribe(subscribe::reading(reading::CLOCKS_THROTTLE_REASONS, 0))
 }
 
 /// # Errors
 /// The host's state quota.
 pub(crate) fn judge(news: &mut News<'_>, quiet_s: u64) -> Result<(), String> {
-    let is_wake = timer_name(news.signal) == Some(WAKE);
-    if !is_wake && !news.is_about(&[reading::CLOCKS_THROTTLE_REASONS]) {
+    if !news.woke(WAKE) && !news.is_about(&KEYS) {
         return Ok(());
     }
     let Some(mask) = news.int(reading::CLOCKS_THROTTLE_REASONS) else {
         return Ok(());
     };
     let held: Vec<_> = BITS.iter().filter(|(bit, ..)| mask & bit != 0).collect();
-    match held.first() {
-        Some((_, reason, _)) => {
-            let by: Vec<&str> = held.iter().map(|(_, _, what)| *what).collect();
-            held_down(news, reason, &by.join("; by "));
-            Ok(())
+    let wait = Wait {
+        condition: CONDITION,
+        name: WAKE,
+        begin_s: 0,
+        end_s: quiet_s,
+    };
+    match (wait.judge(news, !held.is_empty())?, held.first()) {
+        (Now::Problem, Some((_, severity, reason, _))) => {
+            let by: Vec<&str> = held.iter().map(|(.., what)| *what).collect();
+            let throttled = news
+                .problem(CONDITION, *severity, reason)
+                .message(format!("Clocks are held down by {}.", by.join("; by ")))
+                .clears(&[clear::POLICY, clear::OPERATOR]);
+            news.say(throttled);
         }
-        None => free(news, quiet_s.saturating_mul(1000), is_wake),
+        (Now::Ok, _) => news.ok(
+            CONDITION,
+            "NotThrottled",
+            "Nothing judged holds the clocks down.",
+        ),
+        (Now::Waits | Now::Problem, _) => {}
     }
-}
-
-fn held_down(news: &mut News<'_>, reason: &str, by: &str) {
-    if news.host.get(FREE_SINCE).is_some() {
-        news.host.delete(FREE_SINCE);
-        news.wake(WAKE, 0);
-    }
-    let throttled = news
-        .problem(CONDITION, Severity::Warning, reason)
-        .message(format!("Clocks are held down by {by}."))
-        .clears(&[clear::POLICY, clear::OPERATOR]);
-    news.say(throttled);
-}
-
-/// Other bits change all the time while the wait runs; they do not put its end off.
-fn free(news: &mut News<'_>, quiet_ms: u64, is_wake: bool) -> Result<(), String> {
-    if news.stands(CONDITION) && !is_wake {
-        if news.host.get(FREE_SINCE).is_none() {
-            news.host.put_display(FREE_SINCE, news.signal.at_ms)?;
-            news.wake(WAKE, quiet_ms);
-        }
-        return Ok(());
-    }
-    news.host.delete(FREE_SINCE);
-    news.ok(
-        CONDITION,
-        "NotThrottled",
-        "The hardware does not hold the clocks down.",
-    );
     Ok(())
 }

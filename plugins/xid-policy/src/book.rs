@@ -11,7 +11,8 @@ use device_policy_sdk::types::{Device, Severity, Signal, Verdict};
 use device_policy_sdk::verdict::{self, quote, stands};
 use device_policy_sdk::{Host, Level};
 
-use crate::finding::{Action, Finding, MERGED, Reason, Until};
+use crate::config::Config;
+use crate::finding::{Action, Finding, MERGED, REPEATS, Reason, Until};
 use crate::record;
 
 /// Codes kept behind one condition. A dying GPU raises about half a dozen; past it the least of
@@ -61,13 +62,14 @@ impl Shelf {
 
 /// All shelves of a device, for the length of one call.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub(crate) struct Book<'a> {
+    config: &'a Config,
     pub shelves: Vec<Shelf>,
 }
 
-impl Book {
+impl<'a> Book<'a> {
     /// Reads the state, and forgets what the host has cleared.
-    pub(crate) fn open(host: &mut dyn Host, device: &Device) -> Self {
+    pub(crate) fn open(host: &mut dyn Host, device: &Device, config: &'a Config) -> Self {
         let mut shelves = Vec::new();
         for key in host.keys() {
             let Some((condition, instance)) = parse_key(&key) else {
@@ -96,7 +98,7 @@ impl Book {
                 dirty: false,
             });
         }
-        Self { shelves }
+        Self { config, shelves }
     }
 
     /// Writes what changed.
@@ -169,7 +171,24 @@ impl Book {
             .flat_map(|shelf| &shelf.codes)
             .filter(visible)
             .collect();
-        merge(condition, &codes, signal)
+        let quiet_ms = self.quiet_ms(condition, &codes);
+        merge(condition, &codes, signal, quiet_ms)
+    }
+
+    /// How long it must be quiet for the condition to go; 0: it does not go by itself.
+    fn quiet_ms(&self, condition: &str, codes: &[&Standing]) -> u64 {
+        if condition != REPEATS {
+            return self.config.quiet_ms;
+        }
+        let quiet = |standing: &&Standing| {
+            let window = self.config.windows.get(&standing.code);
+            window.map_or(0, |window| window.quiet_ms)
+        };
+        // One that waits for a person keeps the others.
+        match codes.iter().map(quiet).min() {
+            None | Some(0) => 0,
+            Some(_) => codes.iter().map(quiet).max().unwrap_or(0),
+        }
     }
 
     /// Takes a code of real (or of drill) signals off a condition. `None`: it was not on it.
@@ -260,7 +279,7 @@ impl Shelf {
 
 /// The greatest severity and action of all that stands, the reason of the one that has them, and a
 /// way out that clears them all. The message tells of what `signal` brought, then of the rest.
-fn merge(condition: &'static str, codes: &[&Standing], signal: &Signal) -> Verdict {
+fn merge(condition: &'static str, codes: &[&Standing], signal: &Signal, quiet_ms: u64) -> Verdict {
     let lead = codes
         .iter()
         .max_by_key(|standing| (standing.rank(), standing.since_ms, standing.order));
@@ -291,7 +310,7 @@ fn merge(condition: &'static str, codes: &[&Standing], signal: &Signal) -> Verdi
     verdict::problem(condition, lead.severity, lead.reason.word(), signal)
         .action(lead.action.word())
         .message(message)
-        .clears(until.clears())
+        .clears(&until.clears(quiet_ms))
         .instance(signal.instance.as_deref())
         .into()
 }

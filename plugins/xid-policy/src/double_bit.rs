@@ -33,7 +33,7 @@ fn key(drill: bool) -> &'static str {
 }
 
 /// A 48. Sets the wake where it must wait.
-pub(crate) fn on_error(host: &dyn Host, book: &mut Book, signal: &Signal) -> Vec<Verdict> {
+pub(crate) fn on_error(host: &dyn Host, book: &mut Book<'_>, signal: &Signal) -> Vec<Verdict> {
     let instance = signal.instance.as_deref();
     if book.has(CRITICAL, instance, CODE) {
         return vec![book.add(CRITICAL, SUBJECT, &uncontained(), signal)];
@@ -54,7 +54,7 @@ pub(crate) fn on_error(host: &dyn Host, book: &mut Book, signal: &Signal) -> Vec
 /// The host's state quota.
 pub(crate) fn on_other(
     host: &mut dyn Host,
-    book: &mut Book,
+    book: &mut Book<'_>,
     signal: &Signal,
 ) -> Result<Vec<Verdict>, String> {
     if !signal.code.is_some_and(|code| CONTAINED.contains(&code)) {
@@ -87,7 +87,7 @@ pub(crate) fn on_other(
 }
 
 /// The wake: what still waits was not contained.
-pub(crate) fn on_wake(book: &mut Book, signal: &Signal) -> Vec<Verdict> {
+pub(crate) fn on_wake(book: &mut Book<'_>, signal: &Signal) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for (instance, drill) in waiting(book) {
         let Some(standing) = book.remove(DEGRADED, instance.as_deref(), CODE, drill) else {
@@ -123,7 +123,7 @@ fn answer(signal: &Signal, instance: Option<String>, drill: bool) -> Signal {
 
 /// Sets the wake once something waits, cancels it once nothing does. A 48 that comes while another
 /// waits does not put it off.
-pub(crate) fn wake(before: bool, book: &Book) -> Option<Wake> {
+pub(crate) fn wake(before: bool, book: &Book<'_>) -> Option<Wake> {
     let after_ms = match (before, is_waiting(book)) {
         (false, true) => WINDOW_MS,
         (true, false) => 0,
@@ -135,11 +135,11 @@ pub(crate) fn wake(before: bool, book: &Book) -> Option<Wake> {
     })
 }
 
-pub(crate) fn is_waiting(book: &Book) -> bool {
+pub(crate) fn is_waiting(book: &Book<'_>) -> bool {
     !waiting(book).is_empty()
 }
 
-fn waiting(book: &Book) -> Vec<(Option<String>, bool)> {
+fn waiting(book: &Book<'_>) -> Vec<(Option<String>, bool)> {
     let degraded = book
         .shelves
         .iter()

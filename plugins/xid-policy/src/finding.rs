@@ -11,12 +11,11 @@ pub(crate) const DEGRADED: &str = "XidDegraded";
 pub(crate) const CRITICAL: &str = "XidCriticalError";
 pub(crate) const RECOVERY: &str = "RecoveryActionRequired";
 pub(crate) const NVSWITCH: &str = "NvSwitchError";
+/// A code that came back as often as a window says.
+pub(crate) const REPEATS: &str = "XidRepeats";
 
 /// The conditions that several codes share; [`RECOVERY`] is one fact and needs no merging.
-pub(crate) const MERGED: [&str; 4] = [APPLICATION, DEGRADED, CRITICAL, NVSWITCH];
-
-/// A quiet application's fault is forgotten after this: as long as an incident stays open.
-pub(crate) const QUIET_MS: u64 = 10 * 60 * 1000;
+pub(crate) const MERGED: [&str; 5] = [APPLICATION, DEGRADED, CRITICAL, NVSWITCH, REPEATS];
 
 /// Recommended action, in order of severity; the part of the host's words that this policy uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,23 +63,17 @@ pub(crate) enum Until {
     Quiet,
     Reset,
     Reboot,
+    /// Of [`REPEATS`] alone: neither reset nor reboot mends what diagnostics are to find.
+    Diagnosed,
 }
 
 impl Until {
-    pub(crate) const ALL: [Self; 3] = [Self::Quiet, Self::Reset, Self::Reboot];
+    pub(crate) const ALL: [Self; 4] = [Self::Quiet, Self::Reset, Self::Reboot, Self::Diagnosed];
 
-    pub(crate) fn clears(self) -> &'static [On] {
-        match self {
-            Self::Quiet => {
-                const {
-                    &[
-                        clear::quiet(QUIET_MS),
-                        clear::GPU_RESET,
-                        clear::NODE_REBOOT,
-                        clear::OPERATOR,
-                    ]
-                }
-            }
+    /// `quiet_ms`: how long it must be quiet, where that clears at all; 0: it does not.
+    pub(crate) fn clears(self, quiet_ms: u64) -> Vec<On> {
+        let ways: &[On] = match self {
+            Self::Quiet => &[clear::GPU_RESET, clear::NODE_REBOOT, clear::OPERATOR],
             Self::Reset => &[
                 clear::GPU_RESET,
                 clear::NODE_REBOOT,
@@ -88,6 +81,19 @@ impl Until {
                 clear::OPERATOR,
             ],
             Self::Reboot => &[clear::NODE_REBOOT, clear::REPLACEMENT, clear::OPERATOR],
+            Self::Diagnosed => &[clear::REPLACEMENT, clear::OPERATOR],
+        };
+        let is_by_quiet = matches!(self, Self::Quiet | Self::Diagnosed) && quiet_ms > 0;
+        let quiet = is_by_quiet.then(|| clear::quiet(quiet_ms));
+        quiet.into_iter().chain(ways.iter().copied()).collect()
+    }
+
+    /// What a problem of this severity waits for, once `action` is what it asks for.
+    pub(crate) fn of(severity: Severity, action: Action, least: Self) -> Self {
+        match (severity, action) {
+            (Severity::Info, _) => Self::Quiet,
+            (_, Action::RestartVm | Action::RestartBm | Action::ReplaceVm) => Self::Reboot,
+            _ => least.max(Self::Reset),
         }
     }
 }
@@ -139,6 +145,10 @@ reasons! {
     NvSwitchUnclear,
     /// What stood was taken over by a worse condition.
     Superseded,
+    /// As another system has it, which the operator asked for.
+    JudgedByProfile,
+    /// It came back as often as a window says.
+    RepeatedFault,
 }
 
 /// What one signal comes to.

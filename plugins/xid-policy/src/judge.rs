@@ -8,7 +8,7 @@ use device_policy_sdk::types::{Severity, Signal};
 use crate::catalog::{self, Entry, Remedy};
 use crate::config::Config;
 use crate::finding::{Action, Finding, Reason, Until};
-use crate::{nvlink, nvlink5};
+use crate::{nvlink, nvlink5, profile};
 
 /// How the message names a code: `XID 31 (GPU memory page fault)`.
 pub(crate) fn subject(code: u64) -> String {
@@ -19,43 +19,44 @@ pub(crate) fn subject(code: u64) -> String {
 }
 
 /// What an XID comes to; `None`: the operator wants nothing said of it. XIDs 48 and 154 come here
-/// only where the operator has reconfigured them.
+/// only where [`is_plain`] says so.
 pub(crate) fn judge(config: &Config, driver: &str, code: u64, signal: &Signal) -> Option<Finding> {
     if config.ignored.contains(&code) {
         return None;
     }
     let vendor = vendor(code, driver, signal);
+    let base = profile::judge(config.profile, code, signal, &vendor).unwrap_or(vendor);
     if config.extra_fatal.contains(&code) {
-        let action = if vendor.action == Action::None {
+        let action = if base.action == Action::None {
             Action::ContactSupport
         } else {
-            vendor.action
+            base.action
         };
-        return Some(configured(Severity::Fatal, action, &vendor));
+        return Some(configured(Severity::Fatal, action, &base));
     }
     Some(match config.overrides.get(&code) {
-        Some(over) => configured(
-            over.severity.unwrap_or(vendor.severity),
-            over.action.unwrap_or(vendor.action),
-            &vendor,
-        ),
-        None => vendor,
+        Some(over) => {
+            let severity = over.severity.unwrap_or(base.severity);
+            let inherited = if severity == Severity::Info {
+                Action::None
+            } else {
+                base.action
+            };
+            configured(severity, over.action.unwrap_or(inherited), &base)
+        }
+        None => base,
     })
 }
 
-/// Whether the operator has said what this code is, so that no workflow of its own applies.
-pub(crate) fn is_configured(config: &Config, code: u64) -> bool {
-    config.ignored.contains(&code)
+/// Whether a profile or the operator has said what this code is, so that no workflow of its own applies.
+pub(crate) fn is_plain(config: &Config, code: u64) -> bool {
+    config.profile != profile::Profile::Vendor
+        || config.ignored.contains(&code)
         || config.extra_fatal.contains(&code)
         || config.overrides.contains_key(&code)
 }
 
-fn configured(severity: Severity, action: Action, vendor: &Finding) -> Finding {
-    let until = match (severity, action) {
-        (Severity::Info, _) => Until::Quiet,
-        (_, Action::RestartVm | Action::RestartBm | Action::ReplaceVm) => Until::Reboot,
-        _ => vendor.until.max(Until::Reset),
-    };
+fn configured(severity: Severity, action: Action, base: &Finding) -> Finding {
     let note = format!(
         "judged by this node's configuration, not by the vendor's catalogue; action {}",
         action.word()
@@ -64,7 +65,7 @@ fn configured(severity: Severity, action: Action, vendor: &Finding) -> Finding {
         severity,
         action,
         reason: Reason::ConfiguredByOperator,
-        until,
+        until: Until::of(severity, action, base.until),
         note: note.into(),
     }
 }

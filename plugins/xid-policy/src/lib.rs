@@ -3,7 +3,8 @@
 //!
 //! An XID becomes a [`Finding`](finding::Finding) in [`judge`]; [`book`] merges it with what else
 //! stands for the same condition. 48 has a workflow over time in [`double_bit`]; the recovery
-//! action has a condition of its own in [`recovery`].
+//! action has a condition of its own in [`recovery`]. What another system would say is in [`profile`],
+//! how often a code came back in [`window`].
 
 mod book;
 mod catalog;
@@ -13,9 +14,12 @@ mod finding;
 mod judge;
 mod nvlink;
 mod nvlink5;
+mod place;
+mod profile;
 mod record;
 mod recovery;
 mod sxid;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +30,8 @@ use device_policy_sdk::{Host, Info, Policy, info, kind, reading, subscribe};
 
 use book::Book;
 use config::Config;
-use finding::{MERGED, NVSWITCH, RECOVERY, Reason};
+use finding::{MERGED, NVSWITCH, RECOVERY, REPEATS, Reason};
+use window::Counts;
 
 /// Raised when [`record`] changes.
 const STATE_SCHEMA: u32 = 1;
@@ -61,26 +66,46 @@ impl Policy for XidPolicy {
         device: &Device,
         signals: &[Signal],
     ) -> Result<Decision, String> {
-        let mut book = Book::open(host, device);
+        let mut book = Book::open(host, device, &self.config);
+        let mut counts = Counts::default();
         let waited = double_bit::is_waiting(&book);
         let mut decision = Decision::default();
         for signal in signals {
+            decision
+                .verdicts
+                .extend(self.repeats(host, device, &mut book, &mut counts, signal));
             let verdicts = self.one(host, device, &mut book, signal)?;
             decision.verdicts.extend(verdicts);
         }
         decision.verdicts = newest(decision.verdicts, signals);
         decision.wakes.extend(double_bit::wake(waited, &book));
+        counts.close(host)?;
         book.close(host)?;
         Ok(decision)
     }
 }
 
 impl XidPolicy {
+    /// Counts an XID where a window asks for it.
+    fn repeats(
+        &self,
+        host: &mut dyn Host,
+        device: &Device,
+        book: &mut Book<'_>,
+        counts: &mut Counts,
+        signal: &Signal,
+    ) -> Option<Verdict> {
+        let code = signal.code.filter(|_| signal.kind == kind::XID)?;
+        let window = self.config.windows.get(&code)?;
+        let finding = counts.take(host, device, code, window, signal)?;
+        Some(book.add(REPEATS, &judge::subject(code), &finding, signal))
+    }
+
     fn one(
         &self,
         host: &mut dyn Host,
         device: &Device,
-        book: &mut Book,
+        book: &mut Book<'_>,
         signal: &Signal,
     ) -> Result<Vec<Verdict>, String> {
         match signal.kind.as_str() {
@@ -99,14 +124,14 @@ impl XidPolicy {
         &self,
         host: &mut dyn Host,
         device: &Device,
-        book: &mut Book,
+        book: &mut Book<'_>,
         signal: &Signal,
     ) -> Result<Vec<Verdict>, String> {
         let Some(code) = signal.code else {
             return Ok(Vec::new());
         };
         let mut verdicts = double_bit::on_other(host, book, signal)?;
-        if !judge::is_configured(&self.config, code) {
+        if !judge::is_plain(&self.config, code) {
             match code {
                 double_bit::CODE => {
                     verdicts.extend(double_bit::on_error(host, book, signal));
@@ -129,7 +154,7 @@ impl XidPolicy {
 }
 
 /// A line of detail says nothing by itself: the first line of the event has judged it.
-fn sxid(book: &mut Book, signal: &Signal) -> Option<Verdict> {
+fn sxid(book: &mut Book<'_>, signal: &Signal) -> Option<Verdict> {
     let finding = sxid::judge(signal)?;
     let code = signal.code.unwrap_or_default();
     Some(book.add(NVSWITCH, &format!("SXid {code}"), &finding, signal))

@@ -47,13 +47,13 @@ fn of(action: Option<i64>, signal: &Signal) -> Verdict {
         ),
         Some(3) => {
             let note =
-                "to drain peer-to-peer (NVLink) work: let what runs finish, place nothing new"
+                "a drain of peer-to-peer (NVLink) work: let what runs finish, place nothing new"
                     .to_owned();
             (Warning, Action::None, Reason::DrainPeerToPeer, note)
         }
         Some(4) => {
             let note =
-                "to drain and reset: let what runs finish, place nothing new, then reset the GPU"
+                "a drain and a reset: let what runs finish, place nothing new, then reset the GPU"
                     .to_owned();
             (Warning, Action::ComponentReset, Reason::DrainAndReset, note)
         }

@@ -619,6 +619,13 @@ fn the_operators_words_come_first() {
         "COMPONENT_RESET",
         "ConfiguredByOperator",
     );
+    let mut bench = Bench::new(r#"{"overrides":{"46":{"severity":"info"}}}"#);
+    check(
+        Some(&xid(&mut bench, 46, "")),
+        Severity::Info,
+        "NONE",
+        "ConfiguredByOperator",
+    );
     let error = Bench::new(r#"{"ignored":{}}"#).evaluate(&[]).unwrap_err();
     assert!(error.contains("ignored"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! The command line: one subcommand a request.
+//! The command line: the commands of a running simulation, and what needs none.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,13 +6,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use nvml_sim::control::{Answer, Client, EccKind, EccLocation, Only, Reasons, Request};
+use nvml_sim::control::{Answer, Client, Request};
+use nvml_sim::profile::Profile;
+use nvml_sim::{figures, find_library, old_driver, scenario};
 
 /// Breaks the GPUs of a running simulated NVML, and heals them.
+///
+/// A simulation runs in the process that has libnvml_sim.so loaded; NVML_SIM_SOCKET, set for both,
+/// is how this finds it. Exits with 0 if it was done, 1 if not, 2 if it was not understood.
 #[derive(Debug, Parser)]
 #[command(name = "nvml-sim", version)]
 struct Args {
-    /// Control socket of the daemon that has libnvml_sim.so loaded
+    /// Control socket of the process that has libnvml_sim.so loaded
     #[arg(long, env = "NVML_SIM_SOCKET", value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
     /// Print the answer as JSON
@@ -22,193 +27,40 @@ struct Args {
     command: Command,
 }
 
-/// Which calls misbehave.
-#[derive(Debug, clap::Args)]
-struct Calls {
-    /// Symbol of the call, such as nvmlDeviceGetTemperature; every call if left out
-    call: Option<String>,
-    /// Index of the GPU; all if left out
-    #[arg(long)]
-    gpu: Option<u32>,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// XIDs, all within the same millisecond
-    Xid {
+    /// Plays a scenario file, and returns at its end
+    Play {
+        file: PathBuf,
+        /// How much faster than its times; 0 leaves the clock to `advance`
+        #[arg(long, default_value_t = 1.0, env = "NVML_SIM_SPEED")]
+        speed: f64,
+        /// Return when it has begun
         #[arg(long)]
-        gpu: u32,
-        #[arg(required = true)]
-        codes: Vec<u64>,
-        /// How many times over
-        #[arg(long, default_value_t = 1)]
-        count: u32,
-        /// The one source that tells of it
-        #[arg(long)]
-        only: Option<Only>,
+        detach: bool,
     },
-    /// ECC errors and their event
-    Ecc {
+    /// Rehearses a scenario file, without a simulation
+    Check { file: PathBuf },
+    /// Copies libnvml_sim.so without the calls that an older driver lacks
+    OldLibrary {
+        /// Where the copy goes
+        copy: PathBuf,
+        /// Branch of the driver, such as 535
+        #[arg(long, required_unless_present = "without")]
+        driver: Option<u32>,
+        /// Symbol of a call that is taken out
+        #[arg(long, value_name = "CALL")]
+        without: Vec<String>,
+        /// The library, if not the one that was built with this command
         #[arg(long)]
-        gpu: u32,
-        /// Double-bit errors instead of corrected ones
-        #[arg(long)]
-        uncorrected: bool,
-        #[arg(long, default_value = "dram")]
-        location: EccLocation,
-        #[arg(long, default_value_t = 1)]
-        count: u32,
+        library: Option<PathBuf>,
     },
-    /// Sets the row remapper's figures
-    RowRemap {
-        #[arg(long)]
-        gpu: u32,
-        #[arg(long, default_value_t = 0)]
-        correctable: u32,
-        #[arg(long, default_value_t = 0)]
-        uncorrectable: u32,
-        /// Rows wait for a reset to be remapped
-        #[arg(long)]
-        pending: bool,
-        /// A row could not be remapped
-        #[arg(long)]
-        failure: bool,
-    },
-    /// Sets the temperature
-    Temperature {
-        #[arg(long)]
-        gpu: u32,
-        celsius: u32,
-    },
-    /// Sets the clock event reasons; none ends it
-    Throttle {
-        #[arg(long)]
-        gpu: u32,
-        /// Names such as hw-thermal-slowdown, sw-power-cap
-        reasons: Vec<String>,
-    },
-    /// The GPU falls off the bus
-    Lost {
-        #[arg(long)]
-        gpu: u32,
-    },
-    /// The GPU answers again
-    Found {
-        #[arg(long)]
-        gpu: u32,
-    },
-    /// Sets the recovery action: 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset
-    RecoveryAction {
-        #[arg(long)]
-        gpu: u32,
-        value: u32,
-        /// The one source that tells of it
-        #[arg(long)]
-        only: Option<Only>,
-    },
-    /// Calls take longer; 0 ms ends it
-    Slow {
-        #[command(flatten)]
-        calls: Calls,
-        #[arg(long)]
-        ms: u64,
-    },
-    /// Calls don't return
-    Hang(Calls),
-    /// Calls that hang return
-    Unhang(Calls),
-    /// Calls answer a wrong return code
-    Fail {
-        #[command(flatten)]
-        calls: Calls,
-        /// NVML return code: 15 is GPU_IS_LOST, 999 UNKNOWN
-        #[arg(long)]
-        code: u32,
-    },
-    /// Calls answer the truth again
-    Unfail(Calls),
-    /// Unbinds the driver
-    Unload,
-    /// Binds the driver
-    Load,
-    /// Makes a GPU, or all, as new
-    Reset {
-        #[arg(long)]
-        gpu: Option<u32>,
-    },
-    /// Shows the node
-    Status,
-}
-
-impl From<Command> for Request {
-    fn from(command: Command) -> Self {
-        match command {
-            Command::Xid {
-                gpu,
-                codes,
-                count,
-                only,
-            } => Self::Xid {
-                gpu,
-                codes,
-                count,
-                only,
-            },
-            Command::Ecc {
-                gpu,
-                uncorrected,
-                location,
-                count,
-            } => Self::Ecc {
-                gpu,
-                kind: if uncorrected {
-                    EccKind::Uncorrected
-                } else {
-                    EccKind::Corrected
-                },
-                location,
-                count,
-            },
-            Command::RowRemap {
-                gpu,
-                correctable,
-                uncorrectable,
-                pending,
-                failure,
-            } => Self::RowRemap {
-                gpu,
-                correctable,
-                uncorrectable,
-                pending,
-                failure,
-            },
-            Command::Temperature { gpu, celsius } => Self::Temperature { gpu, celsius },
-            Command::Throttle { gpu, reasons } => Self::Throttle {
-                gpu,
-                reasons: Reasons::Names(reasons),
-            },
-            Command::Lost { gpu } => Self::Lost { gpu },
-            Command::Found { gpu } => Self::Found { gpu },
-            Command::RecoveryAction { gpu, value, only } => {
-                Self::RecoveryAction { gpu, value, only }
-            }
-            Command::Slow {
-                calls: Calls { gpu, call },
-                ms,
-            } => Self::Slow { gpu, call, ms },
-            Command::Hang(Calls { gpu, call }) => Self::Hang { gpu, call },
-            Command::Unhang(Calls { gpu, call }) => Self::Unhang { gpu, call },
-            Command::Fail {
-                calls: Calls { gpu, call },
-                code,
-            } => Self::Fail { gpu, call, code },
-            Command::Unfail(Calls { gpu, call }) => Self::Unfail { gpu, call },
-            Command::Unload => Self::Unload,
-            Command::Load => Self::Load,
-            Command::Reset { gpu } => Self::Reset { gpu },
-            Command::Status => Self::Status,
-        }
-    }
+    /// Lists the profiles
+    Profiles,
+    /// Lists the figures that `set` takes
+    Figures,
+    #[command(flatten)]
+    Request(Request),
 }
 
 /// 0 done, 1 not done, 2 not understood.
@@ -224,10 +76,46 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn command(args: Args) -> anyhow::Result<()> {
+    let request = match args.command {
+        Command::Request(request) => request,
+        Command::Play {
+            file,
+            speed,
+            detach,
+        } => {
+            let scenario = Box::new(scenario::read(&file)?);
+            let wait = !detach;
+            Request::Play {
+                scenario,
+                speed,
+                wait,
+            }
+        }
+        Command::Check { file } => {
+            let scenario = scenario::read(&file)?;
+            let steps = scenario.steps.len();
+            return say(&format!("{}: {steps} steps", scenario.name));
+        }
+        Command::OldLibrary {
+            copy,
+            driver,
+            without,
+            library,
+        } => {
+            let library = library.map_or_else(find_library, Ok)?;
+            let mut calls = without;
+            let later = driver.map(old_driver::missing_before).unwrap_or_default();
+            calls.extend(later.into_iter().map(str::to_owned));
+            old_driver::copy_without(&library, &calls, &copy)?;
+            return say(&format!("{}: without {}", copy.display(), calls.join(", ")));
+        }
+        Command::Profiles => return profiles(),
+        Command::Figures => return say(&figures::names().join("\n")),
+    };
     let socket = args.socket.context(
         "no socket: start a daemon with NVML_SIM_SOCKET set, and set it here too or give --socket",
     )?;
-    let answer = Client::connect(socket)?.request(&args.command.into())?;
+    let answer = Client::connect(socket)?.request(&request)?;
     let text = if args.json {
         serde_json::to_string(&answer)?
     } else if let Some(status) = &answer.status {
@@ -235,7 +123,28 @@ fn command(args: Args) -> anyhow::Result<()> {
     } else {
         in_words(&answer)
     };
+    say(&text)
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("can't print the answer")
+}
+
+fn profiles() -> anyhow::Result<()> {
+    let line = |profile: &Profile| {
+        let cuts = profile.mig.iter().flat_map(|mig| &mig.profiles);
+        let cuts: Vec<_> = cuts.map(|cut| cut.name.as_str()).collect();
+        let (key, name, memory) = (&profile.key, &profile.name, profile.memory_mib);
+        let links = profile.nvlink.as_ref().map_or(0, |nvlink| nvlink.links);
+        let mig = if cuts.is_empty() {
+            "none".to_owned()
+        } else {
+            cuts.join(" ")
+        };
+        format!("{key:<6} {name}, {memory} MiB, {links} NVLinks, MIG: {mig}")
+    };
+    let lines: Vec<_> = Profile::all().iter().map(line).collect();
+    say(&lines.join("\n"))
 }
 
 fn in_words(answer: &Answer) -> String {

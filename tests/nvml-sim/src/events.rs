@@ -7,11 +7,24 @@ pub(crate) const QUEUE_MAX: usize = 4096;
 /// A consumer needs one set; this stops one that leaks them.
 pub(crate) const SETS_MAX: usize = 256;
 
+/// A MIG device, as events and kernel lines name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MigIds {
+    pub(crate) gpu_instance: u32,
+    pub(crate) compute_instance: Option<u32>,
+}
+
 /// What a set may hand to its waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// An event of a GPU. `kind` is one `nvmlEventType…` bit, `data` the XID where it is one.
-    Gpu { gpu: u32, kind: u64, data: u64 },
+    Gpu {
+        gpu: u32,
+        kind: u64,
+        data: u64,
+        /// The MIG instance that it is about.
+        instance: Option<MigIds>,
+    },
     /// A GPU that the set listens to fell off the bus; NVML doesn't say which.
     Lost { gpu: u32 },
 }
@@ -123,6 +136,18 @@ impl Events {
         self.sets.remove(&set).is_some()
     }
 
+    /// No set listens to the GPU any more.
+    pub(crate) fn forget(&mut self, gpu: u32) {
+        for set in self.sets.values_mut() {
+            set.registered.remove(&gpu);
+        }
+    }
+
+    /// Whether any set listens to a GPU.
+    pub(crate) fn listening(&self) -> bool {
+        self.sets.values().any(|set| !set.registered.is_empty())
+    }
+
     pub(crate) fn free_all(&mut self) {
         self.sets.clear();
     }
@@ -195,7 +220,12 @@ mod tests {
     use super::*;
 
     fn xid(gpu: u32, data: u64) -> Event {
-        Event::Gpu { gpu, kind: 8, data }
+        Event::Gpu {
+            gpu,
+            kind: 8,
+            data,
+            instance: None,
+        }
     }
 
     #[test]
@@ -208,7 +238,8 @@ mod tests {
             events.raise(&[Event::Gpu {
                 gpu: 1,
                 kind: 2,
-                data: 0
+                data: 0,
+                instance: None,
             }]),
             None
         );

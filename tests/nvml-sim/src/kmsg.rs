@@ -3,31 +3,59 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::events::MigIds;
 use crate::profile::PciSlot;
 
 /// The driver's words where no process is to blame.
 const NO_PROCESS: &str = "pid='<unknown>', name=<unknown>";
 const PROCESS: &str = "pid=2512125, name=python3";
 
+/// Facility kernel, level warning: what the driver logs faults with.
+const PRIORITY: u32 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The driver's words alone.
+    Plain,
+    /// Records of `/dev/kmsg`: `priority,sequence,microseconds,-;words`.
+    Records,
+}
+
 /// Where the lines go. Kept open, so that a reader of a FIFO sees one long log.
 #[derive(Debug)]
 pub(crate) struct Kmsg {
     path: PathBuf,
     open: Option<File>,
+    format: Format,
+    sequence: u64,
 }
 
 impl Kmsg {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, open: None }
+    pub(crate) fn new(path: PathBuf, format: Format) -> Self {
+        Self {
+            path,
+            open: None,
+            format,
+            sequence: 0,
+        }
     }
 
     /// Writes one line, or fails: with a full FIFO or none who reads it, the line is gone, as in a
-    /// ring buffer. Never blocks.
-    pub(crate) fn write(&mut self, line: &str) -> io::Result<()> {
-        let line = format!("{line}\n");
+    /// ring buffer. Never blocks. `now` is on the simulator's clock.
+    pub(crate) fn write(&mut self, line: &str, now: Duration) -> io::Result<()> {
+        let line = match self.format {
+            Format::Plain => format!("{line}\n"),
+            Format::Records => {
+                let (sequence, us) = (self.sequence, now.as_micros());
+                format!("{PRIORITY},{sequence},{us},-;{line}\n")
+            }
+        };
+        // A lost record leaves a gap, as in the ring buffer.
+        self.sequence += 1;
         if let Some(file) = &mut self.open
             && let Ok(()) = file.write_all(line.as_bytes())
         {
@@ -55,13 +83,24 @@ impl Kmsg {
 }
 
 /// The line of an XID, without the time stamp that the kernel's log puts before it.
-pub(crate) fn xid_line(pci: PciSlot, code: u64, recovery_action: u32) -> String {
+pub(crate) fn xid_line(
+    pci: PciSlot,
+    instance: Option<MigIds>,
+    code: u64,
+    recovery_action: u32,
+) -> String {
     let details = match xid_details(code) {
         Some(details) => details,
         None if code == 154 => return recovery_line(pci, 0, recovery_action),
         None => format!("{PROCESS}, Ch 00000008"),
     };
-    format!("NVRM: Xid (PCI:{}): {code}, {details}", pci.kernel())
+    let place = instance.map_or_else(String::new, |ids| {
+        let compute = ids
+            .compute_instance
+            .map_or_else(String::new, |ci| format!(" GPU-CI:{ci:02}"));
+        format!(" GPU-I:{:02}{compute}", ids.gpu_instance)
+    });
+    format!("NVRM: Xid (PCI:{}{place}): {code}, {details}", pci.kernel())
 }
 
 /// XID 154: the driver wants something else than before.
@@ -160,6 +199,7 @@ mod tests {
 
     use super::*;
 
+    const NOW: Duration = Duration::ZERO;
     const SLOT: PciSlot = PciSlot {
         domain: 0,
         bus: 0x1b,
@@ -179,10 +219,34 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                xid_line(SLOT, code, 1),
+                xid_line(SLOT, None, code, 1),
                 format!("NVRM: Xid (PCI:0000:1b:00): {line}")
             );
         }
+    }
+
+    #[test]
+    fn a_mig_instance_is_named_as_the_driver_does() {
+        let ids = |compute_instance| {
+            Some(MigIds {
+                gpu_instance: 5,
+                compute_instance,
+            })
+        };
+        let line = |compute| xid_line(SLOT, ids(compute), 43, 0);
+        assert!(line(None).starts_with("NVRM: Xid (PCI:0000:1b:00 GPU-I:05): 43, pid="));
+        assert!(line(Some(0)).starts_with("NVRM: Xid (PCI:0000:1b:00 GPU-I:05 GPU-CI:00): 43,"));
+    }
+
+    #[test]
+    fn a_record_has_its_sequence_and_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut kmsg = Kmsg::new(file.path().to_owned(), Format::Records);
+        for seconds in [1, 2] {
+            kmsg.write("words", Duration::from_secs(seconds)).unwrap();
+        }
+        let log = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(log, "4,0,1000000,-;words\n4,1,2000000,-;words\n");
     }
 
     #[test]
@@ -190,8 +254,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kmsg");
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
-        let mut kmsg = Kmsg::new(path.clone());
-        let error = kmsg.write("lost").unwrap_err();
+        let mut kmsg = Kmsg::new(path.clone(), Format::Plain);
+        let error = kmsg.write("lost", NOW).unwrap_err();
         assert!(
             kmsg.explain(&error).starts_with("nobody reads the FIFO"),
             "{error}"
@@ -199,14 +263,14 @@ mod tests {
 
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let mut reader = File::from(rustix::fs::open(&path, flags, Mode::empty()).unwrap());
-        kmsg.write("first").unwrap();
-        kmsg.write("second").unwrap();
+        kmsg.write("first", NOW).unwrap();
+        kmsg.write("second", NOW).unwrap();
         let mut bytes = [0; 64];
         let read = reader.read(&mut bytes).unwrap();
         assert_eq!(&bytes[..read], b"first\nsecond\n");
 
         // A full pipe fails instead of blocking.
         let line = "x".repeat(4000);
-        assert!((0..1000).any(|_| kmsg.write(&line).is_err()));
+        assert!((0..1000).any(|_| kmsg.write(&line, NOW).is_err()));
     }
 }

@@ -7,10 +7,14 @@
 //!
 //! | environment | meaning | default |
 //! | --- | --- | --- |
-//! | `NVML_SIM_PROFILE` | `a100`, `h100`, `h200`, `gb200` (see [`profile`]) | `h100` |
-//! | `NVML_SIM_GPUS` | how many GPUs, 1 to 64 | 8 |
+//! | `NVML_SIM_PROFILE` | `a100`, `h100`, `h200`, `b200`, `gb200`, `v100` (see [`profile`]) | `h100`, or the scenario's |
+//! | `NVML_SIM_GPUS` | how many GPUs, 1 to 64 | 8, or the scenario's |
+//! | `NVML_SIM_DRIVER` | version of driver and library, from branch 450 on | `580.82.07` |
 //! | `NVML_SIM_SOCKET` | Unix socket to take commands on (see [`control`]) | none |
-//! | `NVML_SIM_KMSG` | FIFO or file that gets the kernel's lines for injected XIDs | none |
+//! | `NVML_SIM_KMSG` | FIFO or file that gets the kernel's lines | none |
+//! | `NVML_SIM_KMSG_FORMAT` | `plain`, or `records` as `/dev/kmsg` has them | `plain` |
+//! | `NVML_SIM_SCENARIO` | file that is played from the start (see [`scenario`]) | none |
+//! | `NVML_SIM_SPEED` | of the scenario's clock; 0: moved by command alone | 1 |
 //!
 //! It is read at the first `nvmlInit`; a value that can't be used is one line on stderr and
 //! `NVML_ERROR_UNKNOWN`.
@@ -24,17 +28,21 @@
 //! # What is like the real thing
 //! Return codes follow nvml.h: `UNINITIALIZED` before `nvmlInit`, which is counted;
 //! `INVALID_ARGUMENT` for a null pointer or a foreign handle; `GPU_IS_LOST` from every call on a
-//! lost GPU, and once from a waiting event set, not saying which. What these GPUs don't have
-//! (retired pages) is `NOT_SUPPORTED`. The state belongs to the driver: it outlives `nvmlShutdown`
+//! lost GPU, and once from a waiting event set, not saying which; of a board that was replaced, from
+//! its old handles. What a board doesn't have is `NOT_SUPPORTED`. The state belongs to the driver: it outlives `nvmlShutdown`
 //! and `dlclose`, and ends with the process.
 
 mod abi;
+mod clock;
 pub mod control;
 mod environment;
 mod events;
+pub mod figures;
 mod kmsg;
 mod node;
+pub mod old_driver;
 pub mod profile;
+pub mod scenario;
 mod sim;
 
 use std::io;

@@ -5,11 +5,14 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::abi::code::{self, Code};
+use crate::clock::Clock;
 use crate::control::server::{self, ServeError};
-use crate::environment::{Environment, EnvironmentError};
+use crate::environment::{Environment, EnvironmentError, SCENARIO};
 use crate::events::{Delivery, Event};
-use crate::kmsg::Kmsg;
-use crate::node::Node;
+use crate::kmsg::{Format, Kmsg};
+use crate::node::{Node, Versions};
+use crate::profile::Profile;
+use crate::scenario::play;
 
 /// How long a command's answer waits for its events to be handed over.
 const DELIVERY_WAIT: Duration = Duration::from_secs(1);
@@ -28,6 +31,8 @@ pub(crate) enum StartError {
     Environment(#[from] EnvironmentError),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error("{SCENARIO}: {0}")]
+    Play(String),
 }
 
 static SIM: OnceLock<Sim> = OnceLock::new();
@@ -51,18 +56,38 @@ pub(crate) fn start() -> Result<&'static Sim, StartError> {
         .as_deref()
         .map(server::bind)
         .transpose()?;
-    let sim = SIM.get_or_init(|| Sim {
-        node: Mutex::new(Node::healthy(environment.profile, environment.gpus)),
-        changed: Condvar::new(),
-        kmsg: environment.kmsg.map(|path| Mutex::new(Kmsg::new(path))),
-    });
+    let format = environment.kmsg_format;
+    let kmsg = environment.kmsg.map(|path| Kmsg::new(path, format));
+    let mut node = Node::healthy(environment.profile, environment.gpus, environment.versions);
+    if let Some(scenario) = &environment.scenario {
+        play::check(&node, kmsg.is_some(), scenario).map_err(StartError::Play)?;
+        node.clock = Clock::running(environment.speed);
+    }
+    let sim = SIM.get_or_init(|| Sim::new(node, kmsg));
     if let Some(listener) = listener {
         server::spawn(sim, listener)?;
+    }
+    if let Some(scenario) = environment.scenario {
+        play::spawn(sim, scenario, environment.speed).map_err(StartError::Play)?;
     }
     Ok(sim)
 }
 
 impl Sim {
+    fn new(node: Node, kmsg: Option<Kmsg>) -> Self {
+        Self {
+            node: Mutex::new(node),
+            changed: Condvar::new(),
+            kmsg: kmsg.map(Mutex::new),
+        }
+    }
+
+    /// A node that nobody sees, to rehearse a scenario on.
+    pub(crate) fn scratch(profile: &'static Profile, gpus: u32) -> Self {
+        let node = Node::healthy(profile, gpus, Versions::new(None));
+        Self::new(node, Some(Kmsg::new("/dev/null".into(), Format::Plain)))
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Node> {
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,19 +100,39 @@ impl Sim {
     /// The start of every call: it is late, hangs or fails as it was told to.
     pub(crate) fn enter(&self, call: &str, gpu: Option<u32>) -> Result<MutexGuard<'_, Node>, Code> {
         let mut node = self.lock();
-        let delay_ms = node.delay_ms(call, gpu);
+        if let Some(timeline) = &mut node.timeline
+            && timeline.called(call, gpu)
+        {
+            self.notify();
+        }
+        let delay_ms = node.rules.delay_ms(call, gpu);
         if delay_ms > 0 {
             drop(node);
             thread::sleep(Duration::from_millis(delay_ms));
             node = self.lock();
         }
-        while node.hangs(call, gpu) {
-            node = self
+        while node.rules.hangs(call, gpu) {
+            node = self.wait(node, None);
+        }
+        node.rules.failure(call, gpu).map_or(Ok(node), Err)
+    }
+
+    /// Waits for any change, or so long.
+    pub(crate) fn wait<'a>(
+        &self,
+        node: MutexGuard<'a, Node>,
+        timeout: Option<Duration>,
+    ) -> MutexGuard<'a, Node> {
+        match timeout {
+            None => self
                 .changed
                 .wait(node)
-                .unwrap_or_else(PoisonError::into_inner);
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                let waited = self.changed.wait_timeout(node, timeout);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
         }
-        node.failure(call, gpu).map_or(Ok(node), Err)
     }
 
     /// Waits for the oldest event of a set.
@@ -112,8 +157,7 @@ impl Sim {
             if left.is_zero() {
                 return Err(code::TIMEOUT);
             }
-            let waited = self.changed.wait_timeout(node, left);
-            node = waited.unwrap_or_else(PoisonError::into_inner).0;
+            node = self.wait(node, Some(left));
         }
     }
 

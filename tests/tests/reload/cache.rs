@@ -5,9 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use device_api_proto::native::{Condition, ConditionStatus};
+use device_api_tests::condition_of;
 use rustix::process::Signal;
 
-use crate::rig::{Rig, is_running, sha256, tally};
+use crate::rig::{Rig, has_words, is_running, sha256, tally};
 
 /// What was compiled, taken from the cache, and found damaged, in this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,5 +104,47 @@ async fn h10_a_cache_that_others_may_write_to_is_not_used_and_policies_run_all_t
         told.contains("chmod 0700") && told.contains("state/code"),
         "{told}"
     );
+    Ok(())
+}
+
+/// Waits until the policy was told so often, over all runs, that each GPU was found.
+async fn found(rig: &Rig, times: u32) -> Result<()> {
+    let said = format!("found={times}");
+    for gpu in [0, 1] {
+        let mut watch = rig.node.native().await?.watch(0).await?;
+        let is_it = |condition: &Condition| has_words(&condition.message, &said);
+        rig.until(&mut watch, gpu, "TallyFound", is_it).await?;
+    }
+    Ok(())
+}
+
+/// What was fine is said again by a policy that had to be compiled while the GPUs were found.
+#[tokio::test]
+async fn h6_h10_a_start_with_state_and_without_code_asks_all_policies_of_the_gpus_once()
+-> Result<()> {
+    let component = tally("version=1 found=yes")?;
+    let mut rig = Rig::start(&[("tally.wasm", &component)], &[])?;
+    rig.ready().await?;
+    found(&rig, 1).await?;
+    // With its code, and then without it.
+    for run in 2..=4 {
+        rig.node.stop(Signal::TERM)?;
+        if run > 2 {
+            fs::remove_dir_all(code(&rig))?;
+        }
+        rig.node.start_again()?;
+        let mut client = rig.ready().await?;
+        found(&rig, run).await?;
+        // Once: nothing is asked again after what came later.
+        rig.is_asked("TallyCount").await?;
+        found(&rig, run).await?;
+        for gpu in client.list().await?.gpus {
+            let ready = condition_of(&gpu, "PolicyReady");
+            ensure!(
+                ready.is_none_or(|ready| ready.status() == ConditionStatus::True),
+                "{ready:?}"
+            );
+        }
+    }
     Ok(())
 }

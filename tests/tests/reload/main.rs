@@ -5,9 +5,12 @@
 mod a_thousand_swaps;
 mod admission;
 mod cache;
+mod cold;
 mod configmap;
 mod manifest;
 mod plain;
 mod quarantine;
 mod rig;
+mod safe_mode;
 mod state;
+mod unsaved;

@@ -1,7 +1,7 @@
 //! A `policies.yaml` that is not understood is refused as a whole, and the running set stays (design H7).
 
 use anyhow::{Context as _, Result, ensure};
-use device_api_tests::{Native, Node, http};
+use device_api_tests::{Native, http};
 use rustix::process::Signal;
 
 use crate::rig::{Rig, active, is_running, sha256, tally};
@@ -206,57 +206,5 @@ fn judges_meanwhile(rig: &Rig, policy: &str) -> Result<()> {
     rig.node
         .daemon
         .wait_for(&["another version judges meanwhile", &policy])?;
-    Ok(())
-}
-
-/// Floor and fallback: the host's own table.
-#[tokio::test]
-async fn h7_in_safe_mode_the_host_judges_without_any_policy() -> Result<()> {
-    use device_api_proto::native::{ConditionStatus, Health, PolicyPhase, owner};
-    use device_api_tests::{condition_of, health_of};
-
-    let builder = Node::builder()?.gpus(2);
-    let policies = builder.dir().join("policies");
-    std::fs::create_dir(&policies)?;
-    std::fs::write(policies.join("tally.wasm"), tally("version=1")?)?;
-    let rig = Rig::on(policies, &[("safe-mode", "true")])(builder)?;
-    let mut client = rig.node.native().await?;
-    let mut watch = client.watch(0).await?;
-    let (fatal, harmless) = (rig.node.uuid(0)?, rig.node.uuid(1)?);
-    rig.xid(0, 79)?;
-    let unhealthy = |gpu: &_| health_of(gpu) == Health::Unhealthy;
-    let gpu = watch.until(&fatal, "Unhealthy", unhealthy).await?;
-    let floor = condition_of(&gpu, "FaultFloor").context("no floor")?;
-    assert_eq!(floor.status(), ConditionStatus::True);
-    let owner = floor.owner.as_ref().context("no owner")?;
-    assert_eq!(owner.kind(), owner::Kind::Host);
-
-    rig.xid(1, 31)?;
-    let assumed = |gpu: &_| condition_of(gpu, "PolicyFallback").is_some();
-    let gpu = watch
-        .until(&harmless, "judged by the vendor's class", assumed)
-        .await?;
-    assert_ne!(health_of(&gpu), Health::Unhealthy, "{gpu:?}");
-    for gpu in client.list().await?.gpus {
-        let conditions = gpu.status.unwrap_or_default().conditions;
-        let of_a_policy = conditions.iter().find(|condition| {
-            let owner = condition.owner.as_ref();
-            owner.is_some_and(|owner| owner.kind() == owner::Kind::Policy)
-        });
-        assert_eq!(of_a_policy, None);
-    }
-
-    for bundled in ["xid-policy", "nvml-health"] {
-        let policy = client.policy(bundled).await?;
-        let is_off = policy.active.is_none() && policy.phase() == PolicyPhase::Paused;
-        assert!(is_off && policy.detail.contains("safe mode"), "{policy:?}");
-    }
-    assert!(client.policy("tally").await.is_err(), "nothing is loaded");
-    assert!(client.reload().await.is_err(), "and nothing will be");
-    let (code, detail) = http(&rig.node.address("/healthz")?, "/readyz")?;
-    assert!(
-        code == 200 && detail.contains("safe mode"),
-        "{code} {detail}"
-    );
     Ok(())
 }

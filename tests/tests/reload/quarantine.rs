@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use device_api_proto::native::{PolicyPhase, ReleasePolicyRequest};
+use device_api_proto::native::{PolicyPhase, QuarantinePolicyRequest, ReleasePolicyRequest};
 use device_api_tests::Watch;
 use rustix::process::Signal;
 
@@ -244,5 +244,60 @@ async fn h5_a_good_version_is_not_blamed_for_a_daemon_that_is_killed() -> Result
         .iter()
         .filter(|line| line.contains("died during a call"));
     assert_eq!(blamed.next(), None);
+    Ok(())
+}
+
+/// Faults that come while nobody is asked of them.
+const FAULTS_WHILE_OUT: u64 = 1_000;
+
+/// Different ones: the guest asks the host of each at each.
+const FAULTS: u64 = 20;
+
+/// Lines about it that the log has at most then: the causes are that it is quarantined, and, in the moment before,
+/// that its thread is let go of; and each once more if that takes longer than a minute.
+const LINES_MAX: usize = 4;
+
+#[tokio::test]
+async fn h2_h5_a_version_that_is_out_with_nobody_in_its_place_does_not_fill_the_log() -> Result<()>
+{
+    let rig = Rig::start(&[("tally.wasm", &tally("version=1")?)], &[])?;
+    let mut client = rig.ready().await?;
+    let request = QuarantinePolicyRequest {
+        name: "tally".to_owned(),
+        reason: "it is tried".to_owned(),
+        ..Default::default()
+    };
+    client.policies.quarantine_policy(request).await?;
+    let gpu = rig.node.uuid(0)?;
+    for at in 0..FAULTS_WHILE_OUT {
+        rig.xid(0, 1 + at % FAULTS)?;
+        // The read waits for what comes of it.
+        client.get(&gpu).await?;
+    }
+    let failed = client.policy("tally").await?.counters.context("none")?;
+    let failed: u64 = failed.failures.iter().map(|count| count.calls).sum();
+    ensure!(
+        failed >= FAULTS_WHILE_OUT / 2,
+        "it was asked {failed} times"
+    );
+    let log = rig.node.daemon.log();
+    let is_about = |line: &&String| line.contains("gave no decision") && line.contains("tally");
+    let lines: Vec<_> = log.iter().filter(is_about).collect();
+    ensure!(
+        (1..=LINES_MAX).contains(&lines.len()),
+        "{} lines: {lines:?}",
+        lines.len()
+    );
+    // What it failed on first is kept: a version that may be asked is asked of it.
+    let mut watch = client.watch(0).await?;
+    let request = ReleasePolicyRequest {
+        name: "tally".to_owned(),
+        ..Default::default()
+    };
+    client.policies.release_policy(request).await?;
+    rig.until(&mut watch, 0, "TallyCount", |said| {
+        said.message.contains(" 5=")
+    })
+    .await?;
     Ok(())
 }

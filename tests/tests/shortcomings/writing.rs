@@ -108,6 +108,7 @@ async fn shortcoming_09_a_bad_gpu_is_bad_after_a_kill() -> Result<()> {
         assert_eq!(uid(&gpu), uid(before), "the same object");
     }
     // Once the others were observed again, these were, too.
+    node.daemon.wait_for(&["NVML is in use"])?;
     node.sim()?.xid(1, &[31])?;
     let mut stream = watch(&mut client, "", "").await?;
     until(

@@ -239,11 +239,16 @@ pub(super) fn refusals(report: &Report, of: Option<&str>) -> Option<String> {
 }
 
 pub(super) fn print(to: &mut dyn Write, answer: &Report, colour: bool) -> io::Result<()> {
-    if !answer.refused.is_empty() {
-        return writeln!(to, "No version was taken up: the set was refused.");
-    }
     if answer.outcomes.is_empty() {
-        return writeln!(to, "There are no policies to load.");
+        let why = if answer.refused.is_empty() {
+            "There are no policies to load."
+        } else {
+            "No version was taken up: the set was refused."
+        };
+        return writeln!(to, "{why}");
+    }
+    if !answer.refused.is_empty() {
+        writeln!(to, "The set was refused; of the one before:")?;
     }
     let rows = answer.outcomes.iter().map(|outcome| {
         let change = words::policy_change(outcome.change());

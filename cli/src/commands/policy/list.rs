@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use device_api_proto::native::{
-    Policy, PolicyCounters, PolicyLatencyBucket, PolicyPhase, PolicySetAside,
+    ListPoliciesResponse, Policy, PolicyCounters, PolicyLatencyBucket, PolicyMode, PolicyPhase,
+    PolicySetAside,
 };
 
 use super::{short, version};
@@ -11,7 +12,7 @@ use crate::args::{Args, Format};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::policy_view::{PolicyList, PolicyView};
+use crate::policy_view::PolicyList;
 use crate::table::{self, Cell, Paint};
 use crate::text::{escape, shell_word};
 use crate::words;
@@ -45,16 +46,49 @@ pub(super) async fn run<W: Write>(
     client: &mut Client,
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
-    let policies = client.policies().await?;
-    let view = || PolicyList {
-        policies: policies.iter().map(PolicyView::from).collect(),
-    };
+    let listed = client.policy_list().await?;
     match args.output {
-        Format::Json => out.json(&view()),
-        Format::Yaml => out.yaml(&view(), false),
-        Format::Table => out.print(|to, colour| print(to, &policies, false, colour)),
-        Format::Wide => out.print(|to, colour| print(to, &policies, true, colour)),
+        Format::Json => out.json(&PolicyList::from(&listed)),
+        Format::Yaml => out.yaml(&PolicyList::from(&listed), false),
+        Format::Table => out.print(|to, colour| all(to, &listed, false, colour)),
+        Format::Wide => out.print(|to, colour| all(to, &listed, true, colour)),
     }
+}
+
+/// First what concerns them all.
+pub(super) fn all(
+    to: &mut dyn Write,
+    listed: &ListPoliciesResponse,
+    wide: bool,
+    colour: bool,
+) -> io::Result<()> {
+    let mut of_all = Vec::new();
+    if !listed.refused.is_empty() {
+        of_all.push(Note {
+            says: format!("The set of policies is refused: {}", listed.refused),
+            commands: vec!["devicectl policy reload".to_owned()],
+        });
+    }
+    if !listed.unsaved.is_empty() {
+        of_all.push(Note {
+            says: format!(
+                "What is decided of policies can't be saved, and a restart forgets it: {}",
+                listed.unsaved
+            ),
+            commands: Vec::new(),
+        });
+    }
+    if !listed.damage.is_empty() {
+        of_all.push(Note {
+            says: listed.damage.clone(),
+            commands: Vec::new(),
+        });
+    }
+    show(to, &of_all)?;
+    if !of_all.is_empty() {
+        writeln!(to)?;
+    }
+    print(to, &listed.policies, wide, colour)
 }
 
 pub(super) fn print(
@@ -80,10 +114,14 @@ pub(super) fn print(
     if !notes.is_empty() {
         writeln!(to)?;
     }
+    show(to, &notes)
+}
+
+fn show(to: &mut dyn Write, notes: &[Note]) -> io::Result<()> {
     for note in notes {
         writeln!(to, "{}", escape(&note.says))?;
-        for command in note.commands {
-            writeln!(to, "    {}", escape(&command))?;
+        for command in &note.commands {
+            writeln!(to, "    {}", escape(command))?;
         }
     }
     Ok(())
@@ -131,7 +169,10 @@ fn row(policy: &Policy, now: jiff::Timestamp, wide: bool) -> Vec<Cell> {
 pub(super) fn phase(policy: &Policy) -> Cell {
     let paint = match policy.phase() {
         PolicyPhase::Running => Paint::Good,
-        PolicyPhase::BackOff | PolicyPhase::LastGood | PolicyPhase::Compiling => Paint::Warning,
+        PolicyPhase::BackOff
+        | PolicyPhase::LastGood
+        | PolicyPhase::StandIn
+        | PolicyPhase::Compiling => Paint::Warning,
         PolicyPhase::Quarantined | PolicyPhase::Refused => Paint::Bad,
         PolicyPhase::Paused | PolicyPhase::Unspecified => Paint::Faint,
     };
@@ -187,7 +228,10 @@ pub(super) fn notes(policy: &Policy) -> Vec<Note> {
     let told = |aside: &PolicySetAside| version(&aside.version, &aside.digest);
     match policy.phase() {
         PolicyPhase::Paused => {
-            let commands = vec![on("resume", "")];
+            // What policies.yaml or safe mode has paused, no command resumes; the detail says what does.
+            let by_hand = policy.mode() != PolicyMode::Paused;
+            let commands = by_hand.then(|| on("resume", ""));
+            let commands = commands.into_iter().collect();
             note(format!("{name} is paused: {}", policy.detail), commands);
         }
         PolicyPhase::BackOff => {
@@ -201,6 +245,7 @@ pub(super) fn notes(policy: &Policy) -> Vec<Note> {
         PolicyPhase::Compiling => note(format!("{name}: {}", policy.detail), Vec::new()),
         PolicyPhase::Running
         | PolicyPhase::LastGood
+        | PolicyPhase::StandIn
         | PolicyPhase::Quarantined
         | PolicyPhase::Refused
         | PolicyPhase::Unspecified => {}

@@ -1,14 +1,15 @@
 //! What is printed of policies.
 
 use device_api_proto::native::{
-    GetPolicyResponse, Policy, PolicyChange, PolicyCounters, PolicyFailureCount, PolicyFailureKind,
-    PolicyFallback, PolicyLatencyBucket, PolicyLimitCount, PolicyLimitKind, PolicyMode,
-    PolicyOutcome, PolicyOwnedType, PolicyPhase, PolicySetAside, PolicySubscription, PolicyVersion,
+    GetPolicyResponse, ListPoliciesResponse, Policy, PolicyChange, PolicyCounters,
+    PolicyFailureCount, PolicyFailureKind, PolicyFallback, PolicyLatencyBucket, PolicyLimitCount,
+    PolicyLimitKind, PolicyMode, PolicyOutcome, PolicyOwnedType, PolicyPhase, PolicySetAside,
+    PolicySubscription, PolicyVersion,
 };
 
 use super::*;
 use crate::client::{OnPolicy, Report};
-use crate::policy_view::{DetailView, PolicyView, ReportView};
+use crate::policy_view::{DetailView, PolicyList, PolicyView, ReportView};
 
 const NASTY: &str = "a\u{1b}[2J\u{202e}\nb";
 
@@ -97,6 +98,11 @@ fn what_waits_for_someone_stands_below_the_list_with_what_to_type() {
     let mut paused = policy("quiet");
     paused.phase = PolicyPhase::Paused.into();
     paused.detail = "maintenance".to_owned();
+    // No command ends that.
+    let mut fixed = policy("fixed");
+    fixed.mode = PolicyMode::Paused.into();
+    fixed.phase = PolicyPhase::Paused.into();
+    fixed.detail = "by policies.yaml: change its mode there".to_owned();
     let mut refused = policy("bad");
     refused.refused = Some(PolicySetAside {
         version: String::new(),
@@ -109,7 +115,7 @@ fn what_waits_for_someone_stands_below_the_list_with_what_to_type() {
     let mut slow = policy("slow");
     slow.phase = PolicyPhase::Compiling.into();
     slow.detail = "policy slow.wasm is being compiled".to_owned();
-    let text = listed(&[held, paused, refused, wanted, slow], false);
+    let text = listed(&[held, paused, fixed, refused, wanted, slow], false);
     assert!(text.contains(" compiling "), "{text}");
     let (_, notes) = text.split_once("\n\n").unwrap();
     let expected = "\
@@ -126,6 +132,7 @@ xid-policy: 2 more versions are quarantined
     devicectl policy describe xid-policy
 quiet is paused: maintenance
     devicectl policy resume quiet
+fixed is paused: by policies.yaml: change its mode there
 bad: a version of /policies/x.wasm is refused: no component
     devicectl policy reload
 wanted: version 1.1.0 (eeeeeeeeeeee) is quarantined: loops
@@ -133,6 +140,32 @@ wanted: version 1.1.0 (eeeeeeeeeeee) is quarantined: loops
 slow: policy slow.wasm is being compiled
 ";
     assert_eq!(notes, expected);
+}
+
+#[test]
+fn h7_what_concerns_all_policies_stands_above_the_list() {
+    let mut out = Vec::new();
+    let listed = ListPoliciesResponse {
+        policies: vec![policy("xid-policy")],
+        refused: format!("policies.yaml is refused: {NASTY}"),
+        unsaved: "ledger.json: No space left".to_owned(),
+        damage: "the ledger could not be read".to_owned(),
+    };
+    list::all(&mut out, &listed, false, false).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let (above, table) = text.split_once("\n\n").unwrap();
+    let expected = "\
+The set of policies is refused: policies.yaml is refused: a\\u{1b}[2J\\u{202e}\\nb
+    devicectl policy reload
+What is decided of policies can't be saved, and a restart forgets it: ledger.json: No space left
+the ledger could not be read";
+    assert_eq!(above, expected);
+    assert!(table.starts_with("NAME "), "{text}");
+    let value = serde_json::to_value(PolicyList::from(&listed)).unwrap();
+    assert_eq!(value["unsaved"], "ledger.json: No space left");
+    let well = PolicyList::from(&ListPoliciesResponse::default());
+    let value = serde_json::to_value(well).unwrap();
+    assert_eq!(value, serde_json::json!({"policies": []}));
 }
 
 #[test]
@@ -271,6 +304,10 @@ fn h6_a_reload_says_what_came_of_each_and_what_was_refused() {
         command::refusals(&answer, None).as_deref(),
         Some("the whole set (policies.yaml: unknown key)")
     );
+    let text = print(&answer);
+    let told = "The set was refused; of the one before:\n";
+    assert!(text.starts_with(told) && text.contains("worse"), "{text}");
+    answer.outcomes.clear();
     assert_eq!(
         print(&answer),
         "No version was taken up: the set was refused.\n"

@@ -387,7 +387,7 @@ func (x Owner_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Owner_Kind.Descriptor instead.
 func (Owner_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{5, 0}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // One GPU.
@@ -533,9 +533,15 @@ type GpuSpec struct {
 	// A simulated GPU: whatever it reports is a drill.
 	Simulated bool `protobuf:"varint,14,opt,name=simulated,proto3" json:"simulated,omitempty"`
 	// The MIG instances of this GPU, as NVML lists them; empty where MIG is off. Ignored in a write.
-	MigInstances  []*MigInstance `protobuf:"bytes,15,rep,name=mig_instances,json=migInstances,proto3" json:"mig_instances,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MigInstances []*MigInstance `protobuf:"bytes,15,rep,name=mig_instances,json=migInstances,proto3" json:"mig_instances,omitempty"`
+	// What it is made of and connected to, as NVML lists it; absent where NVML has not. Ignored in a write.
+	Hardware *GpuHardware `protobuf:"bytes,16,opt,name=hardware,proto3" json:"hardware,omitempty"`
+	// Of a MIG instance: number of its GPU instance on its GPU; absent for a GPU. Ignored in a write.
+	MigGpuInstance *uint32 `protobuf:"varint,17,opt,name=mig_gpu_instance,json=migGpuInstance,proto3,oneof" json:"mig_gpu_instance,omitempty"`
+	// Of a MIG instance: number of its compute instance in the GPU instance; absent for a GPU. Ignored in a write.
+	MigComputeInstance *uint32 `protobuf:"varint,18,opt,name=mig_compute_instance,json=migComputeInstance,proto3,oneof" json:"mig_compute_instance,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *GpuSpec) Reset() {
@@ -673,7 +679,357 @@ func (x *GpuSpec) GetMigInstances() []*MigInstance {
 	return nil
 }
 
-// One MIG instance of a GPU.
+func (x *GpuSpec) GetHardware() *GpuHardware {
+	if x != nil {
+		return x.Hardware
+	}
+	return nil
+}
+
+func (x *GpuSpec) GetMigGpuInstance() uint32 {
+	if x != nil && x.MigGpuInstance != nil {
+		return *x.MigGpuInstance
+	}
+	return 0
+}
+
+func (x *GpuSpec) GetMigComputeInstance() uint32 {
+	if x != nil && x.MigComputeInstance != nil {
+		return *x.MigComputeInstance
+	}
+	return 0
+}
+
+// What a GPU is made of and connected to. What NVML does not tell of it is absent, never zero.
+type GpuHardware struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it is cut up into MIG instances; absent: it can't be.
+	MigEnabled *bool `protobuf:"varint,1,opt,name=mig_enabled,json=migEnabled,proto3,oneof" json:"mig_enabled,omitempty"`
+	// The least power limit that can be set, in mW.
+	PowerLimitMinMilliwatts *uint32 `protobuf:"varint,2,opt,name=power_limit_min_milliwatts,json=powerLimitMinMilliwatts,proto3,oneof" json:"power_limit_min_milliwatts,omitempty"`
+	// The greatest power limit that can be set, in mW.
+	PowerLimitMaxMilliwatts *uint32 `protobuf:"varint,3,opt,name=power_limit_max_milliwatts,json=powerLimitMaxMilliwatts,proto3,oneof" json:"power_limit_max_milliwatts,omitempty"`
+	// The power limit that it starts with, in mW.
+	PowerLimitDefaultMilliwatts *uint32 `protobuf:"varint,4,opt,name=power_limit_default_milliwatts,json=powerLimitDefaultMilliwatts,proto3,oneof" json:"power_limit_default_milliwatts,omitempty"`
+	// The PCIe generation that board and slot can do together.
+	PcieGenerationMax *uint32 `protobuf:"varint,5,opt,name=pcie_generation_max,json=pcieGenerationMax,proto3,oneof" json:"pcie_generation_max,omitempty"`
+	// The PCIe lanes that board and slot can use together.
+	PcieWidthMax *uint32 `protobuf:"varint,6,opt,name=pcie_width_max,json=pcieWidthMax,proto3,oneof" json:"pcie_width_max,omitempty"`
+	// By link; empty on a board without NVLink.
+	Nvlinks []*NvLink `protobuf:"bytes,7,rep,name=nvlinks,proto3" json:"nvlinks,omitempty"`
+	// The other GPUs of the node, by UUID.
+	Peers []*GpuPeer `protobuf:"bytes,8,rep,name=peers,proto3" json:"peers,omitempty"`
+	// CPUs that are near, as a list, as in "0-31,64-95".
+	CpuAffinity *string `protobuf:"bytes,9,opt,name=cpu_affinity,json=cpuAffinity,proto3,oneof" json:"cpu_affinity,omitempty"`
+	// NUMA node that it belongs to.
+	NumaNode *uint32 `protobuf:"varint,10,opt,name=numa_node,json=numaNode,proto3,oneof" json:"numa_node,omitempty"`
+	// The NVSwitch fabric that it is part of; absent on a board that is on none.
+	Fabric        *NvSwitchFabric `protobuf:"bytes,11,opt,name=fabric,proto3" json:"fabric,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuHardware) Reset() {
+	*x = GpuHardware{}
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuHardware) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuHardware) ProtoMessage() {}
+
+func (x *GpuHardware) ProtoReflect() protoreflect.Message {
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuHardware.ProtoReflect.Descriptor instead.
+func (*GpuHardware) Descriptor() ([]byte, []int) {
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GpuHardware) GetMigEnabled() bool {
+	if x != nil && x.MigEnabled != nil {
+		return *x.MigEnabled
+	}
+	return false
+}
+
+func (x *GpuHardware) GetPowerLimitMinMilliwatts() uint32 {
+	if x != nil && x.PowerLimitMinMilliwatts != nil {
+		return *x.PowerLimitMinMilliwatts
+	}
+	return 0
+}
+
+func (x *GpuHardware) GetPowerLimitMaxMilliwatts() uint32 {
+	if x != nil && x.PowerLimitMaxMilliwatts != nil {
+		return *x.PowerLimitMaxMilliwatts
+	}
+	return 0
+}
+
+func (x *GpuHardware) GetPowerLimitDefaultMilliwatts() uint32 {
+	if x != nil && x.PowerLimitDefaultMilliwatts != nil {
+		return *x.PowerLimitDefaultMilliwatts
+	}
+	return 0
+}
+
+func (x *GpuHardware) GetPcieGenerationMax() uint32 {
+	if x != nil && x.PcieGenerationMax != nil {
+		return *x.PcieGenerationMax
+	}
+	return 0
+}
+
+func (x *GpuHardware) GetPcieWidthMax() uint32 {
+	if x != nil && x.PcieWidthMax != nil {
+		return *x.PcieWidthMax
+	}
+	return 0
+}
+
+func (x *GpuHardware) GetNvlinks() []*NvLink {
+	if x != nil {
+		return x.Nvlinks
+	}
+	return nil
+}
+
+func (x *GpuHardware) GetPeers() []*GpuPeer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *GpuHardware) GetCpuAffinity() string {
+	if x != nil && x.CpuAffinity != nil {
+		return *x.CpuAffinity
+	}
+	return ""
+}
+
+func (x *GpuHardware) GetNumaNode() uint32 {
+	if x != nil && x.NumaNode != nil {
+		return *x.NumaNode
+	}
+	return 0
+}
+
+func (x *GpuHardware) GetFabric() *NvSwitchFabric {
+	if x != nil {
+		return x.Fabric
+	}
+	return nil
+}
+
+// One NVLink of a GPU.
+type NvLink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the link.
+	Link uint32 `protobuf:"varint,1,opt,name=link,proto3" json:"link,omitempty"`
+	// Version, as NVML numbers it; absent where it does not tell.
+	Version *uint32 `protobuf:"varint,2,opt,name=version,proto3,oneof" json:"version,omitempty"`
+	// What is at its other end: gpu, switch or cpu; absent where NVML does not know, or it goes nowhere.
+	Remote *string `protobuf:"bytes,3,opt,name=remote,proto3,oneof" json:"remote,omitempty"`
+	// PCI address of what is there, as in GpuSpec.pci_address; absent as above.
+	RemotePciAddress *string `protobuf:"bytes,4,opt,name=remote_pci_address,json=remotePciAddress,proto3,oneof" json:"remote_pci_address,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *NvLink) Reset() {
+	*x = NvLink{}
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NvLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NvLink) ProtoMessage() {}
+
+func (x *NvLink) ProtoReflect() protoreflect.Message {
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NvLink.ProtoReflect.Descriptor instead.
+func (*NvLink) Descriptor() ([]byte, []int) {
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NvLink) GetLink() uint32 {
+	if x != nil {
+		return x.Link
+	}
+	return 0
+}
+
+func (x *NvLink) GetVersion() uint32 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
+func (x *NvLink) GetRemote() string {
+	if x != nil && x.Remote != nil {
+		return *x.Remote
+	}
+	return ""
+}
+
+func (x *NvLink) GetRemotePciAddress() string {
+	if x != nil && x.RemotePciAddress != nil {
+		return *x.RemotePciAddress
+	}
+	return ""
+}
+
+// How near another GPU is.
+type GpuPeer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// NVML's UUID of it.
+	Uuid string `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	// What the way between them goes through, in the words of `nvidia-smi topo -m`: internal (one board), PIX, PXB,
+	// PHB, NODE or SYS.
+	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuPeer) Reset() {
+	*x = GpuPeer{}
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuPeer) ProtoMessage() {}
+
+func (x *GpuPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuPeer.ProtoReflect.Descriptor instead.
+func (*GpuPeer) Descriptor() ([]byte, []int) {
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GpuPeer) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *GpuPeer) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+// The NVSwitch fabric that a GPU is part of.
+type NvSwitchFabric struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// not-started, in-progress or completed; a number that is none of them, as NVML gave it.
+	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// UUID of the cluster; absent until completed. GPUs that agree in it and in the clique reach each other's memory.
+	ClusterUuid *string `protobuf:"bytes,2,opt,name=cluster_uuid,json=clusterUuid,proto3,oneof" json:"cluster_uuid,omitempty"`
+	// Number of the clique in the cluster; absent until completed.
+	Clique        *uint32 `protobuf:"varint,3,opt,name=clique,proto3,oneof" json:"clique,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NvSwitchFabric) Reset() {
+	*x = NvSwitchFabric{}
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NvSwitchFabric) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NvSwitchFabric) ProtoMessage() {}
+
+func (x *NvSwitchFabric) ProtoReflect() protoreflect.Message {
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NvSwitchFabric.ProtoReflect.Descriptor instead.
+func (*NvSwitchFabric) Descriptor() ([]byte, []int) {
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *NvSwitchFabric) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NvSwitchFabric) GetClusterUuid() string {
+	if x != nil && x.ClusterUuid != nil {
+		return *x.ClusterUuid
+	}
+	return ""
+}
+
+func (x *NvSwitchFabric) GetClique() uint32 {
+	if x != nil && x.Clique != nil {
+		return *x.Clique
+	}
+	return 0
+}
+
+// One MIG instance of a GPU. Each is a Gpu of its own, too, with `spec.mig_parent`.
 type MigInstance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// NVML's UUID, as in "MIG-8f1a2b3c-…".
@@ -683,14 +1039,16 @@ type MigInstance struct {
 	// Number of the compute instance in the GPU instance; absent where there is none.
 	ComputeInstance *uint32 `protobuf:"varint,3,opt,name=compute_instance,json=computeInstance,proto3,oneof" json:"compute_instance,omitempty"`
 	// Profile, as in "1g.10gb".
-	Profile       string `protobuf:"bytes,4,opt,name=profile,proto3" json:"profile,omitempty"`
+	Profile string `protobuf:"bytes,4,opt,name=profile,proto3" json:"profile,omitempty"`
+	// Of the frame buffer what is its own, in bytes.
+	MemoryBytes   *uint64 `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3,oneof" json:"memory_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MigInstance) Reset() {
 	*x = MigInstance{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[2]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +1060,7 @@ func (x *MigInstance) String() string {
 func (*MigInstance) ProtoMessage() {}
 
 func (x *MigInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[2]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +1073,7 @@ func (x *MigInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigInstance.ProtoReflect.Descriptor instead.
 func (*MigInstance) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{2}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MigInstance) GetUuid() string {
@@ -744,6 +1102,13 @@ func (x *MigInstance) GetProfile() string {
 		return x.Profile
 	}
 	return ""
+}
+
+func (x *MigInstance) GetMemoryBytes() uint64 {
+	if x != nil && x.MemoryBytes != nil {
+		return *x.MemoryBytes
+	}
+	return 0
 }
 
 // How the GPU is. All but `conditions` is derived from them and ignored in a write.
@@ -775,7 +1140,7 @@ type GpuStatus struct {
 
 func (x *GpuStatus) Reset() {
 	*x = GpuStatus{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[3]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +1152,7 @@ func (x *GpuStatus) String() string {
 func (*GpuStatus) ProtoMessage() {}
 
 func (x *GpuStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[3]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +1165,7 @@ func (x *GpuStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GpuStatus.ProtoReflect.Descriptor instead.
 func (*GpuStatus) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{3}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GpuStatus) GetHealth() Health {
@@ -911,7 +1276,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[4]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1288,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[4]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1301,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{4}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Condition) GetType() string {
@@ -1068,7 +1433,7 @@ type Owner struct {
 
 func (x *Owner) Reset() {
 	*x = Owner{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[5]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1445,7 @@ func (x *Owner) String() string {
 func (*Owner) ProtoMessage() {}
 
 func (x *Owner) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[5]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1458,7 @@ func (x *Owner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owner.ProtoReflect.Descriptor instead.
 func (*Owner) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{5}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Owner) GetKind() Owner_Kind {
@@ -1137,7 +1502,7 @@ type Clear struct {
 
 func (x *Clear) Reset() {
 	*x = Clear{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[6]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1514,7 @@ func (x *Clear) String() string {
 func (*Clear) ProtoMessage() {}
 
 func (x *Clear) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[6]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1527,7 @@ func (x *Clear) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clear.ProtoReflect.Descriptor instead.
 func (*Clear) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{6}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Clear) GetOn() string {
@@ -1194,7 +1559,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[7]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1571,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[7]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1584,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{7}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Evidence) GetSource() string {
@@ -1258,7 +1623,7 @@ type GetGpuRequest struct {
 
 func (x *GetGpuRequest) Reset() {
 	*x = GetGpuRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[8]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1635,7 @@ func (x *GetGpuRequest) String() string {
 func (*GetGpuRequest) ProtoMessage() {}
 
 func (x *GetGpuRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[8]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1648,7 @@ func (x *GetGpuRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGpuRequest.ProtoReflect.Descriptor instead.
 func (*GetGpuRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{8}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetGpuRequest) GetName() string {
@@ -1318,7 +1683,7 @@ type GetGpuResponse struct {
 
 func (x *GetGpuResponse) Reset() {
 	*x = GetGpuResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[9]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1695,7 @@ func (x *GetGpuResponse) String() string {
 func (*GetGpuResponse) ProtoMessage() {}
 
 func (x *GetGpuResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[9]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1708,7 @@ func (x *GetGpuResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGpuResponse.ProtoReflect.Descriptor instead.
 func (*GetGpuResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{9}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetGpuResponse) GetGpu() *Gpu {
@@ -1365,8 +1730,8 @@ type ListGpusRequest struct {
 	// INVALID_ARGUMENT names the term.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	// `FIELD=VALUE`, `FIELD==VALUE` and `FIELD!=VALUE`, joined by commas, all of which must hold, on name,
-	// namespace, spec.uuid, spec.product, spec.architecture, spec.pci_address, status.health ("Healthy",
-	// "Degraded", "Unhealthy", "Unknown") and status.recommended_action. Empty: all. Bounds as above.
+	// namespace, spec.uuid, spec.product, spec.architecture, spec.pci_address, spec.mig_parent (empty: no MIG instance),
+	// status.health ("Healthy", "Degraded", "Unhealthy", "Unknown") and status.recommended_action. Empty: all. Bounds as above.
 	// INVALID_ARGUMENT names the term, and the fields there are.
 	FieldSelector string `protobuf:"bytes,4,opt,name=field_selector,json=fieldSelector,proto3" json:"field_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1375,7 +1740,7 @@ type ListGpusRequest struct {
 
 func (x *ListGpusRequest) Reset() {
 	*x = ListGpusRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[10]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1752,7 @@ func (x *ListGpusRequest) String() string {
 func (*ListGpusRequest) ProtoMessage() {}
 
 func (x *ListGpusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[10]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1765,7 @@ func (x *ListGpusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGpusRequest.ProtoReflect.Descriptor instead.
 func (*ListGpusRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{10}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListGpusRequest) GetNamespace() string {
@@ -1444,7 +1809,7 @@ type ListGpusResponse struct {
 
 func (x *ListGpusResponse) Reset() {
 	*x = ListGpusResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[11]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1821,7 @@ func (x *ListGpusResponse) String() string {
 func (*ListGpusResponse) ProtoMessage() {}
 
 func (x *ListGpusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[11]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1834,7 @@ func (x *ListGpusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGpusResponse.ProtoReflect.Descriptor instead.
 func (*ListGpusResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{11}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListGpusResponse) GetGpus() []*Gpu {
@@ -1510,7 +1875,7 @@ type WatchGpusRequest struct {
 
 func (x *WatchGpusRequest) Reset() {
 	*x = WatchGpusRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[12]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1887,7 @@ func (x *WatchGpusRequest) String() string {
 func (*WatchGpusRequest) ProtoMessage() {}
 
 func (x *WatchGpusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[12]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1900,7 @@ func (x *WatchGpusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGpusRequest.ProtoReflect.Descriptor instead.
 func (*WatchGpusRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{12}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchGpusRequest) GetNamespace() string {
@@ -1598,7 +1963,7 @@ type WatchGpusResponse struct {
 
 func (x *WatchGpusResponse) Reset() {
 	*x = WatchGpusResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[13]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1975,7 @@ func (x *WatchGpusResponse) String() string {
 func (*WatchGpusResponse) ProtoMessage() {}
 
 func (x *WatchGpusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[13]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1988,7 @@ func (x *WatchGpusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGpusResponse.ProtoReflect.Descriptor instead.
 func (*WatchGpusResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{13}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchGpusResponse) GetType() EventType {
@@ -1665,7 +2030,7 @@ type CreateGpuRequest struct {
 
 func (x *CreateGpuRequest) Reset() {
 	*x = CreateGpuRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[14]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +2042,7 @@ func (x *CreateGpuRequest) String() string {
 func (*CreateGpuRequest) ProtoMessage() {}
 
 func (x *CreateGpuRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[14]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +2055,7 @@ func (x *CreateGpuRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGpuRequest.ProtoReflect.Descriptor instead.
 func (*CreateGpuRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{14}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateGpuRequest) GetGpu() *Gpu {
@@ -1713,7 +2078,7 @@ type CreateGpuResponse struct {
 
 func (x *CreateGpuResponse) Reset() {
 	*x = CreateGpuResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[15]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +2090,7 @@ func (x *CreateGpuResponse) String() string {
 func (*CreateGpuResponse) ProtoMessage() {}
 
 func (x *CreateGpuResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[15]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +2103,7 @@ func (x *CreateGpuResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGpuResponse.ProtoReflect.Descriptor instead.
 func (*CreateGpuResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{15}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateGpuResponse) GetGpu() *Gpu {
@@ -1766,7 +2131,7 @@ type UpdateGpuRequest struct {
 
 func (x *UpdateGpuRequest) Reset() {
 	*x = UpdateGpuRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[16]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +2143,7 @@ func (x *UpdateGpuRequest) String() string {
 func (*UpdateGpuRequest) ProtoMessage() {}
 
 func (x *UpdateGpuRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[16]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +2156,7 @@ func (x *UpdateGpuRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGpuRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGpuRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{16}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateGpuRequest) GetGpu() *Gpu {
@@ -1818,7 +2183,7 @@ type UpdateGpuStatusRequest struct {
 
 func (x *UpdateGpuStatusRequest) Reset() {
 	*x = UpdateGpuStatusRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[17]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +2195,7 @@ func (x *UpdateGpuStatusRequest) String() string {
 func (*UpdateGpuStatusRequest) ProtoMessage() {}
 
 func (x *UpdateGpuStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[17]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2208,7 @@ func (x *UpdateGpuStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGpuStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGpuStatusRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{17}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateGpuStatusRequest) GetName() string {
@@ -1889,7 +2254,7 @@ type DeleteGpuRequest struct {
 
 func (x *DeleteGpuRequest) Reset() {
 	*x = DeleteGpuRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[18]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2266,7 @@ func (x *DeleteGpuRequest) String() string {
 func (*DeleteGpuRequest) ProtoMessage() {}
 
 func (x *DeleteGpuRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[18]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2279,7 @@ func (x *DeleteGpuRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGpuRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGpuRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{18}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteGpuRequest) GetName() string {
@@ -1947,7 +2312,7 @@ type DeleteGpuResponse struct {
 
 func (x *DeleteGpuResponse) Reset() {
 	*x = DeleteGpuResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[19]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2324,7 @@ func (x *DeleteGpuResponse) String() string {
 func (*DeleteGpuResponse) ProtoMessage() {}
 
 func (x *DeleteGpuResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[19]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2337,7 @@ func (x *DeleteGpuResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGpuResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGpuResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{19}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{23}
 }
 
 // Asks for a lease.
@@ -1988,7 +2353,7 @@ type RegisterProviderRequest struct {
 
 func (x *RegisterProviderRequest) Reset() {
 	*x = RegisterProviderRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[20]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2365,7 @@ func (x *RegisterProviderRequest) String() string {
 func (*RegisterProviderRequest) ProtoMessage() {}
 
 func (x *RegisterProviderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[20]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2378,7 @@ func (x *RegisterProviderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterProviderRequest.ProtoReflect.Descriptor instead.
 func (*RegisterProviderRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{20}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RegisterProviderRequest) GetName() string {
@@ -2046,7 +2411,7 @@ type RegisterProviderResponse struct {
 
 func (x *RegisterProviderResponse) Reset() {
 	*x = RegisterProviderResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[21]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2423,7 @@ func (x *RegisterProviderResponse) String() string {
 func (*RegisterProviderResponse) ProtoMessage() {}
 
 func (x *RegisterProviderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[21]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2436,7 @@ func (x *RegisterProviderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterProviderResponse.ProtoReflect.Descriptor instead.
 func (*RegisterProviderResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{21}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RegisterProviderResponse) GetLeaseId() string {
@@ -2106,7 +2471,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[22]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2483,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[22]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2496,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{22}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HeartbeatRequest) GetLeaseId() string {
@@ -2154,7 +2519,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[23]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2531,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[23]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2544,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{23}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HeartbeatResponse) GetLeaseDuration() *durationpb.Duration {
@@ -2213,7 +2578,7 @@ type RegisterGpuRequest struct {
 
 func (x *RegisterGpuRequest) Reset() {
 	*x = RegisterGpuRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[24]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2590,7 @@ func (x *RegisterGpuRequest) String() string {
 func (*RegisterGpuRequest) ProtoMessage() {}
 
 func (x *RegisterGpuRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[24]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2603,7 @@ func (x *RegisterGpuRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGpuRequest.ProtoReflect.Descriptor instead.
 func (*RegisterGpuRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{24}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RegisterGpuRequest) GetLeaseId() string {
@@ -2282,7 +2647,7 @@ type RegisterGpuResponse struct {
 
 func (x *RegisterGpuResponse) Reset() {
 	*x = RegisterGpuResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[25]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2659,7 @@ func (x *RegisterGpuResponse) String() string {
 func (*RegisterGpuResponse) ProtoMessage() {}
 
 func (x *RegisterGpuResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[25]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2672,7 @@ func (x *RegisterGpuResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGpuResponse.ProtoReflect.Descriptor instead.
 func (*RegisterGpuResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{25}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RegisterGpuResponse) GetGpu() *Gpu {
@@ -2339,7 +2704,7 @@ type UnregisterGpuRequest struct {
 
 func (x *UnregisterGpuRequest) Reset() {
 	*x = UnregisterGpuRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[26]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2716,7 @@ func (x *UnregisterGpuRequest) String() string {
 func (*UnregisterGpuRequest) ProtoMessage() {}
 
 func (x *UnregisterGpuRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[26]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2729,7 @@ func (x *UnregisterGpuRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterGpuRequest.ProtoReflect.Descriptor instead.
 func (*UnregisterGpuRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{26}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UnregisterGpuRequest) GetLeaseId() string {
@@ -2397,7 +2762,7 @@ type UnregisterGpuResponse struct {
 
 func (x *UnregisterGpuResponse) Reset() {
 	*x = UnregisterGpuResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[27]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2774,7 @@ func (x *UnregisterGpuResponse) String() string {
 func (*UnregisterGpuResponse) ProtoMessage() {}
 
 func (x *UnregisterGpuResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[27]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2787,7 @@ func (x *UnregisterGpuResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterGpuResponse.ProtoReflect.Descriptor instead.
 func (*UnregisterGpuResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{27}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{31}
 }
 
 // Asks for conditions to be written.
@@ -2445,7 +2810,7 @@ type ProviderUpdateGpuStatusRequest struct {
 
 func (x *ProviderUpdateGpuStatusRequest) Reset() {
 	*x = ProviderUpdateGpuStatusRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[28]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2822,7 @@ func (x *ProviderUpdateGpuStatusRequest) String() string {
 func (*ProviderUpdateGpuStatusRequest) ProtoMessage() {}
 
 func (x *ProviderUpdateGpuStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[28]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2835,7 @@ func (x *ProviderUpdateGpuStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderUpdateGpuStatusRequest.ProtoReflect.Descriptor instead.
 func (*ProviderUpdateGpuStatusRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{28}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProviderUpdateGpuStatusRequest) GetLeaseId() string {
@@ -2525,7 +2890,7 @@ type UpdateGpuConditionRequest struct {
 
 func (x *UpdateGpuConditionRequest) Reset() {
 	*x = UpdateGpuConditionRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[29]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2902,7 @@ func (x *UpdateGpuConditionRequest) String() string {
 func (*UpdateGpuConditionRequest) ProtoMessage() {}
 
 func (x *UpdateGpuConditionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[29]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2915,7 @@ func (x *UpdateGpuConditionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGpuConditionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGpuConditionRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{29}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateGpuConditionRequest) GetLeaseId() string {
@@ -2590,7 +2955,7 @@ type ListProvidersRequest struct {
 
 func (x *ListProvidersRequest) Reset() {
 	*x = ListProvidersRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[30]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2967,7 @@ func (x *ListProvidersRequest) String() string {
 func (*ListProvidersRequest) ProtoMessage() {}
 
 func (x *ListProvidersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[30]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2980,7 @@ func (x *ListProvidersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProvidersRequest.ProtoReflect.Descriptor instead.
 func (*ListProvidersRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{30}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{34}
 }
 
 // Who the providers are.
@@ -2629,7 +2994,7 @@ type ListProvidersResponse struct {
 
 func (x *ListProvidersResponse) Reset() {
 	*x = ListProvidersResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[31]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +3006,7 @@ func (x *ListProvidersResponse) String() string {
 func (*ListProvidersResponse) ProtoMessage() {}
 
 func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[31]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +3019,7 @@ func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProvidersResponse.ProtoReflect.Descriptor instead.
 func (*ListProvidersResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{31}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListProvidersResponse) GetProviders() []*Provider {
@@ -2681,7 +3046,7 @@ type Provider struct {
 
 func (x *Provider) Reset() {
 	*x = Provider{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[32]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +3058,7 @@ func (x *Provider) String() string {
 func (*Provider) ProtoMessage() {}
 
 func (x *Provider) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[32]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +3071,7 @@ func (x *Provider) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provider.ProtoReflect.Descriptor instead.
 func (*Provider) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{32}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Provider) GetName() string {
@@ -2748,7 +3113,7 @@ type ForgetProviderRequest struct {
 
 func (x *ForgetProviderRequest) Reset() {
 	*x = ForgetProviderRequest{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[33]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2760,7 +3125,7 @@ func (x *ForgetProviderRequest) String() string {
 func (*ForgetProviderRequest) ProtoMessage() {}
 
 func (x *ForgetProviderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[33]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2773,7 +3138,7 @@ func (x *ForgetProviderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetProviderRequest.ProtoReflect.Descriptor instead.
 func (*ForgetProviderRequest) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{33}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ForgetProviderRequest) GetName() string {
@@ -2794,7 +3159,7 @@ type ForgetProviderResponse struct {
 
 func (x *ForgetProviderResponse) Reset() {
 	*x = ForgetProviderResponse{}
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[34]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2806,7 +3171,7 @@ func (x *ForgetProviderResponse) String() string {
 func (*ForgetProviderResponse) ProtoMessage() {}
 
 func (x *ForgetProviderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[34]
+	mi := &file_nvidia_device_v1alpha1_device_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2819,7 +3184,7 @@ func (x *ForgetProviderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetProviderResponse.ProtoReflect.Descriptor instead.
 func (*ForgetProviderResponse) Descriptor() ([]byte, []int) {
-	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{34}
+	return file_nvidia_device_v1alpha1_device_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ForgetProviderResponse) GetReleasedTypes() []string {
@@ -2844,7 +3209,7 @@ const file_nvidia_device_v1alpha1_device_proto_rawDesc = "" +
 	"generation\x12I\n" +
 	"\x12creation_timestamp\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x11creationTimestamp\x123\n" +
 	"\x04spec\x18\a \x01(\v2\x1f.nvidia.device.v1alpha1.GpuSpecR\x04spec\x129\n" +
-	"\x06status\x18\b \x01(\v2!.nvidia.device.v1alpha1.GpuStatusR\x06status\"\x89\x05\n" +
+	"\x06status\x18\b \x01(\v2!.nvidia.device.v1alpha1.GpuStatusR\x06status\"\xde\x06\n" +
 	"\aGpuSpec\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x18\n" +
 	"\aproduct\x18\x02 \x01(\tR\aproduct\x12\"\n" +
@@ -2864,19 +3229,67 @@ const file_nvidia_device_v1alpha1_device_proto_rawDesc = "" +
 	"migProfile\x12C\n" +
 	"\x06labels\x18\r \x03(\v2+.nvidia.device.v1alpha1.GpuSpec.LabelsEntryR\x06labels\x12\x1c\n" +
 	"\tsimulated\x18\x0e \x01(\bR\tsimulated\x12H\n" +
-	"\rmig_instances\x18\x0f \x03(\v2#.nvidia.device.v1alpha1.MigInstanceR\fmigInstances\x1a9\n" +
+	"\rmig_instances\x18\x0f \x03(\v2#.nvidia.device.v1alpha1.MigInstanceR\fmigInstances\x12?\n" +
+	"\bhardware\x18\x10 \x01(\v2#.nvidia.device.v1alpha1.GpuHardwareR\bhardware\x12-\n" +
+	"\x10mig_gpu_instance\x18\x11 \x01(\rH\x03R\x0emigGpuInstance\x88\x01\x01\x125\n" +
+	"\x14mig_compute_instance\x18\x12 \x01(\rH\x04R\x12migComputeInstance\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
 	"\r_memory_bytesB\b\n" +
 	"\x06_indexB\b\n" +
-	"\x06_minor\"\xa3\x01\n" +
+	"\x06_minorB\x13\n" +
+	"\x11_mig_gpu_instanceB\x17\n" +
+	"\x15_mig_compute_instance\"\x97\x06\n" +
+	"\vGpuHardware\x12$\n" +
+	"\vmig_enabled\x18\x01 \x01(\bH\x00R\n" +
+	"migEnabled\x88\x01\x01\x12@\n" +
+	"\x1apower_limit_min_milliwatts\x18\x02 \x01(\rH\x01R\x17powerLimitMinMilliwatts\x88\x01\x01\x12@\n" +
+	"\x1apower_limit_max_milliwatts\x18\x03 \x01(\rH\x02R\x17powerLimitMaxMilliwatts\x88\x01\x01\x12H\n" +
+	"\x1epower_limit_default_milliwatts\x18\x04 \x01(\rH\x03R\x1bpowerLimitDefaultMilliwatts\x88\x01\x01\x123\n" +
+	"\x13pcie_generation_max\x18\x05 \x01(\rH\x04R\x11pcieGenerationMax\x88\x01\x01\x12)\n" +
+	"\x0epcie_width_max\x18\x06 \x01(\rH\x05R\fpcieWidthMax\x88\x01\x01\x128\n" +
+	"\anvlinks\x18\a \x03(\v2\x1e.nvidia.device.v1alpha1.NvLinkR\anvlinks\x125\n" +
+	"\x05peers\x18\b \x03(\v2\x1f.nvidia.device.v1alpha1.GpuPeerR\x05peers\x12&\n" +
+	"\fcpu_affinity\x18\t \x01(\tH\x06R\vcpuAffinity\x88\x01\x01\x12 \n" +
+	"\tnuma_node\x18\n" +
+	" \x01(\rH\aR\bnumaNode\x88\x01\x01\x12>\n" +
+	"\x06fabric\x18\v \x01(\v2&.nvidia.device.v1alpha1.NvSwitchFabricR\x06fabricB\x0e\n" +
+	"\f_mig_enabledB\x1d\n" +
+	"\x1b_power_limit_min_milliwattsB\x1d\n" +
+	"\x1b_power_limit_max_milliwattsB!\n" +
+	"\x1f_power_limit_default_milliwattsB\x16\n" +
+	"\x14_pcie_generation_maxB\x11\n" +
+	"\x0f_pcie_width_maxB\x0f\n" +
+	"\r_cpu_affinityB\f\n" +
+	"\n" +
+	"_numa_node\"\xb9\x01\n" +
+	"\x06NvLink\x12\x12\n" +
+	"\x04link\x18\x01 \x01(\rR\x04link\x12\x1d\n" +
+	"\aversion\x18\x02 \x01(\rH\x00R\aversion\x88\x01\x01\x12\x1b\n" +
+	"\x06remote\x18\x03 \x01(\tH\x01R\x06remote\x88\x01\x01\x121\n" +
+	"\x12remote_pci_address\x18\x04 \x01(\tH\x02R\x10remotePciAddress\x88\x01\x01B\n" +
+	"\n" +
+	"\b_versionB\t\n" +
+	"\a_remoteB\x15\n" +
+	"\x13_remote_pci_address\"1\n" +
+	"\aGpuPeer\x12\x12\n" +
+	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\x87\x01\n" +
+	"\x0eNvSwitchFabric\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12&\n" +
+	"\fcluster_uuid\x18\x02 \x01(\tH\x00R\vclusterUuid\x88\x01\x01\x12\x1b\n" +
+	"\x06clique\x18\x03 \x01(\rH\x01R\x06clique\x88\x01\x01B\x0f\n" +
+	"\r_cluster_uuidB\t\n" +
+	"\a_clique\"\xdc\x01\n" +
 	"\vMigInstance\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12!\n" +
 	"\fgpu_instance\x18\x02 \x01(\rR\vgpuInstance\x12.\n" +
 	"\x10compute_instance\x18\x03 \x01(\rH\x00R\x0fcomputeInstance\x88\x01\x01\x12\x18\n" +
-	"\aprofile\x18\x04 \x01(\tR\aprofileB\x13\n" +
-	"\x11_compute_instance\"\xec\x03\n" +
+	"\aprofile\x18\x04 \x01(\tR\aprofile\x12&\n" +
+	"\fmemory_bytes\x18\x05 \x01(\x04H\x01R\vmemoryBytes\x88\x01\x01B\x13\n" +
+	"\x11_compute_instanceB\x0f\n" +
+	"\r_memory_bytes\"\xec\x03\n" +
 	"\tGpuStatus\x126\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x1e.nvidia.device.v1alpha1.HealthR\x06health\x12)\n" +
 	"\x10health_condition\x18\x02 \x01(\tR\x0fhealthCondition\x12-\n" +
@@ -3075,7 +3488,7 @@ func file_nvidia_device_v1alpha1_device_proto_rawDescGZIP() []byte {
 }
 
 var file_nvidia_device_v1alpha1_device_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_nvidia_device_v1alpha1_device_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_nvidia_device_v1alpha1_device_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_nvidia_device_v1alpha1_device_proto_goTypes = []any{
 	(Health)(0),                            // 0: nvidia.device.v1alpha1.Health
 	(ConditionStatus)(0),                   // 1: nvidia.device.v1alpha1.ConditionStatus
@@ -3085,114 +3498,122 @@ var file_nvidia_device_v1alpha1_device_proto_goTypes = []any{
 	(Owner_Kind)(0),                        // 5: nvidia.device.v1alpha1.Owner.Kind
 	(*Gpu)(nil),                            // 6: nvidia.device.v1alpha1.Gpu
 	(*GpuSpec)(nil),                        // 7: nvidia.device.v1alpha1.GpuSpec
-	(*MigInstance)(nil),                    // 8: nvidia.device.v1alpha1.MigInstance
-	(*GpuStatus)(nil),                      // 9: nvidia.device.v1alpha1.GpuStatus
-	(*Condition)(nil),                      // 10: nvidia.device.v1alpha1.Condition
-	(*Owner)(nil),                          // 11: nvidia.device.v1alpha1.Owner
-	(*Clear)(nil),                          // 12: nvidia.device.v1alpha1.Clear
-	(*Evidence)(nil),                       // 13: nvidia.device.v1alpha1.Evidence
-	(*GetGpuRequest)(nil),                  // 14: nvidia.device.v1alpha1.GetGpuRequest
-	(*GetGpuResponse)(nil),                 // 15: nvidia.device.v1alpha1.GetGpuResponse
-	(*ListGpusRequest)(nil),                // 16: nvidia.device.v1alpha1.ListGpusRequest
-	(*ListGpusResponse)(nil),               // 17: nvidia.device.v1alpha1.ListGpusResponse
-	(*WatchGpusRequest)(nil),               // 18: nvidia.device.v1alpha1.WatchGpusRequest
-	(*WatchGpusResponse)(nil),              // 19: nvidia.device.v1alpha1.WatchGpusResponse
-	(*CreateGpuRequest)(nil),               // 20: nvidia.device.v1alpha1.CreateGpuRequest
-	(*CreateGpuResponse)(nil),              // 21: nvidia.device.v1alpha1.CreateGpuResponse
-	(*UpdateGpuRequest)(nil),               // 22: nvidia.device.v1alpha1.UpdateGpuRequest
-	(*UpdateGpuStatusRequest)(nil),         // 23: nvidia.device.v1alpha1.UpdateGpuStatusRequest
-	(*DeleteGpuRequest)(nil),               // 24: nvidia.device.v1alpha1.DeleteGpuRequest
-	(*DeleteGpuResponse)(nil),              // 25: nvidia.device.v1alpha1.DeleteGpuResponse
-	(*RegisterProviderRequest)(nil),        // 26: nvidia.device.v1alpha1.RegisterProviderRequest
-	(*RegisterProviderResponse)(nil),       // 27: nvidia.device.v1alpha1.RegisterProviderResponse
-	(*HeartbeatRequest)(nil),               // 28: nvidia.device.v1alpha1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),              // 29: nvidia.device.v1alpha1.HeartbeatResponse
-	(*RegisterGpuRequest)(nil),             // 30: nvidia.device.v1alpha1.RegisterGpuRequest
-	(*RegisterGpuResponse)(nil),            // 31: nvidia.device.v1alpha1.RegisterGpuResponse
-	(*UnregisterGpuRequest)(nil),           // 32: nvidia.device.v1alpha1.UnregisterGpuRequest
-	(*UnregisterGpuResponse)(nil),          // 33: nvidia.device.v1alpha1.UnregisterGpuResponse
-	(*ProviderUpdateGpuStatusRequest)(nil), // 34: nvidia.device.v1alpha1.ProviderUpdateGpuStatusRequest
-	(*UpdateGpuConditionRequest)(nil),      // 35: nvidia.device.v1alpha1.UpdateGpuConditionRequest
-	(*ListProvidersRequest)(nil),           // 36: nvidia.device.v1alpha1.ListProvidersRequest
-	(*ListProvidersResponse)(nil),          // 37: nvidia.device.v1alpha1.ListProvidersResponse
-	(*Provider)(nil),                       // 38: nvidia.device.v1alpha1.Provider
-	(*ForgetProviderRequest)(nil),          // 39: nvidia.device.v1alpha1.ForgetProviderRequest
-	(*ForgetProviderResponse)(nil),         // 40: nvidia.device.v1alpha1.ForgetProviderResponse
-	nil,                                    // 41: nvidia.device.v1alpha1.GpuSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil),          // 42: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 43: google.protobuf.Duration
+	(*GpuHardware)(nil),                    // 8: nvidia.device.v1alpha1.GpuHardware
+	(*NvLink)(nil),                         // 9: nvidia.device.v1alpha1.NvLink
+	(*GpuPeer)(nil),                        // 10: nvidia.device.v1alpha1.GpuPeer
+	(*NvSwitchFabric)(nil),                 // 11: nvidia.device.v1alpha1.NvSwitchFabric
+	(*MigInstance)(nil),                    // 12: nvidia.device.v1alpha1.MigInstance
+	(*GpuStatus)(nil),                      // 13: nvidia.device.v1alpha1.GpuStatus
+	(*Condition)(nil),                      // 14: nvidia.device.v1alpha1.Condition
+	(*Owner)(nil),                          // 15: nvidia.device.v1alpha1.Owner
+	(*Clear)(nil),                          // 16: nvidia.device.v1alpha1.Clear
+	(*Evidence)(nil),                       // 17: nvidia.device.v1alpha1.Evidence
+	(*GetGpuRequest)(nil),                  // 18: nvidia.device.v1alpha1.GetGpuRequest
+	(*GetGpuResponse)(nil),                 // 19: nvidia.device.v1alpha1.GetGpuResponse
+	(*ListGpusRequest)(nil),                // 20: nvidia.device.v1alpha1.ListGpusRequest
+	(*ListGpusResponse)(nil),               // 21: nvidia.device.v1alpha1.ListGpusResponse
+	(*WatchGpusRequest)(nil),               // 22: nvidia.device.v1alpha1.WatchGpusRequest
+	(*WatchGpusResponse)(nil),              // 23: nvidia.device.v1alpha1.WatchGpusResponse
+	(*CreateGpuRequest)(nil),               // 24: nvidia.device.v1alpha1.CreateGpuRequest
+	(*CreateGpuResponse)(nil),              // 25: nvidia.device.v1alpha1.CreateGpuResponse
+	(*UpdateGpuRequest)(nil),               // 26: nvidia.device.v1alpha1.UpdateGpuRequest
+	(*UpdateGpuStatusRequest)(nil),         // 27: nvidia.device.v1alpha1.UpdateGpuStatusRequest
+	(*DeleteGpuRequest)(nil),               // 28: nvidia.device.v1alpha1.DeleteGpuRequest
+	(*DeleteGpuResponse)(nil),              // 29: nvidia.device.v1alpha1.DeleteGpuResponse
+	(*RegisterProviderRequest)(nil),        // 30: nvidia.device.v1alpha1.RegisterProviderRequest
+	(*RegisterProviderResponse)(nil),       // 31: nvidia.device.v1alpha1.RegisterProviderResponse
+	(*HeartbeatRequest)(nil),               // 32: nvidia.device.v1alpha1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),              // 33: nvidia.device.v1alpha1.HeartbeatResponse
+	(*RegisterGpuRequest)(nil),             // 34: nvidia.device.v1alpha1.RegisterGpuRequest
+	(*RegisterGpuResponse)(nil),            // 35: nvidia.device.v1alpha1.RegisterGpuResponse
+	(*UnregisterGpuRequest)(nil),           // 36: nvidia.device.v1alpha1.UnregisterGpuRequest
+	(*UnregisterGpuResponse)(nil),          // 37: nvidia.device.v1alpha1.UnregisterGpuResponse
+	(*ProviderUpdateGpuStatusRequest)(nil), // 38: nvidia.device.v1alpha1.ProviderUpdateGpuStatusRequest
+	(*UpdateGpuConditionRequest)(nil),      // 39: nvidia.device.v1alpha1.UpdateGpuConditionRequest
+	(*ListProvidersRequest)(nil),           // 40: nvidia.device.v1alpha1.ListProvidersRequest
+	(*ListProvidersResponse)(nil),          // 41: nvidia.device.v1alpha1.ListProvidersResponse
+	(*Provider)(nil),                       // 42: nvidia.device.v1alpha1.Provider
+	(*ForgetProviderRequest)(nil),          // 43: nvidia.device.v1alpha1.ForgetProviderRequest
+	(*ForgetProviderResponse)(nil),         // 44: nvidia.device.v1alpha1.ForgetProviderResponse
+	nil,                                    // 45: nvidia.device.v1alpha1.GpuSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil),          // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 47: google.protobuf.Duration
 }
 var file_nvidia_device_v1alpha1_device_proto_depIdxs = []int32{
-	42, // 0: nvidia.device.v1alpha1.Gpu.creation_timestamp:type_name -> google.protobuf.Timestamp
+	46, // 0: nvidia.device.v1alpha1.Gpu.creation_timestamp:type_name -> google.protobuf.Timestamp
 	7,  // 1: nvidia.device.v1alpha1.Gpu.spec:type_name -> nvidia.device.v1alpha1.GpuSpec
-	9,  // 2: nvidia.device.v1alpha1.Gpu.status:type_name -> nvidia.device.v1alpha1.GpuStatus
-	41, // 3: nvidia.device.v1alpha1.GpuSpec.labels:type_name -> nvidia.device.v1alpha1.GpuSpec.LabelsEntry
-	8,  // 4: nvidia.device.v1alpha1.GpuSpec.mig_instances:type_name -> nvidia.device.v1alpha1.MigInstance
-	0,  // 5: nvidia.device.v1alpha1.GpuStatus.health:type_name -> nvidia.device.v1alpha1.Health
-	10, // 6: nvidia.device.v1alpha1.GpuStatus.conditions:type_name -> nvidia.device.v1alpha1.Condition
-	1,  // 7: nvidia.device.v1alpha1.Condition.status:type_name -> nvidia.device.v1alpha1.ConditionStatus
-	42, // 8: nvidia.device.v1alpha1.Condition.last_transition_time:type_name -> google.protobuf.Timestamp
-	42, // 9: nvidia.device.v1alpha1.Condition.last_heartbeat_time:type_name -> google.protobuf.Timestamp
-	2,  // 10: nvidia.device.v1alpha1.Condition.polarity:type_name -> nvidia.device.v1alpha1.Polarity
-	3,  // 11: nvidia.device.v1alpha1.Condition.severity:type_name -> nvidia.device.v1alpha1.Severity
-	11, // 12: nvidia.device.v1alpha1.Condition.owner:type_name -> nvidia.device.v1alpha1.Owner
-	12, // 13: nvidia.device.v1alpha1.Condition.clears:type_name -> nvidia.device.v1alpha1.Clear
-	13, // 14: nvidia.device.v1alpha1.Condition.evidence:type_name -> nvidia.device.v1alpha1.Evidence
-	5,  // 15: nvidia.device.v1alpha1.Owner.kind:type_name -> nvidia.device.v1alpha1.Owner.Kind
-	43, // 16: nvidia.device.v1alpha1.Clear.after:type_name -> google.protobuf.Duration
-	42, // 17: nvidia.device.v1alpha1.Evidence.observed_time:type_name -> google.protobuf.Timestamp
-	6,  // 18: nvidia.device.v1alpha1.GetGpuResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
-	6,  // 19: nvidia.device.v1alpha1.ListGpusResponse.gpus:type_name -> nvidia.device.v1alpha1.Gpu
-	4,  // 20: nvidia.device.v1alpha1.WatchGpusResponse.type:type_name -> nvidia.device.v1alpha1.EventType
-	6,  // 21: nvidia.device.v1alpha1.WatchGpusResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
-	6,  // 22: nvidia.device.v1alpha1.CreateGpuRequest.gpu:type_name -> nvidia.device.v1alpha1.Gpu
-	6,  // 23: nvidia.device.v1alpha1.CreateGpuResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
-	6,  // 24: nvidia.device.v1alpha1.UpdateGpuRequest.gpu:type_name -> nvidia.device.v1alpha1.Gpu
-	9,  // 25: nvidia.device.v1alpha1.UpdateGpuStatusRequest.status:type_name -> nvidia.device.v1alpha1.GpuStatus
-	43, // 26: nvidia.device.v1alpha1.RegisterProviderRequest.lease_duration:type_name -> google.protobuf.Duration
-	43, // 27: nvidia.device.v1alpha1.RegisterProviderResponse.lease_duration:type_name -> google.protobuf.Duration
-	43, // 28: nvidia.device.v1alpha1.HeartbeatResponse.lease_duration:type_name -> google.protobuf.Duration
-	7,  // 29: nvidia.device.v1alpha1.RegisterGpuRequest.spec:type_name -> nvidia.device.v1alpha1.GpuSpec
-	6,  // 30: nvidia.device.v1alpha1.RegisterGpuResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
-	10, // 31: nvidia.device.v1alpha1.ProviderUpdateGpuStatusRequest.conditions:type_name -> nvidia.device.v1alpha1.Condition
-	10, // 32: nvidia.device.v1alpha1.UpdateGpuConditionRequest.condition:type_name -> nvidia.device.v1alpha1.Condition
-	38, // 33: nvidia.device.v1alpha1.ListProvidersResponse.providers:type_name -> nvidia.device.v1alpha1.Provider
-	43, // 34: nvidia.device.v1alpha1.Provider.lease_remaining:type_name -> google.protobuf.Duration
-	14, // 35: nvidia.device.v1alpha1.GpuService.GetGpu:input_type -> nvidia.device.v1alpha1.GetGpuRequest
-	16, // 36: nvidia.device.v1alpha1.GpuService.ListGpus:input_type -> nvidia.device.v1alpha1.ListGpusRequest
-	18, // 37: nvidia.device.v1alpha1.GpuService.WatchGpus:input_type -> nvidia.device.v1alpha1.WatchGpusRequest
-	20, // 38: nvidia.device.v1alpha1.GpuService.CreateGpu:input_type -> nvidia.device.v1alpha1.CreateGpuRequest
-	22, // 39: nvidia.device.v1alpha1.GpuService.UpdateGpu:input_type -> nvidia.device.v1alpha1.UpdateGpuRequest
-	23, // 40: nvidia.device.v1alpha1.GpuService.UpdateGpuStatus:input_type -> nvidia.device.v1alpha1.UpdateGpuStatusRequest
-	24, // 41: nvidia.device.v1alpha1.GpuService.DeleteGpu:input_type -> nvidia.device.v1alpha1.DeleteGpuRequest
-	26, // 42: nvidia.device.v1alpha1.ProviderService.RegisterProvider:input_type -> nvidia.device.v1alpha1.RegisterProviderRequest
-	28, // 43: nvidia.device.v1alpha1.ProviderService.Heartbeat:input_type -> nvidia.device.v1alpha1.HeartbeatRequest
-	30, // 44: nvidia.device.v1alpha1.ProviderService.RegisterGpu:input_type -> nvidia.device.v1alpha1.RegisterGpuRequest
-	32, // 45: nvidia.device.v1alpha1.ProviderService.UnregisterGpu:input_type -> nvidia.device.v1alpha1.UnregisterGpuRequest
-	34, // 46: nvidia.device.v1alpha1.ProviderService.UpdateGpuStatus:input_type -> nvidia.device.v1alpha1.ProviderUpdateGpuStatusRequest
-	35, // 47: nvidia.device.v1alpha1.ProviderService.UpdateGpuCondition:input_type -> nvidia.device.v1alpha1.UpdateGpuConditionRequest
-	36, // 48: nvidia.device.v1alpha1.ProviderService.ListProviders:input_type -> nvidia.device.v1alpha1.ListProvidersRequest
-	39, // 49: nvidia.device.v1alpha1.ProviderService.ForgetProvider:input_type -> nvidia.device.v1alpha1.ForgetProviderRequest
-	15, // 50: nvidia.device.v1alpha1.GpuService.GetGpu:output_type -> nvidia.device.v1alpha1.GetGpuResponse
-	17, // 51: nvidia.device.v1alpha1.GpuService.ListGpus:output_type -> nvidia.device.v1alpha1.ListGpusResponse
-	19, // 52: nvidia.device.v1alpha1.GpuService.WatchGpus:output_type -> nvidia.device.v1alpha1.WatchGpusResponse
-	21, // 53: nvidia.device.v1alpha1.GpuService.CreateGpu:output_type -> nvidia.device.v1alpha1.CreateGpuResponse
-	6,  // 54: nvidia.device.v1alpha1.GpuService.UpdateGpu:output_type -> nvidia.device.v1alpha1.Gpu
-	6,  // 55: nvidia.device.v1alpha1.GpuService.UpdateGpuStatus:output_type -> nvidia.device.v1alpha1.Gpu
-	25, // 56: nvidia.device.v1alpha1.GpuService.DeleteGpu:output_type -> nvidia.device.v1alpha1.DeleteGpuResponse
-	27, // 57: nvidia.device.v1alpha1.ProviderService.RegisterProvider:output_type -> nvidia.device.v1alpha1.RegisterProviderResponse
-	29, // 58: nvidia.device.v1alpha1.ProviderService.Heartbeat:output_type -> nvidia.device.v1alpha1.HeartbeatResponse
-	31, // 59: nvidia.device.v1alpha1.ProviderService.RegisterGpu:output_type -> nvidia.device.v1alpha1.RegisterGpuResponse
-	33, // 60: nvidia.device.v1alpha1.ProviderService.UnregisterGpu:output_type -> nvidia.device.v1alpha1.UnregisterGpuResponse
-	6,  // 61: nvidia.device.v1alpha1.ProviderService.UpdateGpuStatus:output_type -> nvidia.device.v1alpha1.Gpu
-	6,  // 62: nvidia.device.v1alpha1.ProviderService.UpdateGpuCondition:output_type -> nvidia.device.v1alpha1.Gpu
-	37, // 63: nvidia.device.v1alpha1.ProviderService.ListProviders:output_type -> nvidia.device.v1alpha1.ListProvidersResponse
-	40, // 64: nvidia.device.v1alpha1.ProviderService.ForgetProvider:output_type -> nvidia.device.v1alpha1.ForgetProviderResponse
-	50, // [50:65] is the sub-list for method output_type
-	35, // [35:50] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	13, // 2: nvidia.device.v1alpha1.Gpu.status:type_name -> nvidia.device.v1alpha1.GpuStatus
+	45, // 3: nvidia.device.v1alpha1.GpuSpec.labels:type_name -> nvidia.device.v1alpha1.GpuSpec.LabelsEntry
+	12, // 4: nvidia.device.v1alpha1.GpuSpec.mig_instances:type_name -> nvidia.device.v1alpha1.MigInstance
+	8,  // 5: nvidia.device.v1alpha1.GpuSpec.hardware:type_name -> nvidia.device.v1alpha1.GpuHardware
+	9,  // 6: nvidia.device.v1alpha1.GpuHardware.nvlinks:type_name -> nvidia.device.v1alpha1.NvLink
+	10, // 7: nvidia.device.v1alpha1.GpuHardware.peers:type_name -> nvidia.device.v1alpha1.GpuPeer
+	11, // 8: nvidia.device.v1alpha1.GpuHardware.fabric:type_name -> nvidia.device.v1alpha1.NvSwitchFabric
+	0,  // 9: nvidia.device.v1alpha1.GpuStatus.health:type_name -> nvidia.device.v1alpha1.Health
+	14, // 10: nvidia.device.v1alpha1.GpuStatus.conditions:type_name -> nvidia.device.v1alpha1.Condition
+	1,  // 11: nvidia.device.v1alpha1.Condition.status:type_name -> nvidia.device.v1alpha1.ConditionStatus
+	46, // 12: nvidia.device.v1alpha1.Condition.last_transition_time:type_name -> google.protobuf.Timestamp
+	46, // 13: nvidia.device.v1alpha1.Condition.last_heartbeat_time:type_name -> google.protobuf.Timestamp
+	2,  // 14: nvidia.device.v1alpha1.Condition.polarity:type_name -> nvidia.device.v1alpha1.Polarity
+	3,  // 15: nvidia.device.v1alpha1.Condition.severity:type_name -> nvidia.device.v1alpha1.Severity
+	15, // 16: nvidia.device.v1alpha1.Condition.owner:type_name -> nvidia.device.v1alpha1.Owner
+	16, // 17: nvidia.device.v1alpha1.Condition.clears:type_name -> nvidia.device.v1alpha1.Clear
+	17, // 18: nvidia.device.v1alpha1.Condition.evidence:type_name -> nvidia.device.v1alpha1.Evidence
+	5,  // 19: nvidia.device.v1alpha1.Owner.kind:type_name -> nvidia.device.v1alpha1.Owner.Kind
+	47, // 20: nvidia.device.v1alpha1.Clear.after:type_name -> google.protobuf.Duration
+	46, // 21: nvidia.device.v1alpha1.Evidence.observed_time:type_name -> google.protobuf.Timestamp
+	6,  // 22: nvidia.device.v1alpha1.GetGpuResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
+	6,  // 23: nvidia.device.v1alpha1.ListGpusResponse.gpus:type_name -> nvidia.device.v1alpha1.Gpu
+	4,  // 24: nvidia.device.v1alpha1.WatchGpusResponse.type:type_name -> nvidia.device.v1alpha1.EventType
+	6,  // 25: nvidia.device.v1alpha1.WatchGpusResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
+	6,  // 26: nvidia.device.v1alpha1.CreateGpuRequest.gpu:type_name -> nvidia.device.v1alpha1.Gpu
+	6,  // 27: nvidia.device.v1alpha1.CreateGpuResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
+	6,  // 28: nvidia.device.v1alpha1.UpdateGpuRequest.gpu:type_name -> nvidia.device.v1alpha1.Gpu
+	13, // 29: nvidia.device.v1alpha1.UpdateGpuStatusRequest.status:type_name -> nvidia.device.v1alpha1.GpuStatus
+	47, // 30: nvidia.device.v1alpha1.RegisterProviderRequest.lease_duration:type_name -> google.protobuf.Duration
+	47, // 31: nvidia.device.v1alpha1.RegisterProviderResponse.lease_duration:type_name -> google.protobuf.Duration
+	47, // 32: nvidia.device.v1alpha1.HeartbeatResponse.lease_duration:type_name -> google.protobuf.Duration
+	7,  // 33: nvidia.device.v1alpha1.RegisterGpuRequest.spec:type_name -> nvidia.device.v1alpha1.GpuSpec
+	6,  // 34: nvidia.device.v1alpha1.RegisterGpuResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
+	14, // 35: nvidia.device.v1alpha1.ProviderUpdateGpuStatusRequest.conditions:type_name -> nvidia.device.v1alpha1.Condition
+	14, // 36: nvidia.device.v1alpha1.UpdateGpuConditionRequest.condition:type_name -> nvidia.device.v1alpha1.Condition
+	42, // 37: nvidia.device.v1alpha1.ListProvidersResponse.providers:type_name -> nvidia.device.v1alpha1.Provider
+	47, // 38: nvidia.device.v1alpha1.Provider.lease_remaining:type_name -> google.protobuf.Duration
+	18, // 39: nvidia.device.v1alpha1.GpuService.GetGpu:input_type -> nvidia.device.v1alpha1.GetGpuRequest
+	20, // 40: nvidia.device.v1alpha1.GpuService.ListGpus:input_type -> nvidia.device.v1alpha1.ListGpusRequest
+	22, // 41: nvidia.device.v1alpha1.GpuService.WatchGpus:input_type -> nvidia.device.v1alpha1.WatchGpusRequest
+	24, // 42: nvidia.device.v1alpha1.GpuService.CreateGpu:input_type -> nvidia.device.v1alpha1.CreateGpuRequest
+	26, // 43: nvidia.device.v1alpha1.GpuService.UpdateGpu:input_type -> nvidia.device.v1alpha1.UpdateGpuRequest
+	27, // 44: nvidia.device.v1alpha1.GpuService.UpdateGpuStatus:input_type -> nvidia.device.v1alpha1.UpdateGpuStatusRequest
+	28, // 45: nvidia.device.v1alpha1.GpuService.DeleteGpu:input_type -> nvidia.device.v1alpha1.DeleteGpuRequest
+	30, // 46: nvidia.device.v1alpha1.ProviderService.RegisterProvider:input_type -> nvidia.device.v1alpha1.RegisterProviderRequest
+	32, // 47: nvidia.device.v1alpha1.ProviderService.Heartbeat:input_type -> nvidia.device.v1alpha1.HeartbeatRequest
+	34, // 48: nvidia.device.v1alpha1.ProviderService.RegisterGpu:input_type -> nvidia.device.v1alpha1.RegisterGpuRequest
+	36, // 49: nvidia.device.v1alpha1.ProviderService.UnregisterGpu:input_type -> nvidia.device.v1alpha1.UnregisterGpuRequest
+	38, // 50: nvidia.device.v1alpha1.ProviderService.UpdateGpuStatus:input_type -> nvidia.device.v1alpha1.ProviderUpdateGpuStatusRequest
+	39, // 51: nvidia.device.v1alpha1.ProviderService.UpdateGpuCondition:input_type -> nvidia.device.v1alpha1.UpdateGpuConditionRequest
+	40, // 52: nvidia.device.v1alpha1.ProviderService.ListProviders:input_type -> nvidia.device.v1alpha1.ListProvidersRequest
+	43, // 53: nvidia.device.v1alpha1.ProviderService.ForgetProvider:input_type -> nvidia.device.v1alpha1.ForgetProviderRequest
+	19, // 54: nvidia.device.v1alpha1.GpuService.GetGpu:output_type -> nvidia.device.v1alpha1.GetGpuResponse
+	21, // 55: nvidia.device.v1alpha1.GpuService.ListGpus:output_type -> nvidia.device.v1alpha1.ListGpusResponse
+	23, // 56: nvidia.device.v1alpha1.GpuService.WatchGpus:output_type -> nvidia.device.v1alpha1.WatchGpusResponse
+	25, // 57: nvidia.device.v1alpha1.GpuService.CreateGpu:output_type -> nvidia.device.v1alpha1.CreateGpuResponse
+	6,  // 58: nvidia.device.v1alpha1.GpuService.UpdateGpu:output_type -> nvidia.device.v1alpha1.Gpu
+	6,  // 59: nvidia.device.v1alpha1.GpuService.UpdateGpuStatus:output_type -> nvidia.device.v1alpha1.Gpu
+	29, // 60: nvidia.device.v1alpha1.GpuService.DeleteGpu:output_type -> nvidia.device.v1alpha1.DeleteGpuResponse
+	31, // 61: nvidia.device.v1alpha1.ProviderService.RegisterProvider:output_type -> nvidia.device.v1alpha1.RegisterProviderResponse
+	33, // 62: nvidia.device.v1alpha1.ProviderService.Heartbeat:output_type -> nvidia.device.v1alpha1.HeartbeatResponse
+	35, // 63: nvidia.device.v1alpha1.ProviderService.RegisterGpu:output_type -> nvidia.device.v1alpha1.RegisterGpuResponse
+	37, // 64: nvidia.device.v1alpha1.ProviderService.UnregisterGpu:output_type -> nvidia.device.v1alpha1.UnregisterGpuResponse
+	6,  // 65: nvidia.device.v1alpha1.ProviderService.UpdateGpuStatus:output_type -> nvidia.device.v1alpha1.Gpu
+	6,  // 66: nvidia.device.v1alpha1.ProviderService.UpdateGpuCondition:output_type -> nvidia.device.v1alpha1.Gpu
+	41, // 67: nvidia.device.v1alpha1.ProviderService.ListProviders:output_type -> nvidia.device.v1alpha1.ListProvidersResponse
+	44, // 68: nvidia.device.v1alpha1.ProviderService.ForgetProvider:output_type -> nvidia.device.v1alpha1.ForgetProviderResponse
+	54, // [54:69] is the sub-list for method output_type
+	39, // [39:54] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_nvidia_device_v1alpha1_device_proto_init() }
@@ -3202,13 +3623,16 @@ func file_nvidia_device_v1alpha1_device_proto_init() {
 	}
 	file_nvidia_device_v1alpha1_device_proto_msgTypes[1].OneofWrappers = []any{}
 	file_nvidia_device_v1alpha1_device_proto_msgTypes[2].OneofWrappers = []any{}
+	file_nvidia_device_v1alpha1_device_proto_msgTypes[3].OneofWrappers = []any{}
+	file_nvidia_device_v1alpha1_device_proto_msgTypes[5].OneofWrappers = []any{}
+	file_nvidia_device_v1alpha1_device_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nvidia_device_v1alpha1_device_proto_rawDesc), len(file_nvidia_device_v1alpha1_device_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   36,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -108,6 +108,9 @@ const (
 	PolicyPhase_POLICY_PHASE_REFUSED PolicyPhase = 6
 	// No version of it is asked yet: the first to come is being compiled.
 	PolicyPhase_POLICY_PHASE_COMPILING PolicyPhase = 7
+	// What the site wants is quarantined or unusable, and there is no last good version: the bundled one is
+	// asked, or the one that was asked in the run before.
+	PolicyPhase_POLICY_PHASE_STAND_IN PolicyPhase = 8
 )
 
 // Enum value maps for PolicyPhase.
@@ -121,6 +124,7 @@ var (
 		5: "POLICY_PHASE_PAUSED",
 		6: "POLICY_PHASE_REFUSED",
 		7: "POLICY_PHASE_COMPILING",
+		8: "POLICY_PHASE_STAND_IN",
 	}
 	PolicyPhase_value = map[string]int32{
 		"POLICY_PHASE_UNSPECIFIED": 0,
@@ -131,6 +135,7 @@ var (
 		"POLICY_PHASE_PAUSED":      5,
 		"POLICY_PHASE_REFUSED":     6,
 		"POLICY_PHASE_COMPILING":   7,
+		"POLICY_PHASE_STAND_IN":    8,
 	}
 )
 
@@ -1573,7 +1578,14 @@ type ListPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By name; 48 at most. Where there are more, of which 16 at most can be in use, those are left out that are
 	// not; GetPolicy has them.
-	Policies      []*Policy `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	Policies []*Policy `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Why the set as a whole is refused: what ran before runs on. Empty: it is not.
+	Refused string `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Why what is decided of versions (quarantines, pauses, what was accepted, last good versions) can't be saved, so
+	// that a restart forgets it, and what to do. Empty: it is saved, or the daemon keeps nothing.
+	Unsaved string `protobuf:"bytes,3,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
+	// What was forgotten when the daemon started, as what was saved of policies could not be read. Empty: nothing.
+	Damage        string `protobuf:"bytes,4,opt,name=damage,proto3" json:"damage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1613,6 +1625,27 @@ func (x *ListPoliciesResponse) GetPolicies() []*Policy {
 		return x.Policies
 	}
 	return nil
+}
+
+func (x *ListPoliciesResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *ListPoliciesResponse) GetUnsaved() string {
+	if x != nil {
+		return x.Unsaved
+	}
+	return ""
+}
+
+func (x *ListPoliciesResponse) GetDamage() string {
+	if x != nil {
+		return x.Damage
+	}
+	return ""
 }
 
 // Asks for one policy.
@@ -1840,7 +1873,8 @@ type ReloadPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order of the set.
 	Outcomes []*PolicyOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
-	// Why the set as a whole was refused: what ran before runs on, and there are no outcomes. Empty: it was not.
+	// Why the set as a whole was refused: what ran before runs on, and outcomes are of what was
+	// still to be compiled of that. Empty: it was not.
 	Refused       string `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2580,9 +2614,12 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x06change\x18\x02 \x01(\x0e2$.nvidia.device.v1alpha1.PolicyChangeR\x06change\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\"\x15\n" +
-	"\x13ListPoliciesRequest\"R\n" +
+	"\x13ListPoliciesRequest\"\x9e\x01\n" +
 	"\x14ListPoliciesResponse\x12:\n" +
-	"\bpolicies\x18\x01 \x03(\v2\x1e.nvidia.device.v1alpha1.PolicyR\bpolicies\"&\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x1e.nvidia.device.v1alpha1.PolicyR\bpolicies\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\x12\x18\n" +
+	"\aunsaved\x18\x03 \x01(\tR\aunsaved\x12\x16\n" +
+	"\x06damage\x18\x04 \x01(\tR\x06damage\"&\n" +
 	"\x10GetPolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\xea\x04\n" +
 	"\x11GetPolicyResponse\x126\n" +
@@ -2642,7 +2679,7 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x17POLICY_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13POLICY_MODE_ENFORCE\x10\x01\x12\x16\n" +
 	"\x12POLICY_MODE_SHADOW\x10\x02\x12\x16\n" +
-	"\x12POLICY_MODE_PAUSED\x10\x03*\xe9\x01\n" +
+	"\x12POLICY_MODE_PAUSED\x10\x03*\x84\x02\n" +
 	"\vPolicyPhase\x12\x1c\n" +
 	"\x18POLICY_PHASE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14POLICY_PHASE_RUNNING\x10\x01\x12\x19\n" +
@@ -2651,7 +2688,8 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x18POLICY_PHASE_QUARANTINED\x10\x04\x12\x17\n" +
 	"\x13POLICY_PHASE_PAUSED\x10\x05\x12\x18\n" +
 	"\x14POLICY_PHASE_REFUSED\x10\x06\x12\x1a\n" +
-	"\x16POLICY_PHASE_COMPILING\x10\a*\xdf\x01\n" +
+	"\x16POLICY_PHASE_COMPILING\x10\a\x12\x19\n" +
+	"\x15POLICY_PHASE_STAND_IN\x10\b*\xdf\x01\n" +
 	"\x11PolicyFailureKind\x12#\n" +
 	"\x1fPOLICY_FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bPOLICY_FAILURE_KIND_REFUSED\x10\x01\x12\x1c\n" +

@@ -45,8 +45,9 @@ const (
 // those who may write and goes into the audit log; it is answered when it has taken effect, which may take the
 // compiling of a policy: up to 3 minutes, or the site's request-time where that is more. DEADLINE_EXCEEDED:
 // it goes on all the same, and ListPolicies tells what came of it. All but ReloadPolicies are durable: they
-// hold over a restart. FAILED_PRECONDITION of any of them: the daemon is in safe mode, or what the method says;
-// nothing was changed.
+// hold over a restart. FAILED_PRECONDITION of any of them: the daemon is in safe mode, or what the method says, or,
+// of ReleasePolicy, AcceptPolicy and ResumePolicy, it could not be saved; nothing was changed. UNAVAILABLE of
+// QuarantinePolicy and PausePolicy: what was asked for could not be saved; it is done, and a restart forgets it.
 type PolicyServiceClient interface {
 	// All policies, with their counters.
 	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
@@ -164,8 +165,9 @@ func (c *policyServiceClient) ResumePolicy(ctx context.Context, in *ResumePolicy
 // those who may write and goes into the audit log; it is answered when it has taken effect, which may take the
 // compiling of a policy: up to 3 minutes, or the site's request-time where that is more. DEADLINE_EXCEEDED:
 // it goes on all the same, and ListPolicies tells what came of it. All but ReloadPolicies are durable: they
-// hold over a restart. FAILED_PRECONDITION of any of them: the daemon is in safe mode, or what the method says;
-// nothing was changed.
+// hold over a restart. FAILED_PRECONDITION of any of them: the daemon is in safe mode, or what the method says, or,
+// of ReleasePolicy, AcceptPolicy and ResumePolicy, it could not be saved; nothing was changed. UNAVAILABLE of
+// QuarantinePolicy and PausePolicy: what was asked for could not be saved; it is done, and a restart forgets it.
 type PolicyServiceServer interface {
 	// All policies, with their counters.
 	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)

@@ -108,6 +108,7 @@ fn host_says(type_: Type, state: Judgement, reason: &str) -> Condition {
     };
     Condition {
         type_: type_name(type_).into(),
+        instance: None,
         state,
         polarity: Polarity::TrueIsProblem,
         severity: Severity::Fatal,

@@ -63,6 +63,8 @@ fn spec(gpu: &Gpu) -> proto::GpuSpec {
         driver_version,
         cuda_version,
         mig,
+        parent,
+        hardware,
         simulated,
         labels,
     } = &*gpu.device;
@@ -77,10 +79,16 @@ fn spec(gpu: &Gpu) -> proto::GpuSpec {
         driver_version: driver_version.clone(),
         cuda_version: cuda_version.clone(),
         serial: serial.clone(),
-        // The instances are shown with their GPU; they are not yet devices of their own (design N9).
-        mig_parent: String::new(),
-        mig_profile: String::new(),
+        mig_parent: parent
+            .as_ref()
+            .map_or_else(String::new, |parent| parent.gpu.to_string()),
+        mig_profile: parent
+            .as_ref()
+            .map_or_else(String::new, |parent| parent.profile.clone()),
+        mig_gpu_instance: parent.as_ref().map(|parent| parent.gpu_instance),
+        mig_compute_instance: parent.as_ref().and_then(|parent| parent.compute_instance),
         mig_instances: mig.iter().map(mig_instance).collect(),
+        hardware: super::hardware::message(hardware),
         labels: labels
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
@@ -95,6 +103,7 @@ fn mig_instance(instance: &MigInstance) -> proto::MigInstance {
         gpu_instance: instance.gpu_instance,
         compute_instance: instance.compute_instance,
         profile: instance.profile.clone(),
+        memory_bytes: instance.memory_bytes,
     }
 }
 
@@ -153,11 +162,6 @@ fn condition(condition: Condition) -> proto::Condition {
         Polarity::TrueIsHealthy => proto::Polarity::TrueIsHealthy,
         Polarity::TrueIsProblem => proto::Polarity::TrueIsProblem,
     };
-    let severity = match condition.severity {
-        Severity::Info => proto::Severity::Info,
-        Severity::Warning => proto::Severity::Warning,
-        Severity::Fatal => proto::Severity::Fatal,
-    };
     proto::Condition {
         r#type: condition.type_.to_string(),
         status: status.into(),
@@ -166,7 +170,7 @@ fn condition(condition: Condition) -> proto::Condition {
         reason: condition.reason,
         message: condition.message,
         polarity: polarity.into(),
-        severity: severity.into(),
+        severity: severity(condition.severity).into(),
         recommended_action: condition.action.as_str().to_owned(),
         owner: Some(owner(&condition.owner)),
         clears: condition.clears.iter().map(clear).collect(),
@@ -181,7 +185,15 @@ fn condition(condition: Condition) -> proto::Condition {
     }
 }
 
-fn owner(owner: &Owner) -> proto::Owner {
+pub(super) fn severity(severity: Severity) -> proto::Severity {
+    match severity {
+        Severity::Info => proto::Severity::Info,
+        Severity::Warning => proto::Severity::Warning,
+        Severity::Fatal => proto::Severity::Fatal,
+    }
+}
+
+pub(super) fn owner(owner: &Owner) -> proto::Owner {
     use proto::owner::Kind;
     let of = |kind: Kind, name: &str| proto::Owner {
         kind: kind.into(),

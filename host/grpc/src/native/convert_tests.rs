@@ -14,6 +14,7 @@ use device_api_core::verdict::{ClearOn, Judgement};
 fn problem(owner: Owner) -> Condition {
     Condition {
         type_: "GpuXid".into(),
+        instance: None,
         state: Judgement::Problem,
         polarity: Polarity::TrueIsProblem,
         severity: Severity::Fatal,
@@ -161,6 +162,7 @@ fn ready_comes_first_and_the_deciders_are_named() {
                 gpu_instance: 7,
                 compute_instance: Some(0),
                 profile: "1g.10gb".to_owned(),
+                memory_bytes: Some(10 << 30),
             }],
             ..DeviceInfo::bare(uuid)
         }),
@@ -206,8 +208,50 @@ fn ready_comes_first_and_the_deciders_are_named() {
             gpu_instance: 7,
             compute_instance: Some(0),
             profile: "1g.10gb".to_owned(),
+            memory_bytes: Some(10 << 30),
         }]
     );
+}
+
+#[test]
+fn n9_an_instance_is_shown_with_its_parent_profile_and_place() {
+    let gpu = DeviceUuid::new("GPU-1");
+    let mig = MigInstance {
+        uuid: DeviceUuid::new("MIG-1"),
+        gpu_instance: 7,
+        compute_instance: Some(0),
+        profile: "1g.10gb".to_owned(),
+        memory_bytes: Some(10 << 30),
+    };
+    let device = DeviceInfo {
+        product: "NVIDIA H100 80GB HBM3".to_owned(),
+        memory_bytes: Some(80 << 30),
+        ..DeviceInfo::bare(gpu)
+    };
+    let stored = Gpu {
+        key: ObjectKey::new("", "MIG-1"),
+        uid: "uid".into(),
+        generation: 1,
+        created: WallTime::from_ms(1),
+        version: ResourceVersion(42),
+        uuid: mig.uuid.clone(),
+        device: Arc::new(device.instance(&mig)),
+        derived: Derived::default(),
+        conditions: Arc::default(),
+        ready_since: WallTime::from_ms(1),
+        encoded: Encodings::default(),
+    };
+    let shown = spec(&stored);
+    assert_eq!((&*shown.uuid, &*shown.mig_parent), ("MIG-1", "GPU-1"));
+    assert_eq!(
+        (&*shown.mig_profile, &*shown.product),
+        ("1g.10gb", "NVIDIA H100 80GB HBM3")
+    );
+    assert_eq!(
+        (shown.mig_gpu_instance, shown.mig_compute_instance),
+        (Some(7), Some(0))
+    );
+    assert_eq!(shown.memory_bytes, Some(10 << 30));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 mod convert;
 mod create;
 mod delete;
+mod hardware;
+mod incidents;
+mod nvml;
 mod policies;
 mod providers;
 mod read;
@@ -25,6 +28,8 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::context::Context;
 use crate::observe::Method;
 
+pub(crate) use incidents::Incidents;
+pub(crate) use nvml::Nvml;
 pub(crate) use policies::Policies;
 pub(crate) use providers::Providers;
 

@@ -17,6 +17,7 @@ pub(super) fn selection(
         scope: scope("namespace", namespace)?,
         labels: selector::labels(labels).map_err(at("label_selector"))?,
         fields: selector::fields(fields).map_err(at("field_selector"))?,
+        whole_gpus: false,
     })
 }
 

@@ -34,17 +34,19 @@ pub(super) fn version(path: &str, version: i64) -> Result<Option<ResourceVersion
     }
 }
 
+/// `None`: less than nothing, or malformed.
+pub(super) fn span(asked: prost_types::Duration) -> Option<Duration> {
+    // By hand: the library's own conversion overflows at the least of all seconds.
+    let nanos = u32::try_from(asked.nanos).ok()?;
+    let seconds = u64::try_from(asked.seconds).ok()?;
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+}
+
 pub(super) fn lease_duration(
     path: &str,
     asked: prost_types::Duration,
 ) -> Result<Duration, FieldError> {
-    // By hand: the library's own conversion overflows at the least of all seconds.
-    let read = || {
-        let nanos = u32::try_from(asked.nanos).ok()?;
-        let seconds = u64::try_from(asked.seconds).ok()?;
-        (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
-    };
-    read()
+    span(asked)
         .filter(|asked| (LEASE_MIN..=LEASE_MAX).contains(asked))
         .ok_or_else(|| {
             let (min, max) = (LEASE_MIN.as_secs(), LEASE_MAX.as_secs());

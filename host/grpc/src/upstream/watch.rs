@@ -1,11 +1,9 @@
 //! WatchGpus.
 
-use device_api_core::selector::Selection;
 use device_api_core::watch::{WatchFrom, WatchRequest};
 use device_api_proto::upstream::{self as proto, server as served};
 
-use super::{convert, write};
-use crate::fields::scope;
+use super::{convert, read, write};
 use crate::status::Refusal;
 use crate::watch::Tell;
 
@@ -15,7 +13,7 @@ pub(super) fn parse(request: proto::WatchGpusRequest) -> Result<WatchRequest, Re
         &request.opts.unwrap_or_default().resource_version,
     )?;
     Ok(WatchRequest {
-        selection: Selection::of(scope("namespace", &request.namespace)?),
+        selection: read::selection(&request.namespace)?,
         from: version.map_or(WatchFrom::Now, WatchFrom::After),
         exact: false,
         bookmarks: false,

@@ -12,6 +12,9 @@ mod changes;
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "../rpc/harness.rs"]
 mod harness;
+#[expect(dead_code, reason = "shared with other tests")]
+#[path = "../rpc/operated.rs"]
+mod operated;
 #[path = "../rpc/owned.rs"]
 mod owned;
 #[expect(dead_code, reason = "shared with other tests")]

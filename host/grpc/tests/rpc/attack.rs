@@ -123,8 +123,12 @@ impl Target {
             return Ok(());
         };
         let said = format!("{}: {status}", method.path);
-        // What policies are in is for no request to say.
-        let is_state = code == Code::FailedPrecondition && method.path.contains(".PolicyService/");
+        // What policies are in, and what stands against a GPU, is for no request to say.
+        let has_state = [".PolicyService/", ".IncidentService/"];
+        let is_state = code == Code::FailedPrecondition
+            && has_state
+                .iter()
+                .any(|service| method.path.contains(service));
         if !(is_state || ALLOWED.contains(&code)) || status.message().is_empty() {
             return Err(format!("not an answer to bad input: {said}"));
         }
@@ -135,9 +139,14 @@ impl Target {
     }
 
     /// Changes with each write of whatever kind.
-    fn fingerprint(&self) -> ((u64, usize), usize) {
+    fn fingerprint(&self) -> ((u64, usize), [usize; 3]) {
         let server = &self.server;
-        (server.store.fingerprint(), server.policies.writes())
+        let operated = [
+            server.policies.writes(),
+            server.incidents.cleared().len(),
+            server.nvml.commands(),
+        ];
+        (server.store.fingerprint(), operated)
     }
 
     async fn send(&self, method: &Method, request: Vec<u8>) -> Result<(), Status> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use device_api_core::limits::Bounds;
-use device_api_grpc::{GrpcConfig, RpcObserver, ServeError, bind, serve};
+use device_api_grpc::{GrpcConfig, Operated, RpcObserver, ServeError, bind, serve};
 use device_api_proto::native::gpu_service_client::GpuServiceClient as NativeClient;
 use device_api_proto::native::provider_service_client::ProviderServiceClient;
 use device_api_proto::upstream::gpu_service_client::GpuServiceClient as UpstreamClient;
@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::operated::{FaultLog, Nvml};
 use crate::policy_host::{File, PolicyHost};
 use crate::store::Store;
 
@@ -50,6 +51,8 @@ pub(crate) struct Server {
     pub(crate) tcp: SocketAddr,
     pub(crate) store: Arc<Store>,
     pub(crate) policies: Arc<PolicyHost>,
+    pub(crate) incidents: Arc<FaultLog>,
+    pub(crate) nvml: Arc<Nvml>,
     pub(crate) observer: Arc<Recorder>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) served: JoinHandle<Result<(), ServeError>>,
@@ -82,13 +85,13 @@ impl Server {
         let (store, observer) = (Arc::new(Store::new()), Arc::new(Recorder::default()));
         let (stop, stopped) = watch::channel(false);
         let policies = Arc::new(PolicyHost::with(&POLICIES));
-        let served = serve(
-            bound,
-            store.clone(),
-            policies.clone(),
-            observer.clone(),
-            stopped,
-        );
+        let (incidents, nvml) = (Arc::new(FaultLog::default()), Arc::new(Nvml::default()));
+        let operated = Operated {
+            policies: policies.clone(),
+            incidents: incidents.clone(),
+            nvml: nvml.clone(),
+        };
+        let served = serve(bound, store.clone(), operated, observer.clone(), stopped);
         let served = tokio::spawn(served);
         Self {
             _dir: dir,
@@ -96,6 +99,8 @@ impl Server {
             tcp,
             store,
             policies,
+            incidents,
+            nvml,
             observer,
             stop,
             served,

@@ -68,6 +68,9 @@ fn whatever_is_sent_to_the_native_dialect_is_carried_out_or_refused() {
             "PolicyService/AcceptPolicy",
             "PolicyService/PausePolicy",
             "PolicyService/ResumePolicy",
+            "IncidentService/ListIncidents",
+            "IncidentService/ClearCondition",
+            "NvmlService/ReleaseNvml",
         ],
     );
 }

@@ -11,10 +11,12 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{Server, refused, soon};
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 6] = [
     "nvidia.device.v1alpha1.GpuService",
     "nvidia.device.v1alpha1.ProviderService",
     "nvidia.device.v1alpha1.PolicyService",
+    "nvidia.device.v1alpha1.IncidentService",
+    "nvidia.device.v1alpha1.NvmlService",
     "nvidia.nvsentinel.v1alpha1.GpuService",
 ];
 

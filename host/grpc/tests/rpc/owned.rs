@@ -20,6 +20,7 @@ pub(crate) fn stored(condition: ProviderCondition, owner: Owner, now: u64) -> Co
     let problem = state == Judgement::Problem;
     Condition {
         type_: condition.type_.into(),
+        instance: None,
         state,
         polarity,
         severity: condition.severity,

@@ -1,6 +1,6 @@
 //! `nvidia.device.v1alpha1.PolicyService`.
 
-use device_api_core::policy_status::LATENCY_BUCKETS_MICROS;
+use device_api_core::policy_status::{LATENCY_BUCKETS_MICROS, PolicyHostStatus};
 use device_api_proto::native as proto;
 use device_api_proto::native::policy_service_client::PolicyServiceClient;
 use proto::{PolicyChange, PolicyFailureKind, PolicyPhase};
@@ -127,6 +127,27 @@ async fn h12_all_policies_are_listed_with_what_they_have_done() {
         (latency[0], latency[11], latency[12]),
         ((1, 1), (25_000, 12), (0, 13))
     );
+}
+
+#[tokio::test]
+async fn h5_a_list_says_what_is_no_single_policys_affair() {
+    let server = Server::start().await;
+    let mut client = client(&server).await;
+    let list = async |client: &mut Client| {
+        let answer = client.list_policies(proto::ListPoliciesRequest {}).await;
+        let answer = answer.expect("listed").into_inner();
+        assert_eq!(answer.policies.len(), 2);
+        [answer.refused, answer.unsaved, answer.damage]
+    };
+    assert_eq!(list(&mut client).await, ["", "", ""]);
+    server.policies.set_host(PolicyHostStatus {
+        refused: Some("line 3\u{1b}[2J".to_owned()),
+        unsaved: Some("disk full\n".to_owned()),
+        damage: Some("half a file".to_owned()),
+        ..PolicyHostStatus::default()
+    });
+    let told = ["line 3\\u{1b}[2J", "disk full\\n", "half a file"];
+    assert_eq!(list(&mut client).await, told);
 }
 
 #[tokio::test]
@@ -292,8 +313,17 @@ async fn h9_a_held_version_waits_for_whoever_names_its_digest() {
 async fn h10_a_paused_policy_says_why_until_it_is_resumed() {
     let server = Server::start().await;
     let mut client = client(&server).await;
+    let log = Log::installed();
     let early = client.resume_policy(resume("xid-policy")).await;
     refused(early, Code::FailedPrecondition, "it is not paused");
+    let lines = log.lines("method=\"ResumePolicy\"");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("outcome=\"FailedPrecondition\"")
+                && line.contains("why=\"it is not paused\"")),
+        "{lines:?}"
+    );
     let answer = client.pause_policy(pause("xid-policy", "maintenance"));
     let policy = answer.await.expect("paused").into_inner().policy;
     let policy = policy.expect("there");

@@ -11,7 +11,7 @@ use device_api_core::policy::FailureKind;
 use device_api_core::policy::{Filter, OwnedType, PolicyId, Subscription};
 use device_api_core::policy_status::{
     Disagreement, FailureRecord, LATENCY_BUCKETS_MICROS, Mode, Phase, PolicyCounters, PolicyDetail,
-    PolicyStatus, ReloadChange, ReloadOutcome, ReloadReport, SetAside, Version,
+    PolicyHostStatus, PolicyStatus, ReloadChange, ReloadOutcome, ReloadReport, SetAside, Version,
 };
 use device_api_core::ports::{Pending, Policies, PolicyCommand};
 use device_api_core::seating::{Fallback, Grant, Terms};
@@ -35,6 +35,7 @@ struct State {
     directory: Vec<File>,
     /// Why the whole directory can't be used.
     broken: Option<String>,
+    host: PolicyHostStatus,
     writes: usize,
 }
 
@@ -197,6 +198,10 @@ impl PolicyHost {
         self.state().broken = Some(why.to_owned());
     }
 
+    pub(crate) fn set_host(&self, host: PolicyHostStatus) {
+        self.state().host = host;
+    }
+
     pub(crate) fn change(&self, name: &str, change: impl FnOnce(&mut PolicyStatus)) {
         change(self.state().policies.get_mut(name).expect("there"));
     }
@@ -339,6 +344,10 @@ impl State {
 impl Policies for PolicyHost {
     fn list(&self) -> Vec<PolicyStatus> {
         self.state().policies.values().cloned().collect()
+    }
+
+    fn host(&self) -> PolicyHostStatus {
+        self.state().host.clone()
     }
 
     fn describe(&self, name: &str) -> Result<PolicyDetail, ApiError> {

@@ -46,13 +46,14 @@ const WORDS: [&str; 26] = [
 ];
 
 /// What a field must say half of the time, so that requests get past their first checks.
-const HINTS: [(&str, &str); 10] = [
+const HINTS: [(&str, &str); 11] = [
     ("name", "gpu-0"),
     ("namespace", ""),
     ("resource_version", ""),
     ("uuid", "GPU-gpu-0"),
     ("lease_id", "lease of fans"),
     ("type", "FanBroken"),
+    ("condition_type", "XidCriticalError"),
     ("status", "True"),
     ("recommended_action", "RESTART_BM"),
     ("label_selector", "zone=a"),

@@ -1,20 +1,25 @@
 //! A process per test, a line to the simulation, and a sink that remembers.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use device_api_core::device::DeviceInfo;
 use device_api_core::ids::DeviceUuid;
-use device_api_core::ports::{NvmlObserver, NvmlStatus, SignalSink};
-use device_api_core::signal::{Observation, Samples, SignalKind};
+use device_api_core::ports::{NvmlObserver, NvmlStatus, Pending, SignalSink};
+use device_api_core::recovery::Recovery;
+use device_api_core::signal::{Observation, Samples, SignalKind, Value};
 use device_api_nvml::{Config, Handle, Nvml};
 
 const LIBRARY: &str = "NVML_TEST_LIBRARY";
 const SOCKET: &str = "NVML_SIM_SOCKET";
+
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Nothing that is waited for takes more than about a second; a machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// test's, with its module.
 #[track_caller]
 pub(crate) fn isolated(name: &str, body: impl FnOnce(&Sim)) {
+    isolated_with(name, &[], body);
+}
+
+/// The same, with settings of the simulation.
+#[track_caller]
+pub(crate) fn isolated_with(name: &str, settings: &[(&str, &str)], body: impl FnOnce(&Sim)) {
     if let Some(library) = std::env::var_os(LIBRARY) {
         return body(&Sim {
             library: library.into(),
@@ -33,6 +44,7 @@ pub(crate) fn isolated(name: &str, body: impl FnOnce(&Sim)) {
         .args([name, "--exact", "--nocapture"])
         .env(LIBRARY, built_library())
         .env(SOCKET, folder.path().join("sim.sock"))
+        .envs(settings.iter().copied())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -78,7 +90,11 @@ impl Sim {
     pub(crate) fn config(&self) -> Config {
         Config {
             library: Some(self.library.clone()),
-            poll_interval: Duration::from_millis(50),
+            poll_interval: INTERVAL,
+            fault_interval: INTERVAL,
+            counter_interval: INTERVAL,
+            limit_interval: INTERVAL,
+            inventory_interval: INTERVAL,
             ..Config::default()
         }
     }
@@ -88,6 +104,20 @@ impl Sim {
         let (recorder, handle) = start(config);
         recorder.ready(1);
         (recorder, handle)
+    }
+
+    /// The library as an older driver's branch had it: without the functions that came later.
+    #[track_caller]
+    pub(crate) fn old_library(&self, branch: u32, folder: &Path) -> PathBuf {
+        let copy = folder.join(format!("libnvidia-ml.so.{branch}"));
+        let copied = Command::new(self.library.with_file_name("nvml-sim"))
+            .args(["old-library", "--driver", &branch.to_string()])
+            .args([OsStr::new("--library"), self.library.as_os_str()])
+            .arg(&copy)
+            .output()
+            .unwrap();
+        assert!(copied.status.success(), "{copied:?}");
+        copy
     }
 
     /// One command; the answer's JSON. Fails where it was not carried out.
@@ -120,14 +150,49 @@ pub(crate) fn start(config: Config) -> (Arc<Recorder>, Handle) {
     (recorder, handle)
 }
 
+/// Waits until `done` says so; for what nobody is told of.
+#[track_caller]
+pub(crate) fn until(what: &str, done: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits for an answer that is to come.
+pub(crate) fn wait<T>(mut pending: Pending<T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match pending.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park_timeout(PATIENCE),
+        }
+    }
+}
+
+/// The value of a reading.
+pub(crate) fn value(samples: &Samples, key: &str) -> Option<Value> {
+    let reading = samples[key].as_ref().ok();
+    reading.map(|reading| reading.value.clone())
+}
+
 /// What the source said, in that order.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
     Observed(Observation),
-    Found(DeviceInfo, Arc<Samples>),
+    Found(Box<DeviceInfo>, Arc<Samples>),
     Sampled(DeviceUuid, Arc<Samples>),
     Probing(Vec<DeviceUuid>),
     Probed(DeviceUuid),
+    Recovered(Box<(DeviceUuid, Recovery, String)>),
     Status(NvmlStatus),
 }
 
@@ -143,6 +208,22 @@ impl Said {
     pub(crate) fn found(&self) -> Option<(&DeviceInfo, &Arc<Samples>)> {
         if let Self::Found(info, samples) = self {
             Some((info, samples))
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn recovered(&self) -> Option<&(DeviceUuid, Recovery, String)> {
+        if let Self::Recovered(recovered) = self {
+            Some(recovered)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn probing(&self) -> Option<&[DeviceUuid]> {
+        if let Self::Probing(candidates) = self {
+            Some(candidates)
         } else {
             None
         }
@@ -249,6 +330,25 @@ impl Recorder {
         })
     }
 
+    /// What recoveries were told of, in that order.
+    pub(crate) fn recoveries(&self) -> Vec<(DeviceUuid, Recovery, String)> {
+        let said = self.said();
+        said.iter().filter_map(Said::recovered).cloned().collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn recovered_after(
+        &self,
+        start: usize,
+        gpu: &DeviceUuid,
+        wanted: &Recovery,
+    ) -> String {
+        self.wait_after(start, |said| {
+            let (uuid, recovery, evidence) = said.recovered()?;
+            (uuid == gpu && recovery == wanted).then(|| evidence.clone())
+        })
+    }
+
     /// Waits for samples of the GPU that satisfy `wanted`.
     #[track_caller]
     pub(crate) fn sampled_after(
@@ -275,7 +375,7 @@ impl SignalSink for Recorder {
     }
 
     fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
-        self.record(Said::Found(device, samples));
+        self.record(Said::Found(Box::new(device), samples));
     }
 
     fn sampled(&self, uuid: &DeviceUuid, samples: Arc<Samples>) {
@@ -288,6 +388,11 @@ impl SignalSink for Recorder {
 
     fn probed(&self, uuid: &DeviceUuid) {
         self.record(Said::Probed(uuid.clone()));
+    }
+
+    fn recovered(&self, uuid: &DeviceUuid, recovery: Recovery, evidence: &str) {
+        let recovered = Box::new((uuid.clone(), recovery, evidence.to_owned()));
+        self.record(Said::Recovered(recovered));
     }
 }
 

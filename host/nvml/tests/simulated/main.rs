@@ -4,6 +4,8 @@
 //! each test runs in a process of its own: see [`harness::isolated`].
 
 #[cfg(test)]
+mod hangs;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod inventory;
@@ -14,4 +16,10 @@ mod losses;
 #[cfg(test)]
 mod readings;
 #[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod releases;
+#[cfg(test)]
 mod signals;
+#[cfg(test)]
+mod spinning;

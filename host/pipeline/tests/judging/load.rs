@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A policy with a thread of its own that counts signals, repeats included, in its state. Of many
 /// at once it fails now and then.
 #[derive(Debug)]
-struct Counting {
+pub(crate) struct Counting {
     info: PolicyInfo,
     terms: Terms,
     thread: Mutex<Sender<(Evaluation, Reply)>>,
@@ -31,10 +31,20 @@ struct Counting {
 
 impl Counting {
     fn new(name: &str, answered: Sender<()>) -> Arc<Self> {
+        Self::out(name, answered, Arc::default())
+    }
+
+    /// One that answers nothing while it is out, as what is quarantined.
+    pub(crate) fn out(name: &str, answered: Sender<()>, is_out: Arc<AtomicBool>) -> Arc<Self> {
         let (thread, asked) = channel::<(Evaluation, Reply)>();
         std::thread::spawn(move || {
             for (calls, (evaluation, reply)) in asked.into_iter().enumerate() {
-                reply(if evaluation.signals.len() > 1 && calls % 3 == 0 {
+                reply(if is_out.load(Ordering::Relaxed) {
+                    Err(PolicyFailure {
+                        kind: FailureKind::Unavailable,
+                        detail: "it is quarantined".to_owned(),
+                    })
+                } else if evaluation.signals.len() > 1 && calls % 3 == 0 {
                     Err(PolicyFailure {
                         kind: FailureKind::Trap,
                         detail: "on purpose".to_owned(),
@@ -101,11 +111,11 @@ impl Policy for Counting {
     }
 }
 
-fn name(at: u32) -> DeviceUuid {
+pub(crate) fn name(at: u32) -> DeviceUuid {
     DeviceUuid::new(&format!("GPU-{at}"))
 }
 
-fn fault(at: u32, code: u64) -> Observation {
+pub(crate) fn fault(at: u32, code: u64) -> Observation {
     Observation {
         target: Target::Uuid(name(at)),
         source: Source::Nvml,
@@ -114,7 +124,7 @@ fn fault(at: u32, code: u64) -> Observation {
 }
 
 /// What a policy durably counted, of all GPUs.
-fn durable(rig: &Rig, policy: &str) -> u32 {
+pub(crate) fn durable(rig: &Rig, policy: &str) -> u32 {
     let memories = rig.cache.memories.lock().unwrap();
     let policies = memories.values().flat_map(|memory| &memory.policies);
     let its = policies.filter(|memory| &*memory.policy == policy);
@@ -122,7 +132,7 @@ fn durable(rig: &Rig, policy: &str) -> u32 {
 }
 
 #[track_caller]
-fn await_count(rig: &Rig, policy: &str, expected: u32, answered: &Receiver<()>) {
+pub(crate) fn await_count(rig: &Rig, policy: &str, expected: u32, answered: &Receiver<()>) {
     while durable(rig, policy) != expected {
         if answered.recv_timeout(PATIENCE).is_err() {
             assert_eq!(durable(rig, policy), expected, "{policy}");

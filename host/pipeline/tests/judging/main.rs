@@ -6,9 +6,17 @@
     reason = "helpers of tests: a panic is a failed test"
 )]
 
+mod anew;
+mod clearing;
+mod drills;
 mod failures;
+mod found;
+mod incidents;
 mod journal;
 mod load;
+mod log;
+mod mig;
+mod recoveries;
 mod restart;
 mod rig;
 mod rules;
@@ -17,3 +25,4 @@ mod shelf;
 mod swaps;
 mod terms;
 mod turns;
+mod vacant;

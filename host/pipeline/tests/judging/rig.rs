@@ -17,9 +17,12 @@ use device_api_core::policy::{
     Evaluated, Evaluation, FailureKind, Filter, Outcome, OwnedType, PolicyFailure, PolicyId,
     PolicyInfo, Subscription,
 };
-use device_api_core::ports::{Commit, DeviceCache, Policy, Reply, Seats, SignalSink};
+use device_api_core::ports::{Commit, DeviceCache, Incidents, Policy, Reply, Seats, SignalSink};
+use device_api_core::recovery::{self, ClearRequest, Recovery};
 use device_api_core::seating::{DeviceJournal, Rejudgement, SeatError, Seating, Terms};
-use device_api_core::signal::{Observation, Signal, SignalKind, Source, Target};
+use device_api_core::signal::{
+    Observation, Reading, Samples, Signal, SignalKind, Source, Target, Value,
+};
 use device_api_core::verdict::{Clear, ClearOn, Decision, Judgement, Severity, Verdict};
 use device_api_pipeline::{Config, Drills, Memories, Pipeline, Unobserved};
 
@@ -62,7 +65,11 @@ impl DeviceCache for Cache {
     fn resolve(&self, target: &Target) -> Option<DeviceUuid> {
         let devices = self.devices.lock().unwrap();
         match target {
-            Target::Uuid(uuid) => devices.contains_key(uuid).then(|| uuid.clone()),
+            Target::Uuid(uuid) => devices
+                .values()
+                .map(|(info, _)| info)
+                .find(|info| info.uuid == *uuid || info.has_instance(uuid.as_str()))
+                .map(|info| info.uuid.clone()),
             Target::Pci(pci) => devices
                 .values()
                 .find(|(info, _)| info.pci == Some(*pci))
@@ -90,17 +97,19 @@ impl DeviceCache for Cache {
     fn upsert_device(&self, device: DeviceInfo) -> Result<(), ApiError> {
         let mut devices = self.devices.lock().unwrap();
         let uuid = device.uuid.clone();
-        devices
+        let (info, conditions) = devices
             .entry(uuid.clone())
-            .or_insert_with(|| (DeviceInfo::bare(uuid), Vec::new()))
-            .0 = device;
+            .or_insert_with(|| (DeviceInfo::bare(uuid), Vec::new()));
+        *info = device;
+        drop_absent(info, conditions);
         Ok(())
     }
 
     fn change(&self, uuid: &DeviceUuid, commit: &mut dyn Commit) {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        if let Some((_, conditions)) = self.devices.lock().unwrap().get_mut(uuid) {
+        if let Some((info, conditions)) = self.devices.lock().unwrap().get_mut(uuid) {
             commit.change(conditions);
+            drop_absent(info, conditions);
         }
         if let Some(memory) = commit.remember() {
             self.memories.lock().unwrap().insert(uuid.clone(), memory);
@@ -147,6 +156,12 @@ impl DeviceCache for Cache {
         let (_, settled) = marks.entry(uuid.clone()).or_default();
         *settled = seq.max(*settled);
     }
+}
+
+/// What is said of MIG instances that are not there is nobody's.
+fn drop_absent(info: &DeviceInfo, conditions: &mut Vec<Condition>) {
+    let is_there = |instance: &DeviceUuid| info.has_instance(instance.as_str());
+    conditions.retain(|condition| condition.instance.as_ref().is_none_or(is_there));
 }
 
 pub(crate) type Judge = Box<dyn Fn(&Evaluation) -> Outcome + Send + Sync>;
@@ -317,6 +332,7 @@ pub(crate) struct Rig {
     pub(crate) pipeline: Pipeline,
     pub(crate) sink: Arc<dyn SignalSink>,
     pub(crate) seats: Arc<dyn Seats>,
+    pub(crate) incidents: Arc<dyn Incidents>,
 }
 
 pub(crate) fn gpu() -> DeviceUuid {
@@ -330,6 +346,15 @@ pub(crate) fn every(kind: SignalKind) -> Subscription {
     }
 }
 
+fn reporting() -> Config {
+    Config {
+        drills: Drills::Report,
+        platform: Platform::BareMetal,
+        barrier_wait: BARRIER_WAIT,
+        safe_mode: false,
+    }
+}
+
 impl Rig {
     pub(crate) fn new(policies: &[Arc<Scripted>]) -> Self {
         Self::with(policies, Drills::Report)
@@ -338,7 +363,11 @@ impl Rig {
     pub(crate) fn with(policies: &[Arc<Scripted>], drills: Drills) -> Self {
         let (cache, clock) = (Arc::new(Cache::default()), Arc::new(ManualClock::default()));
         clock.advance(Duration::from_secs(1000));
-        let rig = Self::on(cache, clock, policies, drills, Memories::new());
+        let config = Config {
+            drills,
+            ..reporting()
+        };
+        let rig = Self::on(cache, clock, policies, config, Memories::new());
         rig.cache
             .upsert_device(DeviceInfo {
                 pci: Some("0000:1b:00.0".parse().unwrap()),
@@ -352,23 +381,21 @@ impl Rig {
         cache: Arc<Cache>,
         clock: Arc<ManualClock>,
         policies: &[Arc<Scripted>],
-        drills: Drills,
+        config: Config,
         memories: Memories,
     ) -> Self {
-        let config = Config {
-            drills,
-            platform: Platform::BareMetal,
-            barrier_wait: BARRIER_WAIT,
-        };
+        crate::log::install();
         let (seen, told) = (cache.clone(), Arc::new(Unobserved));
         let pipeline = Pipeline::start(seen, clock.clone(), told, config, memories).unwrap();
         let (sink, seats) = (pipeline.sink(), pipeline.seats());
+        let incidents = pipeline.incidents();
         let rig = Self {
             cache,
             clock,
             pipeline,
             sink,
             seats,
+            incidents,
         };
         for policy in policies {
             rig.seat(policy).unwrap();
@@ -398,6 +425,19 @@ impl Rig {
     /// its conditions: nothing that was fine, nothing that a reboot clears after one, and that nothing
     /// was observed yet.
     pub(crate) fn restarted(self, policies: &[Arc<Scripted>], rebooted: bool) -> Self {
+        self.restarted_with(policies, rebooted, reporting())
+    }
+
+    /// The next run, in safe mode.
+    pub(crate) fn restarted_safely(self) -> Self {
+        let config = Config {
+            safe_mode: true,
+            ..reporting()
+        };
+        self.restarted_with(&[], false, config)
+    }
+
+    fn restarted_with(self, policies: &[Arc<Scripted>], rebooted: bool, config: Config) -> Self {
         let Self {
             cache,
             clock,
@@ -419,7 +459,7 @@ impl Rig {
                 *memory = std::mem::take(memory).after_reboot(at, clock.boot());
             }
         }
-        Self::on(cache, clock, policies, Drills::Report, memories)
+        Self::on(cache, clock, policies, config, memories)
     }
 
     /// Has a policy judge all journals again, and seats it.
@@ -453,6 +493,40 @@ impl Rig {
         self.sink.device_found(device, Arc::default());
     }
 
+    /// NVML looks at the GPU and finds it as it was.
+    pub(crate) fn looked(&self) {
+        // Each look is at a time of its own.
+        self.clock.advance(Duration::from_millis(1));
+        let reading = Reading {
+            value: Value::Int(0),
+            at: self.clock.wall(),
+        };
+        let samples = Samples::from([("row-remap.pending".to_owned(), Ok(reading))]);
+        self.sink.sampled(&gpu(), Arc::new(samples));
+    }
+
+    pub(crate) fn recovered(&self, recovery: Recovery) {
+        self.sink
+            .recovered(&gpu(), recovery, "volatile counters fell to 0");
+    }
+
+    pub(crate) fn reset(&self) {
+        self.recovered(Recovery::GpuReset);
+    }
+
+    pub(crate) fn clear(&self, condition: &str) -> Result<(), ApiError> {
+        self.incidents.clear(&ClearRequest {
+            device: gpu(),
+            condition: condition.to_owned(),
+            reason: "it was reseated".to_owned(),
+        })
+    }
+
+    pub(crate) fn is_problem(&self, condition: &str) -> bool {
+        let condition = self.cache.condition(&gpu(), condition);
+        condition.is_some_and(|condition| condition.is_problem())
+    }
+
     /// NVML finds the GPU of these tests.
     pub(crate) fn found_again(&self) {
         self.found("GPU-0", "0000:1b:00.0");
@@ -464,14 +538,9 @@ impl Rig {
     }
 }
 
+/// What a cache restores, in short: core has the rule of what a reboot ends.
 fn is_restored(old: &Condition, rebooted: bool) -> bool {
-    let resets = [
-        ClearOn::NodeReboot,
-        ClearOn::GpuReset,
-        ClearOn::DriverRebind,
-    ];
-    let is_over = rebooted && old.clears.iter().any(|clear| resets.contains(&clear.on));
-    old.state != Judgement::Ok && !(old.is_problem() && is_over)
+    old.state != Judgement::Ok && !(rebooted && recovery::is_over_after_reboot(old))
 }
 
 fn unobserved() -> Condition {

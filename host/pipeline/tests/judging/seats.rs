@@ -506,6 +506,8 @@ fn h8_what_a_policy_failed_on_before_it_left_is_void_if_it_is_overtaken() {
     rig.found_again();
     let back = Scripted::new("p", kinds(), fatal("p"));
     rig.seat(&back).unwrap();
+    let kinds: Vec<_> = back.answer().iter().map(|signal| signal.kind).collect();
+    assert_eq!(kinds, [SignalKind::GpuFound], "as it is now");
     rig.later(Duration::from_mins(1));
     assert_eq!(back.waiting(), 0);
 }

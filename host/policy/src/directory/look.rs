@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use device_api_core::clock::WallTime;
 
-use super::{names, origin};
-use crate::manifest::POLICIES_FILE;
+use super::{Kind, entries, origin};
 
 /// What a ConfigMap volume swaps.
 const CONFIGMAP_DATA: &str = "..data";
@@ -20,7 +19,7 @@ const CONFIGMAP_DATA: &str = "..data";
 pub(crate) struct Look {
     /// What all of the set hangs on: the directory, its `..data`, and `policies.yaml`.
     whole: BTreeMap<PathBuf, Seen>,
-    /// The `*.wasm`, by name.
+    /// The `*.wasm`, and what is meant to be one, by name.
     files: BTreeMap<String, Seen>,
 }
 
@@ -97,16 +96,15 @@ pub(crate) fn look(directory: Option<&Path>, file: Option<&Path>) -> Look {
             data,
             target.map_or_else(|error| Seen::Not(error.kind()), Seen::Link),
         );
-        let found = fs::metadata(directory).and_then(|it| Ok((it, names(directory)?)));
+        let found = fs::metadata(directory).and_then(|it| Ok((it, entries(directory)?)));
         let seen = match found {
-            Ok((metadata, names)) => {
-                for name in names {
-                    let path = directory.join(&name);
-                    if name == POLICIES_FILE {
-                        whole.insert(path.clone(), there(&path));
-                    } else {
-                        files.insert(name, there(&path));
-                    }
+            Ok((metadata, entries)) => {
+                for entry in entries {
+                    let seen = there(&entry.path);
+                    match entry.kind {
+                        Kind::PoliciesFile => whole.insert(entry.path, seen),
+                        Kind::Policy | Kind::Misnamed => files.insert(entry.name, seen),
+                    };
                 }
                 Seen::Directory(metadata.dev(), metadata.ino())
             }

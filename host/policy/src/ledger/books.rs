@@ -1,19 +1,16 @@
 //! The ledger on the disk, and the bytes that it names.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use device_api_core::clock::WallTime;
-use rustix::fs::OFlags;
-use sha2::{Digest, Sha256};
 
-use super::{FORMAT, Ledger};
+use super::files::{make_private, read_bounded, replace, sha256};
+use super::{FORMAT, Ledger, Lost, Quarantined};
 use crate::source::Bytes;
 
-/// Size of a ledger that is read: an entry has some 300 bytes, and there are at most a thousand.
+/// Size of a ledger, written or read: an entry has some 300 bytes, and there are at most a thousand.
 const LEDGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Bytes of versions to go back to, beside those in their seats: as much as sixteen policies of 32 MiB, which is
@@ -27,10 +24,16 @@ pub(crate) struct Books {
     /// As it was last written.
     written: Ledger,
     home: Option<PathBuf>,
-    /// The bytes of kept versions, without a home.
+    /// The bytes of kept versions, without a home, or until there is room for them.
     memory: HashMap<String, Bytes>,
-    /// Why it could not be written, as it was said.
-    unwritten: Option<String>,
+    /// Why what is known is not saved, and what to do, as it was said.
+    unsaved: Option<String>,
+    /// Why nothing can be saved in all of this run.
+    shut: Option<String>,
+    /// A ledger could not be read when this run began: what that costs.
+    damage: Option<String>,
+    /// Bytes that lay there then: while it is doubted what was lost, they may yet be named again.
+    spared: BTreeSet<String>,
     pub(super) good_bytes_max: u64,
 }
 
@@ -40,23 +43,79 @@ const GOOD_NAME: &str = "good";
 impl Books {
     /// Opens the ledger of a state directory; one that can't be read is set aside, and a new one begins.
     pub(crate) fn open(home: Option<PathBuf>, now: WallTime) -> Self {
-        let home = home.filter(|home| {
-            let made = make_private(&home.join(GOOD_NAME));
-            if let Err(error) = &made {
-                tracing::error!(%error, path = %home.display(), "nothing about policies is remembered over a restart: check the state directory");
-            }
-            made.is_ok()
-        });
-        let ledger = home.as_deref().map(|home| read_or_set_aside(home, now));
-        let ledger = ledger.unwrap_or_default();
-        Self {
-            written: ledger.clone(),
-            ledger,
-            home,
+        let mut books = Self {
+            ledger: Ledger::default(),
+            written: Ledger::default(),
+            home: None,
             memory: HashMap::new(),
-            unwritten: None,
+            unsaved: None,
+            shut: None,
+            damage: None,
+            spared: BTreeSet::new(),
             good_bytes_max: GOOD_BYTES_MAX,
+        };
+        let Some(home) = home else {
+            return books;
+        };
+        if let Err(error) = make_private(&home.join(GOOD_NAME)) {
+            books.shut(format!("{} can't be used ({error})", home.display()));
+            return books;
         }
+        match find(&home, now) {
+            Found::Ledger(ledger) => {
+                books.written = Ledger::clone(&ledger);
+                books.ledger = *ledger;
+            }
+            Found::Damaged(lost) => {
+                books.forgotten(&lost);
+                books.ledger.lost = Some(lost);
+            }
+            Found::Stuck { lost, why } => {
+                books.forgotten(&lost);
+                books.ledger.lost = Some(lost);
+                books.shut(why);
+                return books;
+            }
+        }
+        if books.ledger.lost.is_some() {
+            books.spared = names(&home.join(GOOD_NAME)).collect();
+        }
+        books.home = Some(home);
+        books
+    }
+
+    fn forgotten(&mut self, lost: &Lost) {
+        let damage = format!(
+            "{}: what was quarantined, paused, accepted or good before is forgotten, and files of the policy \
+             directory wait for `devicectl policy accept`; quarantine and pause anew what was",
+            lost.told()
+        );
+        tracing::error!("{damage}");
+        self.damage = Some(damage);
+    }
+
+    /// Nothing is saved in this run.
+    fn shut(&mut self, why: String) {
+        let why = format!("{why}: mend it, and restart the daemon");
+        tracing::error!(
+            "what is known of policies can't be saved, and a restart forgets it: {why}"
+        );
+        self.unsaved = Some(why.clone());
+        self.shut = Some(why);
+    }
+
+    /// Why what is decided now does not outlast this run, and what to do; `None`: it does, or need not.
+    pub(crate) fn unsaved(&self) -> Option<&str> {
+        self.unsaved.as_deref()
+    }
+
+    pub(crate) fn has_saved(&self, entry: &Quarantined) -> bool {
+        self.written.quarantined.contains(entry)
+    }
+
+    /// What was forgotten when this run began, and why.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// Where crash markers go.
@@ -64,9 +123,12 @@ impl Books {
         self.home.as_ref().map(|home| home.join("calls"))
     }
 
-    /// Writes what has changed, and lets go of bytes that nobody names.
+    /// Writes what has changed, and lets go of bytes that nobody names. What can't be written is tried again
+    /// by the next call, which comes within a second.
     pub(crate) fn save(&mut self) {
-        if self.ledger == self.written {
+        let has_all = self.home.is_none() || self.memory.is_empty();
+        if self.ledger == self.written && has_all {
+            self.saved(Ok(()));
             return;
         }
         self.ledger.format = FORMAT;
@@ -74,22 +136,80 @@ impl Books {
         let named = self.ledger.named();
         self.memory
             .retain(|digest, _| named.contains(digest.as_str()));
-        if let Some(home) = &self.home {
-            if let Err(error) = write(home, &self.ledger) {
-                // Tried again each second, and said once.
-                let why = error.to_string();
-                if self.unwritten.as_ref() != Some(&why) {
-                    tracing::error!(error = why, path = %home.display(), "what is known of policies could not be saved: check the state directory");
-                    self.unwritten = Some(why);
-                }
-                return;
-            }
-            if self.unwritten.take().is_some() {
-                tracing::info!(path = %home.display(), "what is known of policies is saved again");
-            }
-            forget_others(&home.join(GOOD_NAME), &named);
+        let outcome = self.write();
+        self.saved(outcome);
+    }
+
+    /// [`Self::save`].
+    ///
+    /// # Errors
+    /// Why it could not be saved, and what to do, unless what `is_same` compares is on the disk all the same.
+    pub(crate) fn settle(
+        &mut self,
+        is_same: impl FnOnce(&Ledger, &Ledger) -> bool,
+    ) -> Result<(), String> {
+        self.save();
+        if is_same(&self.written, &self.ledger) {
+            return Ok(());
         }
-        self.written = self.ledger.clone();
+        Err(self.unsaved.clone().unwrap_or_default())
+    }
+
+    /// The ledger first: it is small, and has what protects.
+    fn write(&mut self) -> Result<(), String> {
+        if let Some(why) = &self.shut {
+            return Err(why.clone());
+        }
+        let Some(home) = &self.home else {
+            self.written = self.ledger.clone();
+            return Ok(());
+        };
+        let failed = |path: &Path, error: &io::Error| {
+            format!(
+                "{}: {error}: make room for it, or let the daemon write there; it is tried again each second",
+                path.display()
+            )
+        };
+        let path = home.join(LEDGER_NAME);
+        if self.ledger != self.written {
+            write(&path, &self.ledger).map_err(|error| failed(&path, &error))?;
+            self.written = self.ledger.clone();
+        }
+        let good = home.join(GOOD_NAME);
+        if self.ledger.lost.is_none() {
+            self.spared.clear();
+        }
+        let mut named = self.ledger.named();
+        named.extend(self.spared.iter().map(String::as_str));
+        forget_others(&good, &named);
+        let mut unkept = Ok(());
+        self.memory.retain(|digest, bytes| {
+            let path = good.join(digest);
+            let kept = replace(&path, bytes).map_err(|error| failed(&path, &error));
+            let is_unkept = kept.is_err();
+            unkept = std::mem::replace(&mut unkept, Ok(())).and(kept);
+            is_unkept
+        });
+        unkept
+    }
+
+    /// Said once.
+    fn saved(&mut self, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => {
+                if self.unsaved.take().is_some() {
+                    tracing::info!("what is known of policies is saved again");
+                }
+            }
+            Err(why) => {
+                if self.unsaved.as_ref() != Some(&why) {
+                    tracing::error!(
+                        "what is known of policies can't be saved, and a restart forgets it: {why}"
+                    );
+                    self.unsaved = Some(why);
+                }
+            }
+        }
     }
 
     /// Forgets versions to go back to until there is room for the rest; those in their seats stay.
@@ -140,7 +260,7 @@ impl Books {
             return;
         }
         if let Err(error) = replace(&path, bytes) {
-            tracing::error!(%error, path = %path.display(), "the bytes of a policy could not be kept: without them there is no roll-back to it");
+            tracing::error!(%error, path = %path.display(), "the bytes of a policy could not be kept, which is tried again: a restart before that can't roll back to it");
             self.memory.insert(digest.to_owned(), bytes.clone());
         }
     }
@@ -168,111 +288,94 @@ impl Books {
     }
 }
 
-/// SHA-256 in lower-case hex.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+/// What the runs before left.
+enum Found {
+    Ledger(Box<Ledger>),
+    /// It is out of the way.
+    Damaged(Lost),
+    /// It is where it was, and must not be written over.
+    Stuck {
+        lost: Lost,
+        why: String,
+    },
 }
 
-pub(crate) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A directory of our own: who else can write there can say what judges.
-pub(crate) fn make_private(directory: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
-    let found = fs::symlink_metadata(directory)?;
-    let wrong = if !found.is_dir() {
-        "it is no directory"
-    } else if found.uid() != rustix::process::geteuid().as_raw() {
-        "it belongs to another user"
-    } else if found.mode() & 0o022 != 0 {
-        "others may write to it: chmod go-w"
-    } else {
-        return Ok(());
-    };
-    Err(io::Error::other(format!(
-        "{}: {wrong}",
-        directory.display()
-    )))
-}
-
-pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // No link, and nothing that a reader waits for.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-        .open(path)?;
-    file.take(bytes_max.saturating_add(1))
-        .read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > bytes_max {
-        return Err(io::Error::other(format!("has more than {bytes_max} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn read_or_set_aside(home: &Path, now: WallTime) -> Ledger {
+fn find(home: &Path, now: WallTime) -> Found {
     let path = home.join(LEDGER_NAME);
     let damage = match read_bounded(&path, LEDGER_BYTES_MAX) {
         Ok(bytes) => match serde_json::from_slice::<Ledger>(&bytes) {
-            Ok(ledger) if ledger.format == FORMAT => return ledger,
+            Ok(ledger) if ledger.format == FORMAT => return Found::Ledger(Box::new(ledger)),
             Ok(ledger) => format!(
                 "it has the format {}, and this daemon reads {FORMAT}",
                 ledger.format
             ),
             Err(error) => error.to_string(),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ledger::default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match set_aside_before(home) {
+                Some(lost) => Found::Damaged(lost),
+                None => Found::Ledger(Box::default()),
+            };
+        }
         Err(error) => error.to_string(),
     };
     let aside = home.join(format!("{LEDGER_NAME}.damaged-{}", now.unix_ms()));
-    let moved = fs::rename(&path, &aside)
-        .err()
-        .map(|error| error.to_string());
-    tracing::warn!(
-        path = %path.display(), set_aside = %aside.display(), damage, moved,
-        "the ledger of policies can't be read: a new one begins, and quarantines, pauses and last good versions are forgotten"
-    );
-    Ledger::default()
+    let mut lost = Lost {
+        damage,
+        aside: aside.display().to_string(),
+    };
+    match fs::rename(&path, &aside) {
+        Ok(()) => Found::Damaged(lost),
+        Err(error) => {
+            lost.aside = path.display().to_string();
+            let why = format!(
+                "{} can't be read, nor be set aside as {} ({error})",
+                path.display(),
+                aside.display()
+            );
+            Found::Stuck { lost, why }
+        }
+    }
 }
 
-fn write(home: &Path, ledger: &Ledger) -> io::Result<()> {
+/// By a run that could write no new one.
+fn set_aside_before(home: &Path) -> Option<Lost> {
+    let aside = fs::read_dir(home).into_iter().flatten().flatten();
+    let aside = aside.filter(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy()
+            .starts_with(&format!("{LEDGER_NAME}.damaged-"))
+    });
+    let aside = aside.map(|entry| entry.path()).max()?;
+    Some(Lost {
+        damage: "no other was written since".to_owned(),
+        aside: aside.display().to_string(),
+    })
+}
+
+fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(ledger)?;
-    replace(&home.join(LEDGER_NAME), &text)
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > LEDGER_BYTES_MAX {
+        // It would be set aside by the next start, with all that it has.
+        let why = format!(
+            "it would have {} bytes, and at most {LEDGER_BYTES_MAX} are read again; configurations in policies.yaml are \
+             kept in it",
+            text.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    replace(path, &text)
 }
 
-/// Durably, and whole or not at all.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        // Not what somebody put there meanwhile.
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
-    }
-    Ok(())
+/// Of the files in a directory, as far as they are text.
+fn names(directory: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
 /// What can't be removed is in nobody's way but the disk's.
 fn forget_others(good: &Path, named: &BTreeSet<&str>) {
-    for entry in fs::read_dir(good).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if !name.to_str().is_some_and(|name| named.contains(name)) {
-            let _ = fs::remove_file(entry.path());
-        }
+    for name in names(good).filter(|name| !named.contains(name.as_str())) {
+        let _ = fs::remove_file(good.join(name));
     }
 }

@@ -18,6 +18,8 @@ fn kept(digest: &str) -> Kept {
         mode: String::new(),
         fallback: String::new(),
         grants: Vec::new(),
+        owns: Vec::new(),
+        unexamined: false,
     }
 }
 
@@ -70,10 +72,43 @@ fn h5_a_damaged_ledger_is_set_aside() {
     ] {
         fs::write(home.path().join("ledger.json"), text).unwrap();
         let books = Books::open(Some(home.path().to_owned()), now());
-        assert_eq!(books.ledger, Ledger::default());
+        let lost = books.ledger.lost.clone().unwrap();
+        let told = lost.told();
+        assert!(told.contains("ledger.json.damaged-7"), "{told}");
+        let empty = Ledger {
+            lost: Some(lost),
+            ..Ledger::default()
+        };
+        assert_eq!(books.ledger, empty);
+        assert!(books.damage().unwrap().contains(&told));
         let aside = home.path().join("ledger.json.damaged-7");
         assert_eq!(fs::read_to_string(aside).unwrap(), text);
     }
+    // The run that set it aside could write no new one: that it was lost is known all the same.
+    let books = Books::open(Some(home.path().to_owned()), now());
+    assert!(books.ledger.lost.is_some());
+}
+
+#[test]
+fn h5_bytes_that_found_no_room_are_kept_once_there_is_some() {
+    let home = tempfile::tempdir().unwrap();
+    let mut books = Books::open(Some(home.path().to_owned()), now());
+    let bytes = Bytes::from(b"good".to_vec());
+    let digest = sha256(&bytes);
+    // Where its bytes are to be written first.
+    let full = home.path().join("good").join(&digest).with_extension("new");
+    fs::create_dir(&full).unwrap();
+    books.keep(&digest, &bytes);
+    books.ledger.of("a").seated = Some(kept(&digest));
+    books.save();
+    assert!(books.unsaved().unwrap().contains(&digest));
+    assert!(books.settle(|saved, ledger| saved == ledger).is_ok());
+    assert!(books.bytes(&digest, 100).is_some());
+    fs::remove_dir(&full).unwrap();
+    books.save();
+    assert_eq!(books.unsaved(), None);
+    let again = Books::open(Some(home.path().to_owned()), now());
+    assert!(again.bytes(&digest, 100).is_some());
 }
 
 #[test]
@@ -268,4 +303,71 @@ fn h5_kept_bytes_are_bounded_and_those_in_a_seat_stay() {
         books.save();
         assert!(books.bytes(&good, 100).is_some());
     }
+}
+
+#[test]
+fn h5_the_ledgers_of_earlier_and_later_daemons_are_read() {
+    let home = tempfile::tempdir().unwrap();
+    let text = r#"{
+      "format": 1,
+      "policies": {"a": {
+        "last_good": {"digest": "d1", "version": "1", "origin": "a.wasm", "since_ms": 1, "config": "", "limits": {}},
+        "seated": null, "accepted": [], "paused": null,
+        "held": {"digest": "d2", "config": "as an earlier one had it", "why": "it would drain the node"}
+      }},
+      "quarantined": [
+        {"digest": "d3", "name": "b", "version": "1", "origin": "b.wasm", "since_ms": 2, "why": "traps", "new": {}}
+      ],
+      "crashes": {}, "what_a_later_one_adds": [1]
+    }"#;
+    fs::write(home.path().join("ledger.json"), text).unwrap();
+    let books = Books::open(Some(home.path().to_owned()), now());
+    assert_eq!(books.damage(), None);
+    assert_eq!(books.ledger.quarantined[0].digest, "d3");
+    let a = &books.ledger.policies["a"];
+    assert_eq!(a.last_good.as_ref().unwrap().digest, "d1");
+    assert_eq!(a.held.as_ref().unwrap().digest, "d2");
+}
+
+#[test]
+fn h5_a_ledger_that_could_not_be_read_again_is_not_written() {
+    let home = tempfile::tempdir().unwrap();
+    let open = || Books::open(Some(home.path().to_owned()), now());
+    let mut books = open();
+    books.ledger.accept("a", "d1", "s");
+    books.save();
+    books.ledger.of("a").last_good = Some(Kept {
+        config: "x".repeat(5 << 20),
+        ..kept("d1")
+    });
+    books.save();
+    let why = books.unsaved().unwrap();
+    assert!(why.contains("at most 4194304 are read again"), "{why}");
+    assert!(
+        open().ledger.is_accepted("a", "d1", "s"),
+        "what was saved stays"
+    );
+    books.ledger.of("a").last_good = Some(kept("d1"));
+    books.save();
+    assert_eq!(books.unsaved(), None);
+}
+
+#[test]
+fn h5_in_doubt_what_lay_there_is_spared_and_nothing_else() {
+    let home = tempfile::tempdir().unwrap();
+    let good = |digest: &str| home.path().join("good").join(digest);
+    fs::create_dir(home.path().join("good")).unwrap();
+    fs::write(good("old"), "old").unwrap();
+    fs::write(home.path().join("ledger.json"), "{").unwrap();
+    let mut books = Books::open(Some(home.path().to_owned()), now());
+    for digest in ["one", "two"] {
+        books.keep(digest, &Bytes::from(b"x".to_vec()));
+        books.ledger.of("a").seated = Some(kept(digest));
+        books.save();
+    }
+    assert!(good("old").exists() && good("two").exists());
+    assert!(!good("one").exists(), "nobody names it");
+    books.ledger.lost = None;
+    books.save();
+    assert!(!good("old").exists());
 }

@@ -1,5 +1,6 @@
 //! The shadow's own thread: asks, compares, counts.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use device_api_core::action::{Action, Platform};
 use device_api_core::clock::{BootTime, Clock};
-use device_api_core::condition::{Condition, find};
+use device_api_core::condition::{Condition, find_named, name_on};
 use device_api_core::device::DeviceInfo;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::limits::{
@@ -106,11 +107,12 @@ impl Eye {
         let device = self.devices.entry(uuid.clone()).or_default();
         device.seen = Some((Arc::clone(&batch.device), Arc::clone(&batch.conditions)));
         for condition in batch.conditions.iter() {
-            let stands = device.view.stands(&condition.type_);
+            let name = condition.name();
+            let stands = device.view.stands(&name);
             let cleared = condition.state == Judgement::Ok
                 && stands.is_some_and(|stands| condition.transition > stands.since);
             if cleared {
-                device.view.clear(&condition.type_);
+                device.view.clear(&name);
             }
         }
         let info = self.policy.info();
@@ -240,39 +242,37 @@ impl Eye {
         }
     }
 
-    /// Type by type: what it named, and what another named of the types that it owns too.
+    /// Condition by condition: what it named, and what another named of the types that it owns too.
     fn compare(&self, batch: &Committed, said: &[Verdict]) {
         let info = self.policy.info();
         let theirs: Vec<&Verdict> = batch.said.iter().flat_map(|(_, said)| said).collect();
         let owned = |verdict: &&Verdict| info.owned(&verdict.condition).is_some();
-        let mut types: Vec<&str> = said
+        let mut names: Vec<Cow<'_, str>> = said
             .iter()
             .chain(theirs.iter().copied().filter(owned))
-            .map(|verdict| verdict.condition.as_str())
+            .map(name_of)
             .collect();
-        types.sort_unstable();
-        types.dedup();
-        let last = |verdicts: &[&Verdict], type_: &str| {
-            let mut of_type = verdicts
-                .iter()
-                .rev()
-                .filter(|verdict| verdict.condition == type_);
-            of_type.next().map(|verdict| metal(verdict))
+        names.sort_unstable();
+        names.dedup();
+        let last = |verdicts: &[&Verdict], wanted: &str| {
+            let mut verdicts = verdicts.iter().rev();
+            let of_name = verdicts.find(|verdict| name_of(verdict) == wanted);
+            of_name.map(|verdict| metal(verdict))
         };
         let ours: Vec<&Verdict> = said.iter().collect();
         let mut differs = false;
-        for type_ in types {
-            let stands = find(&batch.conditions, type_)
+        for name in &names {
+            let stands = find_named(&batch.conditions, name)
                 .map(|c| summary(c.state, c.severity, on_metal(c.action)));
-            let enforced = last(&theirs, type_).or(stands);
-            let shadow = last(&ours, type_);
+            let enforced = last(&theirs, name).or(stands);
+            let shadow = last(&ours, name);
             // That nothing stands and that all is well is the same to everyone who reads.
             let is_well = |said: &Option<String>| said.as_deref().is_none_or(|said| said == "ok");
             if enforced == shadow || (is_well(&enforced) && is_well(&shadow)) {
                 continue;
             }
             differs = true;
-            self.keep(batch, type_, enforced, shadow);
+            self.keep(batch, name, enforced, shadow);
         }
         self.record.compared.fetch_add(1, Ordering::Relaxed);
         self.record
@@ -283,7 +283,7 @@ impl Eye {
     fn keep(
         &self,
         batch: &Committed,
-        type_: &str,
+        name: &str,
         enforced: Option<String>,
         shadow: Option<String>,
     ) {
@@ -292,7 +292,7 @@ impl Eye {
             at: self.clock.wall(),
             digest: Arc::clone(&self.policy.info().id.digest),
             device: batch.device.uuid.as_str().into(),
-            condition: type_.to_owned(),
+            condition: name.to_owned(),
             signal: batch.signals.last().map(signal_words).unwrap_or_default(),
             enforced: enforced.unwrap_or_else(nothing),
             shadow: shadow.unwrap_or_else(nothing),
@@ -301,6 +301,11 @@ impl Eye {
         kept.truncate(POLICY_RECORDS_MAX - 1);
         kept.push_front(disagreement);
     }
+}
+
+/// The name of the condition that a verdict is on.
+fn name_of(verdict: &Verdict) -> Cow<'_, str> {
+    name_on(&verdict.condition, verdict.instance.as_deref())
 }
 
 /// A restart of the VM reads as one of the machine on bare metal: no disagreement.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use device_api_core::clock::Clock;
-use device_api_core::condition::{Condition, Owner, Polarity, upsert};
+use device_api_core::condition::{Condition, Owner, Polarity, find_on, upsert};
 use device_api_core::device::DeviceInfo;
 use device_api_core::health::{Health, derive};
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
@@ -239,7 +239,7 @@ impl Examiner<'_> {
         said.retain(|verdict| !self.is_quiet(verdict, journal));
         said.sort_by(|a, b| a.condition.cmp(&b.condition));
         for verdict in said {
-            let stands = conditions.iter().find(|c| *c.type_ == *verdict.condition);
+            let stands = find_on(&conditions, &verdict.condition, verdict.instance.as_deref());
             let before = stands.map_or_else(nothing, |c| summary(c.state, c.severity, c.action));
             let Some(new) = self.condition(verdict, journal) else {
                 continue;
@@ -279,6 +279,7 @@ impl Examiner<'_> {
         let now = self.clock.wall();
         Some(Condition {
             type_: verdict.condition.as_str().into(),
+            instance: verdict.instance.as_deref().map(DeviceUuid::new),
             state: verdict.state,
             polarity: if owned.true_is_problem {
                 Polarity::TrueIsProblem

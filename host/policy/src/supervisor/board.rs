@@ -9,7 +9,8 @@ use device_api_core::error::ApiError;
 use device_api_core::limits::{POLICIES_LISTED_MAX, POLICY_RECORDS_MAX};
 use device_api_core::policy::PolicyInfo;
 use device_api_core::policy_status::{
-    FailureRecord, Mode, Phase, PolicyCounters, PolicyDetail, PolicyStatus, SetAside, Version,
+    FailureRecord, Mode, Phase, PolicyCounters, PolicyDetail, PolicyHostStatus, PolicyStatus,
+    SetAside, Version,
 };
 use device_api_core::ports::{Pending, Policies, PolicyCommand};
 use device_api_core::seating::Terms;
@@ -37,8 +38,7 @@ pub(crate) struct Board {
 #[derive(Debug, Default)]
 struct Shown {
     is_safe_mode: bool,
-    /// Why the set as a whole is refused.
-    refused: Option<String>,
+    host: PolicyHostStatus,
     /// As many as a directory has entries, each of which may be a file that is refused; a list shows fewer.
     cards: BTreeMap<Arc<str>, Arc<Card>>,
 }
@@ -76,7 +76,7 @@ impl Board {
         }
     }
 
-    pub(crate) fn show(&self, cards: Vec<Card>, refused: Option<String>) {
+    pub(crate) fn show(&self, cards: Vec<Card>, host: PolicyHostStatus) {
         let cards = cards
             .into_iter()
             .map(|card| (Arc::clone(&card.name), Arc::new(card)))
@@ -84,7 +84,7 @@ impl Board {
         let mut shown = lock(&self.shown);
         // What is let go of may end threads: not under the lock.
         let old = std::mem::replace(&mut shown.cards, cards);
-        shown.refused = refused;
+        shown.host = host;
         drop(shown);
         drop(old);
     }
@@ -111,7 +111,7 @@ impl Board {
                 terms: Terms::default(),
             }
         });
-        self.show(cards.collect(), None);
+        self.show(cards.collect(), PolicyHostStatus::default());
         lock(&self.shown).is_safe_mode = true;
         self.close();
     }
@@ -123,30 +123,29 @@ impl Board {
 
     pub(crate) fn report(&self) -> (bool, String) {
         let cards = self.cards();
-        let (is_safe_mode, refused) = {
+        let (is_safe_mode, host) = {
             let shown = lock(&self.shown);
-            (shown.is_safe_mode, shown.refused.clone())
+            (shown.is_safe_mode, shown.host.clone())
         };
         if is_safe_mode {
             return (false, SAFE_MODE.to_owned());
         }
         let mut statuses: Vec<PolicyStatus> = cards.iter().map(|card| self.status(card)).collect();
         statuses.sort_by_key(PolicyStatus::rank);
-        let judging: Vec<String> = statuses
-            .iter()
-            .filter_map(|status| status.active.as_ref())
-            .map(|version| version.id.to_string())
-            .collect();
         let troubles = statuses
             .iter()
             .filter(|status| !is_well(status))
             .map(|status| format!("{} is {}: {}", status.name, status.phase, status.detail));
-        let troubles: Vec<String> = refused.into_iter().chain(troubles).collect();
-        let loaded = format!("{} loaded: {}", judging.len(), judging.join(", "));
+        let unsaved = host.unsaved.map(|why| {
+            format!("what is decided of policies can't be saved, and a restart forgets it: {why}")
+        });
+        let of_the_host = [unsaved, host.damage, host.refused].into_iter().flatten();
+        let troubles: Vec<String> = of_the_host.chain(troubles).collect();
+        let judging = judging(&statuses);
         if troubles.is_empty() {
-            (true, loaded)
+            (true, judging)
         } else {
-            (false, format!("{loaded}; {}", some_of(&troubles)))
+            (false, format!("{judging}; {}", some_of(&troubles)))
         }
     }
 
@@ -159,7 +158,7 @@ impl Board {
         let (mut phase, mut detail) = (card.phase, card.detail.clone());
         if let Some(seated) = &card.seated {
             add(&mut counters, &seated.desk.telemetry.snapshot());
-            let asked = matches!(phase, Phase::Running | Phase::LastGood);
+            let asked = matches!(phase, Phase::Running | Phase::LastGood | Phase::StandIn);
             if asked && let Some(pause) = self.back_off(&seated.desk) {
                 phase = Phase::BackOff;
                 detail = joined(&detail, &pause);
@@ -203,6 +202,26 @@ pub(crate) fn limit_words(limits: &Limits) -> impl Iterator<Item = (String, Stri
     Limits::rows().iter().map(words)
 }
 
+/// How many judge, who they are, and who else is there.
+fn judging(statuses: &[PolicyStatus]) -> String {
+    let active = |is_meant: fn(&PolicyStatus) -> bool| -> Vec<String> {
+        let meant = statuses.iter().filter(|status| is_meant(status));
+        let versions = meant.filter_map(|status| status.active.as_ref());
+        versions.map(|version| version.id.to_string()).collect()
+    };
+    let judge = active(PolicyStatus::judges);
+    let others = active(|status| !status.judges());
+    let mut told = match judge.as_slice() {
+        [] => "no policy judges".to_owned(),
+        [one] => format!("1 policy judges: {one}"),
+        all => format!("{} policies judge: {}", all.len(), all.join(", ")),
+    };
+    if !others.is_empty() {
+        told += &format!("; loaded, and not judging: {}", others.join(", "));
+    }
+    told
+}
+
 /// As the site wants it.
 fn is_well(status: &PolicyStatus) -> bool {
     let as_wanted = match status.phase {
@@ -211,6 +230,7 @@ fn is_well(status: &PolicyStatus) -> bool {
         Phase::Paused => status.mode == Mode::Paused,
         Phase::BackOff
         | Phase::LastGood
+        | Phase::StandIn
         | Phase::Quarantined
         | Phase::Refused
         | Phase::Compiling => false,
@@ -238,6 +258,10 @@ impl Policies for Board {
             listed.sort_by(|a, b| a.name.cmp(&b.name));
         }
         listed
+    }
+
+    fn host(&self) -> PolicyHostStatus {
+        lock(&self.shown).host.clone()
     }
 
     fn describe(&self, name: &str) -> Result<PolicyDetail, ApiError> {

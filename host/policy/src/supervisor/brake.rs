@@ -31,9 +31,12 @@ impl Worker {
                 some_of(&gpus)
             ));
         }
+        if let Some(why) = self.why_doubted(name, wanted) {
+            return Some(why);
+        }
         let held = self.books.ledger.policies.get(name)?.held.as_ref()?;
-        let is_it = *held.digest == *wanted.key.digest && held.setting == wanted.key.setting();
-        is_it.then(|| held.why.clone())
+        held.is(&wanted.key.digest, &wanted.key.setting())
+            .then(|| held.why.clone())
     }
 
     pub(super) fn hold(
@@ -80,6 +83,9 @@ impl Worker {
         name: &Arc<str>,
         held: Held,
     ) -> Result<Vec<DeviceUuid>, PolicyError> {
+        // Much may have happened since it was tried.
+        self.refuse_quarantined(name, &held.wanted)?;
+        self.refuse_taken_types(name, &held.policy)?;
         let journals = self.seats.journals();
         let mut trial = self.examiner(&held.policy).examine(&journals)?;
         trial.newly_unhealthy.clear();
@@ -110,6 +116,7 @@ impl Worker {
             return None;
         };
         let outcome = self.replace(name, &wanted, None).unwrap_or_else(|error| {
+            tracing::error!("{}", error.chain());
             let origin = wanted.source.origin.clone();
             self.refuse(name, Some(wanted), &origin, &error, None)
         });

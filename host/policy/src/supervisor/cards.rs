@@ -5,10 +5,10 @@ use std::sync::Arc;
 use device_api_core::clock::WallTime;
 use device_api_core::limits::POLICY_RECORDS_MAX;
 use device_api_core::policy::PolicyId;
-use device_api_core::policy_status::{Phase, SetAside, Version};
+use device_api_core::policy_status::{Phase, PolicyHostStatus, SetAside, Version};
 
 use super::board::{Card, joined};
-use super::slot::Slot;
+use super::slot::{Active, Slot};
 use super::worker::Worker;
 use crate::ledger::{Kept, Quarantined};
 
@@ -16,7 +16,13 @@ impl Worker {
     /// Shows what there is.
     pub(crate) fn publish(&self) {
         let cards = self.slots.iter().map(|(name, slot)| self.card(name, slot));
-        self.board.show(cards.collect(), self.refused.clone());
+        let host = PolicyHostStatus {
+            refused: self.refused.clone(),
+            sets_refused: self.sets_refused,
+            unsaved: self.books.unsaved().map(str::to_owned),
+            damage: self.books.damage().map(str::to_owned),
+        };
+        self.board.show(cards.collect(), host);
     }
 
     fn card(&self, name: &Arc<str>, slot: &Slot) -> Card {
@@ -55,6 +61,12 @@ impl Worker {
         }
     }
 
+    fn is_last_good(&self, name: &str, active: &Active) -> bool {
+        let remembered = self.books.ledger.policies.get(name);
+        let good = remembered.and_then(|entry| entry.last_good.as_ref());
+        active.is_stand_in && good.is_some_and(|kept| *kept.digest == *active.key.digest)
+    }
+
     fn phase(&self, name: &str, slot: &Slot) -> (Phase, String) {
         let held = slot
             .held
@@ -74,9 +86,13 @@ impl Worker {
             let key = &wanted.key;
             self.books.ledger.quarantine_of(&key.digest, &key.setting())
         });
-        let quarantine = quarantine.map(|entry| format!("quarantined: {}", entry.why));
+        // The phase says that it is.
+        let out = quarantine.map(|entry| entry.why.clone());
+        let quarantine = out
+            .as_ref()
+            .map(|why| format!("the version that is wanted is quarantined: {why}"));
         match &slot.active {
-            None if quarantine.is_some() => (Phase::Quarantined, quarantine.unwrap_or_default()),
+            None if out.is_some() => (Phase::Quarantined, out.unwrap_or_default()),
             None if compiling.is_some() => (Phase::Compiling, why),
             // The set is, and nobody else is there.
             None if why.is_empty() => (Phase::Refused, self.refused.clone().unwrap_or_default()),
@@ -86,7 +102,7 @@ impl Worker {
                     .books
                     .ledger
                     .quarantine_of(&active.key.digest, &active.key.setting());
-                let quarantined = entry.map(|entry| format!("quarantined: {}", entry.why));
+                let quarantined = entry.map(|entry| entry.why.clone());
                 (
                     Phase::Quarantined,
                     joined(&quarantined.unwrap_or_default(), &why),
@@ -97,9 +113,12 @@ impl Worker {
                     let set = self.refused.clone().unwrap_or_default();
                     joined(&joined(&quarantine.clone().unwrap_or_default(), &why), &set)
                 };
-                match self.closed(name) {
+                let paused = self.who_paused(name);
+                let paused = paused.or_else(|| slot.unexamined().map(str::to_owned));
+                match paused {
                     Some(paused) => (Phase::Paused, joined(&paused, &why)),
-                    None if active.is_stand_in => (Phase::LastGood, stands_in()),
+                    None if self.is_last_good(name, active) => (Phase::LastGood, stands_in()),
+                    None if active.is_stand_in => (Phase::StandIn, stands_in()),
                     None => (Phase::Running, why),
                 }
             }

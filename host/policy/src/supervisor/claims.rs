@@ -7,6 +7,7 @@ use std::sync::Arc;
 use device_api_core::policy_status::{Mode, ReloadChange, ReloadOutcome};
 use device_api_core::ports::Policy;
 
+use super::heirs::is_taken_away;
 use super::reload::outcome;
 use super::set::{Key, Set, Unusable, Wanted, stem};
 use super::worker::Worker;
@@ -17,7 +18,7 @@ use crate::loaded::LoadedPolicy;
 pub(crate) struct Claim {
     /// For messages.
     pub(crate) origin: String,
-    /// By its name, in `policies.yaml`; and what is bundled.
+    /// By an entry of `policies.yaml`.
     pub(crate) is_listed: bool,
     /// `None`: there is a file, and it can't be read.
     pub(crate) wanted: Option<Wanted>,
@@ -42,22 +43,37 @@ pub(crate) struct Unloadable {
 struct Standing {
     /// The site wants it, though it may not get it.
     is_wanted: bool,
-    is_of_the_site: bool,
-    /// A shadow takes nobody's place.
-    judges: bool,
-    is_listed: bool,
+    rank: Rank,
     is_what_runs: bool,
     is_loadable: bool,
     has_the_file_of_what_runs: bool,
 }
 
+/// How it comes to claim a name; the greater goes first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Bundled,
+    /// A file that is not listed.
+    Unlisted,
+    /// An entry; but a shadow takes nobody's place.
+    Shadow,
+    /// A file that is not listed, and judges by that name.
+    Judging,
+    /// An entry, whatever it is for.
+    Entry,
+}
+
 /// Whether the site wants what it is about: what it does not want has no stand-in either.
 pub(super) fn is_wanted(error: &PolicyError) -> bool {
     !matches!(
-        error,
+        error.root(),
         PolicyError::Unlisted { .. }
             | PolicyError::TooMany { .. }
             | PolicyError::DuplicateName { .. }
+            | PolicyError::EntryOfAnother { .. }
+            | PolicyError::ShadowOfOwnName { .. }
+            | PolicyError::WasShadow { .. }
+            | PolicyError::Misnamed { .. }
     )
 }
 
@@ -68,13 +84,7 @@ impl Worker {
         set: Set,
         outcomes: &mut Vec<ReloadOutcome>,
     ) -> Vec<(Arc<str>, Claim)> {
-        let mut all = Vec::with_capacity(set.wanted.len() + set.unusable.len());
-        for wanted in set.wanted {
-            all.push(self.claim(wanted));
-        }
-        for unusable in set.unusable {
-            all.push(self.claim_of_unusable(unusable));
-        }
+        let all = self.claims_of_each(set);
         let mut claims: Vec<(Arc<str>, Claim)> = Vec::new();
         let mut twins = Vec::new();
         let mut taken: BTreeMap<Arc<str>, usize> = BTreeMap::new();
@@ -97,17 +107,17 @@ impl Worker {
         }
         // They are shown by the names of their files, where those are free.
         for (origin, error) in twins {
-            let name: Arc<str> = stem(&origin).into();
-            if claims.iter().any(|(other, _)| *other == name) {
-                tracing::error!("{error}");
+            let names = [stem(&origin).into(), Arc::<str>::from(&*origin)];
+            let is_free = |name: &Arc<str>| !claims.iter().any(|(other, _)| other == name);
+            let Some(name) = names.into_iter().find(is_free) else {
                 outcomes.push(outcome(
-                    &name,
+                    &origin.into(),
                     ReloadChange::Refused,
                     None,
                     error.to_string(),
                 ));
                 continue;
-            }
+            };
             let claim = Claim {
                 origin,
                 is_listed: false,
@@ -129,26 +139,37 @@ impl Worker {
             .map(|active| (&*active.key.digest, active.policy.origin()))
             .or_else(|| remembered.map(|kept| (&*kept.digest, &*kept.origin)));
         let error = match &claim.candidate {
-            Some(Err(error)) => Some(error),
+            Some(Err(error)) => Some(error.root()),
             Some(Ok(_)) | None => None,
         };
         let has_its_file = runs.is_some_and(|(_, origin)| origin == claim.origin);
+        let is_what_runs = match wanted {
+            Some(it) => runs.is_some_and(|(digest, _)| *it.key.digest == *digest),
+            // What changes all the time leaves what runs in its place.
+            None => has_its_file && matches!(error, Some(PolicyError::Changing { .. })),
+        };
+        let is_shadow = wanted.is_some_and(|it| it.mode == Mode::Shadow);
+        let is_bundled = wanted.is_some_and(|it| it.is_bundled);
+        let judges = active.is_none_or(|active| !active.is_shadow);
+        let rank = match (claim.is_listed, is_shadow) {
+            (true, false) => Rank::Entry,
+            (true, true) => Rank::Shadow,
+            (false, _) if is_bundled => Rank::Bundled,
+            (false, _) if judges && (is_what_runs || has_its_file && error.is_none()) => {
+                Rank::Judging
+            }
+            (false, _) => Rank::Unlisted,
+        };
         Standing {
             is_wanted: error.is_none_or(is_wanted),
-            is_of_the_site: wanted.is_none_or(|it| !it.is_bundled),
-            judges: wanted.is_none_or(|it| it.mode != Mode::Shadow),
-            is_listed: claim.is_listed,
-            // What changes all the time leaves what runs in its place.
-            is_what_runs: match wanted {
-                Some(it) => runs.is_some_and(|(digest, _)| *it.key.digest == *digest),
-                None => has_its_file && matches!(error, Some(PolicyError::Changing { .. })),
-            },
+            rank,
+            is_what_runs,
             is_loadable: error.is_none(),
             has_the_file_of_what_runs: has_its_file,
         }
     }
 
-    fn claim(&mut self, wanted: Wanted) -> (Arc<str>, Claim) {
+    pub(super) fn claim(&mut self, wanted: Wanted) -> (Arc<str>, Claim) {
         let origin = wanted.source.origin.clone();
         let known = wanted
             .name
@@ -160,7 +181,7 @@ impl Worker {
         };
         let claim = Claim {
             origin,
-            is_listed: wanted.name.is_some(),
+            is_listed: wanted.is_listed,
             wanted: Some(wanted),
             candidate,
             instead: None,
@@ -255,52 +276,22 @@ impl Worker {
         }
     }
 
-    /// The new name of what runs under a name that the set has no more, where it can't be had by the new one.
-    pub(super) fn refused_heir(
-        &self,
-        name: &str,
-        claims: &[(Arc<str>, Claim)],
-    ) -> Option<Arc<str>> {
-        let active = self.slots.get(name)?.active.as_ref()?;
-        let is_heir = |(new, claim): &&(Arc<str>, Claim)| {
-            let Some(wanted) = &claim.wanted else {
-                return false;
-            };
-            let is_same = wanted.key.digest == active.key.digest
-                || wanted.source.origin == active.policy.origin();
-            let is_shadow = wanted.mode == Mode::Shadow;
-            let is_out = self
-                .books
-                .ledger
-                .quarantine_of(&wanted.key.digest, &wanted.key.setting());
-            let can_not = match &claim.candidate {
-                Some(Err(_)) => true,
-                Some(Ok(policy)) => policy.info().id.name != *new,
-                None => is_out.is_some(),
-            };
-            is_same && !is_shadow && can_not
-        };
-        claims.iter().find(is_heir).map(|(new, _)| Arc::clone(new))
-    }
-
-    fn claim_of_unusable(&mut self, unusable: Unusable) -> (Arc<str>, Claim) {
+    pub(super) fn claim_of_unusable(&mut self, unusable: Unusable) -> (Arc<str>, Claim) {
         let is_listed = unusable.listed.is_some();
         let name = match unusable.listed {
             Some((name, mode)) => {
                 self.slots.entry(Arc::clone(&name)).or_default().mode = mode;
                 name
             }
-            // What is unlisted the site does not want, whatever ran from it before.
-            None if matches!(unusable.error, PolicyError::Unlisted { .. }) => {
-                stem(&unusable.file).into()
-            }
+            // The site does not want it, whatever ran from it before.
+            None if is_taken_away(&unusable.error) => stem(&unusable.file).into(),
             None => self.name_of_file(&unusable.file),
         };
         let claim = Claim {
             origin: unusable.file,
             is_listed,
             wanted: None,
-            candidate: Some(Err(unusable.error)),
+            candidate: Some(Err(PolicyError::Again(unusable.error))),
             instead: None,
         };
         (name, claim)
@@ -330,15 +321,26 @@ impl Worker {
 
 /// Who did not get the name, and why.
 fn twin(name: &str, holder: &Claim, loser: Claim) -> (String, PolicyError) {
+    let origin = loser.origin.clone();
     let error = match loser.candidate {
         Some(Err(error)) if !is_wanted(&error) => error,
+        Some(_) | None if holder.is_listed => PolicyError::EntryOfAnother {
+            origin: origin.clone(),
+            entry: name.to_owned(),
+            holder: holder.origin.clone(),
+        },
+        Some(_) | None if loser.is_listed => PolicyError::ShadowOfOwnName {
+            origin: origin.clone(),
+            name: name.to_owned(),
+            other: holder.origin.clone(),
+        },
         Some(_) | None => PolicyError::DuplicateName {
-            origin: loser.origin.clone(),
+            origin: origin.clone(),
             name: name.to_owned(),
             other: holder.origin.clone(),
         },
     };
-    (loser.origin, error)
+    (origin, error)
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use super::compiling::Forget;
 use super::reload::outcome;
 use super::seat::left_as_judged;
 use super::worker::Worker;
-use crate::ledger::Paused;
+use crate::ledger::{Ledger, Paused};
+
+/// What `resume` does not end.
+const BY_SITE: &str = "paused by policies.yaml, not by an operator: change its mode there";
 
 impl Worker {
     pub(crate) fn command(&mut self, command: PolicyCommand) -> Answer {
@@ -57,20 +60,33 @@ impl Worker {
             return Err(precondition(what));
         };
         let digest = Arc::clone(&held.aside.digest);
-        self.books
-            .ledger
-            .accept(&name, &digest, &held.wanted.key.setting());
-        self.books.save();
+        let setting = held.wanted.key.setting();
+        let before = self.books.ledger.clone();
+        self.books.ledger.accept(&name, &digest, &setting);
+        let is_same = |saved: &Ledger, ledger: &Ledger| {
+            let of = |ledger: &Ledger| ledger.is_accepted(&name, &digest, &setting);
+            of(saved) == of(ledger)
+        };
+        if let Err(why) = self.books.settle(is_same) {
+            self.books.ledger = before;
+            self.slots.entry(Arc::clone(&name)).or_default().held = Some(held);
+            let what = format!("this version of {name} stays held");
+            return Err(not_done(&what, &why));
+        }
         tracing::info!(policy = %name, digest = %digest, "held policy accepted by an operator");
         let origin = held.wanted.source.origin.clone();
         let wanted = held.wanted.clone();
         match self.accept(&name, held) {
             Ok(left) => {
+                self.end_doubt();
                 let detail = left_as_judged(&left);
                 Ok(one(&name, ReloadChange::Swapped, &digest, detail))
             }
             Err(error) => {
+                tracing::error!("{}", error.chain());
                 let outcome = self.refuse(&name, Some(wanted), &origin, &error, None);
+                // What has to go first may go now that it is accepted.
+                self.looked = None;
                 Ok(ReloadReport {
                     outcomes: vec![outcome],
                     refused: None,
@@ -82,6 +98,8 @@ impl Worker {
     /// `None`: it is asked again.
     fn pause(&mut self, name: &str, reason: Option<&str>) -> Answer {
         let name = self.known(name)?;
+        let before = self.books.ledger.clone();
+        let by_site = self.is_paused_by_site(&name);
         let remembered = self.books.ledger.of(&name);
         match reason {
             Some(reason) => {
@@ -91,18 +109,31 @@ impl Worker {
                 });
             }
             None if remembered.paused.is_none() => {
-                let what = format!("{name} was not paused by an operator");
+                let what = if by_site {
+                    format!("{name} is {BY_SITE}")
+                } else {
+                    format!("{name} was not paused by an operator")
+                };
                 return Err(precondition(what));
             }
             None => remembered.paused = None,
         }
-        self.books.save();
+        let is_same = |saved: &Ledger, ledger: &Ledger| {
+            let of = |ledger: &Ledger| ledger.policies.get(&*name)?.paused.clone();
+            of(saved) == of(ledger)
+        };
+        let settled = self.books.settle(is_same);
+        if let (None, Err(why)) = (reason, &settled) {
+            self.books.ledger = before;
+            return Err(not_done(&format!("{name} stays paused"), why));
+        }
         if let Some(slot) = self.slots.get_mut(&name) {
             slot.is_paused_by_hand = reason.is_some();
         }
         self.pause_or_resume(&name);
         let paused = self.paused(&name);
         tracing::info!(policy = %name, paused, "policy paused or resumed by an operator");
+        settled.map_err(|why| for_this_run(&format!("{name} is paused"), &why))?;
         let slot = self.slots.get(&name);
         if slot.is_some_and(|slot| slot.unexamined().is_some())
             && let Some(outcome) = self.admit_again(&name)
@@ -124,19 +155,31 @@ impl Worker {
 
     /// Why it is paused, if it is.
     pub(crate) fn paused(&self, name: &str) -> Option<String> {
+        let who = self.who_paused(name)?;
+        Some(format!("paused {who}"))
+    }
+
+    fn is_paused_by_site(&self, name: &str) -> bool {
+        let slot = self.slots.get(name);
+        slot.is_some_and(|slot| slot.mode == Mode::Paused)
+    }
+
+    /// By whom it is paused, why, and what to do where that is not to resume it.
+    pub(super) fn who_paused(&self, name: &str) -> Option<String> {
         let by_hand = self
             .books
             .ledger
             .policies
             .get(name)
             .and_then(|entry| entry.paused.as_ref());
-        let by_site = self
-            .slots
-            .get(name)
-            .is_some_and(|slot| slot.mode == Mode::Paused);
+        let by_site = self.is_paused_by_site(name);
         match by_hand {
-            Some(paused) => Some(format!("paused by an operator: {}", paused.reason)),
-            None => by_site.then(|| "paused by policies.yaml".to_owned()),
+            Some(paused) if by_site => Some(format!(
+                "by an operator, and by policies.yaml (change its mode there, then `devicectl policy resume`): {}",
+                paused.reason
+            )),
+            Some(paused) => Some(format!("by an operator: {}", paused.reason)),
+            None => by_site.then(|| "by policies.yaml: change its mode there".to_owned()),
         }
     }
 
@@ -176,6 +219,20 @@ pub(super) fn one(
     ReloadReport {
         outcomes: vec![outcome(name, change, Some(digest), detail)],
         refused: None,
+    }
+}
+
+/// A command that was not carried out, as nobody would know of it after a restart.
+pub(super) fn not_done(what: &str, why: &str) -> ApiError {
+    precondition(format!("{what}: it could not be saved ({why})"))
+}
+
+/// A command that was carried out, since it protects, though nobody knows of it after a restart.
+pub(super) fn for_this_run(what: &str, why: &str) -> ApiError {
+    ApiError::Unavailable {
+        why: format!(
+            "{what} for this run only: it could not be saved, and a restart forgets it ({why})"
+        ),
     }
 }
 

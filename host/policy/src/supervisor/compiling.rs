@@ -4,58 +4,32 @@
 //! ```text
 //!  load ──code cached, or compiled since──▶ Loaded
 //!    │ else                                                       policy-compiler thread
-//!    ▼                                                                    │
-//!  `Compiling`, and ordered ──▶ waiting ──▶ under way ──compiled──▶ Message::Compiled ──▶ the set is gone
-//!                                                                                          over again
+//!    ├─ too much for it before ──▶ refused          ┌─ put off ─┐         │
+//!    ▼                                              ▼           │         │
+//!  `Compiling`, and ordered ──────────────────▶ waiting ──▶ under way ──compiled──▶ Message::Compiled
+//!                                                                             ──▶ the set is gone over again
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+mod orders;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use device_api_core::limits::POLICIES_MAX;
+use device_api_core::clock::WallTime;
 use device_api_wasm::{Cached, Compiler, Limits, LoadError, Loaded};
 
 use super::inbox::Inbox;
 use super::worker::Message;
-use crate::ledger::sha256;
+use crate::ledger::{Ledger, sha256};
 use crate::load::Loader;
 use crate::loaded::lock;
 use crate::source::Bytes;
-
-/// Components that wait at once: each policy with two to go back to. One more is ordered when the set is
-/// gone over again.
-const WAITING_MAX: usize = 3 * POLICIES_MAX;
-
-/// Results remembered, so that a set is not compiled again for one file of it; the oldest go first.
-const RESULTS_MAX: usize = 4 * POLICIES_MAX;
-
-/// One component, and what it may use.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Order {
-    digest: Arc<str>,
-    limits: Limits,
-}
-
-/// What came of an order.
-#[derive(Debug)]
-pub(crate) struct Compiled {
-    order: Order,
-    result: Result<Loaded, Arc<LoadError>>,
-}
-
-/// Which results are forgotten, since the order may fare better now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Forget {
-    /// A pass that follows a compile.
-    Nothing,
-    /// What failed for want of something.
-    Transient,
-    /// What failed: an operator wants to see.
-    Failures,
-}
+use orders::Orders;
+pub(crate) use orders::{Compiled, Forget, Order, Rank};
 
 /// A handle: clones share one queue.
 #[derive(Clone)]
@@ -66,15 +40,6 @@ struct Shared {
     inbox: Inbox,
     orders: Mutex<Orders>,
     changed: Condvar,
-}
-
-#[derive(Default)]
-struct Orders {
-    is_stopped: bool,
-    waiting: VecDeque<(Order, Bytes)>,
-    /// Being compiled, or compiled and not taken in yet.
-    under_way: Vec<Order>,
-    results: VecDeque<Compiled>,
 }
 
 impl CompileQueue {
@@ -102,79 +67,85 @@ impl CompileQueue {
     pub(crate) fn stop(&self) {
         let mut orders = lock(&self.0.orders);
         orders.is_stopped = true;
-        orders.waiting.clear();
+        orders.begin(Forget::Nothing, BTreeMap::new());
         drop(orders);
         self.0.compiler.stop();
         self.0.changed.notify_all();
     }
 
-    /// The set is about to be gone over: what it still needs is ordered again.
-    pub(crate) fn begin(&self, forget: Forget) {
+    /// What was too much for this compiler in runs before.
+    pub(crate) fn remember(&self, ledger: &Ledger) {
+        let compiler = &self.0.compiler;
         let mut orders = lock(&self.0.orders);
-        orders.waiting.clear();
-        orders.results.retain(|compiled| match forget {
-            Forget::Nothing => true,
-            Forget::Transient => !compiled
-                .result
-                .as_ref()
-                .is_err_and(|error| error.is_transient()),
-            Forget::Failures => compiled.result.is_ok(),
-        });
+        for (digest, error) in ledger.too_much(&compiler.identity(), compiler.settings()) {
+            orders.was_too_much(digest.into(), Arc::new(error), false);
+        }
+    }
+
+    /// The set is about to be gone over: what it still needs is ordered again.
+    /// Until what this gives is dropped, only what goes first in any case is compiled.
+    pub(crate) fn begin(&self, forget: Forget, ranks: BTreeMap<Arc<str>, Rank>) -> Open {
+        lock(&self.0.orders).begin(forget, ranks);
+        Open(self.clone())
     }
 
     /// It was gone over. Where nothing is to come, code of which nobody has any need is let go of. What is
     /// needed is in use, for the most part, which shares it.
     pub(crate) fn end(&self, needed: &BTreeSet<Arc<str>>) {
-        let mut orders = lock(&self.0.orders);
-        if orders.waiting.is_empty() && orders.under_way.is_empty() {
-            orders.results.retain(|compiled| {
-                compiled.result.is_err() || needed.contains(&compiled.order.digest)
-            });
-        }
+        lock(&self.0.orders).end(needed);
+        self.0.changed.notify_all();
     }
 
-    /// What the thread told.
-    pub(crate) fn take_in(&self, compiled: Compiled) {
-        let mut orders = lock(&self.0.orders);
-        orders.under_way.retain(|order| *order != compiled.order);
-        orders.results.retain(|other| other.order != compiled.order);
-        orders.results.push_back(compiled);
-        if orders.results.len() > RESULTS_MAX {
-            orders.results.pop_front();
+    /// What the thread told; the ledger follows.
+    pub(crate) fn take_in(&self, compiled: Compiled, ledger: &mut Ledger, now: WallTime) {
+        let digest = &compiled.order.digest;
+        match &compiled.result {
+            Ok(_) => {
+                tracing::info!(%digest, "policy compiled");
+                ledger.can_be_compiled(digest);
+            }
+            // What came of it otherwise is told of where it is wanted.
+            Err(error) => {
+                ledger.could_not_be_compiled(digest, &self.0.compiler.identity(), error, now);
+            }
         }
+        lock(&self.0.orders).take_in(compiled);
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        let orders = lock(&self.0.orders);
-        orders.waiting.is_empty() && orders.under_way.is_empty()
+        lock(&self.0.orders).is_idle()
     }
 
     /// Whether one of these is still to come.
     pub(crate) fn holds_any(&self, digests: &[Arc<str>]) -> bool {
-        let orders = lock(&self.0.orders);
-        let waiting = orders.waiting.iter().map(|(order, _)| order);
-        waiting
-            .chain(&orders.under_way)
-            .any(|order| digests.contains(&order.digest))
+        lock(&self.0.orders).holds_any(digests)
     }
-}
 
-impl Orders {
-    fn known(&self, order: &Order) -> Option<Result<Loaded, LoadError>> {
-        let known = self.results.iter().find(|known| known.order == *order)?;
-        Some(match &known.result {
-            Ok(loaded) => Ok(loaded.clone()),
-            Err(error) => Err(LoadError::Before(Arc::clone(error))),
-        })
+    /// When [`Self::take_turns`] is to be called next.
+    pub(crate) fn next_turn(&self) -> Option<Instant> {
+        lock(&self.0.orders).gives_way_at()
     }
-}
 
-impl Compiled {
-    /// What came of it otherwise is told of where it is wanted.
-    pub(crate) fn log(&self) {
-        if self.result.is_ok() {
-            tracing::info!(digest = %self.order.digest, "policy compiled");
+    /// Puts off what has been compiled for long while others wait.
+    pub(crate) fn take_turns(&self) {
+        let mut orders = lock(&self.0.orders);
+        if orders.give_way(Instant::now()) {
+            // Not past the end of that one, which takes the lock.
+            self.0.compiler.put_off();
         }
+    }
+}
+
+/// The set is being gone over. Dropped, it is not any more, even where a bug of ours cut that short.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Open(CompileQueue);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Self(CompileQueue(shared)) = self;
+        lock(&shared.orders).close();
+        shared.changed.notify_all();
     }
 }
 
@@ -189,18 +160,9 @@ impl Loader for CompileQueue {
         if let Cached::Code(loaded) = self.0.compiler.cached(bytes, limits)? {
             return Ok(loaded);
         }
-        let mut orders = lock(&self.0.orders);
-        if orders.is_stopped {
-            return Err(LoadError::Stopped);
-        }
-        let is_waiting = orders.waiting.iter().any(|(other, _)| *other == order);
-        let is_ordered = is_waiting || orders.under_way.contains(&order);
-        if !is_ordered && orders.waiting.len() < WAITING_MAX {
-            orders.waiting.push_back((order, bytes.clone()));
-            drop(orders);
-            self.0.changed.notify_all();
-        }
-        Err(LoadError::Compiling)
+        let error = lock(&self.0.orders).place(order, bytes);
+        self.0.changed.notify_all();
+        Err(error)
     }
 }
 
@@ -213,6 +175,9 @@ impl Shared {
                     message: "the host's own part of it panicked".to_owned(),
                 })
             });
+            if self.is_put_off(&order, &bytes, &result) {
+                continue;
+            }
             let result = result.map_err(Arc::new);
             let told = self
                 .inbox
@@ -229,15 +194,24 @@ impl Shared {
             if orders.is_stopped {
                 return None;
             }
-            if let Some((order, bytes)) = orders.waiting.pop_front() {
-                orders.under_way.push(order.clone());
-                return Some((order, bytes));
+            if let Some(next) = orders.next() {
+                return Some(next);
             }
             orders = self
                 .changed
                 .wait(orders)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn is_put_off(&self, order: &Order, bytes: &Bytes, result: &Result<Loaded, LoadError>) -> bool {
+        let mut orders = lock(&self.orders);
+        self.compiler.go_on();
+        let is_put_off = orders.over(order, bytes, result);
+        if is_put_off {
+            tracing::info!(digest = %order.digest, "policy is compiled later: it takes long, and others wait");
+        }
+        is_put_off
     }
 }
 

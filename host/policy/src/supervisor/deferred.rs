@@ -53,8 +53,13 @@ impl Worker {
         let Some(deferred) = self.deferred.take_if(is_due) else {
             return;
         };
+        // A file that was compiled to hear the policy's name has that one now.
+        let mut outcomes = deferred.outcomes;
+        outcomes.retain(|name, outcome| {
+            outcome.change != ReloadChange::Compiling || self.slots.contains_key(name)
+        });
         let report = ReloadReport {
-            outcomes: deferred.outcomes.into_values().collect(),
+            outcomes: outcomes.into_values().collect(),
             refused: self.refused.clone(),
         };
         for promise in deferred.promises {

@@ -11,7 +11,7 @@
 //! What a name is shown as ([`Phase`](device_api_core::policy_status::Phase)) follows from who has its seat:
 //!
 //! ```text
-//!  nobody:  Compiling ──came──▶ what the site wants: Running ⇄ BackOff ──▶ quarantined ──▶ another: LastGood
+//!  nobody:  Compiling ──came──▶ what the site wants: Running ⇄ BackOff ──▶ quarantined ──▶ another: LastGood, StandIn
 //!              └───────refused──▶ Refused                │ paused                            │ or nobody:
 //!                                                      Paused                              Quarantined
 //! ```
@@ -31,15 +31,21 @@ mod claims;
 mod commands;
 mod compiling;
 mod deferred;
+mod doubt;
+mod heirs;
 mod inbox;
 mod quarantine;
 mod reading;
 mod reload;
+mod returning;
 mod seat;
 mod set;
 mod slot;
 mod stand_in;
 mod told;
+mod types;
+mod unlisted;
+mod unsettled;
 mod worker;
 
 use std::fmt;

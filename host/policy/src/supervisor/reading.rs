@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::set::{self, Set};
+use super::set::{self, InUse, Set};
 use super::slot::Slot;
 use super::worker::Worker;
 use crate::directory::{Look, Since, look};
@@ -17,7 +17,10 @@ impl Worker {
     /// As a whole, and not half before a swap and half after. Plain files are nobody's whole: one that is
     /// written again and again costs its own policy alone.
     pub(super) fn read(&mut self) -> Result<Set, String> {
-        let has_files = self.has_files();
+        let in_use = InUse {
+            has_files: self.has_files(),
+            files: self.files_in_use(),
+        };
         let mut changing = BTreeSet::new();
         let mut what = String::new();
         for attempt in 1..=READ_TRIES {
@@ -27,7 +30,7 @@ impl Worker {
                 BTreeSet::new()
             };
             let before = self.seen();
-            let set = set::read(&self.config, has_files, &left_out);
+            let set = set::read(&self.config, &self.bundled, &in_use, &left_out);
             let after = self.seen();
             match after.since(&before) {
                 Since::Files(files) if files.is_subset(&left_out) => {
@@ -56,6 +59,17 @@ impl Worker {
             self.config.directory.as_deref(),
             self.config.policies_file.as_deref(),
         )
+    }
+
+    /// From which something judges or looks on, or did in the run before.
+    fn files_in_use(&self) -> BTreeSet<String> {
+        let active = self.slots.values().filter_map(|slot| slot.active.as_ref());
+        let remembered = self.books.ledger.policies.values();
+        let remembered = remembered.filter_map(|entry| entry.seated.as_ref());
+        active
+            .map(|active| active.policy.origin().to_owned())
+            .chain(remembered.map(|kept| kept.origin.clone()))
+            .collect()
     }
 
     /// In the run before, where this one has none yet, or none of its own.

@@ -23,31 +23,41 @@ impl Worker {
                 self.refused = None;
                 self.has_had_a_set = true;
                 ReloadReport {
-                    outcomes: self.apply(set, forced),
+                    outcomes: self.apply_and_remember(set, forced),
                     refused: None,
                 }
             }
             Err(why) => {
+                self.sets_refused += u64::from(self.refused.as_ref() != Some(&why));
                 self.refused = Some(why.clone());
-                if !self.has_had_a_set {
+                let outcomes = if self.has_had_a_set {
+                    self.go_on_without_a_set()
+                } else {
                     self.begin_without_a_set();
-                }
+                    Vec::new()
+                };
                 ReloadReport {
-                    outcomes: Vec::new(),
+                    outcomes,
                     refused: Some(why),
                 }
             }
         }
     }
 
-    fn apply(&mut self, set: Set, forced: bool) -> Vec<ReloadOutcome> {
+    pub(super) fn apply(&mut self, set: Set, forced: bool) -> Vec<ReloadOutcome> {
         let mut outcomes = Vec::new();
         let wanted = set.wanted.iter();
         let digests: BTreeSet<_> = wanted.map(|it| Arc::clone(&it.key.digest)).collect();
+        let unfit = self.refused_digests();
         let mut claims = self.claims(set, &mut outcomes);
+        let is_left_out = |(_, claim): &(Arc<str>, Claim)| {
+            let error = claim.candidate.as_ref().and_then(|it| it.as_ref().err());
+            error.is_some_and(|error| matches!(error.root(), PolicyError::TooMany { .. }))
+        };
+        let is_crowded = claims.iter().any(is_left_out);
         self.remove_unclaimed(&mut claims, &mut outcomes);
         // Those that take a seat first, so that what they give up is free for the others.
-        claims.sort_by_key(|(name, _)| !self.slots.contains_key(name));
+        claims.sort_by_key(|(name, _)| !self.has_a_seat(name));
         let mut moved = false;
         let mut again = Vec::new();
         for (name, claim) in claims {
@@ -73,7 +83,12 @@ impl Worker {
         for (name, claim) in again {
             outcomes.push(self.settle(&name, claim, moved || forced).0);
         }
+        if is_crowded && !self.refused_digests().is_subset(&unfit) {
+            // Whose place that was, another may have.
+            self.looked = None;
+        }
         self.forget_components(&digests);
+        self.forget_what_was_held();
         self.let_go_of_bytes();
         self.books.save();
         outcomes
@@ -89,21 +104,28 @@ impl Worker {
             let mut claims = claims.iter();
             claims.any(|(other, _)| **other == *name)
         };
-        let mut gone: Vec<Arc<str>> = self.slots.keys().cloned().collect();
-        gone.retain(|name| !is_claimed(name, claims));
+        let gone = self.gone(claims);
         if !gone.is_empty() {
             self.load_ahead(claims);
         }
         for name in gone {
+            // Whether an heir can be had is found out as long as an admission takes.
+            if self.serve_urgent() {
+                return;
+            }
             if let Some(heir) = self.refused_heir(&name, claims) {
-                let why = format!(
-                    "it goes on, since what has its place as {heir} is refused, or not compiled yet"
-                );
-                outcomes.push(outcome(&name, ReloadChange::Unchanged, None, why));
+                outcomes.push(self.go_on_for(&name, &heir));
                 continue;
             }
+            if !self.slots.contains_key(&name) {
+                continue;
+            }
+            let is_renamed = self.has_its_own_name_now(&name, claims);
             let active = self.vacate(&name);
             self.slots.remove(&name);
+            if is_renamed {
+                continue;
+            }
             let digest = active.as_ref().map(|active| &active.key.digest);
             let removed = outcome(&name, ReloadChange::Removed, digest, String::new());
             outcomes.push(removed);
@@ -113,8 +135,17 @@ impl Worker {
             if !is_claimed(name, claims) && !self.slots.contains_key(&**name) {
                 entry.seated = None;
                 entry.held = None;
+                self.returning.forget(name);
             }
         }
+    }
+
+    /// In this run or the one before, and the site may want it to.
+    fn has_a_seat(&self, name: &str) -> bool {
+        let active = self.slots.get(name).and_then(|slot| slot.active.as_ref());
+        let remembered = self.books.ledger.policies.get(name);
+        active.is_some_and(|active| !active.is_shadow)
+            || remembered.is_some_and(|entry| entry.seated.is_some())
     }
 
     /// The site wants nobody in that seat.
@@ -132,6 +163,7 @@ impl Worker {
             remembered.seated = None;
             remembered.held = None;
         }
+        self.returning.forget(name);
         active
     }
 
@@ -157,6 +189,13 @@ impl Worker {
         };
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         if let Some(same) = unchanged(name, slot, &wanted, forced) {
+            let is_held = same.change == ReloadChange::Held;
+            if is_held && wanted.mode != Mode::Shadow && !slot.judges() {
+                // Who is to stand in may have been compiled since.
+                slot.compiling = None;
+                self.stand_in_or_report(name, instead, &same.detail);
+            }
+            let slot = self.slots.entry(Arc::clone(name)).or_default();
             let mode = std::mem::replace(&mut slot.mode, wanted.mode);
             if same.change == ReloadChange::Unchanged {
                 self.remember(name, &wanted);
@@ -184,7 +223,8 @@ impl Worker {
         }
     }
 
-    /// What the site wants can't be had, or not yet: what runs stays, or the next best takes the seat.
+    /// What the site wants can't be had, or not yet: what runs stays, or the next best takes the seat. Whoever
+    /// asked says so in the log.
     pub(crate) fn refuse(
         &mut self,
         name: &Arc<str>,
@@ -202,13 +242,9 @@ impl Worker {
         let is_compiling = matches!(error, PolicyError::Compiling { .. });
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         slot.held = None;
-        let refused = slot.refused.take();
+        slot.refused = None;
         slot.compiling = is_compiling.then(|| why.clone());
         if !is_compiling {
-            // Said once.
-            if refused.is_none_or(|before| before.aside.why != why) {
-                tracing::error!("{why}");
-            }
             slot.refused = Some(Refused {
                 aside: set_aside(&digest, None, origin, now, why.clone()),
                 // What may fare better is tried again by the next pass, and may stand in for itself.
@@ -220,9 +256,10 @@ impl Worker {
             slot.wanted = wanted;
         }
         let judges = slot.judges();
-        if matches!(error, PolicyError::Unlisted { .. }) {
+        if matches!(error.root(), PolicyError::Unlisted { .. }) {
             // Not even what ran from it before.
             slot.wanted = None;
+            slot.wants_stand_in = false;
             slot.mode = Mode::default();
             self.vacate(name);
         } else if !judges && is_wanted(error) && slot.mode != Mode::Shadow {
@@ -245,6 +282,7 @@ impl Worker {
         };
         let kept = Kept::of(active, wanted.mode);
         let entry = self.books.ledger.of(name);
+        let kept = kept.after(entry.seated.as_ref());
         if entry.seated.as_ref() != Some(&kept) {
             self.books.keep(&kept.digest, &wanted.source.bytes);
             self.books.ledger.of(name).seated = Some(kept);

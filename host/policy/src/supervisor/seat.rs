@@ -14,7 +14,7 @@ use super::slot::Active;
 use super::worker::{Message, Worker};
 use crate::error::{PolicyError, command};
 use crate::judge::View;
-use crate::ledger::Kept;
+use crate::ledger::{HeldBack, Kept};
 use crate::loaded::{Duty, LoadedPolicy};
 use crate::shadow::Shadow;
 use crate::source::Bytes;
@@ -50,12 +50,9 @@ impl Worker {
         slot.diff = diff;
         slot.mode = wanted.mode;
         slot.wanted = Some(wanted.clone());
-        let may_brake = wanted.mode == Mode::Enforce
-            && !self
-                .books
-                .ledger
-                .is_accepted(name, &digest, &wanted.key.setting());
-        if may_brake && let Some(why) = self.why_held(name, wanted, &trial) {
+        if self.is_braked(name, wanted)
+            && let Some(why) = self.why_held(name, wanted, &trial)
+        {
             return Ok(self.hold(name, wanted, policy, why));
         }
         let candidate = Candidate {
@@ -73,6 +70,31 @@ impl Worker {
         ))
     }
 
+    /// Whether it may be held: it judges, and nobody let it in before.
+    pub(super) fn is_braked(&self, name: &str, wanted: &Wanted) -> bool {
+        let ledger = &self.books.ledger;
+        wanted.mode == Mode::Enforce
+            && !ledger.is_accepted(name, &wanted.key.digest, &wanted.key.setting())
+            && !self.returning.is(name, &wanted.key)
+    }
+
+    pub(super) fn refuse_quarantined(
+        &self,
+        name: &str,
+        wanted: &Wanted,
+    ) -> Result<(), PolicyError> {
+        let digest = &wanted.key.digest;
+        let ledger = &self.books.ledger;
+        let Some(entry) = ledger.quarantine_of(digest, &wanted.key.setting()) else {
+            return Ok(());
+        };
+        Err(PolicyError::Quarantined {
+            origin: wanted.source.origin.clone(),
+            why: entry.why.clone(),
+            release: command("release", name, digest),
+        })
+    }
+
     /// Loaded, of the right name, with types of its own, and without a failure on what it was asked.
     pub(super) fn tried(
         &mut self,
@@ -81,17 +103,10 @@ impl Worker {
         candidate: Option<Result<Arc<LoadedPolicy>, PolicyError>>,
     ) -> Result<(Arc<LoadedPolicy>, Trial), PolicyError> {
         let origin = || wanted.source.origin.clone();
-        let digest = &wanted.key.digest;
-        let ledger = &mut self.books.ledger;
         // One that crashed before it said its name.
-        ledger.name_quarantined(digest, name);
-        if let Some(entry) = ledger.quarantine_of(digest, &wanted.key.setting()) {
-            return Err(PolicyError::Quarantined {
-                origin: origin(),
-                why: entry.why.clone(),
-                release: command("release", name, digest),
-            });
-        }
+        let ledger = &mut self.books.ledger;
+        ledger.name_quarantined(&wanted.key.digest, name);
+        self.refuse_quarantined(name, wanted)?;
         let policy = match candidate {
             Some(loaded) => loaded?,
             None => self.load(name, wanted)?,
@@ -119,27 +134,6 @@ impl Worker {
             clock: &*self.clock,
             drills_count: self.config.drills_count,
         }
-    }
-
-    /// Names and types have one owner each; shadows own nothing.
-    fn refuse_taken_types(&self, name: &str, policy: &LoadedPolicy) -> Result<(), PolicyError> {
-        for (other_name, slot) in &self.slots {
-            let Some(other) = slot.active.as_ref().filter(|active| !active.is_shadow) else {
-                continue;
-            };
-            let mut owns = policy.info().owns.iter();
-            let shared = owns.find(|owned| other.policy.info().owned(&owned.condition).is_some());
-            if **other_name != *name
-                && let Some(shared) = shared
-            {
-                return Err(PolicyError::DuplicateType {
-                    origin: policy.origin().to_owned(),
-                    condition: shared.condition.clone(),
-                    other: other.policy.origin().to_owned(),
-                });
-            }
-        }
-        Ok(())
     }
 
     /// Into the seat, or beside it; says which devices are left as they were judged.
@@ -296,13 +290,14 @@ impl Worker {
     /// The books follow: who was replaced, what is kept.
     fn succeed(&mut self, name: &Arc<str>, wanted: &Wanted, active: Active) {
         let remembered = self.books.ledger.policies.get(&**name);
+        let before = remembered.and_then(|entry| entry.seated.clone());
         let is_paused_by_hand = remembered.is_some_and(|entry| entry.paused.is_some());
         let slot = self.slots.entry(Arc::clone(name)).or_default();
         slot.is_paused_by_hand = is_paused_by_hand;
         slot.wants_stand_in = false;
         let is_seated = !active.is_shadow;
         let is_stand_in = active.is_stand_in;
-        let kept = Kept::of(&active, slot.mode);
+        let kept = Kept::of(&active, slot.mode).after(before.as_ref());
         let bytes = wanted.source.bytes.clone();
         if !is_stand_in {
             slot.held = None;
@@ -316,9 +311,16 @@ impl Worker {
         if old_was_seated && !is_seated {
             self.seats.unseat(name);
         }
+        if !is_seated {
+            // What judged before it looked on is not to judge again by itself.
+            self.books.ledger.of(name).seated = None;
+        }
         if !is_seated && std::mem::take(&mut slot.is_reported) {
             // Nobody waits for a shadow.
             self.seats.report(name, None);
+        }
+        if !is_stand_in {
+            self.returning.forget(name);
         }
         if is_seated && !is_stand_in {
             self.books.keep(&kept.digest, &bytes);
@@ -326,7 +328,6 @@ impl Worker {
                 .ledger
                 .forget_other_accepts(name, &kept.digest, &wanted.key.setting());
             let ledger = &mut self.books.ledger;
-            let before = ledger.of(name).seated.take();
             // Unproved, but without a fault, and better than nothing to go back to. Of the run before nothing
             // worse is known than what quarantined it.
             let is_fit = match &old {
@@ -336,7 +337,8 @@ impl Worker {
                 None => true,
             };
             let before = before.filter(|before| {
-                is_fit && before.digest != kept.digest && !ledger.is_blamed(&before.digest)
+                let is_other = before.digest != kept.digest;
+                is_fit && is_other && !before.unexamined && !ledger.is_blamed(&before.digest)
             });
             let remembered = ledger.of(name);
             if remembered.last_good.is_none() {
@@ -344,7 +346,10 @@ impl Worker {
             }
             remembered.seated = Some(kept);
             if wanted.mode == Mode::Enforce {
-                remembered.held = None;
+                // Another one that is held is still to be compared with this.
+                let is_it =
+                    |held: &mut HeldBack| held.is(&wanted.key.digest, &wanted.key.setting());
+                remembered.held.take_if(is_it);
             }
         }
         self.books.save();

@@ -1,11 +1,12 @@
 //! The set that a site wants: the bundled policies, the directory's, and what `policies.yaml` says of
 //! either (design H6, H7, H14). Read as a whole or not at all.
 
+mod yaml;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use device_api_core::limits::POLICIES_MAX;
 use device_api_core::policy_status::Mode;
 use device_api_core::seating::Terms;
 
@@ -13,7 +14,7 @@ use super::{SupervisorConfig, Unlisted};
 use crate::directory::{self, ENDING, Found, Listing, Room};
 use crate::error::PolicyError;
 use crate::ledger::{setting, sha256};
-use crate::manifest::{self, FILE_BYTES_MAX, Listed, POLICIES_FILE};
+use crate::manifest::{Listed, POLICIES_FILE};
 use crate::source::{Bytes, PolicySource, bundled_name};
 
 /// What tells two wishes for a policy apart.
@@ -39,22 +40,26 @@ pub(crate) struct Wanted {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) mode: Mode,
     pub(crate) is_bundled: bool,
+    /// By an entry of `policies.yaml`.
+    pub(crate) is_listed: bool,
     pub(crate) key: Key,
     pub(crate) source: PolicySource,
 }
 
 /// A file that can't be part of the set; the others can.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Unusable {
     pub(crate) file: String,
     /// As `policies.yaml` has it, where it does.
     pub(crate) listed: Option<(Arc<str>, Mode)>,
-    pub(crate) error: PolicyError,
+    pub(crate) error: Arc<PolicyError>,
 }
 
-#[derive(Debug, Default)]
+/// Cheap to clone: bytes and errors are shared.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Set {
-    /// The bundled ones in their order, then the listed ones in theirs, then the unlisted by file name.
+    /// The bundled ones in their order, then the listed ones in theirs, then the unlisted by file name, those
+    /// in use first.
     pub(crate) wanted: Vec<Wanted>,
     pub(crate) unusable: Vec<Unusable>,
 }
@@ -71,6 +76,7 @@ impl Wanted {
             name,
             mode,
             is_bundled: bundled_name(&source.origin).is_some(),
+            is_listed: false,
             key,
             source,
         }
@@ -91,14 +97,23 @@ fn name_of(source: &PolicySource) -> &str {
     bundled_name(&source.origin).unwrap_or(&source.origin)
 }
 
-/// Reads what is wanted. `held_files`: the running set has policies of the directory. `left_out`: files that
-/// change all the time, which are not read.
+/// What judges, or looks on, as far as it matters for what is read.
+#[derive(Debug, Default)]
+pub(crate) struct InUse {
+    /// The running set has policies of the directory.
+    pub(crate) has_files: bool,
+    /// From which, where the bounds of a set do not fit all.
+    pub(crate) files: BTreeSet<String>,
+}
+
+/// Reads what is wanted. `defaults`: the bundled ones, hashed. `left_out`: files that change all the time, which are not read.
 ///
 /// # Errors
 /// Why the set as a whole is refused, and what to do: the running one stays.
 pub(crate) fn read(
     config: &SupervisorConfig,
-    held_files: bool,
+    defaults: &[Wanted],
+    in_use: &InUse,
     left_out: &BTreeSet<String>,
 ) -> Result<Set, String> {
     let listing = match &config.directory {
@@ -113,7 +128,7 @@ pub(crate) fn read(
         && listing.policies.is_empty()
         && !listing.has_policies_file
         && left_out.is_empty()
-        && held_files
+        && in_use.has_files
     {
         return Err(format!(
             "policy directory {} is empty, as one is whose volume is gone: the running set stays; to remove \
@@ -123,15 +138,17 @@ pub(crate) fn read(
     }
     let files = listing.map(|listing| Files {
         listing,
+        in_use,
         left_out,
         room: Room::default(),
     });
-    manifest.resolve(config, files)
+    manifest.resolve(config, defaults, files)
 }
 
 /// The directory's.
 struct Files<'a> {
     listing: Listing,
+    in_use: &'a InUse,
     left_out: &'a BTreeSet<String>,
     room: Room,
 }
@@ -145,10 +162,12 @@ impl Files<'_> {
         directory::read_component(&self.listing.root, file, bytes_max, &mut self.room)
     }
 
-    /// By name; those included that are there at times.
-    fn names(&self) -> BTreeSet<String> {
-        let names = self.listing.policies.iter();
-        names.chain(self.left_out).cloned().collect()
+    /// Those in use first, then by name; those included that are there at times.
+    fn names(&self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.listing.policies.iter().chain(self.left_out).collect();
+        let mut names: Vec<String> = names.into_iter().cloned().collect();
+        names.sort_by_key(|name| !self.in_use.files.contains(name));
+        names
     }
 }
 
@@ -160,76 +179,42 @@ struct Manifest {
 }
 
 impl Manifest {
-    fn read(config: &SupervisorConfig, listing: Option<&Listing>) -> Result<Self, String> {
-        let (place, read) = match (&config.policies_file, listing) {
-            (Some(path), _) => (path.clone(), Some(read_elsewhere(path))),
-            (None, Some(listing)) if listing.has_policies_file => {
-                let path = config.directory.clone().unwrap_or_default();
-                let read = directory::read(&listing.root, POLICIES_FILE, FILE_BYTES_MAX);
-                (path.join(POLICIES_FILE), Some(read))
-            }
-            (None, _) => (PathBuf::new(), None),
-        };
-        let Some(read) = read else {
-            return Ok(Self {
-                place,
-                listed: Vec::new(),
-            });
-        };
-        let refused = |why: String| {
-            format!(
-                "{} is refused, and the running set stays: {why}",
-                place.display()
-            )
-        };
-        let bytes = read.map_err(|error| refused(error.chain()))?;
-        let text = String::from_utf8(bytes).map_err(|_| refused("it is no UTF-8".to_owned()))?;
-        let listed =
-            manifest::parse(&text, &config.limits).map_err(|error| refused(error.to_string()))?;
-        let max = config.call_deadline_max;
-        if let Some(slow) = listed.iter().find(|one| one.limits.call_deadline > max) {
-            return Err(refused(format!(
-                "line {}: limits.call-deadline of {} is {:?}, and at most {max:?} are allowed, half of what a reader waits (--limit barrier-wait)",
-                slow.line, slow.name, slow.limits.call_deadline
-            )));
-        }
-        Ok(Self { place, listed })
-    }
-
     fn resolve(
         &self,
         config: &SupervisorConfig,
+        defaults: &[Wanted],
         mut files: Option<Files<'_>>,
     ) -> Result<Set, String> {
         let mut set = Set::default();
-        for source in &config.bundled {
+        for wanted in defaults {
+            let source = &wanted.source;
             let name = name_of(source);
             let listed = self.listed.iter().find(|listed| &*listed.name == name);
             match listed {
+                // The bundled one goes on judging, and a file of that name takes its place.
+                Some(listed) if listed.mode == Mode::Shadow => {
+                    return Err(self.refused(listed, "name", &format!(
+                        "{name:?} is the bundled policy's, which goes on judging: give the shadow another name, and a file"
+                    )));
+                }
                 Some(listed) if listed.file.is_none() => {
-                    let digest = sha256(&source.bytes);
+                    let digest = wanted.key.digest.to_string();
                     let source = on_terms(listed, source.origin.clone(), source.bytes.clone());
                     set.wanted.push(self.pinned(listed, digest, source)?);
                 }
-                // One of that name from a file takes its place; a shadow does not.
-                Some(listed) if listed.mode == Mode::Shadow => {
-                    return Err(self.refused(listed, "name", &format!(
-                        "{name:?} is the bundled policy's, which goes on judging: give the shadow another name"
-                    )));
-                }
                 Some(_) => {}
-                None => set.wanted.push(Wanted::bundled(source)),
+                None => set.wanted.push(wanted.clone()),
             }
         }
         for listed in &self.listed {
             if let Some(file) = &listed.file {
                 self.take(files.as_mut(), listed, file, &mut set)?;
-            } else if !config
-                .bundled
+            } else if !defaults
                 .iter()
-                .any(|source| name_of(source) == &*listed.name)
+                .any(|wanted| name_of(&wanted.source) == &*listed.name)
             {
-                let known: Vec<&str> = config.bundled.iter().map(name_of).collect();
+                let known = defaults.iter().map(|wanted| name_of(&wanted.source));
+                let known: Vec<&str> = known.collect();
                 let what = format!(
                     "is missing, and the bundled policies are {}",
                     known.join(", ")
@@ -263,7 +248,7 @@ impl Manifest {
             Err(error @ PolicyError::Changing { .. }) => set.unusable.push(Unusable {
                 file: directory::origin(file),
                 listed: Some((Arc::clone(&listed.name), listed.mode)),
-                error,
+                error: Arc::new(error),
             }),
             Err(error) => return Err(self.refused(listed, "file", &error.chain())),
         }
@@ -278,7 +263,10 @@ impl Manifest {
     ) -> Result<Wanted, String> {
         let origin = source.origin.clone();
         let name = Some(Arc::clone(&listed.name));
-        let wanted = Wanted::new(name, listed.mode, digest, source);
+        let wanted = Wanted {
+            is_listed: true,
+            ..Wanted::new(name, listed.mode, digest, source)
+        };
         match &listed.sha256 {
             Some(pin) if **pin != *wanted.key.digest => {
                 let what = format!(
@@ -302,11 +290,6 @@ impl Manifest {
                 Err(PolicyError::Unlisted {
                     origin: origin.clone(),
                 })
-            } else if set.wanted.len() + set.unusable.len() >= POLICIES_MAX + config.bundled.len() {
-                Err(PolicyError::TooMany {
-                    origin: origin.clone(),
-                    max: POLICIES_MAX,
-                })
             } else {
                 files.read(file, config.limits.component_bytes_max)
             };
@@ -325,10 +308,20 @@ impl Manifest {
                 Err(error) => set.unusable.push(Unusable {
                     file: origin,
                     listed: None,
-                    error,
+                    error: Arc::new(error),
                 }),
             }
         }
+        let misnamed = files.listing.misnamed.iter();
+        set.unusable.extend(misnamed.map(|name| {
+            let file = directory::origin(name);
+            let origin = file.clone();
+            Unusable {
+                file,
+                listed: None,
+                error: Arc::new(PolicyError::Misnamed { origin }),
+            }
+        }));
     }
 
     fn refused(&self, listed: &Listed, field: &str, what: &str) -> String {
@@ -349,23 +342,6 @@ fn on_terms(listed: &Listed, origin: String, bytes: Bytes) -> PolicySource {
         limits: listed.limits,
         terms: listed.terms.clone(),
     }
-}
-
-/// The operator's own path: links are followed wherever they lead.
-fn read_elsewhere(path: &Path) -> Result<Vec<u8>, PolicyError> {
-    let origin = path.display().to_string();
-    let unreadable = |source: std::io::Error| PolicyError::ReadFile {
-        origin: origin.clone(),
-        source,
-    };
-    let path = std::fs::canonicalize(path).map_err(unreadable)?;
-    let (Some(root), Some(name)) = (
-        path.parent(),
-        path.file_name().and_then(|name| name.to_str()),
-    ) else {
-        return Err(unreadable(std::io::ErrorKind::InvalidFilename.into()));
-    };
-    directory::read(root, name, FILE_BYTES_MAX)
 }
 
 /// What a file that nothing else is known of is called.

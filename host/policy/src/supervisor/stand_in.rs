@@ -3,24 +3,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use device_api_core::limits::UNASKED_POLICIES_MAX;
 use device_api_core::policy_status::Mode;
+use device_api_core::ports::Policy as _;
 use device_api_core::seating::{Fallback, Grant, Terms};
-use device_api_wasm::Limits;
 
 use super::board::limit_words;
 use super::seat::Candidate;
-use super::set::{self, Key, Wanted};
-use super::slot::Active;
+use super::set::{Key, Wanted};
+use super::slot::{Active, Slot};
 use super::worker::Worker;
 use crate::error::PolicyError;
 use crate::ledger::Kept;
 use crate::source::{PolicySource, bundled_name};
 
+/// Files told in `PolicyReady` that never were policies: half of what it has room for.
+const STRANGERS_TOLD_MAX: usize = UNASKED_POLICIES_MAX / 2;
+
 impl Worker {
     /// The bundled policy of that name, with its defaults.
     pub(crate) fn bundled(&self, name: &str) -> Option<Wanted> {
-        let mut all = set::bundled(&self.config).into_iter();
+        let mut all = self.bundled.iter();
         all.find(|wanted| wanted.name.as_deref() == Some(name))
+            .cloned()
     }
 
     /// Seats the next best, or has the pipeline say that there is none.
@@ -30,7 +35,14 @@ impl Worker {
         instead: Option<Wanted>,
         why: &str,
     ) {
-        if self.stand_in(name, instead) {
+        if !self.stand_in(name, instead) {
+            self.report_empty(name, why);
+        }
+    }
+
+    /// Has the pipeline say that nobody is asked.
+    fn report_empty(&mut self, name: &Arc<str>, why: &str) {
+        if !self.may_be_told(name) {
             return;
         }
         if let Some(slot) = self.slots.get_mut(name) {
@@ -38,6 +50,24 @@ impl Worker {
         }
         let told = format!("no version of {name} is asked: {why}");
         self.seats.report(name, Some(told));
+    }
+
+    /// There is room for it in `PolicyReady`: files that never were policies leave the most of it to those that
+    /// were, or are listed.
+    fn may_be_told(&self, name: &str) -> bool {
+        let is_known = |name: &str, slot: &Slot| {
+            let wanted = slot.wanted.as_ref();
+            let entry = self.books.ledger.policies.get(name);
+            slot.active.is_some()
+                || wanted.is_some_and(|wanted| wanted.is_listed || wanted.is_bundled)
+                || entry.is_some_and(|it| it.seated.is_some() || it.last_good.is_some())
+        };
+        let slot = self.slots.get(name);
+        if slot.is_some_and(|slot| slot.is_reported || is_known(name, slot)) {
+            return true;
+        }
+        let told = self.slots.iter().filter(|(_, slot)| slot.is_reported);
+        told.filter(|(name, slot)| !is_known(name, slot)).count() < STRANGERS_TOLD_MAX
     }
 
     /// Seats the next best: the last good version, what judged in the run before, the bundled one. Says
@@ -59,10 +89,7 @@ impl Worker {
         kept: [Option<Kept>; 2],
         instead: Option<Wanted>,
     ) -> bool {
-        let mut candidates: Vec<Wanted> = Vec::new();
-        for kept in kept.into_iter().flatten() {
-            candidates.extend(self.wanted_again(name, &kept));
-        }
+        let mut candidates = self.let_in_before(name, kept);
         candidates.extend(instead);
         candidates.extend(self.bundled(name));
         if let Some(slot) = self.slots.get_mut(name) {
@@ -72,7 +99,10 @@ impl Worker {
         let out = slot
             .and_then(|slot| slot.active.as_ref())
             .filter(|active| active.is_out)
-            .map(|active| active.key.digest.clone());
+            .map(|active| &active.key.digest)
+            // Released it may judge again, whoever the site wants.
+            .filter(|digest| self.books.ledger.is_blamed(digest))
+            .cloned();
         let refused = slot
             .and_then(|slot| slot.refused.as_ref())
             .and_then(|refused| refused.key.clone());
@@ -121,12 +151,28 @@ impl Worker {
         false
     }
 
+    /// What judged in the run before judges again, else what was good once, which may be long ago, else the
+    /// bundled one. Says whether there is one.
+    pub(super) fn go_on_as_before(&mut self, name: &Arc<str>) -> bool {
+        let entry = self.books.ledger.policies.get(&**name).cloned();
+        let entry = entry.unwrap_or_default();
+        let slot = self.slots.entry(Arc::clone(name)).or_default();
+        slot.mode = entry.seated.as_ref().map(Kept::mode).unwrap_or_default();
+        self.seat_first_of(name, [entry.seated, entry.last_good], None)
+    }
+
+    /// Without those that the brake has not let in yet; but whoever is paused is looked over once that ends.
+    fn let_in_before(&self, name: &Arc<str>, kept: [Option<Kept>; 2]) -> Vec<Wanted> {
+        let is_paused = self.paused(name).is_some();
+        let (ledger, site) = (&self.books.ledger, &self.config.limits);
+        let may_sit = |kept: &&Kept| is_paused || ledger.has_let_in(name, kept, site);
+        let kept = kept.iter().flatten().filter(may_sit);
+        kept.filter_map(|kept| self.wanted_again(name, kept))
+            .collect()
+    }
+
     pub(super) fn wanted_again(&self, name: &Arc<str>, kept: &Kept) -> Option<Wanted> {
-        let mut limits: Limits = self.config.limits;
-        for (limit, value) in &kept.limits {
-            // One that this build does not know, or not so high, is left at the site's default.
-            let _ = limits.set(limit, value);
-        }
+        let limits = kept.limits_on(&self.config.limits);
         let bytes = self.books.bytes(&kept.digest, limits.component_bytes_max)?;
         let slot = self.slots.get(name);
         let terms = slot
@@ -137,6 +183,7 @@ impl Worker {
             name: Some(Arc::clone(name)),
             mode: Mode::Enforce,
             is_bundled: kept.is_bundled(),
+            is_listed: false,
             key: Key {
                 digest: kept.digest.as_str().into(),
                 config: kept.config.clone(),
@@ -160,31 +207,20 @@ impl Worker {
             .filter(|(_, entry)| entry.seated.is_some())
             .map(|(name, _)| name.as_str().into())
             .collect();
-        names.extend(
-            set::bundled(&self.config)
-                .into_iter()
-                .filter_map(|wanted| wanted.name),
-        );
+        names.extend(self.bundled.iter().filter_map(|wanted| wanted.name.clone()));
         names.sort_unstable();
         names.dedup();
         let why = self.refused.clone().unwrap_or_default();
         for name in names {
             // What was not compiled yet is tried again.
-            if self
-                .slots
-                .get(&name)
-                .is_some_and(|slot| slot.active.is_some())
-            {
+            let active = self.slots.get(&name).and_then(|slot| slot.active.as_ref());
+            if active.is_some_and(|active| !active.is_out) {
                 continue;
             }
-            let entry = self.books.ledger.policies.get(&*name).cloned();
-            let entry = entry.unwrap_or_default();
             let slot = self.slots.entry(Arc::clone(&name)).or_default();
-            slot.mode = entry.seated.as_ref().map(Kept::mode).unwrap_or_default();
             slot.compiling = None;
-            // Not what was good once, which may be long ago.
-            if !self.seat_first_of(&name, [entry.seated, entry.last_good], None) {
-                self.stand_in_or_report(&name, None, &why);
+            if !self.go_on_as_before(&name) {
+                self.report_empty(&name, &why);
             }
         }
     }
@@ -196,6 +232,7 @@ impl Kept {
         let limits: BTreeMap<String, String> = limit_words(&active.key.limits).collect();
         let grants = active.key.terms.grants.iter();
         let grants = grants.map(|Grant(grant)| grant.to_string());
+        let owns = active.policy.info().owns.iter();
         Self {
             digest: active.key.digest.to_string(),
             version: active.version.id.version.to_string(),
@@ -206,6 +243,8 @@ impl Kept {
             mode: mode.as_str().to_owned(),
             fallback: active.key.terms.fallback.as_str().to_owned(),
             grants: grants.collect(),
+            owns: owns.map(|owned| owned.condition.to_string()).collect(),
+            unexamined: active.is_unexamined,
         }
     }
 
@@ -213,7 +252,7 @@ impl Kept {
         bundled_name(&self.origin).is_some()
     }
 
-    fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         Mode::from_word(&self.mode).unwrap_or_default()
     }
 

@@ -21,25 +21,28 @@ impl Told {
             tracing::error!("{why}");
         }
         for outcome in self.news(report, forced) {
-            tracing::info!(
-                policy = %outcome.name,
-                digest = %outcome.digest,
-                detail = %outcome.detail,
-                "policy {}", outcome.change.as_str()
-            );
+            let ReloadOutcome {
+                name,
+                change,
+                digest,
+                detail,
+            } = outcome;
+            // The one line on it.
+            if *change == ReloadChange::Refused {
+                tracing::error!(policy = %name, %digest, "policy refused: {detail}");
+            } else {
+                tracing::info!(policy = %name, %digest, %detail, "policy {}", change.as_str());
+            }
         }
     }
 
     /// What was not logged before, and is to be; which it then was.
     fn news<'a>(&mut self, report: &'a ReloadReport, forced: bool) -> Vec<&'a ReloadOutcome> {
         self.refused.clone_from(&report.refused);
-        if report.refused.is_some() {
-            return Vec::new();
-        }
-        let before = std::mem::take(&mut self.outcomes);
+        let mut before = std::mem::take(&mut self.outcomes);
         let mut news = Vec::new();
         for outcome in &report.outcomes {
-            let is_same = before.get(&outcome.name) == Some(outcome);
+            let is_same = before.remove(&outcome.name).as_ref() == Some(outcome);
             let is_open = match outcome.change {
                 ReloadChange::Unchanged => continue,
                 ReloadChange::Swapped | ReloadChange::Removed => false,
@@ -54,6 +57,10 @@ impl Told {
             if !is_open || !is_same || again {
                 news.push(outcome);
             }
+        }
+        if report.refused.is_some() {
+            // Then it speaks of those alone that something became of.
+            self.outcomes.append(&mut before);
         }
         news
     }
@@ -100,5 +107,27 @@ mod tests {
             assert_eq!(news(&[("a", change, "another")], false), [change]);
             assert_eq!(news(&[("a", Unchanged, "")], false), []);
         }
+    }
+    #[test]
+    fn h6_what_comes_of_the_set_before_is_logged_though_the_one_there_is_now_is_refused() {
+        use ReloadChange::{Compiling, Held, Swapped};
+        let mut told = Told::default();
+        let mut news = |outcomes: &[(&str, ReloadChange, &str)], is_refused: bool| {
+            let report = ReloadReport {
+                refused: is_refused.then(|| "no list".to_owned()),
+                ..report(outcomes)
+            };
+            let news = told.news(&report, false);
+            news.iter().map(|it| it.change).collect::<Vec<_>>()
+        };
+        let compiling = |name| (name, Compiling, "soon");
+        assert_eq!(news(&["a", "b", "c"].map(compiling), false), [Compiling; 3]);
+        assert_eq!(news(&[], true), []);
+        let came = [("a", Swapped, ""), ("b", Held, "why")];
+        assert_eq!(news(&came, true), [Swapped, Held]);
+        assert_eq!(news(&[], true), []);
+        // Of the others all is as it was told.
+        let all = [("a", Compiling, "soon"), came[1], compiling("c")];
+        assert_eq!(news(&all, false), [Compiling]);
     }
 }

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use device_api_core::clock::Clock;
-use device_api_core::policy_status::ReloadReport;
+use device_api_core::policy_status::{PolicyHostStatus, ReloadReport};
 use device_api_core::ports::{PolicyCommand, Seats};
 use device_api_wasm::{Turn, panic_message};
 
 use super::answer::Promise;
 use super::board::Board;
 use super::claims::Unloadable;
-use super::compiling::{CompileQueue, Compiled, Forget};
+use super::compiling::{CompileQueue, Compiled, Forget, Rank};
 use super::deferred::Deferred;
 use super::inbox::{Inbox, Next};
+use super::returning::Returning;
+use super::set::{Set, Wanted};
 use super::slot::Slot;
 use super::told::Told;
 use super::{Begun, SupervisorConfig, host, set};
@@ -52,6 +54,8 @@ pub(crate) enum Message {
 
 pub(crate) struct Worker {
     pub(crate) config: SupervisorConfig,
+    /// With their defaults: what runs where nothing else can.
+    pub(super) bundled: Vec<Wanted>,
     pub(crate) host: PolicyHost,
     pub(crate) seats: Arc<dyn Seats>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -65,6 +69,9 @@ pub(crate) struct Worker {
     retry: Option<(Instant, Duration)>,
     /// A set was read in this run.
     pub(crate) has_had_a_set: bool,
+    /// The set that was read last, while some of it is being compiled.
+    pub(super) unsettled: Option<Set>,
+    pub(super) returning: Returning,
     pub(crate) books: Books,
     pub(crate) slots: BTreeMap<Arc<str>, Slot>,
     /// What components called themselves, by digest.
@@ -75,6 +82,8 @@ pub(crate) struct Worker {
     pub(crate) looked: Option<Look>,
     /// Why the set as a whole is refused.
     pub(crate) refused: Option<String>,
+    /// How often that came up.
+    pub(crate) sets_refused: u64,
     pub(crate) next_serial: u64,
 }
 
@@ -104,8 +113,14 @@ impl Worker {
             }
         });
         books.save();
+        let returning = Returning::of(&books.ledger, &config.limits);
+        let names = books.ledger.names().collect();
+        if let Some(queue) = &queue {
+            queue.remember(&books.ledger);
+        }
         Self {
             host: host(loader, markers),
+            bundled: set::bundled(&config),
             config,
             seats,
             clock,
@@ -116,12 +131,15 @@ impl Worker {
             told: Told::default(),
             retry: None,
             has_had_a_set: false,
+            unsettled: None,
+            returning,
             books,
             slots: BTreeMap::new(),
-            names: HashMap::new(),
+            names,
             unloadable: Vec::new(),
             looked: None,
             refused: None,
+            sets_refused: 0,
             next_serial: 0,
         }
     }
@@ -131,8 +149,10 @@ impl Worker {
             worker.pass(true, Forget::Nothing);
         });
         let mut next_look = Instant::now() + self.config.poll_interval;
+        let mut has_begun = false;
         loop {
-            if self.has_begun() {
+            if !has_begun && self.has_begun() {
+                has_begun = true;
                 begun.tell();
             }
             match self.inbox.next(self.next_wake(next_look)) {
@@ -142,26 +162,40 @@ impl Worker {
                 }
                 Next::Nothing => {}
             }
-            let now = Instant::now();
-            if now >= next_look {
+            if Instant::now() >= next_look {
                 self.guarded("looking at the policy directory", Self::look);
                 next_look = Instant::now() + self.config.poll_interval;
             }
-            if self.retry.is_some_and(|(at, _)| now >= at) {
-                self.guarded("trying again what was refused", |worker| {
-                    worker.pass(false, Forget::Transient);
-                });
-            }
+            self.try_again_if_due();
             self.answer_deferred();
+            if let Some(queue) = &self.queue {
+                queue.take_turns();
+            }
         }
         self.end();
         begun.tell();
     }
 
+    /// What was refused for want of something. The next time is as far off as it is planned, whatever ends
+    /// this one: a bug of ours is not met again at once.
+    fn try_again_if_due(&mut self) {
+        if self.retry.is_none_or(|(at, _)| Instant::now() < at) {
+            return;
+        }
+        self.guarded("trying again what was refused", |worker| {
+            worker.pass(false, Forget::Transient);
+        });
+        self.retry = self.retry.map(|(_, waited)| {
+            let wait = (waited * 2).min(RETRY_MAX);
+            (Instant::now() + wait, wait)
+        });
+    }
+
     fn next_wake(&self, next_look: Instant) -> Instant {
         let retry = self.retry.map(|(at, _)| at);
         let deferred = self.deferred.as_ref().map(Deferred::until);
-        [retry, deferred]
+        let turn = self.queue.as_ref().and_then(CompileQueue::next_turn);
+        [retry, deferred, turn]
             .into_iter()
             .flatten()
             .fold(next_look, Instant::min)
@@ -172,24 +206,30 @@ impl Worker {
         let Some(queue) = &self.queue else {
             return true;
         };
-        let bundled = set::bundled(&self.config).into_iter();
-        let digests: Vec<Arc<str>> = bundled.map(|wanted| wanted.key.digest).collect();
+        let bundled = self.bundled.iter();
+        let digests: Vec<Arc<str>> = bundled
+            .map(|wanted| Arc::clone(&wanted.key.digest))
+            .collect();
         !queue.holds_any(&digests)
     }
 
     /// Goes over the set. What is not compiled yet is ordered, the bundled ones first, and the set is gone
     /// over again whenever some of it is.
     pub(crate) fn pass(&mut self, forced: bool, forget: Forget) -> ReloadReport {
-        if let Some(queue) = &self.queue {
-            queue.begin(forget);
+        let queue = self.queue.as_ref();
+        let _open = queue.map(|queue| queue.begin(forget, self.ranks()));
+        if self.queue.is_some() {
             let in_use = self.in_use();
-            let idle = |wanted: &set::Wanted| !in_use.contains(&wanted.key.digest);
-            for wanted in set::bundled(&self.config).into_iter().filter(idle) {
+            let idle = |wanted: &&Wanted| !in_use.contains(&wanted.key.digest);
+            for wanted in self.bundled.iter().filter(idle) {
                 // What comes of it is found when it is loaded.
                 let _ = self.host.order(&wanted.source);
             }
         }
         let report = self.reload(forced);
+        if report.refused.is_none() {
+            self.end_doubt();
+        }
         if let Some(queue) = &self.queue {
             queue.end(&self.needed());
         }
@@ -199,6 +239,21 @@ impl Worker {
         self.plan_retry();
         self.told.log(&report, forced);
         report
+    }
+
+    /// In which order what is not compiled yet is.
+    fn ranks(&self) -> BTreeMap<Arc<str>, Rank> {
+        let mut ranks = BTreeMap::new();
+        for entry in self.books.ledger.policies.values() {
+            let kept = entry.seated.iter().chain(&entry.last_good);
+            ranks.extend(kept.map(|kept| (kept.digest.as_str().into(), Rank::Judged)));
+            if let Some(held) = &entry.held {
+                ranks.insert(held.digest.as_str().into(), Rank::Held);
+            }
+        }
+        let bundled = self.bundled.iter();
+        ranks.extend(bundled.map(|wanted| (Arc::clone(&wanted.key.digest), Rank::Bundled)));
+        ranks
     }
 
     /// What is in a seat, or looks on.
@@ -214,8 +269,8 @@ impl Worker {
         let mut needed = self.in_use();
         let wanted = self.slots.values().filter_map(|slot| slot.wanted.as_ref());
         needed.extend(wanted.map(|wanted| Arc::clone(&wanted.key.digest)));
-        let bundled = set::bundled(&self.config).into_iter();
-        needed.extend(bundled.map(|wanted| wanted.key.digest));
+        let bundled = self.bundled.iter();
+        needed.extend(bundled.map(|wanted| Arc::clone(&wanted.key.digest)));
         needed
     }
 
@@ -223,21 +278,12 @@ impl Worker {
         let is_passing = |slot: &Slot| {
             let refused = slot.refused.as_ref();
             let is_refused = refused.is_some_and(|refused| refused.key.is_none());
-            slot.wanted.is_some() && (is_refused || slot.wants_stand_in)
+            // Without a set nobody is wanted, and the bundled one is to judge all the same.
+            slot.wants_stand_in || slot.wanted.is_some() && is_refused
         };
-        if !self.slots.values().any(is_passing) {
-            self.retry = None;
-            return;
-        }
-        let now = Instant::now();
-        self.retry = Some(match self.retry {
-            None => (now + RETRY_FIRST, RETRY_FIRST),
-            Some((at, waited)) if now >= at => {
-                let wait = (waited * 2).min(RETRY_MAX);
-                (now + wait, wait)
-            }
-            Some(planned) => planned,
-        });
+        let is_needed = self.slots.values().any(is_passing);
+        let first = || (Instant::now() + RETRY_FIRST, RETRY_FIRST);
+        self.retry = is_needed.then(|| self.retry.unwrap_or_else(first));
     }
 
     /// Between two policies of a set: what must not wait for the rest. Says whether there is an end to it.
@@ -266,10 +312,11 @@ impl Worker {
                 self.defer(promises, Ok(report));
             }
             Message::Compiled(compiled) => {
-                compiled.log();
+                let now = self.clock.wall();
                 if let Some(queue) = &self.queue {
-                    queue.take_in(*compiled);
+                    queue.take_in(*compiled, &mut self.books.ledger, now);
                 }
+                self.books.save();
                 self.pass(false, Forget::Nothing);
             }
             Message::Command(command, promise) => {
@@ -290,7 +337,7 @@ impl Worker {
     fn look(&mut self) {
         self.take_proofs();
         if self.looked.as_ref() != Some(&self.seen()) {
-            self.pass(false, Forget::Transient);
+            self.pass(false, Forget::Nothing);
         }
     }
 
@@ -328,6 +375,9 @@ impl Worker {
         self.books.save();
         // Shadows end here; what is in a seat ends with the pipeline.
         self.slots.clear();
-        self.board.show(Vec::new(), None);
+        self.board.show(Vec::new(), PolicyHostStatus::default());
     }
 }
+
+#[cfg(test)]
+mod tests;

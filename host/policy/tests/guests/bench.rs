@@ -217,6 +217,16 @@ impl Rig {
         self.supervisor = Some(Supervisor::start(self.config.clone(), seats, clock).unwrap());
     }
 
+    /// The same, without waiting for anybody to be seated.
+    pub(crate) fn begin(&mut self) {
+        self.stop();
+        let seats = Arc::clone(&self.bench) as Arc<dyn Seats>;
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        self.supervisor = Some(Supervisor::begin(self.config.clone(), seats, clock).unwrap());
+        // Behind the first pass.
+        self.settle();
+    }
+
     pub(crate) fn stop(&mut self) {
         self.supervisor = None;
         self.bench.with(|inner| {

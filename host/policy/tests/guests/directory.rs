@@ -43,7 +43,7 @@ fn h6_one_bad_file_is_one_refusal_and_the_others_judge() {
     }
     let (well, line) = rig.supervisor().report();
     assert!(
-        !well && line.contains("bad is refused") && line.contains("2 loaded"),
+        !well && line.contains("bad is refused") && line.starts_with("2 policies judge: "),
         "{line}"
     );
     fs::remove_file(rig.path("bad.wasm")).unwrap();
@@ -338,7 +338,7 @@ fn h14_a_namesake_replaces_the_bundled_one_which_returns_when_it_goes() {
     for file in ["mine.wasm", "other.wasm", "twin.wasm"] {
         fs::remove_file(rig.path(file)).unwrap();
     }
-    rig.write("policies.yaml", "");
+    rig.write("policies.yaml", "policies: []");
     rig.reload();
     assert_eq!(rig.bench.digest("first"), own);
 }
@@ -354,7 +354,7 @@ fn h14_a_bundled_one_whose_replacement_is_refused_judges() {
     rig.start();
     rig.bench.policy("first");
     let status = rig.status("first");
-    assert_eq!(status.phase, Phase::LastGood);
+    assert_eq!(status.phase, Phase::StandIn);
     assert!(status.refused.unwrap().why.contains("mine.wasm"));
 }
 
@@ -448,7 +448,7 @@ fn h6_a_start_on_an_empty_mount_keeps_what_judged() {
     rig.refused(&["is empty", "policies.yaml"]);
     assert_eq!(rig.bench.digest("a"), a);
     // On purpose, and from then on it is empty for good.
-    rig.write("policies.yaml", "");
+    rig.write("policies.yaml", "policies: []");
     rig.reload();
     assert!(rig.bench.with(|inner| !inner.seated.contains_key("a")));
     fs::remove_file(rig.path("policies.yaml")).unwrap();

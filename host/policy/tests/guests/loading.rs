@@ -112,6 +112,42 @@ fn there_is_no_state_while_configuring() {
 }
 
 #[test]
+fn h2_a_limit_that_it_ran_into_when_it_was_loaded_is_named_with_what_to_do() {
+    #[track_caller]
+    fn check(bytes: Vec<u8>, limit: (&str, &str), words: &[&str]) {
+        let mut source = source(bytes);
+        source.limits.set(limit.0, limit.1).unwrap();
+        let error = try_load(&source).unwrap_err().chain();
+        let advice = format!("or raise {} among its limits in policies.yaml", limit.0);
+        for word in [words, &[&advice]].concat() {
+            assert!(error.contains(word), "{error:?} lacks {word:?}");
+        }
+    }
+    let calm = || quiet("calm", &[]);
+    check(
+        calm(),
+        ("memory-bytes-max", "64KiB"),
+        &[
+            "needed 131072 bytes",
+            "at most 65536 are allowed",
+            "limit memory-bytes-max",
+        ],
+    );
+    let chatty = configured(|memory| {
+        let info = memory.info("calm", &[]);
+        format!("(drop (call $now)) (drop (call $now)) i32.const {info}")
+    });
+    check(
+        chatty,
+        ("host-calls-max", "1"),
+        &["made more than 1 host calls", "limit host-calls-max"],
+    );
+    let slow = configured(|_| "(loop (br 0)) i32.const 0".to_owned());
+    check(slow, ("start-deadline", "20ms"), &["its deadline of 20ms"]);
+    check(calm(), ("instances-max", "1"), &["instance count too high"]);
+}
+
+#[test]
 fn limits_out_of_range_are_refused() {
     let mut source = source(quiet("calm", &[]));
     source.limits.memory_bytes_max = 0;

@@ -10,15 +10,20 @@
 
 mod admission;
 mod bench;
+mod brake;
 mod bundled;
+mod cold;
 mod component;
 mod directory;
 mod failures;
 mod house;
+mod ledger;
 mod life;
 mod loading;
 mod manifest;
 mod reading;
 mod shadows;
+mod site;
 mod start;
 mod state;
+mod told;

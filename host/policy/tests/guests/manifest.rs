@@ -121,7 +121,7 @@ fn h7_the_first_set_of_a_run_is_refused_and_the_set_of_the_run_before_judges() {
     assert_eq!(rig.bench.digest("a"), a);
     rig.bench.policy("own");
     let status = rig.status("a");
-    assert_eq!(status.phase, Phase::LastGood);
+    assert_eq!(status.phase, Phase::StandIn);
     assert!(
         status.detail.contains("policies.yaml is refused"),
         "{}",

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use device_api_core::policy_status::{Phase, ReloadChange};
@@ -18,7 +18,7 @@ use crate::bench::{Rig, block_on, bundled};
 use crate::component::moody;
 use crate::house::{answered, pose, xid};
 
-fn marked(name: &str, mark: &str, owns: &str) -> Vec<u8> {
+pub(crate) fn marked(name: &str, mark: &str, owns: &str) -> Vec<u8> {
     moody(name, &[owns], |memory| {
         memory.push(mark);
         Vec::new()
@@ -26,13 +26,17 @@ fn marked(name: &str, mark: &str, owns: &str) -> Vec<u8> {
 }
 
 /// A compiler that waits at a gate before each component, until it is let through.
-struct Gate {
+#[derive(Clone)]
+pub(crate) struct Gate {
     fifo: PathBuf,
-    loading: Loading,
+    /// A line for each that came.
+    came: PathBuf,
+    passed: Arc<AtomicUsize>,
+    pub(crate) loading: Loading,
 }
 
 impl Gate {
-    fn new(rig: &Rig) -> Self {
+    pub(crate) fn new(rig: &Rig) -> Self {
         let fifo = rig.state.path().join("gate");
         mknodat(
             rustix::fs::CWD,
@@ -42,8 +46,11 @@ impl Gate {
             0,
         )
         .unwrap();
+        let came = rig.state.path().join("came");
+        fs::write(&came, "").unwrap();
         let script = format!(
-            "read _ < {}; exec {}",
+            "echo came >> {}; read _ < {}; exec {}",
+            came.display(),
             fifo.display(),
             env!("CARGO_BIN_EXE_policy-compile-worker")
         );
@@ -56,18 +63,40 @@ impl Gate {
             memory_bytes_max: compile_memory_bytes(),
             deadline: COMPILE_DEADLINE_DEFAULT,
         });
-        Self { fifo, loading }
+        Self {
+            fifo,
+            came,
+            passed: Arc::default(),
+            loading,
+        }
+    }
+
+    /// How many came to the gate, those that are through included.
+    pub(crate) fn came(&self) -> usize {
+        fs::read_to_string(&self.came).unwrap().lines().count()
+    }
+
+    /// One that came is gone without having been let through.
+    pub(crate) fn one_gave_up(&self) {
+        self.passed.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Lets one through; returns once it is at the gate.
-    fn let_one_through(&self) {
+    pub(crate) fn let_one_through(&self) {
+        let begun = Instant::now();
+        // A line that is written earlier would be the one's who was let through before.
+        while self.came() <= self.passed.load(Ordering::SeqCst) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "nobody comes");
+            std::thread::yield_now();
+        }
         fs::write(&self.fifo, "\n").unwrap();
+        self.passed.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Lets so many through, whenever they come.
-    fn open(&self, times: usize) -> std::thread::JoinHandle<()> {
-        let fifo = self.fifo.clone();
-        std::thread::spawn(move || (0..times).for_each(|_| fs::write(&fifo, "\n").unwrap()))
+    pub(crate) fn open(&self, times: usize) -> std::thread::JoinHandle<()> {
+        let gate = self.clone();
+        std::thread::spawn(move || (0..times).for_each(|_| gate.let_one_through()))
     }
 }
 
@@ -173,7 +202,7 @@ fn h5_while_it_is_compiled_what_judged_before_stands_in() {
     rig.start();
     assert_eq!(rig.bench.digest("a"), old);
     let status = rig.status("a");
-    assert_eq!(status.phase, Phase::LastGood, "{}", status.detail);
+    assert_eq!(status.phase, Phase::StandIn, "{}", status.detail);
     gate.let_one_through();
     rig.bench.wait("the new one", |inner| {
         inner

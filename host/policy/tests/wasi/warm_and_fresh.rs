@@ -1,6 +1,7 @@
 //! What an instance's age changes: nothing. Every recorded kernel-log line and every XID of the
 //! catalogue, judged once by an instance that stays and once by a new one for each call.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -11,12 +12,13 @@ use device_api_core::clock::{BootId, WallTime};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::LogPosition;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
-use device_api_core::policy::{Evaluated, Evaluation, PolicyInfo};
+use device_api_core::policy::{Evaluated, Evaluation, PolicyInfo, Standing};
 use device_api_core::ports::{Policy as _, SignalSink};
+use device_api_core::recovery::Recovery;
 use device_api_core::signal::{
     Attr, Miss, Observation, Reading, Samples, Signal, SignalKind, Source, Value,
 };
-use device_api_core::verdict::PolicyState;
+use device_api_core::verdict::{Judgement, PolicyState, Verdict};
 use device_api_kmsg::KernelLog;
 use device_api_policy::{LoadedPolicy, PolicySource};
 
@@ -25,6 +27,22 @@ use crate::house::{answered, ask_with, evaluation, signal, source, try_load, xid
 
 const RECORDED: &str = include_str!("../../../../data/xid-kmsg-samples.tsv");
 const CATALOG: &str = include_str!("../../../../data/xid-catalog.csv");
+
+/// What must come up besides, so that it is compared: conditions that remember something, or wait.
+const NOT_OK: [(&str, &str); 12] = [
+    ("xid-policy", "XidCriticalError"),
+    ("nvml-health", "NvmlReachable"),
+    ("nvml-health", "Temperature"),
+    ("nvml-health", "ClockThrottle"),
+    ("nvml-health", "PowerLimit"),
+    ("nvml-health", "EccErrors"),
+    ("nvml-health", "RowRemap"),
+    ("nvml-health", "RetiredPages"),
+    ("nvml-health", "PcieLink"),
+    ("nvml-health", "PcieErrorRate"),
+    ("nvml-health", "NvLink"),
+    ("nvml-health", "Fabric"),
+];
 
 /// Only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +58,7 @@ impl SignalSink for Sink {
     fn sampled(&self, _: &DeviceUuid, _: Arc<Samples>) {}
     fn probing(&self, _: &[DeviceUuid]) {}
     fn probed(&self, _: &DeviceUuid) {}
+    fn recovered(&self, _: &DeviceUuid, _: Recovery, _: &str) {}
     fn log_read(&self, _: LogPosition) {}
 }
 
@@ -100,6 +119,12 @@ fn samples(info: &PolicyInfo, round: usize) -> Samples {
             1 => Ok(Value::Flag(round.is_multiple_of(2))),
             more => Ok(Value::Int(i64::try_from(more * round % 120).unwrap())),
         };
+        // Mostly NVML answers: while it does not, nothing else is judged.
+        let value = match key.as_str() {
+            "nvml.state" => Ok(Value::Int(i64::from(round.is_multiple_of(11)))),
+            "nvml.hung-call" => Ok(Value::Text(format!("nvmlCall{}", round % 3))),
+            _ => value,
+        };
         let at = WallTime::from_ms(1_700_000_000_000);
         (key.clone(), value.map(|value| Reading { value, at }))
     };
@@ -113,6 +138,22 @@ fn load(source: &PolicySource, calls_per_instance_max: u64) -> Arc<LoadedPolicy>
     try_load(&source).unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
+/// What stands, by what was said so far.
+fn standing(said: &BTreeMap<String, Verdict>) -> Vec<Standing> {
+    let stand = said
+        .values()
+        .filter(|verdict| verdict.state != Judgement::Ok);
+    let standing = |verdict: &Verdict| Standing {
+        condition: verdict.condition.clone(),
+        state: verdict.state,
+        reason: verdict.reason.clone(),
+        since: WallTime::from_ms(1_700_000_000_000),
+        instance: None,
+        incident: IncidentId(1),
+    };
+    stand.map(standing).collect()
+}
+
 /// Everything once, numbered, each followed by the timers that it set.
 fn judged(policy: &LoadedPolicy) -> Vec<Evaluated> {
     let info = policy.info();
@@ -123,6 +164,7 @@ fn judged(policy: &LoadedPolicy) -> Vec<Evaluated> {
     waiting.reverse();
     let (mut state, mut all) = (PolicyState::new(), Vec::new());
     let (mut number, mut timers) = (0, 0_usize);
+    let mut said = BTreeMap::new();
     while let Some(next) = waiting.pop() {
         if !info.wants(&next) {
             continue;
@@ -135,6 +177,7 @@ fn judged(policy: &LoadedPolicy) -> Vec<Evaluated> {
             ..next
         };
         let asked = Evaluation {
+            standing: standing(&said),
             samples: Arc::new(samples(info, usize::try_from(number).unwrap())),
             ..evaluation(vec![next.clone()], std::mem::take(&mut state))
         };
@@ -147,6 +190,8 @@ fn judged(policy: &LoadedPolicy) -> Vec<Evaluated> {
                 ..signal(SignalKind::Timer)
             }));
         }
+        let verdicts = evaluated.decision.verdicts.iter();
+        said.extend(verdicts.map(|verdict| (verdict.condition.clone(), verdict.clone())));
         state.clone_from(&evaluated.state);
         all.push(evaluated);
     }
@@ -173,6 +218,15 @@ fn h3_bundled_policies_decide_alike_warm_and_fresh() {
         alike(bundled.name, &all, &judged(&load(&source, 1)));
         let verdicts: usize = all.iter().map(|one| one.decision.verdicts.len()).sum();
         assert!(verdicts > 10, "{}: {verdicts} verdicts", bundled.name);
+        let told: BTreeSet<&str> = all
+            .iter()
+            .flat_map(|one| &one.decision.verdicts)
+            .filter(|verdict| verdict.state != Judgement::Ok)
+            .map(|verdict| verdict.condition.as_str())
+            .collect();
+        for condition in NOT_OK.iter().filter(|(of, _)| *of == bundled.name) {
+            assert!(told.contains(condition.1), "{condition:?}: {told:?}");
+        }
         let remembers = all.iter().any(|one| !one.state.is_empty());
         assert!(remembers, "{} remembers something", bundled.name);
     }

@@ -100,9 +100,14 @@ catalog! {
     NVML_RUNNING Gauge, "device_api_server_nvml_health_monitor_running", [], "1 while NVML is in use and its events are waited for.";
     NVML_EVENTS Counter, "device_api_server_nvml_events_total", [], "Events that NVML reported, of whatever type.";
     NVML_IGNORED Counter, "device_api_server_nvml_ignored_xids_total", [], "XIDs dropped because --nvml-ignored-xids names them.";
+    NVML_UNATTRIBUTED Counter, "device_api_server_nvml_unattributed_events_total", [], "Events that NVML reported of a GPU that could not be named.";
+    NVML_FAILED_WAITS Counter, "device_api_server_nvml_failed_waits_total", [], "Waits for NVML's events that failed otherwise than by timing out; a pause follows each.";
     NVML_FAILED_CALLS Counter, "device_api_server_nvml_failed_calls_total", [], "NVML calls that failed, other than for not being supported.";
     NVML_POLLS Counter, "device_api_server_nvml_polls_total", [], "Rounds of readings over all GPUs.";
     NVML_SESSIONS Counter, "device_api_server_nvml_sessions_total", [], "Times that the NVML library was opened.";
+    NVML_HUNG Counter, "device_api_server_nvml_hung_calls_total", [], "NVML calls that took longer than the watchdog's bound.";
+    NVML_HUNG_AGE Gauge, "device_api_server_nvml_hung_call_age_seconds", ["call", "gpu"], "How long the NVML calls that hang just now have hung; gpu is empty where a call is about none.";
+    NVML_RECOVERIES Counter, "device_api_server_nvml_recoveries_total", [], "GPU resets, driver rebinds and replacements that NVML's readings told of.";
 
     KMSG_LINES Counter, "device_api_server_kmsg_lines_total", [], "Lines read from the kernel log.";
     KMSG_UNPARSED Counter, "device_api_server_kmsg_unparsed_total", [], "Kernel log lines that speak of an XID in words the daemon does not know.";
@@ -140,6 +145,11 @@ catalog! {
     POLICY_SHADOW_COMPARED Counter, "device_api_server_policy_shadow_compared_total", ["policy"], "Batches of which a shadow policy was compared with what was decided.";
     POLICY_SHADOW_DISAGREEMENTS Counter, "device_api_server_policy_shadow_disagreements_total", ["policy"], "Batches of which a shadow policy says otherwise than what was decided.";
     POLICY_SHADOW_DROPPED Counter, "device_api_server_policy_shadow_dropped_total", ["policy"], "Batches that a shadow policy did not see, as it could not keep up.";
+
+    POLICY_SET_REFUSED Gauge, "device_api_server_policy_set_refused", [], "1 while the set of policies as a whole is refused, and what ran before runs on.";
+    POLICY_SETS_REFUSED Counter, "device_api_server_policy_sets_refused_total", [], "Sets of policies that were refused as a whole.";
+    POLICY_LEDGER_WRITABLE Gauge, "device_api_server_policy_ledger_writable", [], "1 while what is decided of policies is saved, or need not be.";
+    POLICY_LEDGER_SET_ASIDE Counter, "device_api_server_policy_ledger_set_aside_total", [], "Ledgers of policies that could not be read when the daemon started, so that quarantines and pauses are forgotten.";
 
     COMPILE_COMPILED Counter, "device_api_server_policy_compile_compiled_total", [], "Components that were compiled.";
     COMPILE_REFUSED Counter, "device_api_server_policy_compile_refused_total", ["reason"], "Components of which there came no code, and why.";

@@ -20,7 +20,8 @@ use device_api_core::policy::FailureKind;
 use device_api_core::signal::{SignalKind, Source};
 use device_api_core::watch::EventType;
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 use make::Maker;
@@ -84,9 +85,14 @@ struct Nvml {
     running: IntGauge,
     events: IntCounter,
     ignored: IntCounter,
+    unattributed: IntCounter,
+    failed_waits: IntCounter,
     failed_calls: IntCounter,
     polls: IntCounter,
     sessions: IntCounter,
+    hung: IntCounter,
+    hung_age: IntGaugeVec,
+    recoveries: IntCounter,
 }
 
 #[derive(Debug)]
@@ -264,9 +270,14 @@ impl Nvml {
             running: make.gauge(&catalog::NVML_RUNNING)?,
             events: make.counter(&catalog::NVML_EVENTS)?,
             ignored: make.counter(&catalog::NVML_IGNORED)?,
+            unattributed: make.counter(&catalog::NVML_UNATTRIBUTED)?,
+            failed_waits: make.counter(&catalog::NVML_FAILED_WAITS)?,
             failed_calls: make.counter(&catalog::NVML_FAILED_CALLS)?,
             polls: make.counter(&catalog::NVML_POLLS)?,
             sessions: make.counter(&catalog::NVML_SESSIONS)?,
+            hung: make.counter(&catalog::NVML_HUNG)?,
+            hung_age: make.gauges(&catalog::NVML_HUNG_AGE)?,
+            recoveries: make.counter(&catalog::NVML_RECOVERIES)?,
         })
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use device_api_core::limits::POLICIES_MAX;
 use device_api_core::policy::FailureKind;
-use device_api_core::policy_status::{LimitHit, Phase, PolicyCounters, PolicyStatus};
+use device_api_core::policy_status::{
+    LimitHit, Phase, PolicyCounters, PolicyHostStatus, PolicyStatus,
+};
 use device_api_core::ports::Policies;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
@@ -77,13 +79,31 @@ const READ: [(&Spec, Read); 20] = [
     }),
 ];
 
+/// Adds what is no single policy's.
+type ReadHost = fn(&PolicyHostStatus) -> u64;
+
+const READ_HOST: [(&Spec, ReadHost); 4] = [
+    (&catalog::POLICY_SET_REFUSED, |host| {
+        u64::from(host.refused.is_some())
+    }),
+    (&catalog::POLICY_SETS_REFUSED, |host| host.sets_refused),
+    (&catalog::POLICY_LEDGER_WRITABLE, |host| {
+        u64::from(host.unsaved.is_none())
+    }),
+    (&catalog::POLICY_LEDGER_SET_ASIDE, |host| {
+        u64::from(host.damage.is_some())
+    }),
+];
+
 impl Metrics {
     /// Tells of these policies from now on, as they are at each scrape. To be called once.
     ///
     /// # Errors
     /// It was called before.
     pub(crate) fn watch_policies(&self, policies: Arc<dyn Policies>) -> prometheus::Result<()> {
-        let descs = READ.iter().map(|(spec, _)| {
+        let specs = READ.iter().map(|(spec, _)| spec);
+        let specs = specs.chain(READ_HOST.iter().map(|(spec, _)| spec));
+        let descs = specs.map(|spec| {
             let labels = spec.labels.iter().map(|label| (*label).to_owned());
             let (name, help) = (spec.name.to_owned(), spec.help.to_owned());
             Desc::new(name, help, labels.collect(), [].into())
@@ -124,7 +144,19 @@ impl Collector for Watched {
             }
             series.into_family()
         };
-        READ.iter().map(family).collect()
+        let host = self.policies.host();
+        let of_host = |(spec, read): &(&Spec, ReadHost)| {
+            let mut series = Series {
+                spec,
+                metrics: Vec::new(),
+            };
+            series.put(proto::Metric::default(), read(&host) as f64);
+            series.into_family()
+        };
+        READ.iter()
+            .map(family)
+            .chain(READ_HOST.iter().map(of_host))
+            .collect()
     }
 }
 
@@ -141,7 +173,11 @@ impl Series<'_> {
 
     /// One more; `labels` are the values of those after the first, which is the policy's name.
     fn add(&mut self, policy: &PolicyStatus, labels: &[&str], value: f64) {
-        let mut metric = self.metric(policy, labels);
+        let metric = self.metric(policy, labels);
+        self.put(metric, value);
+    }
+
+    fn put(&mut self, mut metric: proto::Metric, value: f64) {
         match self.spec.kind {
             Kind::Counter => {
                 let mut counter = proto::Counter::default();

@@ -16,7 +16,7 @@ use super::*;
 
 /// A policy host as far as a scrape goes.
 #[derive(Debug, Default)]
-struct Host(Mutex<Vec<PolicyStatus>>);
+struct Host(Mutex<Vec<PolicyStatus>>, PolicyHostStatus);
 
 impl Host {
     fn change(&self, change: impl FnOnce(&mut Vec<PolicyStatus>)) {
@@ -27,6 +27,10 @@ impl Host {
 impl Policies for Host {
     fn list(&self) -> Vec<PolicyStatus> {
         self.0.lock().expect("no test panics under it").clone()
+    }
+
+    fn host(&self) -> PolicyHostStatus {
+        self.1.clone()
     }
 
     fn describe(&self, name: &str) -> Result<PolicyDetail, ApiError> {
@@ -100,7 +104,7 @@ fn status(name: &str) -> PolicyStatus {
 }
 
 fn host_of(policies: Vec<PolicyStatus>) -> Arc<Host> {
-    Arc::new(Host(Mutex::new(policies)))
+    Arc::new(Host(Mutex::new(policies), PolicyHostStatus::default()))
 }
 
 fn watching(host: &Arc<Host>) -> Metrics {
@@ -113,7 +117,14 @@ fn watching(host: &Arc<Host>) -> Metrics {
 
 /// One policy to which everything has happened.
 pub(in super::super) fn busy() -> Arc<dyn Policies> {
-    host_of(vec![status("xid-policy")])
+    let happened = || Some("why".to_owned());
+    let host = PolicyHostStatus {
+        refused: happened(),
+        sets_refused: 1,
+        unsaved: None,
+        damage: happened(),
+    };
+    Arc::new(Host(Mutex::new(vec![status("xid-policy")]), host))
 }
 
 #[test]
@@ -166,6 +177,32 @@ fn h12_each_number_of_a_policy_is_told() {
     ] {
         check(&format!("{name}{{policy=\"xid-policy\"}} {value}"));
     }
+}
+
+#[test]
+fn h5_what_is_no_single_policys_affair_is_told_without_a_policy() {
+    #[track_caller]
+    fn told(host: PolicyHostStatus, expected: [u64; 4]) {
+        let text = rendered(&watching(&Arc::new(Host(Mutex::default(), host))));
+        let names = [
+            "set_refused",
+            "sets_refused_total",
+            "ledger_writable",
+            "ledger_set_aside_total",
+        ];
+        for (name, value) in names.into_iter().zip(expected) {
+            check(&text, &format!("device_api_server_policy_{name} {value}"));
+        }
+    }
+    told(PolicyHostStatus::default(), [0, 0, 1, 0]);
+    let why = || Some("why".to_owned());
+    let host = PolicyHostStatus {
+        refused: why(),
+        sets_refused: 3,
+        unsaved: why(),
+        damage: why(),
+    };
+    told(host, [1, 3, 0, 1]);
 }
 
 #[test]
@@ -257,6 +294,9 @@ fn files_that_are_no_policies_hide_no_series_of_those_that_judge() {
         .map(|n| PolicyStatus {
             active: None,
             phase: Phase::Refused,
+            last_good: None,
+            held: None,
+            quarantined: Vec::new(),
             ..status(&format!("a{n:02}"))
         })
         .collect();

@@ -169,7 +169,7 @@ impl NvmlObserver for Metrics {
     fn nvml_status(&self, status: NvmlStatus) {
         let (enabled, running, gpus) = match status {
             NvmlStatus::Disabled => (0, 0, 0),
-            NvmlStatus::Missing { .. } => (1, 0, 0),
+            NvmlStatus::Missing { .. } | NvmlStatus::Released { .. } => (1, 0, 0),
             NvmlStatus::Ready { gpus, .. } => (1, 1, gpus),
         };
         self.nvml.enabled.set(enabled);
@@ -183,9 +183,27 @@ impl Metrics {
     pub(crate) fn nvml_counts(&self, counts: device_api_nvml::Counts) {
         advance(&self.nvml.events, counts.events);
         advance(&self.nvml.ignored, counts.ignored_xids);
+        advance(&self.nvml.unattributed, counts.unattributed_events);
+        advance(&self.nvml.failed_waits, counts.failed_waits);
         advance(&self.nvml.failed_calls, counts.failed_calls);
         advance(&self.nvml.polls, counts.polls);
         advance(&self.nvml.sessions, counts.sessions);
+        advance(&self.nvml.hung, counts.hung_calls);
+        advance(&self.nvml.recoveries, counts.recoveries);
+    }
+
+    /// The NVML calls that hang just now.
+    pub(crate) fn nvml_hung(&self, hung: &[device_api_nvml::HungCall]) {
+        // Those that came back are no series any more.
+        self.nvml.hung_age.reset();
+        for hung in hung {
+            let gpu = hung.device.as_ref().map_or("", |uuid| uuid.as_str());
+            let age = i64::try_from(hung.age.as_secs()).unwrap_or(i64::MAX);
+            self.nvml
+                .hung_age
+                .with_label_values(&[hung.call, gpu])
+                .set(age);
+        }
     }
 
     /// What the kernel log source counted since its start.

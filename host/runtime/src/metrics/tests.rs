@@ -67,6 +67,12 @@ fn exercised() -> Metrics {
         simulated: false,
     };
     metrics.nvml_status(ready);
+    metrics.nvml_hung(&[device_api_nvml::HungCall {
+        call: "nvmlX",
+        device: None,
+        index: None,
+        age: 3_000 * MS,
+    }]);
     metrics.nvml_counts(device_api_nvml::Counts {
         events: 1,
         ignored_xids: 1,
@@ -75,6 +81,8 @@ fn exercised() -> Metrics {
         failed_calls: 1,
         polls: 1,
         sessions: 1,
+        hung_calls: 1,
+        recoveries: 1,
     });
     metrics.compile_counts(&device_api_policy::CompileCounters {
         compiled: 1,

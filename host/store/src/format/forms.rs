@@ -7,7 +7,9 @@ use std::time::Duration;
 use device_api_core::action::Action;
 use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
-use device_api_core::device::{DeviceInfo, MigInstance};
+use device_api_core::device::{
+    DeviceInfo, Fabric, Hardware, MigInstance, NvLink, Parent, PcieLimits, Peer, PowerLimits,
+};
 use device_api_core::durable::{
     AssumedFault, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LoweredFloor, ObjectRecord,
     PolicyMemory, WakeMemory,
@@ -27,6 +29,54 @@ record!(MigInstance as MigInstanceForm {
     gpu_instance: u32,
     compute_instance: Option<u32>,
     profile: String,
+    memory_bytes: Option<u64>,
+});
+
+record!(Parent as ParentForm {
+    gpu: DeviceUuid,
+    gpu_instance: u32,
+    compute_instance: Option<u32>,
+    profile: String,
+});
+
+record!(PowerLimits as PowerLimitsForm {
+    min_mw: Option<u32>,
+    max_mw: Option<u32>,
+    default_mw: Option<u32>,
+});
+
+record!(PcieLimits as PcieLimitsForm {
+    generation_max: Option<u32>,
+    width_max: Option<u32>,
+});
+
+record!(NvLink as NvLinkForm {
+    link: u32,
+    version: Option<u32>,
+    remote: Option<String>,
+    remote_pci: Option<PciAddress>,
+});
+
+record!(Peer as PeerForm {
+    uuid: DeviceUuid,
+    path: String,
+});
+
+record!(Fabric as FabricForm {
+    state: String,
+    cluster_uuid: Option<String>,
+    clique: Option<u32>,
+});
+
+record!(Hardware as HardwareForm {
+    mig_mode: Option<bool>,
+    power: PowerLimits,
+    pcie: PcieLimits,
+    nvlinks: Vec<NvLink>,
+    peers: Vec<Peer>,
+    cpu_affinity: Option<String>,
+    numa_node: Option<u32>,
+    fabric: Option<Fabric>,
 });
 
 record!(DeviceInfo as DeviceInfoForm {
@@ -41,6 +91,8 @@ record!(DeviceInfo as DeviceInfoForm {
     driver_version: String,
     cuda_version: String,
     mig: Vec<MigInstance>,
+    parent: Option<Parent>,
+    hardware: Hardware,
     simulated: bool,
     labels: BTreeMap<String, String>,
 });
@@ -64,6 +116,7 @@ record!(Evidence as EvidenceForm {
 
 record!(Condition as ConditionForm {
     type_: Arc<str>,
+    instance: Option<DeviceUuid>,
     state: Judgement,
     polarity: Polarity,
     severity: Severity,

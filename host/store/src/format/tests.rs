@@ -2,7 +2,9 @@ use std::fmt::Debug;
 
 use device_api_core::clock::{BootId, WallTime};
 use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
-use device_api_core::device::{DeviceInfo, MigInstance};
+use device_api_core::device::{
+    DeviceInfo, Fabric, Hardware, MigInstance, NvLink, Parent, PcieLimits, Peer, PowerLimits,
+};
 use device_api_core::durable::{AssumedFault, LoweredFloor, PolicyMemory, WakeMemory};
 use device_api_core::ids::{IncidentId, PciAddress, SignalSeq};
 use device_api_core::policy::PolicyId;
@@ -152,10 +154,17 @@ fn condition() -> impl Strategy<Value = Condition> {
         vec((select(ClearOn::ALL.to_vec()), duration()), 0..3),
         vec((source(), wall(), text()), 0..3),
     );
-    let times = (wall(), wall(), option::of(number()), option::of(number()));
+    let times = (
+        wall(),
+        wall(),
+        option::of(number()),
+        option::of(number()),
+        option::of(uuid()),
+    );
     (judged, said, times, any::<bool>(), any::<bool>()).prop_map(
         |(judged, said, times, drill, counted)| Condition {
             type_: judged.0,
+            instance: times.4,
             state: judged.1,
             polarity: judged.2,
             severity: judged.3,
@@ -196,15 +205,68 @@ fn pci() -> impl Strategy<Value = PciAddress> {
     })
 }
 
+fn hardware() -> impl Strategy<Value = Hardware> {
+    let maybe = || option::of(any::<u32>());
+    let nvlink = (any::<u32>(), maybe(), option::of(text()), option::of(pci())).prop_map(
+        |(link, version, remote, remote_pci)| NvLink {
+            link,
+            version,
+            remote,
+            remote_pci,
+        },
+    );
+    let peer = (uuid(), text()).prop_map(|(uuid, path)| Peer { uuid, path });
+    let fabric =
+        (text(), option::of(text()), maybe()).prop_map(|(state, cluster_uuid, clique)| Fabric {
+            state,
+            cluster_uuid,
+            clique,
+        });
+    let limits = (maybe(), maybe(), maybe(), maybe(), maybe());
+    let near = (option::of(text()), maybe(), option::of(any::<bool>()));
+    (
+        limits,
+        vec(nvlink, 0..3),
+        vec(peer, 0..3),
+        option::of(fabric),
+        near,
+    )
+        .prop_map(|(limits, nvlinks, peers, fabric, near)| Hardware {
+            mig_mode: near.2,
+            power: PowerLimits {
+                min_mw: limits.0,
+                max_mw: limits.1,
+                default_mw: limits.2,
+            },
+            pcie: PcieLimits {
+                generation_max: limits.3,
+                width_max: limits.4,
+            },
+            nvlinks,
+            peers,
+            cpu_affinity: near.0,
+            numa_node: near.1,
+            fabric,
+        })
+}
+
 fn info() -> impl Strategy<Value = DeviceInfo> {
-    let mig = (uuid(), any::<u32>(), option::of(any::<u32>()), text()).prop_map(
-        |(uuid, gpu_instance, compute_instance, profile)| MigInstance {
+    let place = || (uuid(), any::<u32>(), option::of(any::<u32>()), text());
+    let mig = (place(), option::of(number())).prop_map(
+        |((uuid, gpu_instance, compute_instance, profile), memory_bytes)| MigInstance {
             uuid,
             gpu_instance,
             compute_instance,
             profile,
+            memory_bytes,
         },
     );
+    let parent = place().prop_map(|(gpu, gpu_instance, compute_instance, profile)| Parent {
+        gpu,
+        gpu_instance,
+        compute_instance,
+        profile,
+    });
     let numbers = (
         option::of(pci()),
         option::of(any::<u32>()),
@@ -215,7 +277,9 @@ fn info() -> impl Strategy<Value = DeviceInfo> {
     let rest = (
         vec(mig, 0..3),
         any::<bool>(),
+        hardware(),
         btree_map(text(), text(), 0..4),
+        option::of(parent),
     );
     (uuid(), numbers, words, rest).prop_map(|(uuid, numbers, words, rest)| DeviceInfo {
         uuid,
@@ -230,7 +294,9 @@ fn info() -> impl Strategy<Value = DeviceInfo> {
         cuda_version: words.4,
         mig: rest.0,
         simulated: rest.1,
-        labels: rest.2,
+        hardware: rest.2,
+        labels: rest.3,
+        parent: rest.4,
     })
 }
 

@@ -21,6 +21,7 @@ use crate::common::{batch, boot, names, object, open, sized_object, synced, try_
 fn device(uuid: &str) -> Change {
     let condition = Condition {
         type_: "XidFault".into(),
+        instance: None,
         state: Judgement::Problem,
         polarity: Polarity::TrueIsProblem,
         severity: Severity::Fatal,

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  spawn ──▶ feeding and reading, one poll for all pipes ──exit──▶ reaped: answer, or how it died
-//!    │           │ deadline, stop, too long an answer
+//!    │           │ deadline, stop, put off, too long an answer
 //!    │           └──────────────▶ killed ──▶ reaped: why
 //!    └─ can't be started
 //! ```
@@ -39,6 +39,8 @@ pub(super) struct Job<'a> {
     pub(super) deadline: Duration,
     /// Readable when the daemon stops.
     pub(super) stop: BorrowedFd<'a>,
+    /// Readable when others go first.
+    pub(super) put_off: BorrowedFd<'a>,
 }
 
 /// What the process wrote before it ended well.
@@ -57,6 +59,7 @@ pub(super) enum Failure {
         cpu: Duration,
     },
     Stopped,
+    PutOff,
     NoAnswer(NoAnswer),
     Died {
         status: ExitStatus,
@@ -119,6 +122,15 @@ struct Running {
     ended: bool,
 }
 
+/// What a wait was over for, beside the pipes.
+#[derive(Default)]
+struct Heard {
+    stop: bool,
+    put_off: bool,
+    /// The process.
+    ended: bool,
+}
+
 impl Running {
     fn start(worker: &Worker) -> Result<Self, Failure> {
         let mut child = Command::new(&worker.program)
@@ -168,21 +180,27 @@ impl Running {
 
     /// Waits for something to happen, for `left` at most, and sees to it.
     fn step(&mut self, job: &Job<'_>, left: Duration) -> Result<(), Failure> {
-        let (stopping, ended) = self.wait(job.stop, left)?;
-        if stopping {
+        let heard = self.wait(job, left)?;
+        if heard.stop {
             return Err(Failure::Stopped);
+        }
+        // Not what is done a moment before.
+        if heard.put_off && !heard.ended {
+            return Err(Failure::PutOff);
         }
         // Also when it has ended: what it wrote before is in the pipes. None of the three waits.
         self.feed(job);
         self.read_output()?;
         self.read_errors();
-        self.ended = ended;
+        self.ended = heard.ended;
         Ok(())
     }
 
-    /// Whether to stop, and whether the process has ended.
-    fn wait(&self, stop: BorrowedFd<'_>, left: Duration) -> Result<(bool, bool), Failure> {
-        let mut fds = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+    fn wait(&self, job: &Job<'_>, left: Duration) -> Result<Heard, Failure> {
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(job.stop, PollFlags::IN),
+            PollFd::from_borrowed_fd(job.put_off, PollFlags::IN),
+        ];
         if let Some(pidfd) = &self.pidfd {
             fds.push(PollFd::new(pidfd, PollFlags::IN));
         }
@@ -198,13 +216,15 @@ impl Running {
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) => {}
-            Err(Errno::INTR) => return Ok((false, false)),
+            Err(Errno::INTR) => return Ok(Heard::default()),
             Err(error) => return Err(error.into()),
         }
         let mut is_ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        let stopping = is_ready.next().unwrap_or(false);
-        let ended = self.pidfd.is_some() && is_ready.next().unwrap_or(false);
-        Ok((stopping, ended))
+        Ok(Heard {
+            stop: is_ready.next().unwrap_or(false),
+            put_off: is_ready.next().unwrap_or(false),
+            ended: self.pidfd.is_some() && is_ready.next().unwrap_or(false),
+        })
     }
 
     /// Writes what fits. A process that does not read on is one that has an answer, or is dead, which

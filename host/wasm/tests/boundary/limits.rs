@@ -110,20 +110,18 @@ fn memories_count_together() {
         ..roomy()
     };
     start(&program(&two, wide)).unwrap();
-    for limits in [
-        Limits {
-            memories_max: 1,
-            ..wide
-        },
-        Limits {
-            instances_max: 2,
-            ..wide
-        },
+    let named = |name, change: fn(&mut Limits)| {
+        let mut limits = wide;
+        change(&mut limits);
+        (name, limits)
+    };
+    for (name, limits) in [
+        named("memories-max", |limits| limits.memories_max = 1),
+        named("instances-max", |limits| limits.instances_max = 2),
     ] {
-        assert_eq!(
-            start(&program(&two, limits)).unwrap_err().kind(),
-            "instantiate"
-        );
+        let error = start(&program(&two, limits)).unwrap_err();
+        assert_eq!(error.kind(), "instantiate");
+        assert_eq!(error.limit_name(true), Some(name), "{error}");
     }
 }
 

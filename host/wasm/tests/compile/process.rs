@@ -69,6 +69,26 @@ fn a_stop_ends_what_runs_and_lets_the_cache_serve_on() {
     assert_eq!(compiler.counters().refused, [0, 0, 0, 0, 0, 0, 2]);
 }
 
+#[test]
+fn h10_what_is_put_off_ends_at_once_and_is_compiled_when_it_goes_on() {
+    let mut house = House::new();
+    let name = rename(&mut house, 'o');
+    let compiler = house.compiler();
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| load(&compiler, &slow()).unwrap_err());
+        wait("it does not start", || is_at_work(of_name(&name)));
+        compiler.put_off();
+        let error = loading.join().unwrap();
+        assert!(matches!(error, LoadError::PutOff), "{error:?}");
+        assert!(error.is_transient() && !error.is_too_much_to_compile());
+    });
+    assert_eq!(of_name(&name), None);
+    compiler.go_on();
+    load(&compiler, &small(1)).unwrap();
+    // It is nobody's failure.
+    assert_eq!(compiler.counters().refused, [0; 7]);
+}
+
 /// Not even what a C library opened without care: the driver's device would stay in use.
 #[test]
 fn h10_the_process_inherits_no_descriptor() {

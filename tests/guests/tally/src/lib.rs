@@ -9,6 +9,7 @@
 //! | `fatal`, `warning` | XIDs, separated by commas, that are a problem so grave; of others nothing is said but the count |
 //! | `traps`, `busy` | XIDs on which it traps, or uses up its deadline |
 //! | `wakes` | XIDs that set a timer |
+//! | `found` | anything: it is told of GPUs that are found, too, and says how often it was |
 
 use std::hint::black_box;
 
@@ -27,6 +28,9 @@ const TIMER_MS: u64 = 2_000;
 /// Keys of counts begin so; the XID follows.
 const COUNT: &str = "xid-";
 
+/// Key of how often the GPU was found.
+const FOUND: &str = "found";
+
 /// One version of one policy.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -38,6 +42,7 @@ pub struct Tally {
     traps: Vec<u64>,
     busy: Vec<u64>,
     wakes: Vec<u64>,
+    counts_found: bool,
 }
 
 impl Tally {
@@ -63,6 +68,7 @@ impl Tally {
                 "traps" => tally.traps = codes()?,
                 "busy" => tally.busy = codes()?,
                 "wakes" => tally.wakes = codes()?,
+                "found" => tally.counts_found = true,
                 _ => return Err(unknown()),
             }
         }
@@ -99,6 +105,12 @@ impl Tally {
         if timer_name(signal) == Some(TIMER) {
             let reminded = ok(&self.condition("Timer"), "Reminded", signal);
             return Ok((vec![reminded.message(self.said(host)).into()], None));
+        }
+        if signal.kind == kind::GPU_FOUND {
+            let found = 1 + host.get_parsed::<u64>(FOUND).unwrap_or(0);
+            host.put_display(FOUND, found)?;
+            let said = ok(&self.condition("Found"), "Counted", signal);
+            return Ok((vec![said.message(format!("found={found}")).into()], None));
         }
         let Some(code) = signal.code else {
             return Ok((verdicts, None));
@@ -157,6 +169,14 @@ impl Policy for Tally {
             .owns(&tally.condition("Count"), false, &["Counted"])
             .owns(&tally.condition("Timer"), false, &["Reminded"])
             .owns(&tally.condition("Fault"), true, &["Grave"]);
+        if tally.counts_found {
+            let info = info.subscribe(subscribe::all(kind::GPU_FOUND)).owns(
+                &tally.condition("Found"),
+                false,
+                &["Counted"],
+            );
+            return Ok((tally, info));
+        }
         Ok((tally, info))
     }
 

@@ -3,14 +3,14 @@
 use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{
-    nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlEventTypeClock,
+    nvmlDevice_t, nvmlEventData_t, nvmlEventMigConfigChange, nvmlEventSet_t, nvmlEventTypeClock,
     nvmlEventTypeDoubleBitEccError, nvmlEventTypeGpuRecoveryAction, nvmlEventTypePState,
     nvmlEventTypeSingleBitEccError, nvmlEventTypeXidCriticalError,
 };
 
 use super::code::{self, Code};
 use super::{Out, check, handle, index, node, on_gpu, put};
-use crate::events::Event;
+use crate::events::{Event, MigIds};
 use crate::sim;
 
 /// What a GPU of these generations reports with this driver.
@@ -19,7 +19,8 @@ const SUPPORTED: u64 = (nvmlEventTypeSingleBitEccError
     | nvmlEventTypePState
     | nvmlEventTypeXidCriticalError
     | nvmlEventTypeClock
-    | nvmlEventTypeGpuRecoveryAction) as u64;
+    | nvmlEventTypeGpuRecoveryAction
+    | nvmlEventMigConfigChange) as u64;
 
 /// Not about a MIG instance.
 const NO_INSTANCE: c_uint = c_uint::MAX;
@@ -33,22 +34,27 @@ struct EventDataV1 {
     data: c_ulonglong,
 }
 
+/// An event, and the MIG instance that it is about.
 fn wait(
     call: &str,
     set: nvmlEventSet_t,
     has_room: bool,
     timeout_ms: c_uint,
-) -> Result<EventDataV1, Code> {
+) -> Result<(EventDataV1, Option<MigIds>), Code> {
     let sim = sim::started()
         .filter(|sim| sim.lock().initialised())
         .ok_or(code::UNINITIALIZED)?;
     check(has_room)?;
     match sim.wait_for_event(call, set.addr(), timeout_ms)? {
-        Event::Gpu { gpu, kind, data } => Ok(EventDataV1 {
-            device: handle(gpu),
+        Event::Gpu {
+            gpu,
             kind,
             data,
-        }),
+            instance,
+        } => {
+            let device = sim.lock().gpu(gpu).map(handle).ok_or(code::UNKNOWN)?;
+            Ok((EventDataV1 { device, kind, data }, instance))
+        }
         Event::Lost { .. } => Err(code::GPU_IS_LOST),
     }
 }
@@ -80,18 +86,19 @@ exports! {
     }
 
     fn nvmlEventSetWait(set: nvmlEventSet_t, data: Out<'_, EventDataV1>, timeout_ms: c_uint) {
-        let event = wait(CALL, set, data.is_some(), timeout_ms)?;
+        let (event, _) = wait(CALL, set, data.is_some(), timeout_ms)?;
         put(data, event)
     }
 
     fn nvmlEventSetWait_v2(set: nvmlEventSet_t, data: Out<'_, nvmlEventData_t>, timeout_ms: c_uint) {
-        let event = wait(CALL, set, data.is_some(), timeout_ms)?;
+        let (event, instance) = wait(CALL, set, data.is_some(), timeout_ms)?;
+        let compute_instance = instance.and_then(|ids| ids.compute_instance);
         put(data, nvmlEventData_t {
             device: event.device,
             eventType: event.kind,
             eventData: event.data,
-            gpuInstanceId: NO_INSTANCE,
-            computeInstanceId: NO_INSTANCE,
+            gpuInstanceId: instance.map_or(NO_INSTANCE, |ids| ids.gpu_instance),
+            computeInstanceId: compute_instance.unwrap_or(NO_INSTANCE),
         })
     }
 

@@ -4,13 +4,20 @@ use std::ffi::{c_char, c_int, c_uint};
 
 use nvml_wrapper_sys::bindings::{
     nvmlBrandType_enum_NVML_BRAND_NVIDIA, nvmlBrandType_t, nvmlDevice_t, nvmlDeviceArchitecture_t,
-    nvmlPciInfo_t,
+    nvmlPciInfo_t, nvmlPciInfoExt_v1_t,
 };
 
 use super::code::{self, Code};
-use super::{Out, handle, node, on_gpu, present, put, put_text, text};
-use crate::node::Gpu;
+use super::{
+    Out, fill, fixed, handle, mig_handle, node, on_device, on_gpu, present, put, put_text,
+    struct_version, text,
+};
+use crate::node::{Gpu, Instance, Node};
 use crate::profile::{PciSlot, Profile};
+
+/// PCI class of a 3D controller.
+const PCI_DISPLAY: c_uint = 3;
+const PCI_3D: c_uint = 2;
 
 fn count(call: &str, count: Out<'_, c_uint>) -> Result<(), Code> {
     let gpus = node(call, None)?.gpus.len();
@@ -34,7 +41,25 @@ fn find(
     if found.lost {
         return Err(code::GPU_IS_LOST);
     }
-    put(device, handle(found.identity.index))
+    put(device, handle(found))
+}
+
+/// The MIG device of that UUID.
+fn find_mig(call: &str, uuid: &str, device: Out<'_, nvmlDevice_t>) -> Result<(), Code> {
+    let node = node(call, None)?;
+    let found = node.migs().find(|(_, instance)| instance.uuid == uuid);
+    let (gpu, instance) = found.ok_or(code::NOT_FOUND)?;
+    if gpu.lost {
+        return Err(code::GPU_IS_LOST);
+    }
+    put(device, mig_handle(instance))
+}
+
+fn name(node: &Node, instance: Option<&Instance>) -> String {
+    let name = &node.profile.name;
+    let cut =
+        instance.and_then(|instance| node.profile.mig.as_ref()?.profiles.get(instance.profile));
+    cut.map_or_else(|| name.clone(), |cut| format!("{name} MIG {}", cut.name))
 }
 
 /// # Safety
@@ -59,19 +84,10 @@ fn pci_info(profile: &Profile, gpu: &Gpu) -> nvmlPciInfo_t {
         domain: pci.domain,
         bus: pci.bus.into(),
         device: 0,
-        pciDeviceId: profile.pci_device_id,
-        pciSubSystemId: profile.pci_subsystem_id,
+        pciDeviceId: profile.pci.device_id,
+        pciSubSystemId: profile.pci.subsystem_id,
         busId: fixed(&pci.bus_id()),
     }
-}
-
-/// Text in a field of fixed size, with at least one terminator.
-fn fixed<const N: usize>(text: &str) -> [c_char; N] {
-    let mut field = [0; N];
-    for (to, from) in field.iter_mut().zip(text.bytes().take(N - 1)) {
-        *to = c_char::from_ne_bytes([from]);
-    }
-    field
 }
 
 /// # Safety
@@ -109,6 +125,9 @@ exports! {
         present(CALL)?;
         // SAFETY: nvml.h: `uuid` is a C string.
         let uuid = unsafe { text(uuid) }?;
+        if uuid.starts_with("MIG-") {
+            return find_mig(CALL, uuid, device);
+        }
         find(CALL, device, code::NOT_FOUND, |gpu| gpu.identity.uuid == uuid)
     }
 
@@ -123,13 +142,17 @@ exports! {
     }
 
     fn nvmlDeviceGetUUID(device: nvmlDevice_t, uuid: *mut c_char, length: c_uint) {
+        let read = on_device(CALL, device, |_, gpu, instance| {
+            Ok(instance.map_or(&gpu.identity.uuid, |instance| &instance.uuid).clone())
+        })?;
         // SAFETY: nvml.h: `uuid` has room for `length` bytes.
-        unsafe { text_of(CALL, device, uuid, length, |_, gpu| gpu.identity.uuid.clone()) }
+        unsafe { put_text(uuid, length, &read) }
     }
 
-    fn nvmlDeviceGetName(device: nvmlDevice_t, name: *mut c_char, length: c_uint) {
-        // SAFETY: nvml.h: `name` has room for `length` bytes.
-        unsafe { text_of(CALL, device, name, length, |profile, _| profile.name.to_owned()) }
+    fn nvmlDeviceGetName(device: nvmlDevice_t, buffer: *mut c_char, length: c_uint) {
+        let read = on_device(CALL, device, |node, _, instance| Ok(name(node, instance)))?;
+        // SAFETY: nvml.h: `buffer` has room for `length` bytes.
+        unsafe { put_text(buffer, length, &read) }
     }
 
     fn nvmlDeviceGetSerial(device: nvmlDevice_t, serial: *mut c_char, length: c_uint) {
@@ -139,12 +162,12 @@ exports! {
 
     fn nvmlDeviceGetVbiosVersion(device: nvmlDevice_t, version: *mut c_char, length: c_uint) {
         // SAFETY: nvml.h: `version` has room for `length` bytes.
-        unsafe { text_of(CALL, device, version, length, |profile, _| profile.vbios.to_owned()) }
+        unsafe { text_of(CALL, device, version, length, |profile, _| profile.vbios.clone()) }
     }
 
     fn nvmlDeviceGetBoardPartNumber(device: nvmlDevice_t, number: *mut c_char, length: c_uint) {
         // SAFETY: nvml.h: `number` has room for `length` bytes.
-        unsafe { text_of(CALL, device, number, length, |profile, _| profile.part_number.to_owned()) }
+        unsafe { text_of(CALL, device, number, length, |profile, _| profile.part_number.clone()) }
     }
 
     fn nvmlDeviceGetIndex(device: nvmlDevice_t, index: Out<'_, c_uint>) {
@@ -159,13 +182,33 @@ exports! {
         put(pci, on_gpu(CALL, device, |profile, gpu| Ok(pci_info(profile, gpu)))?)
     }
 
+    fn nvmlDeviceGetPciInfoExt(device: nvmlDevice_t, pci: Option<&mut nvmlPciInfoExt_v1_t>) {
+        let read = on_gpu(CALL, device, |profile, gpu| Ok(pci_info(profile, gpu)))?;
+        fill(pci, |pci| pci.version, nvmlPciInfoExt_v1_t {
+            version: struct_version::<nvmlPciInfoExt_v1_t>(1),
+            domain: read.domain,
+            bus: read.bus,
+            device: read.device,
+            pciDeviceId: read.pciDeviceId,
+            pciSubSystemId: read.pciSubSystemId,
+            baseClass: PCI_DISPLAY,
+            subClass: PCI_3D,
+            busId: read.busId,
+        })
+    }
+
+    /// The slot on the board, from 1.
+    fn nvmlDeviceGetModuleId(device: nvmlDevice_t, module: Out<'_, c_uint>) {
+        put(module, on_gpu(CALL, device, |_, gpu| Ok(gpu.identity.index % 8 + 1))?)
+    }
+
     fn nvmlDeviceGetBrand(device: nvmlDevice_t, brand: Out<'_, nvmlBrandType_t>) {
         on_gpu(CALL, device, |_, _| Ok(()))?;
         put(brand, nvmlBrandType_enum_NVML_BRAND_NVIDIA)
     }
 
     fn nvmlDeviceGetArchitecture(device: nvmlDevice_t, arch: Out<'_, nvmlDeviceArchitecture_t>) {
-        put(arch, on_gpu(CALL, device, |profile, _| Ok(profile.architecture))?)
+        put(arch, on_gpu(CALL, device, |profile, _| Ok(profile.architecture.code()))?)
     }
 
     fn nvmlDeviceGetNumGpuCores(device: nvmlDevice_t, cores: Out<'_, c_uint>) {

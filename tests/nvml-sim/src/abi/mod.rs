@@ -14,7 +14,7 @@ use std::sync::MutexGuard;
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
 
-use crate::node::{Gpu, Node};
+use crate::node::{Gpu, Instance, Node};
 use crate::profile::Profile;
 use crate::sim;
 
@@ -36,26 +36,38 @@ macro_rules! exports {
 }
 
 pub(crate) mod code;
-mod device;
+mod ecc;
 mod events;
 mod fields;
 mod identity;
+mod load;
 mod memory;
+mod mig;
+mod nvlink;
+mod pcie;
 mod system;
+mod topology;
 
 use code::Code;
 
+/// Every call that the library exports, by subject.
+const CALLS: [&[&str]; 11] = [
+    ecc::CALLS,
+    events::CALLS,
+    fields::CALLS,
+    identity::CALLS,
+    load::CALLS,
+    memory::CALLS,
+    mig::CALLS,
+    nvlink::CALLS,
+    pcie::CALLS,
+    system::CALLS,
+    topology::CALLS,
+];
+
 /// Whether the library exports this call.
 pub(crate) fn exports(call: &str) -> bool {
-    let files = [
-        device::CALLS,
-        events::CALLS,
-        fields::CALLS,
-        identity::CALLS,
-        memory::CALLS,
-        system::CALLS,
-    ];
-    files.iter().any(|calls| calls.contains(&call))
+    CALLS.iter().any(|calls| calls.contains(&call))
 }
 
 /// A result that C wants written somewhere.
@@ -66,21 +78,56 @@ fn put<T>(out: Out<'_, T>, value: T) -> Result<(), Code> {
     Ok(())
 }
 
-/// Where device handles start: an address that nothing is ever mapped at, so that a consumer that
-/// looks inside one finds out.
+/// Where device handles start: addresses that nothing is ever mapped at, so that a consumer that
+/// looks inside one finds out. Above it, 256 places for each generation of GPUs.
 const HANDLES: usize = 0x100;
+const GENERATION: usize = 0x100;
+/// Where those of MIG devices start.
+const MIG_HANDLES: usize = 0x100_0000;
 
-fn handle(gpu: u32) -> nvmlDevice_t {
-    let index = usize::try_from(gpu).unwrap_or(usize::MAX - HANDLES);
-    std::ptr::without_provenance_mut(HANDLES + index)
+/// What a handle stands for; it may not exist.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Gpu { index: u32, generation: u32 },
+    Mig { number: u32 },
 }
 
-/// The GPU of a handle; it may not exist.
+fn pointer(address: usize) -> nvmlDevice_t {
+    std::ptr::without_provenance_mut(address)
+}
+
+fn handle(gpu: &Gpu) -> nvmlDevice_t {
+    let [index, generation] = [gpu.identity.index, gpu.generation]
+        .map(|number| usize::try_from(number).unwrap_or_default());
+    pointer(HANDLES + generation * GENERATION + index)
+}
+
+fn mig_handle(instance: &Instance) -> nvmlDevice_t {
+    pointer(MIG_HANDLES + usize::try_from(instance.number).unwrap_or_default())
+}
+
+fn target(device: nvmlDevice_t) -> Option<Target> {
+    let address = device.addr();
+    if let Some(number) = address.checked_sub(MIG_HANDLES) {
+        let number = u32::try_from(number).ok()?;
+        return Some(Target::Mig { number });
+    }
+    let place = address.checked_sub(HANDLES)?;
+    Some(Target::Gpu {
+        index: u32::try_from(place % GENERATION).ok()?,
+        generation: u32::try_from(place / GENERATION).ok()?,
+    })
+}
+
+/// Which GPU a handle is about, for the rules that make calls misbehave.
 fn index(device: nvmlDevice_t) -> Option<u32> {
-    device
-        .addr()
-        .checked_sub(HANDLES)
-        .and_then(|index| u32::try_from(index).ok())
+    match target(device)? {
+        Target::Gpu { index, .. } => Some(index),
+        Target::Mig { number } => {
+            let node = sim::started()?.lock();
+            node.mig(number).map(|(gpu, _)| gpu.identity.index)
+        }
+    }
 }
 
 /// The node, if it is there for its callers.
@@ -100,21 +147,63 @@ fn present(call: &str) -> Result<(), Code> {
     node(call, None).map(drop)
 }
 
-/// Reads something of a GPU that answers.
+/// Reads something of a GPU, or of a MIG device on it, that answers.
+fn on_device<T>(
+    call: &str,
+    device: nvmlDevice_t,
+    read: impl FnOnce(&Node, &Gpu, Option<&Instance>) -> Result<T, Code>,
+) -> Result<T, Code> {
+    let node = node(call, index(device))?;
+    let (gpu, instance) = match target(device).ok_or(code::INVALID_ARGUMENT)? {
+        Target::Gpu { index, generation } => {
+            let gpu = node.gpu(index).ok_or(code::INVALID_ARGUMENT)?;
+            match gpu.generation.checked_sub(generation) {
+                Some(0) => (gpu, None),
+                // The board that this was is not there any more.
+                Some(_) => return Err(code::GPU_IS_LOST),
+                None => return Err(code::INVALID_ARGUMENT),
+            }
+        }
+        Target::Mig { number } => {
+            let (gpu, instance) = node.mig(number).ok_or(code::INVALID_ARGUMENT)?;
+            (gpu, Some(instance))
+        }
+    };
+    if gpu.lost {
+        return Err(code::GPU_IS_LOST);
+    }
+    read(&node, gpu, instance)
+}
+
+/// Reads something of a GPU that answers. A MIG device has no such thing.
 fn on_gpu<T>(
     call: &str,
     device: nvmlDevice_t,
     read: impl FnOnce(&Profile, &Gpu) -> Result<T, Code>,
 ) -> Result<T, Code> {
-    let index = index(device);
-    let node = node(call, index)?;
-    let gpu = index
-        .and_then(|index| node.gpu(index))
-        .ok_or(code::INVALID_ARGUMENT)?;
-    if gpu.lost {
-        return Err(code::GPU_IS_LOST);
+    on_device(call, device, |node, gpu, instance| match instance {
+        None => read(node.profile, gpu),
+        Some(_) => Err(code::INVALID_ARGUMENT),
+    })
+}
+
+/// Fills in a struct whose caller says in its first field which version it is.
+fn fill<T>(out: Option<&mut T>, said: impl Fn(&T) -> u32, value: T) -> Result<(), Code> {
+    let out = out.ok_or(code::INVALID_ARGUMENT)?;
+    if said(out) != said(&value) {
+        return Err(code::ARGUMENT_VERSION_MISMATCH);
     }
-    read(node.profile, gpu)
+    *out = value;
+    Ok(())
+}
+
+/// Text in a field of fixed size, with at least one terminator.
+fn fixed<const N: usize>(text: &str) -> [c_char; N] {
+    let mut field = [0; N];
+    for (to, from) in field.iter_mut().zip(text.bytes().take(N - 1)) {
+        *to = c_char::from_ne_bytes([from]);
+    }
+    field
 }
 
 /// Writes a C string.
@@ -154,6 +243,11 @@ unsafe fn text<'a>(text: *const c_char) -> Result<&'a str, Code> {
 /// What a versioned struct has in its first field.
 fn struct_version<T>(version: u32) -> u32 {
     u32::try_from(size_of::<T>()).unwrap_or(u32::MAX) | (version << 24)
+}
+
+/// What the board does not have.
+fn supported<T>(thing: Option<T>) -> Result<T, Code> {
+    thing.ok_or(code::NOT_SUPPORTED)
 }
 
 /// Yes and no, as NVML has them.

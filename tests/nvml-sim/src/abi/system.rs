@@ -6,9 +6,8 @@ use std::io::Write;
 use nvml_wrapper_sys::bindings::nvmlReturn_t;
 
 use super::code::{self, Code};
-use super::{Out, node, present, put, put_text};
+use super::{Out, node, put, put_text};
 use crate::IDENTITY;
-use crate::profile::{CUDA_DRIVER_VERSION, DRIVER_VERSION, NVML_VERSION};
 use crate::sim;
 
 const IDENTITY_C: &CStr = {
@@ -42,6 +41,10 @@ fn init(call: &str) -> Result<(), Code> {
     if !node.loaded {
         return Err(code::DRIVER_NOT_LOADED);
     }
+    // A library that is in use already came with the driver that was there.
+    if node.users == 0 && !node.versions.match_up() {
+        return Err(code::LIB_RM_VERSION_MISMATCH);
+    }
     node.users += 1;
     Ok(())
 }
@@ -73,24 +76,24 @@ exports! {
     }
 
     fn nvmlSystemGetDriverVersion(version: *mut c_char, length: c_uint) {
-        present(CALL)?;
+        let text = node(CALL, None)?.versions.driver.clone();
         // SAFETY: nvml.h: `version` has room for `length` bytes.
-        unsafe { put_text(version, length, DRIVER_VERSION) }
+        unsafe { put_text(version, length, &text) }
     }
 
     fn nvmlSystemGetNVMLVersion(version: *mut c_char, length: c_uint) {
-        present(CALL)?;
+        let text = node(CALL, None)?.versions.nvml();
         // SAFETY: nvml.h: `version` has room for `length` bytes.
-        unsafe { put_text(version, length, NVML_VERSION) }
+        unsafe { put_text(version, length, &text) }
     }
 
     fn nvmlSystemGetCudaDriverVersion(version: Out<'_, c_int>) {
-        present(CALL)?;
-        put(version, CUDA_DRIVER_VERSION)
+        let cuda = node(CALL, None)?.versions.cuda();
+        put(version, cuda)
     }
 
     fn nvmlSystemGetCudaDriverVersion_v2(version: Out<'_, c_int>) {
-        present(CALL)?;
-        put(version, CUDA_DRIVER_VERSION)
+        let cuda = node(CALL, None)?.versions.cuda();
+        put(version, cuda)
     }
 }

@@ -3,8 +3,10 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Answer, EccKind, LINE_MAX, Request, Status};
+use super::{Answer, EccKind, LINE_MAX, Readings, Request, Status};
+use crate::scenario::Scenario;
 
 /// A connection to a running simulation. Calls block until they are answered: about a second
 /// where nobody takes the events.
@@ -146,6 +148,41 @@ impl Client {
             gpu: None,
             call: None,
         })
+    }
+
+    /// Figures by name, such as `utilization.gpu`.
+    pub fn set(&mut self, gpu: u32, figures: &[(&str, u64)]) -> Result<Answer, ClientError> {
+        let figures = figures
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value));
+        let readings = Readings(figures.collect());
+        self.request(&Request::Set { gpu, readings })
+    }
+
+    /// What `nvidia-smi --gpu-reset` does.
+    pub fn gpu_reset(&mut self, gpu: u32) -> Result<Answer, ClientError> {
+        self.request(&Request::GpuReset { gpu })
+    }
+
+    /// Plays a scenario; `speed` 0 leaves the clock to [`Self::advance`]. `wait` waits for its end.
+    pub fn play(
+        &mut self,
+        scenario: Scenario,
+        speed: f64,
+        wait: bool,
+    ) -> Result<Answer, ClientError> {
+        let scenario = Box::new(scenario);
+        self.request(&Request::Play {
+            scenario,
+            speed,
+            wait,
+        })
+    }
+
+    /// Moves the clock; what came due is done when this returns.
+    pub fn advance(&mut self, by: Duration) -> Result<Answer, ClientError> {
+        let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.request(&Request::Advance { ms })
     }
 
     pub fn unload(&mut self) -> Result<Answer, ClientError> {

@@ -10,16 +10,16 @@
 //! A command that raises NVML events answers when all of them were handed to a waiter
 //! (`delivered`), or after a second; what nobody took stays queued.
 
-mod act;
+pub(crate) mod act;
+mod answer;
 mod client;
 mod request;
 pub(crate) mod server;
 mod status;
 
+pub use answer::{Answer, GpuStatus, MigStatus, ScenarioStatus, SetStatus, Status};
 pub use client::{Client, ClientError};
-pub use request::{
-    Answer, EccKind, EccLocation, GpuStatus, Only, Reasons, Request, SetStatus, Status,
-};
+pub use request::{EccKind, EccLocation, Only, Readings, Reasons, Request};
 
-/// A request is a few codes and names; more is a mistake.
-pub const LINE_MAX: u64 = 64 * 1024;
+/// A request is a few codes and names, at most a scenario; more is a mistake.
+pub const LINE_MAX: u64 = 512 * 1024;

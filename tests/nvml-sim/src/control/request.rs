@@ -1,111 +1,284 @@
-//! What is asked and what is answered.
+//! What can be asked: one set of commands, for the socket, the command line and scenarios.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::Scenario;
+
 /// One command. A `gpu` that may be left out means all.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Subcommand)]
+#[serde(
+    tag = "command",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
 pub enum Request {
-    /// XIDs, `codes` in order and `count` times over, all in one go.
+    /// XIDs, `codes` in order and `count` times over, all in one go
     Xid {
+        /// Index of the GPU
+        #[arg(long)]
         gpu: u32,
+        /// Such as 79, or 48 63 94
+        #[arg(required = true)]
         codes: Vec<u64>,
+        /// How many times over
+        #[arg(long, default_value_t = 1)]
         #[serde(default = "once")]
         count: u32,
+        /// The one source that tells of it
+        #[arg(long)]
         #[serde(default)]
         only: Option<Only>,
     },
-    /// ECC errors: counts them and raises the single- or double-bit event.
-    Ecc {
+    /// XIDs of a MIG instance
+    MigXid {
+        /// Index of the GPU
+        #[arg(long)]
         gpu: u32,
+        /// Its id: see `nvml-sim status`
+        #[arg(long)]
+        gpu_instance: u32,
+        /// Of that GPU instance; the whole of it if left out
+        #[arg(long)]
+        #[serde(default)]
+        compute_instance: Option<u32>,
+        /// Such as 79, or 48 63 94
+        #[arg(required = true)]
+        codes: Vec<u64>,
+        /// The one source that tells of it
+        #[arg(long)]
+        #[serde(default)]
+        only: Option<Only>,
+    },
+    /// Lines of the kernel log, as they are; `{pci}` and `{uuid}` stand for the GPU's
+    Kmsg {
+        /// Whose address and UUID the lines have
+        #[arg(long)]
+        #[serde(default)]
+        gpu: Option<u32>,
+        /// Without a time stamp
+        #[arg(required = true)]
+        lines: Vec<String>,
+    },
+    /// ECC errors: counts them and raises the single- or double-bit event
+    Ecc {
+        /// Index of the GPU
+        #[arg(long)]
+        gpu: u32,
+        #[arg(long, default_value = "corrected")]
         kind: EccKind,
+        #[arg(long, default_value = "dram")]
         #[serde(default)]
         location: EccLocation,
+        #[arg(long, default_value_t = 1)]
         #[serde(default = "once")]
         count: u32,
     },
-    /// Sets the row remapper's figures.
+    /// Sets the row remapper's figures, all of them
     RowRemap {
+        /// Index of the GPU
+        #[arg(long)]
         gpu: u32,
+        #[arg(long, default_value_t = 0)]
         #[serde(default)]
         correctable: u32,
+        #[arg(long, default_value_t = 0)]
         #[serde(default)]
         uncorrectable: u32,
+        /// Rows wait for a reset to be remapped
+        #[arg(long)]
         #[serde(default)]
         pending: bool,
+        /// A row could not be remapped
+        #[arg(long)]
         #[serde(default)]
         failure: bool,
     },
+    /// Sets figures by name, such as utilization.gpu=90,nvlink.3.up=0 (see `nvml-sim figures`)
+    Set {
+        /// Index of the GPU
+        #[arg(long)]
+        gpu: u32,
+        /// NAME=NUMBER,…; a flag is 0 or 1
+        readings: Readings,
+    },
+    /// Sets the temperature
     Temperature {
+        /// Index of the GPU
+        #[arg(long)]
         gpu: u32,
         celsius: u32,
     },
-    /// Sets the clock event reasons besides "idle"; none of them ends it.
+    /// Sets the clock event reasons besides "idle"; none ends it
     Throttle {
+        /// Index of the GPU
+        #[arg(long)]
         gpu: u32,
+        /// Names such as hw-thermal-slowdown,sw-power-cap, or NVML's bits as a number
+        #[arg(default_value = "")]
         reasons: Reasons,
     },
-    /// The GPU stops answering.
+    /// The GPU falls off the bus: it stops answering
     Lost {
+        /// Index of the GPU
+        #[arg(long)]
         gpu: u32,
     },
-    /// The GPU answers again, all else as it was.
+    /// The GPU answers again, all else as it was
     Found {
+        /// Index of the GPU
+        #[arg(long)]
         gpu: u32,
     },
-    /// Field 230, its event, and XID 154 in the kernel log.
+    /// Another board, with another UUID and serial, in the GPU's slot
+    Replace {
+        /// Index of the GPU
+        #[arg(long)]
+        gpu: u32,
+    },
+    /// Sets the recovery action: 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset
     RecoveryAction {
+        /// Index of the GPU
+        #[arg(long)]
         gpu: u32,
         value: u32,
+        /// The one source that tells of it
+        #[arg(long)]
         #[serde(default)]
         only: Option<Only>,
     },
-    /// Calls take longer; 0 ms ends it.
+    /// Sets MIG mode, at once or (A100) with the next gpu-reset
+    MigMode {
+        /// Index of the GPU
+        #[arg(long)]
+        gpu: u32,
+        #[arg(action = clap::ArgAction::Set)]
+        on: bool,
+    },
+    /// Cuts out MIG instances by their profiles, such as 1g.10gb
+    MigCreate {
+        /// Index of the GPU
+        #[arg(long)]
+        gpu: u32,
+        /// See `nvml-sim profiles`
+        #[arg(required = true)]
+        profiles: Vec<String>,
+    },
+    /// Ends a GPU instance, or all
+    MigDestroy {
+        /// Index of the GPU
+        #[arg(long)]
+        gpu: u32,
+        /// Its id; all if left out
+        #[arg(long)]
+        #[serde(default)]
+        gpu_instance: Option<u32>,
+    },
+    /// Calls take longer; 0 ms ends it
     Slow {
+        /// Index of the GPU; all if left out
+        #[arg(long)]
         #[serde(default)]
         gpu: Option<u32>,
+        /// Symbol of the call, such as nvmlDeviceGetTemperature; every call if left out
         #[serde(default)]
         call: Option<String>,
+        #[arg(long)]
         ms: u64,
     },
-    /// Calls don't return until `unhang`.
+    /// Calls don't return until `unhang`
     Hang {
+        /// Index of the GPU; all if left out
+        #[arg(long)]
         #[serde(default)]
         gpu: Option<u32>,
+        /// Symbol of the call; every call if left out
         #[serde(default)]
         call: Option<String>,
     },
-    /// Ends every hang that is within what is named.
+    /// Calls that hang return
     Unhang {
+        /// Index of the GPU; all if left out
+        #[arg(long)]
         #[serde(default)]
         gpu: Option<u32>,
+        /// Symbol of the call; every call if left out
         #[serde(default)]
         call: Option<String>,
     },
-    /// Calls answer this NVML return code.
+    /// Calls answer a wrong return code
     Fail {
+        /// Index of the GPU; all if left out
+        #[arg(long)]
         #[serde(default)]
         gpu: Option<u32>,
+        /// Symbol of the call; every call if left out
         #[serde(default)]
         call: Option<String>,
+        /// NVML return code: 1 is UNINITIALIZED, 15 GPU_IS_LOST, 18 LIB_RM_VERSION_MISMATCH, 999 UNKNOWN
+        #[arg(long)]
         code: u32,
+        /// How often; always if left out
+        #[arg(long)]
+        #[serde(default)]
+        times: Option<u32>,
     },
-    /// Ends every failure that is within what is named.
+    /// Calls answer the truth again
     Unfail {
+        /// Index of the GPU; all if left out
+        #[arg(long)]
         #[serde(default)]
         gpu: Option<u32>,
+        /// Symbol of the call; every call if left out
         #[serde(default)]
         call: Option<String>,
     },
-    /// The driver is unbound: `DRIVER_NOT_LOADED` from `nvmlInit`, else `UNINITIALIZED`.
+    /// Unbinds the driver: DRIVER_NOT_LOADED from nvmlInit, else UNINITIALIZED
     Unload,
-    /// The driver is back; clients have to call `nvmlInit` again.
+    /// Binds the driver: volatile counters start at 0, clients have to call nvmlInit again
     Load,
-    /// As new: counters, rows and misbehaving calls included. The driver stays as it is.
+    /// Installs another version of the kernel driver (while unloaded) or of the library's file
+    Driver {
+        /// Of the kernel driver, such as 580.95.05
+        #[arg(long)]
+        #[serde(default)]
+        version: Option<String>,
+        /// Of the library's file: loaded by whoever calls nvmlInit first from then on
+        #[arg(long)]
+        #[serde(default)]
+        library: Option<String>,
+    },
+    /// Resets the GPU as nvidia-smi does: what the board remembers stays
+    GpuReset {
+        /// Index of the GPU
+        #[arg(long)]
+        gpu: u32,
+    },
+    /// Makes a GPU, or all, as new: counters, rows and misbehaving calls included
     Reset {
+        /// Index of the GPU; all if left out
+        #[arg(long)]
         #[serde(default)]
         gpu: Option<u32>,
     },
+    /// Plays a scenario: see [`crate::scenario`]
+    #[command(skip)]
+    Play {
+        scenario: Box<Scenario>,
+        /// Of the clock; 0: it stands still but for `advance`.
+        speed: f64,
+        /// Whether the answer waits for the end.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// Moves the clock, and answers when all that came due is done
+    Advance { ms: u64 },
+    /// Ends the scenario that is played
+    Stop,
+    /// Shows the node
     Status,
 }
 
@@ -121,10 +294,11 @@ pub enum Only {
     Kmsg,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum EccKind {
     Corrected,
+    /// Double-bit
     Uncorrected,
 }
 
@@ -145,73 +319,35 @@ pub enum Reasons {
     Names(Vec<String>),
 }
 
-/// What came of a command.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
-    pub ok: bool,
-    /// What was done, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub done: String,
-    /// Why it was not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Whether all NVML events were handed over; absent where there were none to raise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delivered: Option<bool>,
-    /// Wall clock, nanoseconds since 1970, when `nvmlEventSetWait` returned with the last one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delivered_unix_ns: Option<u64>,
-    /// How many were handed over; the others wait, if a set listens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub events_delivered: Option<usize>,
-    /// Lines that went to the kernel log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kmsg_lines: Option<usize>,
-    /// Why lines did not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kmsg_error: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<Status>,
+impl FromStr for Reasons {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mask = match text.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16),
+            None => text.parse(),
+        };
+        let names = text.split(',').filter(|name| !name.is_empty());
+        let named = || Self::Names(names.map(str::to_owned).collect());
+        Ok(mask.map_or_else(|_| named(), Self::Mask))
+    }
 }
 
-/// The whole node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    pub identity: String,
-    pub profile: String,
-    pub driver_version: String,
-    pub loaded: bool,
-    /// Open `nvmlInit`s.
-    pub users: u32,
-    pub gpus: Vec<GpuStatus>,
-    /// Misbehaving calls, in words.
-    pub misbehaving: Vec<String>,
-    pub event_sets: Vec<SetStatus>,
-}
+/// Figures by name; a flag is 0 or 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readings(pub BTreeMap<String, u64>);
 
-/// One GPU.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GpuStatus {
-    pub index: u32,
-    pub uuid: String,
-    pub pci: String,
-    pub name: String,
-    pub lost: bool,
-    pub temperature_c: u32,
-    pub recovery_action: u32,
-    pub throttle: u64,
-    /// Volatile, all memories.
-    pub ecc_corrected: u64,
-    pub ecc_uncorrected: u64,
-    pub remapped_correctable: u32,
-    pub remapped_uncorrectable: u32,
-    pub remap_pending: bool,
-    pub remap_failure: bool,
-}
+impl FromStr for Readings {
+    type Err = String;
 
-/// One event set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SetStatus {
-    pub queued: usize,
-    pub dropped: u64,
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let reading = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        let readings = text
+            .split(',')
+            .map(|pair| reading(pair).ok_or_else(|| format!("{pair} is not NAME=NUMBER")));
+        Ok(Self(readings.collect::<Result<_, _>>()?))
+    }
 }

@@ -30,7 +30,7 @@ fn commands_reach_the_node() {
         for arguments in [
             &["xid", "--gpu", "5", "79", "94", "--only", "nvml"][..],
             &["found", "--gpu", "3"],
-            &["ecc", "--gpu", "1", "--uncorrected", "--count", "2"],
+            &["ecc", "--gpu", "1", "--kind", "uncorrected", "--count", "2"],
             &[
                 "row-remap",
                 "--gpu",
@@ -45,7 +45,18 @@ fn commands_reach_the_node() {
             &["slow", "nvmlDeviceGetName", "--ms", "1"],
             &["hang", "nvmlDeviceGetName", "--gpu", "0"],
             &["unhang"],
-            &["fail", "nvmlDeviceGetName", "--code", "999"],
+            &["fail", "nvmlDeviceGetName", "--code", "999", "--times", "3"],
+            &["set", "--gpu", "2", "utilization.gpu=90,nvlink.3.up=0"],
+            &["throttle", "--gpu", "0", "hw-slowdown,sw-power-cap"],
+            &["throttle", "--gpu", "0", "0x40"],
+            &["mig-mode", "--gpu", "7", "true"],
+            &["mig-create", "--gpu", "7", "3g.40gb", "1g.10gb"],
+            &["mig-xid", "--gpu", "7", "--gpu-instance", "7", "43"],
+            &["mig-destroy", "--gpu", "7", "--gpu-instance", "7"],
+            &["replace", "--gpu", "6"],
+            &["gpu-reset", "--gpu", "7"],
+            &["driver", "--library", "580.95.05"],
+            &["advance", "10"],
             &["unfail"],
             &["unload"],
             &["load"],
@@ -59,6 +70,57 @@ fn commands_reach_the_node() {
             );
         }
     });
+}
+
+#[test]
+fn a_scenario_is_played_and_its_end_told() {
+    isolated(&[], || {
+        let _lib = initialised();
+        let scenario = folder().join("heat.yaml");
+        let text =
+            "profile: h100\ngpus: 1\nsteps:\n  - do: [{temperature: {gpu: 0, celsius: 88}}]\n";
+        std::fs::write(&scenario, text).unwrap();
+        let scenario = scenario.to_str().unwrap();
+        assert_eq!(run(&["check", scenario]).1, "heat: 1 steps\n");
+        let (code, out, err) = run(&["play", scenario, "--speed", "100"]);
+        assert_eq!(
+            (code, err.as_str(), out.as_str()),
+            (Some(0), "", "played heat: 1 steps\n")
+        );
+        let status = crate::process::client().status().unwrap();
+        assert_eq!(status.gpus[0].temperature_c, 88);
+        std::fs::write(scenario, text.replace("celsius", "kelvin")).unwrap();
+        let (code, _, err) = run(&["play", scenario]);
+        assert_eq!((code, err.lines().count()), (Some(1), 1), "{err}");
+        assert!(
+            err.contains("heat.yaml:4: do: temperature: unknown field `kelvin`"),
+            "{err}"
+        );
+        let (code, _, err) = run(&["play", scenario, "--speed", "-1"]);
+        assert_eq!(code, Some(2), "{err}");
+    });
+}
+
+#[test]
+fn what_needs_no_simulation_works_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("libnvidia-ml.so.1");
+    let copy = copy.to_str().unwrap();
+    let (code, out, err) = run(&["old-library", copy, "--driver", "535"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(
+        out.contains("without nvmlDeviceGetGpuFabricInfoV, "),
+        "{out}"
+    );
+    assert!(std::fs::metadata(copy).unwrap().len() > 0);
+    assert_eq!(run(&["old-library", copy]).0, Some(2));
+    let (_, profiles, _) = run(&["profiles"]);
+    assert_eq!(profiles.lines().count(), 6);
+    assert!(
+        profiles.contains("NVIDIA B200, 183359 MiB, 18 NVLinks, MIG: 1g.23gb"),
+        "{profiles}"
+    );
+    assert!(run(&["figures"]).1.contains("nvlink.N.crc-flit\n"));
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn a_bad_value_is_one_clear_line() {
     refused(
         "NVML_SIM_PROFILE",
         "rtx",
-        "use one of a100, h100, h200, gb200",
+        "use one of a100, h100, h200, b200, gb200, v100",
     );
     refused(
         "NVML_SIM_SOCKET",

@@ -9,9 +9,7 @@ use crate::process::{client, device, folder, initialised, isolated, listening, n
 use nvml_sim::control::{ClientError, EccKind, EccLocation, Only, Reasons, Request};
 use nvml_sim::profile::Profile;
 
-const UNINITIALIZED: u32 = 1;
 const NOT_SUPPORTED: u32 = 3;
-const DRIVER_NOT_LOADED: u32 = 9;
 const TIMEOUT: u32 = 10;
 const GPU_IS_LOST: u32 = 15;
 const SINGLE_BIT: u64 = 1;
@@ -254,67 +252,6 @@ fn a_hung_call_returns_when_it_is_let_go() {
                 .unwrap(),
             0
         );
-    });
-}
-
-#[test]
-fn calls_fail_and_dawdle_as_told() {
-    isolated(&[], || {
-        let lib = initialised();
-        let gpu = device(&lib, 0);
-        let mut client = client();
-        let call = Some("nvmlDeviceGetPowerUsage".to_owned());
-        let mut draw = 0;
-        client
-            .request(&Request::Fail {
-                gpu: Some(0),
-                call: call.clone(),
-                code: 999,
-            })
-            .unwrap();
-        assert_eq!(nvml!(lib.nvmlDeviceGetPowerUsage(gpu, &mut draw)), 999);
-        client
-            .request(&Request::Unfail {
-                gpu: None,
-                call: None,
-            })
-            .unwrap();
-        client
-            .request(&Request::Slow {
-                gpu: None,
-                call,
-                ms: 50,
-            })
-            .unwrap();
-        let before = std::time::Instant::now();
-        assert_eq!(nvml!(lib.nvmlDeviceGetPowerUsage(gpu, &mut draw)), 0);
-        assert!(before.elapsed() >= Duration::from_millis(50));
-        assert_eq!(client.status().unwrap().misbehaving.len(), 1);
-        client.reset(None).unwrap();
-        assert!(client.status().unwrap().misbehaving.is_empty());
-    });
-}
-
-#[test]
-fn an_unloaded_driver_ends_every_session() {
-    isolated(&[], || {
-        let lib = initialised();
-        let set = listening(&lib, XID);
-        client().temperature(0, 77).unwrap();
-        let unloaded = thread::spawn(|| client().unload().unwrap());
-        assert_eq!(wait(&lib, set, LONG_MS).unwrap_err(), UNINITIALIZED);
-        unloaded.join().unwrap();
-        assert_eq!(nvml!(lib.nvmlInit_v2()), DRIVER_NOT_LOADED);
-        // A consumer closes the library and opens it again; the GPUs are still as sick.
-        drop(lib);
-        client().load().unwrap();
-        let lib = initialised();
-        let mut celsius = 0;
-        assert_eq!(
-            nvml!(lib.nvmlDeviceGetTemperature(device(&lib, 0), 0, &mut celsius)),
-            0
-        );
-        assert_eq!(celsius, 77);
     });
 }
 

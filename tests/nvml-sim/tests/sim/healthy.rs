@@ -251,7 +251,8 @@ fn every_field_value_has_its_own_code() {
         // SAFETY: all-zero bytes are a valid value of this struct of numbers.
         let mut values: [nvmlFieldValue_t; 2] = unsafe { std::mem::zeroed() };
         values[0].fieldId = 230;
-        values[1].fieldId = 82;
+        // What the texture units count, which is SRAM since Ampere.
+        values[1].fieldId = 15;
         let gpu = device(&lib, 2);
         assert_eq!(
             nvml!(lib.nvmlDeviceGetFieldValues(gpu, 2, values.as_mut_ptr())),

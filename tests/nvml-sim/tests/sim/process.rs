@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use nvml_sim::control::Client;
-use nvml_wrapper_sys::bindings::{NvmlLib, nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t};
+use nvml_wrapper_sys::bindings::{
+    NvmlLib, nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlFieldValue_t,
+};
 
 const FOLDER: &str = "NVML_SIM_TEST_FOLDER";
 
@@ -29,7 +31,7 @@ pub(crate) fn run(test: &str, environment: &[(&str, &str)]) -> String {
         status,
         stdout,
         stderr,
-    } = Command::new(std::env::current_exe().unwrap())
+    } = own_environment(&mut Command::new(std::env::current_exe().unwrap()))
         .args([test, "--exact", "--nocapture"])
         .env(FOLDER, folder.path())
         .env("NVML_SIM_SOCKET", own("$FOLDER/sim.sock"))
@@ -40,6 +42,15 @@ pub(crate) fn run(test: &str, environment: &[(&str, &str)]) -> String {
     assert!(status.success(), "{status}\n{out}\n{err}");
     assert!(out.contains("1 passed"), "no test is called {test}:\n{out}");
     err
+}
+
+/// Without what a developer's shell has set for a simulation of its own.
+fn own_environment(command: &mut Command) -> &mut Command {
+    let set = std::env::vars().map(|(name, _)| name);
+    for name in set.filter(|name| name.starts_with("NVML_SIM_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// The folder of this test alone.
@@ -123,4 +134,39 @@ pub(crate) fn wait(
         0 => Ok(data),
         code => Err(code),
     }
+}
+
+/// What a call wrote into a number that starts at 0.
+pub(crate) fn number<T: Default>(call: impl FnOnce(&mut T) -> u32) -> T {
+    let mut out = T::default();
+    assert_eq!(call(&mut out), 0);
+    out
+}
+
+/// What a versioned struct has in its first field.
+pub(crate) fn struct_version<T>(version: u32) -> u32 {
+    u32::try_from(size_of::<T>()).unwrap() | (version << 24)
+}
+
+/// A field value (of a scope), or its return code.
+pub(crate) fn field(lib: &NvmlLib, device: nvmlDevice_t, id: u32, scope: u32) -> Result<i64, u32> {
+    // SAFETY: all-zero bytes are a valid value of this struct of numbers.
+    let mut value: nvmlFieldValue_t = unsafe { std::mem::zeroed() };
+    (value.fieldId, value.scopeId) = (id, scope);
+    assert_eq!(
+        nvml!(lib.nvmlDeviceGetFieldValues(device, 1, &mut value)),
+        0
+    );
+    if value.nvmlReturn != 0 {
+        return Err(value.nvmlReturn);
+    }
+    // SAFETY: the type says which member was written.
+    Ok(unsafe {
+        match value.valueType {
+            1 => value.value.uiVal.into(),
+            3 => i64::try_from(value.value.ullVal).unwrap(),
+            5 => value.value.siVal.into(),
+            other => panic!("type {other}"),
+        }
+    })
 }

@@ -88,6 +88,7 @@ fn phase(phase: Phase) -> proto::PolicyPhase {
         Phase::Running => proto::PolicyPhase::Running,
         Phase::BackOff => proto::PolicyPhase::BackOff,
         Phase::LastGood => proto::PolicyPhase::LastGood,
+        Phase::StandIn => proto::PolicyPhase::StandIn,
         Phase::Quarantined => proto::PolicyPhase::Quarantined,
         Phase::Paused => proto::PolicyPhase::Paused,
         Phase::Refused => proto::PolicyPhase::Refused,

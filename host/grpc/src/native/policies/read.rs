@@ -19,8 +19,14 @@ pub(super) async fn list(
         listed.truncate(POLICIES_LISTED_MAX);
         listed.sort_by(|a, b| a.name.cmp(&b.name));
     }
-    let policies = listed.iter().map(convert::policy).collect();
-    Ok(proto::ListPoliciesResponse { policies })
+    let host = policies.host();
+    let said = |what: Option<String>| what.as_deref().map(convert::line).unwrap_or_default();
+    Ok(proto::ListPoliciesResponse {
+        policies: listed.iter().map(convert::policy).collect(),
+        refused: said(host.refused),
+        unsaved: said(host.unsaved),
+        damage: said(host.damage),
+    })
 }
 
 pub(super) async fn get(

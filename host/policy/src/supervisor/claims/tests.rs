@@ -104,6 +104,8 @@ fn h6_a_newcomer_of_the_same_name_does_not_displace_one_whose_file_changes_while
         mode: Mode::Enforce.as_str().to_owned(),
         fallback: String::new(),
         grants: Vec::new(),
+        owns: Vec::new(),
+        unexamined: false,
     });
     let changing = |listed: bool| Claim {
         origin: "p.wasm".to_owned(),
@@ -132,4 +134,72 @@ fn h6_a_newcomer_of_the_same_name_does_not_displace_one_whose_file_changes_while
         ..changing(false)
     };
     assert!(worker.standing("p", &broken) < worker.standing("p", &newcomer));
+}
+
+/// What this thread logs.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn h6_a_file_that_is_none_is_one_line_of_the_log() {
+    use super::super::compiling::Forget;
+
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(directory.path().join(name), bytes).unwrap();
+    };
+    let clock = Arc::<ManualClock>::default();
+    let inbox = Inbox::default();
+    let config = SupervisorConfig {
+        directory: Some(directory.path().to_owned()),
+        ..SupervisorConfig::new(Vec::new())
+    };
+    let board = Arc::new(Board::new(inbox.clone(), clock.clone()));
+    let loader = Arc::new(Engine::new().unwrap());
+    let mut worker = Worker::new(config, loader, None, Arc::new(NoSeats), clock, board, inbox);
+    let mut files = Vec::new();
+    for at in 10..60 {
+        files.push(format!("junk{at}.wasm"));
+        files.push(format!("core{at}.wasm"));
+        files.push(format!("loud{at}.WASM"));
+    }
+    for file in &files {
+        let bytes: &[u8] = if file.starts_with("core") {
+            b"\0asm\x01\0\0\0"
+        } else {
+            file.as_bytes()
+        };
+        write(file, bytes);
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        // As at a start, and at each look from then on.
+        for forced in [true, false, false] {
+            let report = worker.pass(forced, Forget::Nothing);
+            assert_eq!((report.refused, report.outcomes.len()), (None, files.len()));
+        }
+    });
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for file in &files {
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains(file)).collect();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains("ERROR") && lines[0].contains("policy refused"));
+    }
+    assert_eq!(text.lines().count(), files.len());
 }

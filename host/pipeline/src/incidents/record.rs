@@ -1,0 +1,298 @@
+//! What is kept of one incident.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use device_api_core::clock::WallTime;
+use device_api_core::condition::{Condition, find_named, name_on};
+use device_api_core::ids::{DeviceUuid, IncidentId};
+use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdict, Wanted};
+use device_api_core::limits;
+use device_api_core::policy::PolicyId;
+use device_api_core::signal::{Observation, Signal, SignalKind, printable};
+use device_api_core::verdict::{Judgement, Verdict};
+use device_api_core::xid;
+
+use super::Told;
+use crate::alike::is_incident;
+use crate::journal::Moment;
+
+/// What a write of a device has come to.
+#[derive(Debug)]
+pub(crate) struct Outcome<'a> {
+    /// What stands after it.
+    pub(crate) conditions: &'a [Condition],
+    /// Incidents that a floor, or what is assumed, stands for.
+    pub(crate) floored: Vec<IncidentId>,
+    pub(crate) said: Vec<Raised<'a>>,
+    /// What ended that which stands no more.
+    pub(crate) why: &'static str,
+    pub(crate) now: Moment,
+}
+
+/// A verdict that was written, and the signal that it is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raised<'a> {
+    pub(crate) policy: &'a PolicyId,
+    pub(crate) verdict: &'a Verdict,
+    pub(crate) cause: &'a Signal,
+}
+
+impl Raised<'_> {
+    /// The name of the condition.
+    pub(super) fn name(&self) -> Cow<'_, str> {
+        let instance = self.verdict.instance.as_deref();
+        let instance = instance.filter(|said| *said != self.cause.device.as_str());
+        name_on(&self.verdict.condition, instance)
+    }
+
+    pub(super) fn is_problem(&self) -> bool {
+        self.verdict.state == Judgement::Problem
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Record {
+    incident: Incident,
+    last: Moment,
+    /// Names of the conditions that it is behind, and that stand.
+    raised: Vec<Arc<str>>,
+    is_floored: bool,
+}
+
+impl Record {
+    pub(super) fn begin(
+        id: IncidentId,
+        device: &DeviceUuid,
+        first: &Observation,
+        told: Told,
+    ) -> Self {
+        let mut record = Self {
+            incident: Incident {
+                id,
+                device: device.clone(),
+                kind: first.kind,
+                code: first.code,
+                root: None,
+                instance: first.instance.clone(),
+                first_seen: told.at.wall,
+                last_seen: told.at.wall,
+                count: 0,
+                drill: true,
+                accounts: Vec::new(),
+                verdicts: Vec::new(),
+                state: IncidentState::Open,
+            },
+            last: told.at,
+            raised: Vec::new(),
+            is_floored: false,
+        };
+        record.repeat(first, told);
+        record
+    }
+
+    /// From a signal that was committed.
+    pub(super) fn of(signal: &Signal, is_floored: bool) -> Self {
+        let account = |source: &_| Account {
+            source: Clone::clone(source),
+            first_seen: signal.observed_at,
+            last_seen: signal.observed_at,
+            count: u64::from(signal.repeats),
+            evidence: signal.evidence.clone(),
+        };
+        let accounts = signal.sources.iter().map(account);
+        Self {
+            incident: Incident {
+                id: signal.incident,
+                device: signal.device.clone(),
+                kind: signal.kind,
+                code: signal.code,
+                root: signal.root,
+                instance: signal.instance.clone(),
+                first_seen: signal.observed_at,
+                last_seen: signal.observed_at,
+                count: u64::from(signal.repeats),
+                drill: signal.drill,
+                accounts: accounts.take(limits::ACCOUNTS_PER_INCIDENT_MAX).collect(),
+                verdicts: Vec::new(),
+                state: IncidentState::Open,
+            },
+            last: Moment {
+                seq: signal.seq,
+                boot: signal.observed_boot,
+                wall: signal.observed_at,
+            },
+            raised: Vec::new(),
+            is_floored,
+        }
+    }
+
+    /// Another signal tells of it. Allocates only for a source that had not told yet.
+    pub(super) fn repeat(&mut self, observation: &Observation, told: Told) {
+        let (count, wall) = (u64::from(told.repeats), told.at.wall);
+        self.last = told.at;
+        let incident = &mut self.incident;
+        incident.last_seen = wall;
+        incident.count = incident.count.saturating_add(count);
+        incident.drill &= told.drill;
+        let mut accounts = incident.accounts.iter_mut();
+        if let Some(account) = accounts.find(|known| known.source == observation.source) {
+            account.last_seen = wall;
+            account.count = account.count.saturating_add(count);
+        } else if incident.accounts.len() < limits::ACCOUNTS_PER_INCIDENT_MAX {
+            incident.accounts.push(Account {
+                source: observation.source.clone(),
+                first_seen: wall,
+                last_seen: wall,
+                count,
+                evidence: printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX),
+            });
+        }
+    }
+
+    pub(super) fn id(&self) -> IncidentId {
+        self.incident.id
+    }
+
+    pub(super) fn kind(&self) -> SignalKind {
+        self.incident.kind
+    }
+
+    pub(super) fn code(&self) -> Option<u64> {
+        self.incident.code
+    }
+
+    /// UUID of the MIG instance that has it.
+    pub(super) fn instance(&self) -> Option<&str> {
+        self.incident.instance.as_deref()
+    }
+
+    pub(super) fn device(&self) -> &DeviceUuid {
+        &self.incident.device
+    }
+
+    pub(super) fn last(&self) -> Moment {
+        self.last
+    }
+
+    pub(super) fn root(&self) -> Option<IncidentId> {
+        self.incident.root
+    }
+
+    pub(super) fn is_fault(&self) -> bool {
+        is_incident(self.incident.kind)
+    }
+
+    pub(super) fn is_wanted(&self, wanted: &Wanted) -> bool {
+        wanted.takes(&self.incident)
+    }
+
+    pub(super) fn show(&self) -> Incident {
+        self.incident.clone()
+    }
+
+    pub(super) fn follow(&mut self, root: IncidentId) {
+        self.incident.root.get_or_insert(root);
+    }
+
+    /// Whether something of it stands.
+    pub(super) fn stands(&self) -> bool {
+        self.is_floored || !self.raised.is_empty()
+    }
+
+    pub(super) fn is_behind(&self, name: &str) -> bool {
+        self.raised.iter().any(|known| **known == *name)
+    }
+
+    /// A condition of that name stands on its account.
+    pub(super) fn raise(&mut self, name: &str) {
+        if !self.is_behind(name) && self.raised.len() < limits::VERDICTS_PER_INCIDENT_MAX {
+            self.raised.push(name.into());
+        }
+    }
+
+    /// Whether something of it stands after a write.
+    pub(super) fn still_stands(&mut self, outcome: &Outcome<'_>) -> bool {
+        let is_problem = |type_: &Arc<str>| {
+            find_named(outcome.conditions, type_).is_some_and(Condition::is_problem)
+        };
+        self.raised.retain(is_problem);
+        self.is_floored = outcome.floored.contains(&self.incident.id);
+        self.stands()
+    }
+
+    /// Keeps the latest word of a policy on a condition.
+    pub(super) fn note(&mut self, raised: &Raised<'_>) {
+        let verdict = IncidentVerdict {
+            policy: raised.policy.clone(),
+            condition: raised.verdict.condition.clone(),
+            state: raised.verdict.state,
+            severity: raised.verdict.severity,
+            reason: raised.verdict.reason.clone(),
+        };
+        let verdicts = &mut self.incident.verdicts;
+        let known = verdicts.iter_mut().find(|known| {
+            known.policy.name == verdict.policy.name && known.condition == verdict.condition
+        });
+        if let Some(known) = known {
+            *known = verdict;
+        } else if verdicts.len() < limits::VERDICTS_PER_INCIDENT_MAX {
+            verdicts.push(verdict);
+        }
+    }
+
+    pub(super) fn close(&mut self, at: Option<Moment>, why: &str) {
+        let quiet = limits::INCIDENT_QUIET.as_nanos();
+        let quiet = u64::try_from(quiet).unwrap_or(u64::MAX);
+        let over = WallTime {
+            unix_ns: self.incident.last_seen.unix_ns.saturating_add(quiet),
+        };
+        self.raised.clear();
+        self.is_floored = false;
+        self.incident.state = IncidentState::Closed {
+            at: at.map_or(over, |at| at.wall),
+            why: why.to_owned(),
+        };
+        let Incident {
+            device,
+            id,
+            count,
+            drill,
+            ..
+        } = &self.incident;
+        if self.is_of_interest() {
+            tracing::info!(gpu = %device, incident = id.0, fault = %self.name(), count, why, drill, "incident closed");
+        }
+    }
+
+    pub(super) fn open(&mut self) {
+        self.incident.state = IncidentState::Open;
+        let Incident {
+            device,
+            id,
+            drill,
+            root,
+            accounts,
+            ..
+        } = &self.incident;
+        if self.is_of_interest() {
+            let evidence = accounts
+                .first()
+                .map_or("", |account| account.evidence.as_str());
+            let root = root.map(|root| root.0);
+            tracing::info!(gpu = %device, incident = id.0, fault = %self.name(), root, evidence, drill, "incident opened");
+        }
+    }
+
+    /// Made-up codes, of which there is no end, are not to fill the log.
+    fn is_of_interest(&self) -> bool {
+        let code = self.incident.code;
+        self.incident.kind != SignalKind::Xid
+            || code.is_some_and(|code| xid::lookup(code).is_some())
+    }
+
+    fn name(&self) -> String {
+        let Incident { kind, code, .. } = &self.incident;
+        code.map_or_else(|| kind.to_string(), |code| format!("{kind} {code}"))
+    }
+}

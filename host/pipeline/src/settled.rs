@@ -1,0 +1,58 @@
+//! What a write has made of the incidents of a GPU (design N5).
+
+use device_api_core::condition::Owner;
+use device_api_core::floor;
+use device_api_core::ids::DeviceUuid;
+use device_api_core::signal::Signal;
+use device_api_core::verdict::{ClearOn, Verdict};
+
+use crate::incidents::{Outcome, Raised};
+use crate::pipeline::{Shared, State};
+use crate::write::Write;
+
+impl Shared {
+    /// Tells the incidents what was said of them, and closes those of which nothing stands any more.
+    pub(crate) fn settle_incidents(
+        &self,
+        state: &mut State,
+        uuid: &DeviceUuid,
+        write: &Write<'_>,
+        written: &[(usize, &Verdict)],
+    ) {
+        let bench = state.bench.clone();
+        let said = written.iter().filter_map(|(at, verdict)| {
+            let mut signals = write.signals.iter();
+            Some(Raised {
+                policy: &bench.get(*at)?.info().id,
+                verdict,
+                cause: signals.find(|signal| signal.seq == verdict.cause)?,
+            })
+        });
+        let said = said.collect();
+        let asks_nothing = |signal: &Signal| floor::recovery_action(&signal.attrs) == Some(0);
+        let why = match write.ending {
+            Some(ending) => ending.event,
+            None if write.signals.iter().any(asks_nothing) => ClearOn::RecoveryNone,
+            None => ClearOn::Policy,
+        };
+        let lane = self.lane(state, uuid);
+        let mut floored = lane.floors.incidents();
+        let waiting = [&lane.real, &lane.drilled].into_iter();
+        let waiting = waiting.filter_map(|containment| containment.double_bit.as_ref());
+        floored.extend(waiting.map(|signal| signal.incident));
+        let conditions = self.cache.conditions(uuid);
+        let of_host = conditions
+            .iter()
+            .filter(|c| c.is_problem() && c.owner == Owner::Host);
+        floored.extend(of_host.filter_map(|c| c.incident));
+        let outcome = Outcome {
+            conditions: &conditions,
+            floored,
+            said,
+            why: why.as_str(),
+            now: self.moment(state.newest),
+        };
+        state.incidents.settle(uuid, &outcome);
+        self.observer.incidents(state.incidents.len());
+    }
+}
