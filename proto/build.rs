@@ -11,7 +11,8 @@ use prost::Message as _;
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
+    "nvidia/device/v1alpha1/daemon.proto",
     "nvidia/device/v1alpha1/device.proto",
     "nvidia/device/v1alpha1/incident.proto",
     "nvidia/device/v1alpha1/nvml.proto",

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod tools;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,12 +10,14 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use rustix::process::{Gid, Uid};
 
+pub(crate) use self::tools::{Color, DoctorArgs, LogLevelArgs, Shell};
+
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  failed: no such GPU or policy, or the daemon refused
+  0  done; of doctor: no check failed, though some may warn
+  1  failed: no such GPU or policy, the daemon refused, or a check of doctor failed
   2  wrong usage
-  3  cannot connect to the daemon";
+  3  cannot connect to the daemon (of doctor that is a failed check)";
 
 /// Shows the GPUs of this node: what they are, whether they are healthy, and why.
 #[derive(Debug, Parser)]
@@ -32,6 +36,10 @@ pub(crate) struct Args {
     /// How to print: tables for people, json and yaml for programs
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub(crate) output: Format,
+
+    /// When to use colours: on a terminal unless NO_COLOR is set, always, or never
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    pub(crate) color: Color,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -117,6 +125,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ProviderCommand,
     },
+    /// Look for the usual misconfigurations, and say what to do; changes nothing, and needs no daemon
+    Doctor(DoctorArgs),
+    /// Show which lines the daemon's log takes, or have it take others; the audit log stays
+    LogLevel(LogLevelArgs),
+    /// Print what a shell is to source, so that Tab knows the commands
+    Completions { shell: Shell },
     /// Prepare this node for the daemon; needs no daemon
     Node {
         #[command(subcommand)]

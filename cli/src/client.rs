@@ -1,10 +1,13 @@
 //! The connection to the daemon.
 
+mod daemon;
+
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use device_api_proto::native::daemon_service_client::DaemonServiceClient;
 use device_api_proto::native::gpu_service_client::GpuServiceClient;
 use device_api_proto::native::incident_service_client::IncidentServiceClient;
 use device_api_proto::native::nvml_service_client::NvmlServiceClient;
@@ -51,6 +54,7 @@ pub(crate) struct Client {
     providers: ProviderServiceClient<Channel>,
     incidents: IncidentServiceClient<Channel>,
     nvml: NvmlServiceClient<Channel>,
+    daemon: DaemonServiceClient<Channel>,
     socket: PathBuf,
 }
 
@@ -103,6 +107,7 @@ impl Client {
         let incidents = IncidentServiceClient::new(channel.clone())
             .max_decoding_message_size(RECEIVE_BYTES_MAX);
         let nvml = NvmlServiceClient::new(channel.clone());
+        let daemon = DaemonServiceClient::new(channel.clone());
         let service = GpuServiceClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
         Ok(Self {
             service,
@@ -110,6 +115,7 @@ impl Client {
             providers,
             incidents,
             nvml,
+            daemon,
             socket: socket.to_owned(),
         })
     }
@@ -293,6 +299,7 @@ impl Client {
             | Failure::Unconfirmed { .. }
             | Failure::Ambiguous { .. }
             | Failure::Own { .. }
+            | Failure::Unwell { .. }
             | Failure::Output(_)
             | Failure::Encode { .. }
             | Failure::Runtime(_) => None,

@@ -44,6 +44,9 @@ pub(crate) enum Failure {
     },
     #[error("{}: {why}", path.display())]
     Own { path: PathBuf, why: OwnError },
+    /// The report of `doctor` is printed.
+    #[error("{failed} of the checks failed; each says what to do")]
+    Unwell { failed: usize },
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
     #[error("cannot write the output as {format}: {why}")]
@@ -68,6 +71,7 @@ impl Failure {
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Own { .. }
+            | Self::Unwell { .. }
             | Self::Output(_)
             | Self::Encode { .. }
             | Self::Runtime(_) => 1,
@@ -105,6 +109,7 @@ impl Failure {
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
             | Self::Own { .. }
+            | Self::Unwell { .. }
             | Self::Output(_)
             | Self::Encode { .. }
             | Self::Runtime(_) => true,

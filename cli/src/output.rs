@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use crate::args::Color;
 use crate::failure::Failure;
 use crate::text::escape_quoted;
 
@@ -16,12 +17,17 @@ pub(crate) struct Output<W: Write> {
 }
 
 impl Output<io::BufWriter<io::Stdout>> {
-    /// In colour on a terminal, unless `NO_COLOR` is set (to anything) or the terminal is dumb.
-    pub(crate) fn stdout() -> Self {
+    /// In colour when that is asked for; else on a terminal, unless `NO_COLOR` is set (to anything) or the
+    /// terminal is dumb.
+    pub(crate) fn stdout(color: Color) -> Self {
         let stdout = io::stdout();
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let colour = stdout.is_terminal() && !refused;
+        let colour = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => stdout.is_terminal() && !refused,
+        };
         Self {
             to: io::BufWriter::new(stdout),
             colour,

@@ -11,7 +11,9 @@ pub mod history;
 pub mod hostile;
 mod http;
 pub mod linear;
+pub mod markdown;
 mod node;
+pub mod shell;
 pub mod soak;
 pub mod tools;
 

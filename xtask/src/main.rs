@@ -6,6 +6,7 @@
 
 mod bench;
 mod demo;
+mod e2e;
 mod edges;
 mod exit;
 mod hardware_check;
@@ -37,6 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Test(test::Args),
+    E2e(e2e::Args),
     Demo(demo::Args),
     Lint(lint::Args),
     Bench(bench::Args),
@@ -59,6 +61,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
     let workspace = Workspace::load()?;
     match command {
         Command::Test(args) => test::run(&workspace, args),
+        Command::E2e(args) => e2e::run(&workspace, args),
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Lint(args) => lint::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
@@ -91,6 +94,12 @@ mod tests {
             panic!("not test")
         };
         assert_eq!(args.cargo_args, ["-p", "a", "--", "--nocapture"]);
+
+        let cli = Cli::try_parse_from(["x", "e2e", "upgrade", "--nocapture"]).unwrap();
+        let Command::E2e(args) = cli.command else {
+            panic!("not e2e")
+        };
+        assert_eq!(args.test_args, ["upgrade", "--nocapture"]);
 
         let cli = Cli::try_parse_from(["x", "demo", "--once", "--keep"]).unwrap();
         let Command::Demo(args) = cli.command else {

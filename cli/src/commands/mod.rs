@@ -1,10 +1,13 @@
 //! One command a file.
 
 mod clear;
+mod completions;
 mod describe;
+mod doctor;
 mod explain;
 mod get;
 mod incidents;
+mod log_level;
 pub(crate) mod node;
 mod nvml;
 mod policy;
@@ -22,7 +25,7 @@ use crate::output::Output;
 use crate::text::escape;
 
 pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
-    let mut out = Output::stdout();
+    let mut out = Output::stdout(args.color);
     match &args.command {
         Command::Get {
             kind: _,
@@ -49,6 +52,9 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
             incidents::run(args, gpu.as_deref(), *all, &mut out).await
         }
         Command::Nvml { command } => nvml::run(args, command, &mut out).await,
+        Command::Doctor(asked) => doctor::run(args, asked, &mut out).await,
+        Command::LogLevel(asked) => log_level::run(args, asked, &mut out).await,
+        Command::Completions { shell } => completions::run(*shell, &mut out),
         Command::Policy { command } => policy::run(args, command, &mut out).await,
         Command::Watch {
             kind: _,

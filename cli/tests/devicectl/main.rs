@@ -20,6 +20,7 @@ mod daemon;
 mod incidents;
 mod node;
 mod policies;
+mod terminal;
 
 /// Only a failing test waits so long.
 const DEADLINE: Duration = Duration::from_secs(20);

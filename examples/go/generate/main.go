@@ -32,6 +32,7 @@ const module = "github.com/device-api/device-api-server/examples/go"
 var packages = map[string]string{
 	"nvidia/device/v1alpha1/device.proto":   "gen/native",
 	"nvidia/device/v1alpha1/incident.proto": "gen/native",
+	"nvidia/device/v1alpha1/daemon.proto":   "gen/native",
 	"nvidia/device/v1alpha1/nvml.proto":     "gen/native",
 	"nvidia/device/v1alpha1/policy.proto":   "gen/native",
 	"nvidia/nvsentinel/v1alpha1/gpu.proto":  "gen/upstream",

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod clock;
 pub mod condition;
+pub mod daemon;
 pub mod device;
 pub mod durable;
 pub mod error;
@@ -22,6 +23,7 @@ pub mod policy_status;
 pub mod ports;
 pub mod provider;
 pub mod recovery;
+pub mod repeats;
 pub mod seating;
 pub mod selector;
 pub mod signal;

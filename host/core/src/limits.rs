@@ -94,6 +94,13 @@ pub const ATTRS_PER_SIGNAL_MAX: usize = 32;
 /// forgets to attach again has a watched node back within the day.
 pub const RELEASE_MAX: Duration = Duration::from_hours(24);
 
+/// How long a filter of the log that an operator set may hold: who looks into something does so within a day, and
+/// a level of debug that was forgotten fills no disk for longer.
+pub const LOG_FILTER_TTL_MAX: Duration = Duration::from_hours(24);
+
+/// Length of such a filter: some forty directives, more than the daemon has crates.
+pub const LOG_FILTER_BYTES_MAX: usize = 1024;
+
 /// How soon an XID 45 follows the fault that it cleans up after. The vendor's catalogue calls it "preemptive
 /// cleanup, due to previous errors"; channels are torn down as their processes die, which takes seconds.
 pub const CLEANUP_WINDOW: Duration = Duration::from_secs(10);

@@ -16,8 +16,8 @@ use crate::status::code_name;
 use crate::subject::Subject;
 
 /// Calls that change which GPUs and providers there are, which policies judge, what stands against a GPU on an
-/// operator's word, and whether the driver is held.
-const ADMINISTRATIVE: [&str; 16] = [
+/// operator's word, whether the driver is held, and what is logged.
+const ADMINISTRATIVE: [&str; 18] = [
     "CreateGpu",
     "UpdateGpu",
     "DeleteGpu",
@@ -34,6 +34,8 @@ const ADMINISTRATIVE: [&str; 16] = [
     "ClearCondition",
     "ReleaseNvml",
     "AttachNvml",
+    "SetLogFilter",
+    "ResetLogFilter",
 ];
 
 /// Length of an object's name in a line. Longer ones are refused, and a line is no place for them.

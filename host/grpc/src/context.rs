@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use device_api_core::daemon::DaemonControl;
 use device_api_core::error::ApiError;
 use device_api_core::limits::Bounds;
 use device_api_core::ports::{Devices, Incidents, NvmlControl, Policies};
@@ -28,6 +29,7 @@ pub struct Operated {
     pub policies: Arc<dyn Policies>,
     pub incidents: Arc<dyn Incidents>,
     pub nvml: Arc<dyn NvmlControl>,
+    pub daemon: Arc<dyn DaemonControl>,
 }
 
 /// What the services of both dialects share.
@@ -161,6 +163,11 @@ impl<D: Devices> Context<D> {
     /// The driver's library: as above.
     pub(crate) fn nvml(&self) -> &dyn NvmlControl {
         &*self.operated.nvml
+    }
+
+    /// The daemon itself: as above.
+    pub(crate) fn daemon(&self) -> &dyn DaemonControl {
+        &*self.operated.daemon
     }
 
     /// The bounds that a site may set.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use device_api_core::repeats::Repeats;
 use futures_core::Stream;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::net::TcpListener;
@@ -34,20 +35,22 @@ impl Listener {
 /// Connections as they come. Dropping it closes the listeners and removes their socket files.
 pub(crate) fn incoming(listeners: Vec<Listener>) -> impl Stream<Item = Socket> + Send + 'static {
     stream::select_all(listeners.into_iter().map(|listener| {
-        stream::unfold(listener, async |listener| {
-            let socket = next(&listener).await;
-            Some((socket, listener))
+        stream::unfold((listener, Repeats::new()), async |(listener, failed)| {
+            let socket = next(&listener, &failed).await;
+            Some((socket, (listener, failed)))
         })
         .boxed()
     }))
 }
 
-async fn next(listener: &Listener) -> Socket {
+async fn next(listener: &Listener, failed: &Repeats) -> Socket {
     loop {
         match listener.accept().await {
             Ok(socket) => return socket,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted; trying again");
+                if let Some(times) = failed.due() {
+                    tracing::warn!(%error, times, "a connection could not be accepted; trying again");
+                }
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }

@@ -159,6 +159,7 @@ mod tests {
         let policies = "nvidia.device.v1alpha1.PolicyService";
         let incidents = "nvidia.device.v1alpha1.IncidentService";
         let nvml = "nvidia.device.v1alpha1.NvmlService";
+        let daemon = "nvidia.device.v1alpha1.DaemonService";
         for (service, name, does) in [
             (native, "WatchGpus", Does::Watch),
             (native, "UpdateGpuStatus", Does::Write),
@@ -173,6 +174,8 @@ mod tests {
             (incidents, "ClearCondition", Does::Write),
             (nvml, "GetNvmlStatus", Does::Read),
             (nvml, "ReleaseNvml", Does::Write),
+            (daemon, "GetDaemonStatus", Does::Read),
+            (daemon, "SetLogFilter", Does::Write),
             ("grpc.health.v1.Health", "Check", Does::Read),
             ("grpc.health.v1.Health", "Watch", Does::HealthWatch),
             (
@@ -189,7 +192,7 @@ mod tests {
         let all = methods.known.values();
         assert!(all.clone().all(|known| known.request.is_some()));
         let writes = all.filter(|known| known.does == Does::Write).count();
-        assert_eq!(writes, 24, "each of them asks who is calling");
+        assert_eq!(writes, 26, "each of them asks who is calling");
         let all = methods.known.values();
         let commands = all.filter(|known| known.is_command()).count();
         assert_eq!(

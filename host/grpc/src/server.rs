@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use device_api_core::limits::Bounds;
 use device_api_core::ports::Devices;
+use device_api_proto::native::server::daemon_service_server as native_daemon;
 use device_api_proto::native::server::gpu_service_server as native_gpu;
 use device_api_proto::native::server::incident_service_server as native_incident;
 use device_api_proto::native::server::nvml_service_server as native_nvml;
@@ -40,13 +41,14 @@ use crate::slots::{Slot, Slots, Standing, Turned};
 use crate::{native, upstream};
 
 /// Names in the gRPC health protocol; the empty one is the server as a whole.
-const HEALTH_NAMES: [&str; 7] = [
+const HEALTH_NAMES: [&str; 8] = [
     "",
     native_gpu::SERVICE_NAME,
     native_provider::SERVICE_NAME,
     native_policy::SERVICE_NAME,
     native_incident::SERVICE_NAME,
     native_nvml::SERVICE_NAME,
+    native_daemon::SERVICE_NAME,
     upstream_gpu::SERVICE_NAME,
 ];
 
@@ -315,6 +317,9 @@ fn routes<D: Devices>(
     let nvml = native_nvml::NvmlServiceServer::new(native::Nvml::new(context.clone()))
         .max_decoding_message_size(bounds.receive_bytes)
         .max_encoding_message_size(bounds.send_bytes);
+    let daemon = native_daemon::DaemonServiceServer::new(native::Daemon::new(context.clone()))
+        .max_decoding_message_size(bounds.receive_bytes)
+        .max_encoding_message_size(bounds.send_bytes);
     let upstream_gpus = upstream_gpu::GpuServiceServer::new(upstream::Gpus::new(context.clone()))
         .max_decoding_message_size(bounds.receive_bytes)
         .max_encoding_message_size(bounds.send_bytes);
@@ -332,6 +337,7 @@ fn routes<D: Devices>(
         .add_service(policies)
         .add_service(incidents)
         .add_service(nvml)
+        .add_service(daemon)
         .add_service(upstream_gpus)
         .add_service(health)
         .add_service(v1.max_decoding_message_size(READ_BYTES))

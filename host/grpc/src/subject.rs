@@ -49,6 +49,8 @@ subjects! {
     native::ReloadPoliciesRequest: |_it| "";
     native::ResumePolicyRequest: |it| &it.name;
     native::AttachNvmlRequest: |_it| "";
+    native::SetLogFilterRequest: |it| &it.filter;
+    native::ResetLogFilterRequest: |_it| "";
     upstream::CreateGpuRequest: |it| upstream_name(it.gpu.as_ref());
     upstream::UpdateGpuRequest: |it| upstream_name(it.gpu.as_ref());
     upstream::UpdateGpuStatusRequest: |it| upstream_name(it.gpu.as_ref());

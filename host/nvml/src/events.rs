@@ -195,7 +195,11 @@ impl Events {
         };
         let Some(target) = self.target(event.device) else {
             Counters::add(&context.counters.unattributed_events);
-            tracing::error!("{} of a GPU that NVML can't name", evidence(event));
+            let times = context.counters.get().unattributed_events;
+            // A storm of events must not become a storm of log lines.
+            if times.is_power_of_two() {
+                tracing::warn!(times, "{} of a GPU that NVML can't name", evidence(event));
+            }
             return;
         };
         self.look_for_instance(&target, event);

@@ -7,6 +7,7 @@ use device_api_core::device::{
 };
 use device_api_core::ids::{DeviceUuid, PciAddress};
 use device_api_core::limits::NVML_DEVICES_MAX;
+use device_api_core::repeats::Repeats;
 use nvml_wrapper::enum_wrappers::device::TopologyLevel;
 use nvml_wrapper::enums::device::DeviceArchitecture;
 use nvml_wrapper::error::NvmlError;
@@ -225,9 +226,13 @@ pub(crate) fn told<T>(
 }
 
 fn address(bus_id: &str) -> Option<PciAddress> {
+    /// The inventory is taken again every few seconds.
+    static STRANGE: Repeats = Repeats::new();
     let address = bus_id.parse();
-    if let Err(error) = &address {
-        tracing::warn!("NVML gave a strange PCI address: {error}");
+    if let Err(error) = &address
+        && let Some(times) = STRANGE.due()
+    {
+        tracing::warn!(times, "NVML gave a strange PCI address: {error}");
     }
     address.ok()
 }

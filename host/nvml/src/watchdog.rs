@@ -55,7 +55,8 @@ impl Watchdog {
         let context = &self.context;
         for hung in context.watch.news() {
             Counters::add(&context.counters.hung_calls);
-            tracing::error!("NVML: {hung}; other GPUs are read on");
+            let gpu = hung.device.as_ref().map(tracing::field::display);
+            tracing::error!(gpu, call = %hung.call, "NVML: {hung}; other GPUs are read on");
             if let Some(uuid) = &hung.device {
                 context.unsure(std::slice::from_ref(uuid));
                 context.stand(uuid, Standing::Hangs(&hung));

@@ -231,6 +231,9 @@ fn file_name<'a>(field: &Field<'a>) -> Result<&'a str, Refusal> {
 mod tests;
 
 #[cfg(test)]
+mod documents_tests;
+
+#[cfg(test)]
 mod schema_tests;
 
 #[cfg(test)]

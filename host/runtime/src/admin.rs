@@ -21,6 +21,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use device_api_core::repeats::Repeats;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -137,6 +138,7 @@ async fn bind(
 async fn accept(listener: TcpListener, routes: Router, bounds: Bounds) {
     let slots = Arc::new(Semaphore::new(bounds.connections_max));
     let mut connections = JoinSet::new();
+    let failed = Repeats::new();
     loop {
         while connections.try_join_next().is_some() {}
         // The semaphore is never closed.
@@ -157,7 +159,9 @@ async fn accept(listener: TcpListener, routes: Router, bounds: Bounds) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "can't accept a connection on an admin port; trying again");
+                if let Some(times) = failed.due() {
+                    tracing::warn!(%error, times, "can't accept a connection on an admin port; trying again");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

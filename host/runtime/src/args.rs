@@ -38,11 +38,15 @@ Exit codes: 0 stopped as asked, 1 failed while starting, running or draining, 2 
 #[command(max_term_width = 110)]
 pub(crate) struct Args {
     /// YAML file with any of these settings; an unknown key is refused.
+    ///
+    /// Neither a variable nor a key of the file.
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
     pub(crate) config: Option<PathBuf>,
 
     /// Check the configuration, as it would be used, and end: exit code 0 or 2. Certificates and keys
     /// are not looked at.
+    ///
+    /// Neither a variable nor a key.
     #[arg(long, help_heading = "Configuration")]
     pub(crate) check_config: bool,
 
@@ -59,6 +63,9 @@ pub(crate) struct Args {
 
     /// Unix socket of the gRPC API (0660, its directory 0750). May be given more than once; ""
     /// turns it off.
+    ///
+    /// A directory that is there has to be root's or the daemon's, with nobody else writing in it, or
+    /// sticky. Up to 8 sockets, of 107 bytes at most.
     #[arg(
         long,
         value_name = "PATH",
@@ -70,12 +77,16 @@ pub(crate) struct Args {
 
     /// User that may write on the Unix sockets, besides root and the daemon's own. May be given
     /// more than once.
+    ///
+    /// Up to 64; not 65534, which is anyone.
     #[arg(long, value_name = "UID", help_heading = "API", action = ArgAction::Append)]
     #[arg(value_parser = parse_id)]
     pub(crate) allow_write_uid: Vec<u32>,
 
     /// Group whose members (by primary or supplementary group) may write on the Unix sockets. May
     /// be given more than once.
+    ///
+    /// Up to 64; as of when the caller connected.
     #[arg(long, value_name = "GID", help_heading = "API", action = ArgAction::Append)]
     #[arg(value_parser = parse_id)]
     pub(crate) allow_write_gid: Vec<u32>,
@@ -96,6 +107,8 @@ pub(crate) struct Args {
 
     /// Identity in a client's certificate that may write over TCP: cn:NAME, dns:NAME or uri:URI,
     /// as in uri:spiffe://example.org/agent. May be given more than once.
+    ///
+    /// Up to 64.
     #[arg(long, value_name = "IDENTITY", help_heading = "API", action = ArgAction::Append)]
     #[arg(value_parser = parse_certificate_identity)]
     pub(crate) tcp_writers: Vec<String>,
@@ -117,6 +130,8 @@ pub(crate) struct Args {
 
     /// How long a provider of the upstream dialect may be without any connection before what it
     /// calls healthy turns Unknown, as in uid:1001=30s. May be given more than once.
+    ///
+    /// 1s to 24h; up to 256.
     #[arg(long, value_name = "IDENTITY=DURATION", help_heading = "Providers")]
     #[arg(action = ArgAction::Append, value_parser = parse_provider_timeout)]
     pub(crate) provider_timeout: Vec<ProviderTimeout>,
@@ -124,6 +139,8 @@ pub(crate) struct Args {
     /// Which way round a condition type of the upstream dialect is: PATTERN=true-is-healthy or
     /// PATTERN=true-is-problem; a pattern may have one *. May be given more than once; the first
     /// that matches counts.
+    ///
+    /// The built-in ones come after them. Up to 256.
     #[arg(long, value_name = "PATTERN=POLARITY", help_heading = "Providers")]
     #[arg(action = ArgAction::Append, value_parser = parse_polarity)]
     pub(crate) polarity: Vec<PolarityRow>,
@@ -188,6 +205,8 @@ pub(crate) struct Args {
 
     /// How long calls under way may take to end after SIGTERM or SIGINT; a second signal does not
     /// wait.
+    ///
+    /// 10m at most.
     #[arg(
         long,
         value_name = "DURATION",
@@ -234,6 +253,8 @@ pub(crate) struct Args {
 
     /// XIDs that are dropped when NVML reports them, parted by commas. By default none: what an XID
     /// means is the policies' business.
+    ///
+    /// The kernel log still tells of them.
     #[arg(
         long,
         value_name = "XIDS",
@@ -249,6 +270,8 @@ pub(crate) struct Args {
     pub(crate) nvml_library: Option<PathBuf>,
 
     /// How often sensors are read: temperature, power, clocks, utilisation, memory.
+    ///
+    /// 100ms to 1m.
     #[arg(
         long,
         value_name = "DURATION",
@@ -259,6 +282,8 @@ pub(crate) struct Args {
     pub(crate) nvml_poll_interval: Duration,
 
     /// How often what tells of faults is read: recovery action, ECC, row remap, PCIe and NVLink state.
+    ///
+    /// 100ms to 1m.
     #[arg(
         long,
         value_name = "DURATION",
@@ -269,6 +294,8 @@ pub(crate) struct Args {
     pub(crate) nvml_fault_interval: Duration,
 
     /// How often counters that matter as a rate are read: aggregate ECC, PCIe and NVLink errors.
+    ///
+    /// 100ms to 1h.
     #[arg(
         long,
         value_name = "DURATION",
@@ -279,6 +306,8 @@ pub(crate) struct Args {
     pub(crate) nvml_counter_interval: Duration,
 
     /// How often limits are read: temperature thresholds, power limits, the links' best.
+    ///
+    /// 100ms to 1h.
     #[arg(
         long,
         value_name = "DURATION",
@@ -289,6 +318,8 @@ pub(crate) struct Args {
     pub(crate) nvml_limit_interval: Duration,
 
     /// How often the inventory is taken again: MIG instances, fabric, GPUs that were put in.
+    ///
+    /// 100ms to 1h.
     #[arg(
         long,
         value_name = "DURATION",
@@ -300,6 +331,8 @@ pub(crate) struct Args {
 
     /// How long what was read last stands once the driver is let go of (devicectl nvml release); then the
     /// GPUs are Unknown.
+    ///
+    /// 100ms to 1h.
     #[arg(
         long,
         value_name = "DURATION",
@@ -311,6 +344,8 @@ pub(crate) struct Args {
 
     /// Directory of policies (*.wasm), beside the bundled ones; one of the same name replaces a
     /// bundled one.
+    ///
+    /// It must be there.
     #[arg(long, value_name = "PATH", help_heading = "Policies")]
     pub(crate) policy_dir: Option<PathBuf>,
 
@@ -340,6 +375,8 @@ pub(crate) struct Args {
     pub(crate) safe_mode: bool,
 
     /// How long one call of a policy may take.
+    ///
+    /// 1ms to half of limit `barrier-wait` (25ms).
     #[arg(
         long,
         value_name = "DURATION",
@@ -350,6 +387,8 @@ pub(crate) struct Args {
     pub(crate) policy_deadline: Duration,
 
     /// Linear memory that one instance of a policy may have.
+    ///
+    /// 1MiB to 256MiB.
     #[arg(
         long,
         value_name = "SIZE",
@@ -360,6 +399,8 @@ pub(crate) struct Args {
     pub(crate) policy_memory: Size,
 
     /// Kernel log to read XIDs from: /dev/kmsg, a file or a FIFO. Off by default.
+    ///
+    /// Read from its beginning.
     #[arg(long, value_name = "PATH", help_heading = "Kernel log")]
     pub(crate) kmsg_path: Option<PathBuf>,
 
@@ -393,46 +434,5 @@ pub(crate) struct Args {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_table_of_flags_is_sound() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn every_flag_has_a_heading_and_help() {
-        for arg in Args::command().get_arguments() {
-            assert!(arg.get_help().is_some(), "{} has no help", arg.get_id());
-            assert!(
-                arg.get_help_heading().is_some(),
-                "{} has no heading",
-                arg.get_id()
-            );
-        }
-    }
-
-    #[test]
-    fn defaults_are_those_that_the_rooms_have() {
-        let args = Args::parse_from(["device-api-server"]);
-        assert_eq!(
-            args.nvml_driver_root,
-            PathBuf::from(device_api_nvml::DRIVER_ROOT)
-        );
-        assert_eq!(args.nvml_poll_interval, device_api_nvml::POLL_INTERVAL);
-        assert_eq!(args.nvml_fault_interval, device_api_nvml::FAULT_INTERVAL);
-        assert_eq!(
-            args.nvml_counter_interval,
-            device_api_nvml::COUNTER_INTERVAL
-        );
-        assert_eq!(args.nvml_limit_interval, device_api_nvml::LIMIT_INTERVAL);
-        assert_eq!(
-            args.nvml_inventory_interval,
-            device_api_nvml::INVENTORY_INTERVAL
-        );
-        assert_eq!(args.nvml_stale_after, device_api_nvml::STALE_AFTER);
-    }
-}
+#[path = "args_tests.rs"]
+mod tests;

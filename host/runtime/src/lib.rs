@@ -16,9 +16,11 @@ mod file;
 mod files;
 mod layers;
 mod limits;
+mod log_filter;
 mod logging;
 mod metrics;
 mod nvml_report;
+mod operator;
 mod policies;
 mod readiness;
 mod shutdown;
@@ -37,6 +39,7 @@ use anyhow::Context as _;
 use admin::Admin;
 use config::{Config, ConfigError, Loaded};
 use layers::LayerError;
+use log_filter::LogControl;
 use metrics::Metrics;
 use readiness::Readiness;
 use shutdown::{Drain, Hangups, Signals};
@@ -67,10 +70,11 @@ pub fn main() -> ExitCode {
     if loaded.check_only {
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = logging::init(loaded.config.log, &environment) {
-        return refuse(&error);
-    }
-    match daemon(&loaded) {
+    let log = match logging::init(loaded.config.log, &environment) {
+        Ok(log) => Arc::new(log),
+        Err(error) => return refuse(&error),
+    };
+    match daemon(&loaded, &log) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -91,7 +95,7 @@ fn refuse(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-fn daemon(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+fn daemon(loaded: &Loaded, log: &Arc<LogControl>) -> anyhow::Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
     // What collects logs from many nodes may not say of which a line is.
     let node = std::env::var(NODE_NAME).ok();
@@ -101,12 +105,12 @@ fn daemon(loaded: &Loaded) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime; raise the limits of threads and open files")?;
-    let result = runtime.block_on(serve(&loaded.config));
+    let result = runtime.block_on(serve(&loaded.config, log));
     runtime.shutdown_timeout(THREADS_END_MAX);
     result
 }
 
-async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: &Config, log: &Arc<LogControl>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::install().context("cannot handle SIGTERM and SIGINT")?;
     let mut hangups = Hangups::install().context("cannot handle SIGHUP")?;
     let metrics = Arc::new(Metrics::new().context("cannot set up metrics")?);
@@ -119,7 +123,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let _admin = admin.serve(readiness.clone(), metrics.clone());
 
     let mut running = tokio::select! {
-        running = wiring::start(config, metrics, &readiness) => running?,
+        running = wiring::start(config, metrics, &readiness, log) => running?,
         asked = signals.next() => {
             tracing::info!(signal = %asked, "stopped before the start was over");
             return Ok(ExitCode::SUCCESS);

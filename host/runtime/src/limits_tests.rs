@@ -147,6 +147,14 @@ fn contract() -> Vec<(&'static str, String)> {
             "time for which the driver is let go of",
             seconds(fixed::RELEASE_MAX),
         ),
+        (
+            "time for which an operator sets the log; length of the filter",
+            format!(
+                "{}, {} bytes",
+                seconds(fixed::LOG_FILTER_TTL_MAX),
+                fixed::LOG_FILTER_BYTES_MAX
+            ),
+        ),
         ("policies loaded at once", fixed::POLICIES_MAX.to_string()),
         (
             "components of a policy directory together; one past it is refused by name",

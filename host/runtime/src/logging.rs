@@ -11,91 +11,63 @@
 //! What a policy writes has the level that it gives it. What libraries say is shown from warn on, from info on with `-vv`.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal as _, Stderr};
 
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{Formatter, SubscriberBuilder};
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::LogConfig;
+use crate::log_filter::{self, Directives, FILTER_VARIABLE, LogControl, Swap, WrongVariable};
 use crate::values::LogFormat;
-
-/// Variable with a filter in the syntax that Rust programs share; `-v` beats it.
-const FILTER_VARIABLE: &str = "RUST_LOG";
-
-/// The audit log is there whatever else is asked for; a filter that means it has to name it.
-const AUDIT: &str = "audit=info";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    #[error(
-        "invalid filter {value:?} in {FILTER_VARIABLE}: {why}; expected as in info,device_api_nvml=debug"
-    )]
-    Filter { value: String, why: String },
+    #[error(transparent)]
+    Filter(WrongVariable),
     #[error("another log is already set up in this process")]
     Init(#[source] TryInitError),
 }
 
-/// Sets up the log of the process. Once.
+/// Sets up the log of the process. Once. Gives what changes its filter.
 ///
 /// # Errors
 /// [`LogError::Filter`] is a mistake of the caller's environment.
 pub(crate) fn init(
     config: LogConfig,
     environment: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<(), LogError> {
-    let filter = filter(config.verbose, environment(FILTER_VARIABLE))?;
+) -> Result<LogControl, LogError> {
+    let Directives { text, filter } =
+        log_filter::at_start(config.verbose, environment(FILTER_VARIABLE))
+            .map_err(LogError::Filter)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(std::io::stderr as fn() -> Stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    let started = match config.format {
-        LogFormat::Text => log.finish().try_init(),
-        LogFormat::Json => log
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .finish()
-            .try_init(),
-    };
-    started.map_err(LogError::Init)?;
-    log_panics();
-    Ok(())
-}
-
-fn filter(verbose: u8, variable: Option<OsString>) -> Result<EnvFilter, LogError> {
-    let from_environment = variable.filter(|value| verbose == 0 && !value.is_empty());
-    let Some(value) = from_environment else {
-        return Ok(EnvFilter::new(directives(verbose)));
-    };
-    let value = value.to_string_lossy().into_owned();
-    let directives = if names_audit(&value) {
-        value.clone()
-    } else {
-        format!("{value},{AUDIT}")
-    };
-    EnvFilter::try_new(directives).map_err(|error| LogError::Filter {
-        value,
-        why: error.to_string(),
-    })
-}
-
-/// Whether a filter has a directive for the audit log, as in `audit=off`.
-fn names_audit(filter: &str) -> bool {
-    let mut targets = filter.split(',').map(|directive| {
-        let end = directive.find(['=', '[']).unwrap_or(directive.len());
-        directive.get(..end).unwrap_or_default()
-    });
-    targets.any(|target| target == "audit")
-}
-
-/// Our crates' names all begin with `device_api`; what policies write is under `policy`.
-fn directives(verbose: u8) -> &'static str {
-    match verbose {
-        0 => "warn,audit=info,policy=info,device_api=info",
-        1 => "warn,audit=info,policy=debug,device_api=debug",
-        _ => "info,policy=debug,device_api=trace",
+    let swap = match config.format {
+        LogFormat::Text => start(log),
+        LogFormat::Json => start(log.json().flatten_event(true).with_current_span(false)),
     }
+    .map_err(LogError::Init)?;
+    log_panics();
+    Ok(LogControl::new(text, swap))
+}
+
+fn start<N, E>(
+    log: SubscriberBuilder<N, E, EnvFilter, fn() -> Stderr>,
+) -> Result<Swap, TryInitError>
+where
+    N: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
+    E: FormatEvent<tracing_subscriber::Registry, N> + Send + Sync + 'static,
+    Formatter<N, E, fn() -> Stderr>: Subscriber,
+{
+    let log = log.with_filter_reloading();
+    let handle = log.reload_handle();
+    log.finish().try_init()?;
+    Ok(Box::new(move |filter| handle.reload(filter)))
 }
 
 /// A panic becomes a line of the log, so that a JSON log stays one.
@@ -113,61 +85,4 @@ fn log_panics() {
             .unwrap_or_default();
         tracing::error!(thread, at, %backtrace, "panic: {message}; this is a bug, please report it");
     }));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verbosity_beats_the_variable_and_a_wrong_variable_is_refused() {
-        let text = |verbose, variable: Option<&str>| {
-            filter(verbose, variable.map(OsString::from)).map(|f| f.to_string())
-        };
-        assert_eq!(
-            text(0, None).expect("valid"),
-            EnvFilter::new("warn,audit=info,policy=info,device_api=info").to_string()
-        );
-        assert_eq!(
-            text(0, Some("")).expect("valid"),
-            EnvFilter::new("warn,audit=info,policy=info,device_api=info").to_string()
-        );
-        assert_eq!(
-            text(1, Some("error")).expect("valid"),
-            EnvFilter::new("warn,audit=info,policy=debug,device_api=debug").to_string()
-        );
-        assert_eq!(
-            text(9, None).expect("valid"),
-            EnvFilter::new("info,policy=debug,device_api=trace").to_string()
-        );
-        let error = text(0, Some("device_api=loud"))
-            .expect_err("refused")
-            .to_string();
-        assert!(
-            error.contains("RUST_LOG") && error.contains("device_api=loud"),
-            "{error}"
-        );
-    }
-    #[test]
-    fn the_audit_log_is_silenced_by_its_name_alone() {
-        #[track_caller]
-        fn check(variable: &str, expected: &str) {
-            let filter = filter(0, Some(variable.into())).expect("valid");
-            assert_eq!(
-                filter.to_string(),
-                EnvFilter::new(expected).to_string(),
-                "{variable}"
-            );
-        }
-        check("trace", "trace,audit=info");
-        check("error", "error,audit=info");
-        check("off", "off,audit=info");
-        check("warn,auditor=error", "warn,auditor=error,audit=info");
-        check("audit=off", "audit=off");
-        check("error,audit=warn", "error,audit=warn");
-        check(
-            "error,audit[{identity}]=trace",
-            "error,audit[{identity}]=trace",
-        );
-    }
 }

@@ -7,6 +7,7 @@
 //! | tasks that look at the files of TLS, and end health | the API | with the `grpc` task |
 //! | tasks that tell what the audit log left out | the API | a minute or two after the last refusal |
 //! | `leases` task | the cache | with the runtime |
+//! | the task that ends a log filter | an operator | when its time is over, or another is set |
 //! | `store` thread | the store | when stopped, what is pending written |
 //! | `signal-timer` thread | the pipeline | when it is dropped |
 //! | `policy-supervisor`, `policy-compiler` threads | the policies | when stopped or dropped |
@@ -37,8 +38,10 @@ use tokio::task::JoinHandle;
 use crate::clock::SystemClock;
 use crate::config::{ApiConfig, Config, KmsgConfig, NvmlConfig};
 use crate::files;
+use crate::log_filter::LogControl;
 use crate::metrics::Metrics;
 use crate::nvml_report::{self, NvmlReport};
+use crate::operator::Operator;
 use crate::policies;
 use crate::readiness::{ComponentState, Readiness};
 use crate::state::{self, Opened};
@@ -79,8 +82,10 @@ pub(crate) async fn start(
     config: &Config,
     metrics: Arc<Metrics>,
     readiness: &Readiness,
+    log_control: &Arc<LogControl>,
 ) -> anyhow::Result<Running> {
     let bound = bind(&config.api, &config.limits, &metrics, readiness).await?;
+    let tls = bound.tls();
     let clock = Arc::new(SystemClock);
     let Opened {
         cache,
@@ -92,6 +97,7 @@ pub(crate) async fn start(
         state::open(config, clock.clone(), metrics.clone(), readiness)
     })?;
     let (judged, told) = (cache.clone(), metrics.clone());
+    let daemon = Operator::new(config, boot.clone(), tls, readiness, log_control);
     let pipeline = Pipeline::start(judged, clock.clone(), told, judging(config), memories)
         .context("cannot start the pipeline; raise the limit of threads")?;
     cache.on_overdue(pipeline.overdue());
@@ -120,7 +126,7 @@ pub(crate) async fn start(
     }
     let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
     let (shutdown, shut_down) = watch::channel(false);
-    let operated = operated(&policies, &pipeline, nvml.as_ref());
+    let operated = operated(&policies, &pipeline, nvml.as_ref(), daemon);
     let api = tokio::spawn(device_api_grpc::serve(
         bound,
         cache.clone(),
@@ -156,6 +162,7 @@ fn operated(
     policies: &Arc<Supervisor>,
     pipeline: &Pipeline,
     nvml: Option<&device_api_nvml::Handle>,
+    daemon: Operator,
 ) -> Operated {
     Operated {
         policies: policies.policies(),
@@ -164,6 +171,7 @@ fn operated(
             Some(nvml) => Arc::new(nvml.operator()),
             None => Arc::new(TurnedOff),
         },
+        daemon: Arc::new(daemon),
     }
 }
 

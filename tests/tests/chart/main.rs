@@ -13,6 +13,7 @@
 mod alerts;
 mod cluster;
 mod dashboard;
+mod documents;
 mod helm;
 mod matrix;
 mod metrics;

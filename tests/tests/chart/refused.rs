@@ -187,6 +187,11 @@ const TYPOS: &[(&str, &[&str])] = &[
         &["terminationGracePeriodSeconds"],
     ),
     ("extraEnv: [{value: a}]", &["extraEnv", "0", "name"]),
+    ("affinity: {nodeAfinity: {}}", &["affinity", "nodeAfinity"]),
+    (
+        "tolerations: [{key: a, efect: NoSchedule}]",
+        &["tolerations", "0", "efect"],
+    ),
 ];
 
 #[track_caller]

@@ -205,6 +205,12 @@ fn is_of(value: &Value, name: &Value) -> bool {
     }
 }
 
+/// What the newest Kubernetes here would say against an object; `None` where it does not know the kind.
+pub(crate) fn objections(object: &Value) -> Result<Option<Vec<String>>> {
+    let newest = CORE.last().context("no schemas")?;
+    Schemas::read(newest)?.objections(object)
+}
+
 #[test]
 fn every_kind_of_every_case_is_as_kubernetes_has_it() -> Result<()> {
     let Some(chart) = Chart::find()? else {

@@ -13,12 +13,13 @@ use crate::toolchains;
 const REGENERATE: &str = "run `go -C examples/go/generate run .`";
 
 /// Each proto, and what it is in the module.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("nvidia/device/v1alpha1/device.proto", "gen/native/device"),
     (
         "nvidia/device/v1alpha1/incident.proto",
         "gen/native/incident",
     ),
+    ("nvidia/device/v1alpha1/daemon.proto", "gen/native/daemon"),
     ("nvidia/device/v1alpha1/nvml.proto", "gen/native/nvml"),
     ("nvidia/device/v1alpha1/policy.proto", "gen/native/policy"),
     ("nvidia/nvsentinel/v1alpha1/gpu.proto", "gen/upstream/gpu"),

@@ -2,6 +2,7 @@
 
 mod convert;
 mod create;
+mod daemon;
 mod delete;
 mod hardware;
 mod incidents;
@@ -28,6 +29,7 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::context::Context;
 use crate::observe::Method;
 
+pub(crate) use daemon::Daemon;
 pub(crate) use incidents::Incidents;
 pub(crate) use nvml::Nvml;
 pub(crate) use policies::Policies;

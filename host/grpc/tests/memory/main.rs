@@ -9,6 +9,8 @@
 
 #[path = "../rpc/changes.rs"]
 mod changes;
+#[path = "../rpc/daemon_host.rs"]
+mod daemon_host;
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "../rpc/harness.rs"]
 mod harness;

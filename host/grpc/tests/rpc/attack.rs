@@ -139,12 +139,13 @@ impl Target {
     }
 
     /// Changes with each write of whatever kind.
-    fn fingerprint(&self) -> ((u64, usize), [usize; 3]) {
+    fn fingerprint(&self) -> ((u64, usize), [usize; 4]) {
         let server = &self.server;
         let operated = [
             server.policies.writes(),
             server.incidents.cleared().len(),
             server.nvml.commands(),
+            server.daemon.changes().len(),
         ];
         (server.store.fingerprint(), operated)
     }

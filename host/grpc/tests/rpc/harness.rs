@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::daemon_host::Daemon;
 use crate::operated::{FaultLog, Nvml};
 use crate::policy_host::{File, PolicyHost};
 use crate::store::Store;
@@ -53,6 +54,7 @@ pub(crate) struct Server {
     pub(crate) policies: Arc<PolicyHost>,
     pub(crate) incidents: Arc<FaultLog>,
     pub(crate) nvml: Arc<Nvml>,
+    pub(crate) daemon: Arc<Daemon>,
     pub(crate) observer: Arc<Recorder>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) served: JoinHandle<Result<(), ServeError>>,
@@ -86,10 +88,12 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let policies = Arc::new(PolicyHost::with(&POLICIES));
         let (incidents, nvml) = (Arc::new(FaultLog::default()), Arc::new(Nvml::default()));
+        let daemon = Arc::new(Daemon::default());
         let operated = Operated {
             policies: policies.clone(),
             incidents: incidents.clone(),
             nvml: nvml.clone(),
+            daemon: daemon.clone(),
         };
         let served = serve(bound, store.clone(), operated, observer.clone(), stopped);
         let served = tokio::spawn(served);
@@ -101,6 +105,7 @@ impl Server {
             policies,
             incidents,
             nvml,
+            daemon,
             observer,
             stop,
             served,

@@ -71,6 +71,7 @@ fn whatever_is_sent_to_the_native_dialect_is_carried_out_or_refused() {
             "IncidentService/ListIncidents",
             "IncidentService/ClearCondition",
             "NvmlService/ReleaseNvml",
+            "DaemonService/SetLogFilter",
         ],
     );
 }

@@ -11,12 +11,13 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{Server, refused, soon};
 
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "nvidia.device.v1alpha1.GpuService",
     "nvidia.device.v1alpha1.ProviderService",
     "nvidia.device.v1alpha1.PolicyService",
     "nvidia.device.v1alpha1.IncidentService",
     "nvidia.device.v1alpha1.NvmlService",
+    "nvidia.device.v1alpha1.DaemonService",
     "nvidia.nvsentinel.v1alpha1.GpuService",
 ];
 

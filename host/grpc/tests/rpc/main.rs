@@ -11,6 +11,8 @@ mod attack;
 mod audit;
 mod bounded;
 mod changes;
+mod daemon;
+mod daemon_host;
 mod encoded;
 mod excess;
 mod harness;

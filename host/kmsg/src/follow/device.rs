@@ -52,7 +52,14 @@ impl Reader {
                 }
                 Err(Errno::PIPE) => {
                     count(&self.shared.counters.overruns);
-                    tracing::warn!("kernel log: records were overwritten before they were read");
+                    let times = self.shared.counters.read().overruns;
+                    // A storm of records must not become a storm of log lines.
+                    if times.is_power_of_two() {
+                        tracing::warn!(
+                            times,
+                            "kernel log: records were overwritten before they were read"
+                        );
+                    }
                 }
                 // Longer than the kernel's own bound; it is skipped.
                 Err(Errno::INVAL) => count(&self.shared.counters.cut),
