@@ -33,6 +33,10 @@ pub(crate) enum Failure {
         "NVML is busy: {hung}; nothing was let go of. Wait until it comes back (devicectl nvml status), or restart the machine"
     )]
     NvmlBusy { hung: String },
+    #[error(
+        "NVML is not in use: {why}. It is looked for again by itself (devicectl nvml status); attach again to have that done at once"
+    )]
+    NotAttached { why: String },
     #[error("not released: somebody else attached NVML meanwhile")]
     Overtaken,
     #[error("{what}; say yes when asked, or give --yes")]
@@ -67,6 +71,7 @@ impl Failure {
             | Self::NotTaken { .. }
             | Self::UnderWay
             | Self::NvmlBusy { .. }
+            | Self::NotAttached { .. }
             | Self::Overtaken
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
@@ -105,6 +110,7 @@ impl Failure {
             | Self::NotTaken { .. }
             | Self::UnderWay
             | Self::NvmlBusy { .. }
+            | Self::NotAttached { .. }
             | Self::Overtaken
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }

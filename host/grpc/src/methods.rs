@@ -172,6 +172,7 @@ mod tests {
             (policies, "ReloadPolicies", Does::Write),
             (incidents, "ListIncidents", Does::Read),
             (incidents, "ClearCondition", Does::Write),
+            (incidents, "ReportReset", Does::Write),
             (nvml, "GetNvmlStatus", Does::Read),
             (nvml, "ReleaseNvml", Does::Write),
             (daemon, "GetDaemonStatus", Does::Read),
@@ -192,7 +193,7 @@ mod tests {
         let all = methods.known.values();
         assert!(all.clone().all(|known| known.request.is_some()));
         let writes = all.filter(|known| known.does == Does::Write).count();
-        assert_eq!(writes, 26, "each of them asks who is calling");
+        assert_eq!(writes, 27, "each of them asks who is calling");
         let all = methods.known.values();
         let commands = all.filter(|known| known.is_command()).count();
         assert_eq!(

@@ -57,9 +57,14 @@ impl Watchdog {
             Counters::add(&context.counters.hung_calls);
             let gpu = hung.device.as_ref().map(tracing::field::display);
             tracing::error!(gpu, call = %hung.call, "NVML: {hung}; other GPUs are read on");
-            if let Some(uuid) = &hung.device {
-                context.unsure(std::slice::from_ref(uuid));
-                context.stand(uuid, Standing::Hangs(&hung));
+            match (&hung.device, &hung.peer) {
+                // Either may be the reason: whoever answers a call of its own is not.
+                (Some(one), Some(other)) => context.unsure(&[one.clone(), other.clone()]),
+                (Some(uuid), None) => {
+                    context.unsure(std::slice::from_ref(uuid));
+                    context.stand(uuid, Standing::Hangs(&hung));
+                }
+                (None, _) => {}
             }
         }
         self.replace();

@@ -1,10 +1,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use device_api_core::signal::{SignalKind, Target};
+use device_api_core::ports::NvmlStatus;
+use device_api_core::signal::{SignalKind, Target, Value};
 use device_api_nvml::{Config, Stopped};
 
-use crate::harness::{isolated, start};
+use crate::harness::{Said, isolated, start, value};
 
 #[test]
 fn n2_a_missing_library_is_told_and_taken_up_when_it_comes() {
@@ -131,6 +132,43 @@ fn n2_a_driver_that_goes_and_comes_is_followed() {
                 sim.ask(r#"{"command":"status"}"#).contains(r#""users":0"#),
                 "and so is this one"
             );
+        },
+    );
+}
+
+#[test]
+fn n2_that_the_driver_is_gone_is_the_last_that_is_told_of_its_gpus() {
+    isolated(
+        "library::n2_that_the_driver_is_gone_is_the_last_that_is_told_of_its_gpus",
+        |sim| {
+            let (recorder, _handle) = sim.start(sim.config());
+            // Whoever notices it was just reading: what it had read comes before, each time.
+            for session in 2..=5 {
+                let start = recorder.now();
+                let noticed = r#"{"command":"fail","gpu":7,"call":"nvmlDeviceGetTemperature","code":1,"times":1}"#;
+                sim.ask(noticed);
+                recorder.missing_after(start);
+                recorder.ready(session);
+                let said = recorder.said();
+                let is_missing =
+                    |said: &Said| matches!(said.status(), Some(NvmlStatus::Missing { .. }));
+                let missing = said.iter().skip(start).position(is_missing).unwrap() + start;
+                let found = said
+                    .iter()
+                    .skip(missing)
+                    .position(|said| said.found().is_some());
+                let until_found = &said[start..missing + found.unwrap()];
+                for gpu in 0..8 {
+                    let gpu = recorder.gpu(gpu);
+                    let told = until_found.iter().filter_map(|said| {
+                        let Said::Sampled(uuid, samples) = said else {
+                            return None;
+                        };
+                        (*uuid == gpu).then(|| value(samples, "nvml.state"))?
+                    });
+                    assert_eq!(told.last(), Some(Value::Int(3)), "{gpu}");
+                }
+            }
         },
     );
 }

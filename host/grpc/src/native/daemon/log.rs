@@ -6,8 +6,7 @@ use device_api_core::daemon::{DaemonControl, LogChange, LogFilter};
 use device_api_core::limits::{LOG_FILTER_BYTES_MAX, LOG_FILTER_TTL_MAX};
 use device_api_proto::native as proto;
 
-use crate::fields::{FieldError, bounded, timestamp};
-use crate::native::write::span;
+use crate::fields::{FieldError, bounded, span, timestamp};
 use crate::status::Refusal;
 
 pub(super) async fn set(
