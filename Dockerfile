@@ -13,10 +13,12 @@ ARG RUST
 ENV RUSTUP_TOOLCHAIN=${RUST}
 RUN rustup target add wasm32-unknown-unknown
 WORKDIR /source
+# Told by device_api_server_build_info.
+ARG REVISION=unknown
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target,id=target-${RUST} \
-    cargo build --release --locked --package device-api-server --package devicectl \
+    DEVICE_API_REVISION=${REVISION} cargo build --release --locked --package device-api-server --package devicectl \
     && install -D -t /out target/release/device-api-server target/release/devicectl
 
 # The same Debian as above: the C library must not be older than the one that was linked against. NVML's library, which the

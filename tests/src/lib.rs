@@ -6,6 +6,7 @@
 
 mod binaries;
 mod client;
+mod configmap;
 mod daemon;
 pub mod history;
 pub mod hostile;
@@ -19,6 +20,7 @@ pub mod tools;
 
 pub use binaries::binary;
 pub use client::{Native, Upstream, Watch, condition_of, health_of};
+pub use configmap::ConfigMap;
 pub use daemon::{Daemon, LogLine};
 pub use http::http;
 pub use node::{Builder, Node};

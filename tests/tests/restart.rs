@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use device_api_proto::native::incident_service_client::IncidentServiceClient;
 use device_api_proto::native::{
     Condition, ConditionStatus, EventType, Health, Incident, IncidentState, ListIncidentsRequest,
@@ -359,6 +359,36 @@ async fn a_damaged_store_is_set_aside_and_every_gpu_unknown_until_it_is_seen() -
     };
     let status = client.gpus.watch_gpus(request).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_newer_daemons_state_ends_the_start_and_stays_as_it_is() -> Result<()> {
+    let mut node = Node::start()?;
+    node.healthy().await?;
+    node.stop(Signal::TERM)?;
+    let ledger = node.dir().join("state/policies/ledger.json");
+    let ours = std::fs::read_to_string(&ledger)?;
+    let newer = ours.replacen("\"format\": 1", "\"format\": 2", 1);
+    ensure!(newer != ours, "{ours}");
+    std::fs::write(&ledger, &newer)?;
+    node.spawn_again()?;
+    let line = node
+        .daemon
+        .wait_for(&["ERROR", "a newer daemon wrote it"])?;
+    let path = ledger.display().to_string();
+    ensure!(
+        line.contains(&path) && line.contains("format version 2"),
+        "{line}"
+    );
+    assert_eq!(node.daemon.wait()?.code(), Some(1));
+    ensure!(!node.socket().exists(), "nobody is answered");
+    assert_eq!(std::fs::read_to_string(&ledger)?, newer);
+
+    // The way out that the line names.
+    std::fs::rename(&ledger, format!("{path}.damaged-newer"))?;
+    node.start_again()?;
+    node.healthy().await?;
     Ok(())
 }
 

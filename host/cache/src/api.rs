@@ -12,6 +12,7 @@ use device_api_core::provider::{
 use device_api_core::selector::Selection;
 use device_api_core::watch::{Event, EventType, Listing, WatchFrom, WatchRequest};
 
+use crate::author::Author;
 use crate::cache::{Cache, check_version};
 use crate::state::State;
 use crate::watcher::{Bookmarks, Cell, Watcher};
@@ -85,6 +86,7 @@ impl Devices for Cache {
         }
         self.pass_barrier(Some(&creation.uuid)).await;
         self.client_write(|transaction| {
+            transaction.author = Author::Provider(caller.provider.clone());
             self.check_lease(caller)?;
             match transaction.state.object(&creation.key) {
                 Some(_) if exclusive => Err(ApiError::AlreadyExists { key: creation.key }),
@@ -121,6 +123,7 @@ impl Devices for Cache {
     ) -> Result<Arc<Gpu>, ApiError> {
         self.pass_barrier(Some(&self.uuid_of(&update.key)?)).await;
         self.client_write(|transaction| {
+            transaction.author = Author::Provider(caller.provider.clone());
             self.check_lease(caller)?;
             self.write_status(transaction, caller, &update)
         })
@@ -149,6 +152,7 @@ impl Devices for Cache {
         expected: Option<ResourceVersion>,
     ) -> Result<(), ApiError> {
         self.client_write(|transaction| {
+            transaction.author = Author::Provider(caller.provider.clone());
             self.check_lease(caller)?;
             check_version(transaction.state, key, expected)?;
             transaction.delete(key)

@@ -16,8 +16,10 @@ use device_api_core::limits::Bounds;
 use device_api_core::ports::{Commit, DeviceCache, Overdue, StateLog};
 use device_api_core::provider::PolarityTable;
 use device_api_core::signal::Target;
+use device_api_core::watch::EventType;
 use tokio::sync::oneshot;
 
+use crate::author::Author;
 use crate::barrier::{Barrier, Waits};
 use crate::gate::{Gate, Serial};
 use crate::hub::Hub;
@@ -34,6 +36,8 @@ pub trait CacheObserver: Debug + Send + Sync {
     fn barrier_wait(&self, waited: Duration, timed_out: bool);
     /// Changes that merged for slow watchers.
     fn watch_merged(&self, changes: usize);
+    /// An object was created, changed or deleted, under a new version.
+    fn updated(&self, change: EventType, by: &Author);
     /// What the cache holds after a write.
     fn written(&self, version: ResourceVersion, gpus: &[(Health, usize)]);
     /// A provider writes a type of unknown polarity: it does not count (design P3). Once a type.
@@ -48,6 +52,7 @@ impl CacheObserver for Unobserved {
     fn gate_wait(&self, _: bool, _: Duration) {}
     fn barrier_wait(&self, _: Duration, _: bool) {}
     fn watch_merged(&self, _: usize) {}
+    fn updated(&self, _: EventType, _: &Author) {}
     fn written(&self, _: ResourceVersion, _: &[(Health, usize)]) {}
     fn uncounted_type(&self, _: &str) {}
 }
@@ -155,6 +160,12 @@ impl Cache {
         self.hub.with(Hub::close);
     }
 
+    /// All objects as they are just now. It passes no barrier: for whoever tells of the daemon, as metrics do, and
+    /// answers nobody who acts on a GPU.
+    pub fn all_now(&self) -> Arc<[Arc<Gpu>]> {
+        self.read(State::all)
+    }
+
     pub(crate) fn read<R>(&self, f: impl FnOnce(&State) -> R) -> R {
         self.gate.read(&*self.clock, &*self.observer, f)
     }
@@ -184,6 +195,7 @@ impl Cache {
                 events,
                 mut changes,
                 uncounted,
+                author,
             } = written;
             if let Some(log) = &self.log {
                 changes.extend(remember());
@@ -197,6 +209,9 @@ impl Cache {
             } else {
                 // What it does besides remembering counts all the same.
                 drop(remember());
+            }
+            for event in &events {
+                self.observer.updated(event.type_, &author);
             }
             let merged = hub.publish(events, version);
             if merged > 0 {
@@ -331,13 +346,17 @@ impl DeviceCache for Cache {
     }
 
     fn upsert_device(&self, device: DeviceInfo) -> Result<(), ApiError> {
-        self.write(|transaction| transaction.register(device))
+        self.write(|transaction| {
+            transaction.author = Author::Nvml;
+            transaction.register(device)
+        })
     }
 
     fn change(&self, uuid: &DeviceUuid, commit: &mut dyn Commit) {
         let commit = std::cell::RefCell::new(commit);
         self.write_and_remember(
             |transaction| {
+                transaction.author = Author::Pipeline;
                 transaction.change(uuid, |conditions| commit.borrow_mut().change(conditions));
             },
             || commit.borrow_mut().remember(),

@@ -11,6 +11,7 @@
 //! **Invariant:** a reader waits at the barrier before it takes the gate, never while it holds it.
 
 mod api;
+mod author;
 mod barrier;
 #[cfg(test)]
 mod barrier_tests;
@@ -27,5 +28,6 @@ mod state;
 mod transaction;
 mod watcher;
 
+pub use author::Author;
 pub use cache::{Cache, CacheObserver, Config, Unobserved};
 pub use watcher::Watcher;

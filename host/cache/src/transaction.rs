@@ -13,6 +13,7 @@ use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
 use device_api_core::limits::Bounds;
 use device_api_core::watch::{Event, EventType};
 
+use crate::author::Author;
 use crate::state::{Record, State, object_record};
 
 /// One write: its changes get ascending versions, and its events are published after the gate is
@@ -21,6 +22,7 @@ use crate::state::{Record, State, object_record};
 pub(crate) struct Transaction<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) now: WallTime,
+    pub(crate) author: Author,
     bounds: &'a Bounds,
     events: Vec<Event>,
     changes: Vec<Change>,
@@ -34,6 +36,7 @@ pub(crate) struct Written {
     pub(crate) changes: Vec<Change>,
     /// New condition types of unknown polarity.
     pub(crate) uncounted: Vec<Arc<str>>,
+    pub(crate) author: Author,
 }
 
 impl<'a> Transaction<'a> {
@@ -41,6 +44,7 @@ impl<'a> Transaction<'a> {
         Self {
             state,
             now,
+            author: Author::default(),
             bounds,
             events: Vec::new(),
             changes: Vec::new(),
@@ -53,6 +57,7 @@ impl<'a> Transaction<'a> {
             events: self.events,
             changes: self.changes,
             uncounted: self.uncounted,
+            author: self.author,
         }
     }
 

@@ -17,7 +17,7 @@ pub trait RpcObserver: Send + Sync {
     fn started(&self, service: &'static str, method: &'static str);
 
     /// It ended. `code` is gRPC's name, `OK` for success; a call or stream that the client left is
-    /// `Cancelled`. Of a stream, `elapsed` is its whole life.
+    /// `Canceled`. Of a stream, `elapsed` is its whole life.
     fn handled(
         &self,
         service: &'static str,

@@ -63,11 +63,12 @@ pub(crate) fn going_down() -> ApiError {
     }
 }
 
-/// A code as metrics and logs name it: gRPC's own words, of which a closed set makes labels.
+/// A code as metrics and logs name it: as Go's gRPC spells it, which dashboards of the ecosystem ask for (so
+/// `Canceled`). A closed set makes labels.
 pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
-        Code::Cancelled => "Cancelled",
+        Code::Cancelled => "Canceled",
         Code::Unknown => "Unknown",
         Code::InvalidArgument => "InvalidArgument",
         Code::DeadlineExceeded => "DeadlineExceeded",

@@ -14,6 +14,18 @@ pub enum PolicyHostError {
     Engine(#[from] EngineError),
     #[error("policies can't be compiled here")]
     Compiler(#[from] CompilerError),
+    /// It is left as it is: without it, what was quarantined would judge again.
+    #[error(
+        "{file} is of format version {found}, and this daemon reads up to {reads}: a newer daemon wrote it. Run that one; \
+         or move the file away, as {file}.damaged-newer, and lose what it knew: versions of the policy directory wait for \
+         `devicectl policy accept` then, and pauses and quarantines are forgotten",
+        file = .path.display()
+    )]
+    NewerLedger {
+        path: PathBuf,
+        found: u32,
+        reads: u32,
+    },
     #[error("the policy supervisor gets no thread: check the process and thread limits")]
     Thread(#[source] std::io::Error),
 }

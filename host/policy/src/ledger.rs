@@ -25,7 +25,7 @@ pub(crate) use books::Books;
 pub(crate) use files::{hex, make_private, read_bounded, sha256};
 pub(crate) use too_much::TOO_MUCH_MAX;
 
-/// Written into the ledger; one of a later format is set aside, not guessed at.
+/// Written into the ledger; one of a later format is refused and left as it is, not guessed at.
 const FORMAT: u32 = 1;
 
 /// Policies remembered: those of a set, and those of sets before it.
@@ -77,6 +77,12 @@ pub(crate) struct Ledger {
     /// been quarantined in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lost: Option<Lost>,
+}
+
+/// What every format says first: the rest may have any form.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
 }
 
 /// A ledger that could not be read.

@@ -11,8 +11,8 @@ use bundled_policies::Bundled;
 use device_api_core::clock::Clock;
 use device_api_core::ports::Seats;
 use device_api_policy::{
-    CompileWorker, CompilerSettings, GuestLimits, Loading, PolicySource, Shadows, Supervisor,
-    SupervisorConfig, Unlisted, bundled_origin, compile_memory_bytes,
+    CompileWorker, CompilerSettings, GuestLimits, Loading, PolicyHostError, PolicySource, Shadows,
+    Supervisor, SupervisorConfig, Unlisted, bundled_origin, compile_memory_bytes,
 };
 
 use crate::config::Config;
@@ -31,7 +31,7 @@ pub(crate) fn compiled(first: Option<&OsStr>) -> Option<std::process::ExitCode> 
 /// Has the policies loaded and seated by a thread of its own, which keeps looking for changes.
 ///
 /// # Errors
-/// No policy can be run on this machine; `--safe-mode` does without.
+/// No policy can be run on this machine, `--safe-mode` does without; or a newer daemon wrote what is remembered of them.
 pub(crate) fn start(
     config: &Config,
     seats: Arc<dyn Seats>,
@@ -69,8 +69,15 @@ pub(crate) fn start(
         shadows,
         ..SupervisorConfig::new(bundled(limits))
     };
-    let supervisor = Supervisor::begin(supervised, seats, clock)
-        .context("policies can't be run here; --safe-mode does without them")?;
+    let supervisor = Supervisor::begin(supervised, seats, clock).map_err(|error| {
+        let newer = matches!(error, PolicyHostError::NewerLedger { .. });
+        let what = if newer {
+            "cannot go on from what is remembered of policies"
+        } else {
+            "policies can't be run here; --safe-mode does without them"
+        };
+        anyhow::Error::new(error).context(what)
+    })?;
     let supervisor = Arc::new(supervisor);
     metrics
         .watch_policies(supervisor.policies())

@@ -14,7 +14,7 @@ use device_api_core::ids::DeviceUuid;
 use device_api_core::provider::PolarityTable;
 use device_api_core::recovery::is_over_after_reboot;
 use device_api_pipeline::Memories;
-use device_api_store::{Status, Store};
+use device_api_store::{OpenError, Status, Store};
 
 use crate::config::{Config, StoreConfig};
 use crate::metrics::Metrics;
@@ -36,7 +36,7 @@ pub(crate) struct Opened {
 /// Opens the store and makes the cache of what is in it. Waits for the disk.
 ///
 /// # Errors
-/// The boot is unknown, or the store can't be had: another daemon has it, its directory is none.
+/// The boot is unknown, or the store can't be had: another daemon has it, its directory is none, a newer one wrote it.
 pub(crate) fn open(
     config: &Config,
     clock: Arc<dyn Clock>,
@@ -64,8 +64,8 @@ pub(crate) fn open(
         }
         StoreMode::Durable => &config.store,
     };
-    let (store, mut start) = Store::open(&store.dir, boot.clone(), clock.clone(), metrics.clone())
-        .context("cannot open the store; --store=memory does without one")?;
+    let (store, mut start) =
+        Store::open(&store.dir, boot.clone(), clock.clone(), metrics.clone()).map_err(refused)?;
     let store = Arc::new(store);
     tell(&store, &config.store, readiness);
     let (mut memories, mut log) = (Memories::default(), None);
@@ -102,6 +102,17 @@ pub(crate) fn open(
         memories,
         log,
     })
+}
+
+/// Where a newer daemon's state lies there, to go on without it is nothing to propose.
+fn refused(error: OpenError) -> anyhow::Error {
+    let what = match error {
+        OpenError::Newer { .. } => "cannot go on from the state that is there",
+        OpenError::Locked(_) | OpenError::NotADirectory(_) | OpenError::Thread(_) => {
+            "cannot open the store; --store=memory does without one"
+        }
+    };
+    anyhow::Error::new(error).context(what)
 }
 
 /// The machine was booted again: incidents go on of which something stands still.

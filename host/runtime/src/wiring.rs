@@ -39,7 +39,7 @@ use crate::clock::SystemClock;
 use crate::config::{ApiConfig, Config, KmsgConfig, NvmlConfig};
 use crate::files;
 use crate::log_filter::LogControl;
-use crate::metrics::Metrics;
+use crate::metrics::{LastRead, Metrics, Sampled};
 use crate::nvml_report::{self, NvmlReport};
 use crate::operator::Operator;
 use crate::policies;
@@ -125,7 +125,8 @@ pub(crate) async fn start(
         tokio::task::block_in_place(|| await_log(kmsg));
     }
     let seen = cache.seen_before();
-    let nvml = start_nvml(config.nvml.as_ref(), (&pipeline, seen), &metrics, readiness)?;
+    let sampled = tell_of_gpus(&cache, &pipeline, &metrics)?;
+    let nvml = start_nvml(config.nvml.as_ref(), (sampled, seen), &metrics, readiness)?;
     let (shutdown, shut_down) = watch::channel(false);
     let operated = operated(&policies, &pipeline, nvml.as_ref(), daemon);
     let api = tokio::spawn(device_api_grpc::serve(
@@ -147,6 +148,23 @@ pub(crate) async fn start(
         policies,
         pipeline,
     })
+}
+
+/// Has the metrics tell of each GPU. What NVML's source says is to go through what is returned: that is the way of
+/// readings to the metrics.
+fn tell_of_gpus(
+    cache: &Arc<Cache>,
+    pipeline: &Pipeline,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<Sampled>> {
+    let last_read = Arc::new(LastRead::default());
+    // Weak: the cache has the metrics as its observer.
+    let told = Arc::downgrade(cache);
+    let objects = move || told.upgrade().map(|cache| cache.all_now());
+    metrics
+        .watch_gpus(move || objects().unwrap_or_default(), last_read.clone())
+        .context("cannot set up the metrics of GPUs")?;
+    Ok(Arc::new(Sampled::new(pipeline.sink(), last_read)))
 }
 
 fn judging(config: &Config) -> device_api_pipeline::Config {
@@ -294,7 +312,7 @@ fn drills(drills: values::Drills) -> Drills {
 
 fn start_nvml(
     config: Option<&NvmlConfig>,
-    (pipeline, seen_before): (&Pipeline, Vec<SeenBefore>),
+    (sink, seen_before): (Arc<Sampled>, Vec<SeenBefore>),
     metrics: &Arc<Metrics>,
     readiness: &Readiness,
 ) -> anyhow::Result<Option<device_api_nvml::Handle>> {
@@ -304,7 +322,7 @@ fn start_nvml(
         return Ok(None);
     };
     let source = nvml_source(config, seen_before);
-    let handle = device_api_nvml::Nvml::start(source, pipeline.sink(), report)
+    let handle = device_api_nvml::Nvml::start(source, sink, report)
         .context("cannot start the NVML source; raise the limit of threads")?;
     let monitor = handle.monitor();
     nvml_report::watch_calls(&monitor, readiness);

@@ -13,7 +13,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 
 use crate::backend::{Backend, Said, Trouble};
 use crate::disk::DiskFile;
-use crate::format::{self, BadRecord, FORMAT_VERSION, Head, META_FORMAT, META_HEAD, Slot, Table};
+use crate::format::{self, BadRecord, FORMAT_VERSION, Head, META_FORMAT, Slot, Table};
 
 /// Pages that redb keeps in memory. The content is in the cache already; these are for the tree's
 /// inner nodes, and for the pages of one commit.
@@ -33,8 +33,9 @@ pub(crate) enum Fault {
     /// The content is not what was written.
     #[error("it is damaged: {why}")]
     Damaged { why: String, ceiling: u64 },
+    /// A later daemon wrote it.
     #[error("it is of format version {found}, and this daemon reads up to {FORMAT_VERSION}")]
-    Newer { found: u32, ceiling: u64 },
+    Newer { found: u32 },
 }
 
 impl Fault {
@@ -290,17 +291,16 @@ impl Db {
     }
 }
 
-/// Refuses a format that this daemon does not know; says the ceiling all the same, if it can be read.
+/// Refuses a format that this daemon does not know.
 fn read_format(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<(), Fault> {
     let get = |key: &str| meta.get(key).map_err(Fault::damaged);
-    let ceiling = get(META_HEAD)?.map_or(0, |head| ceiling_in(head.value()));
     let Some(format) = get(META_FORMAT)? else {
         return Err(Fault::damaged("it does not say its format version"));
     };
     let found: u32 = serde_json::from_slice(format.value()).map_err(Fault::damaged)?;
     match found {
         FORMAT_VERSION => Ok(()),
-        newer if newer > FORMAT_VERSION => Err(Fault::Newer { found, ceiling }),
+        newer if newer > FORMAT_VERSION => Err(Fault::Newer { found }),
         _ => Err(Fault::damaged(format!(
             "there is no format version {found}"
         ))),

@@ -158,30 +158,37 @@ impl Home {
     /// Reads what an earlier run left, without changing it; what was read and is wrong is set aside. A
     /// disk that fails says nothing of the content: it is asked again for a bounded time, and then the
     /// file is left as it is.
-    pub(crate) fn look(&mut self, now: WallTime) -> Left {
+    ///
+    /// # Errors
+    /// A later daemon's: nothing is wrong with it, and who can't read it must not say what it does not know.
+    pub(crate) fn look(&mut self, now: WallTime) -> Result<Left, OpenError> {
         let mut pause = self.read_pause;
         for left in (0..READ_TRIES).rev() {
             let why = match self.read_old() {
                 Ok(None) => {
-                    return Left {
+                    return Ok(Left {
                         ceiling: self.noted_ceiling(),
                         ..Left::default()
-                    };
+                    });
                 }
                 Ok(Some(loaded)) => {
                     self.known = Known::Ours;
-                    return Left {
+                    return Ok(Left {
                         loaded: Some(loaded),
                         ..Left::default()
-                    };
+                    });
+                }
+                Err(NotRead::Newer { found }) => {
+                    let path = self.path.clone();
+                    return Err(OpenError::Newer { path, found });
                 }
                 Err(NotRead::Wrong { why, ceiling }) => {
                     self.set_aside(&why, now);
-                    return Left {
+                    return Ok(Left {
                         loaded: None,
                         ceiling: ceiling.max(self.noted_ceiling()),
                         was_set_aside: self.known == Known::Absent,
-                    };
+                    });
                 }
                 Err(NotRead::Disk(why)) => why,
             };
@@ -198,7 +205,7 @@ impl Home {
             tracing::error!(%why, "the old state can't be read, and every GPU starts Unknown");
             self.known = Known::Untouchable(why);
         }
-        Left::default()
+        Ok(Left::default())
     }
 
     /// `None`: there is no file.
@@ -218,15 +225,15 @@ impl Home {
                 "reading {path} failed: {}",
                 said.what
             ))),
-            Err(fault @ (Fault::Damaged { ceiling, .. } | Fault::Newer { ceiling, .. })) => {
+            Err(Fault::Newer { found }) => Err(NotRead::Newer { found }),
+            Err(fault @ Fault::Damaged { ceiling, .. }) => {
                 let why = fault.to_string();
                 Err(NotRead::Wrong { why, ceiling })
             }
         }
     }
 
-    /// Gives a file that can't be used another name. It is never deleted: it may be evidence, or of use
-    /// to a newer daemon.
+    /// Gives a file that can't be used another name. It is never deleted: it may be evidence.
     fn set_aside(&mut self, why: &str, now: WallTime) {
         let seconds = now.unix_ms() / 1000;
         let free = (0..SET_ASIDE_PER_SECOND_MAX)
@@ -433,6 +440,8 @@ impl Home {
 enum NotRead {
     /// The disk did not say what is there.
     Disk(String),
+    /// What is there is a later daemon's.
+    Newer { found: u32 },
     /// What is there is no state of ours, or not whole.
     Wrong { why: String, ceiling: u64 },
 }

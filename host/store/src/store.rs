@@ -12,6 +12,7 @@ use device_api_core::ports::{StateLog, Synced};
 
 use crate::db::Unread;
 use crate::disk::{Disk, LocalDisk};
+use crate::format::FORMAT_VERSION;
 use crate::home::Home;
 use crate::shared::Shared;
 use crate::status::{Status, StoreObserver};
@@ -46,6 +47,12 @@ pub enum OpenError {
     Locked(PathBuf),
     #[error("state directory {0:?} is not a directory; name one, or a path where one can be made")]
     NotADirectory(PathBuf),
+    /// It is left as it is: to go on as if nothing were known would hide past problems.
+    #[error(
+        "{path:?} is of format version {found}, and this daemon reads up to {FORMAT_VERSION}: a newer daemon wrote it. Run \
+         that one; or move the file away and lose what it knew: every GPU is Unknown then, and past problems are forgotten"
+    )]
+    Newer { path: PathBuf, found: u32 },
     #[error("starting the store's thread failed")]
     Thread(#[source] std::io::Error),
 }
@@ -109,7 +116,7 @@ impl Store {
     ) -> Result<(Self, Start), OpenError> {
         let record_bytes_max = settings.record_bytes_max;
         let mut home = Home::enter(state_dir, settings)?;
-        let left = home.look(clock.wall());
+        let left = home.look(clock.wall())?;
         if left.was_set_aside {
             observer.set_aside();
         }

@@ -1,13 +1,10 @@
 //! A policy directory that is a mounted ConfigMap, swapped as the kubelet does it (design H6).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use device_api_proto::native::Policy;
-use device_api_tests::{Native, Node, http};
+use device_api_tests::{ConfigMap, Native, Node, http};
 
 use crate::rig::{Rig, active, is_running, sha256, tally};
 
@@ -18,61 +15,6 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// Two swaps nearer than this are to end in the second.
 const AT_ONCE: Duration = Duration::from_millis(200);
-
-/// The kubelet's part: `pkg/volume/util/atomic_writer.go`.
-#[derive(Debug)]
-struct ConfigMap {
-    root: PathBuf,
-    generation: u32,
-    shown: BTreeSet<String>,
-}
-
-impl ConfigMap {
-    fn mount(root: PathBuf, files: &[(&str, &[u8])]) -> Result<Self> {
-        std::fs::create_dir(&root)?;
-        let mut map = Self {
-            root,
-            generation: 0,
-            shown: BTreeSet::new(),
-        };
-        map.write(files)?;
-        Ok(map)
-    }
-
-    /// A new directory with all files, `..data` made to point to it in one step, then the links that are
-    /// seen, and the old directory goes.
-    fn write(&mut self, files: &[(&str, &[u8])]) -> Result<()> {
-        let old = std::fs::read_link(self.root.join("..data")).ok();
-        self.generation += 1;
-        let new = format!("..2026_11_21_10_00_00.{:09}", self.generation);
-        let folder = self.root.join(&new);
-        std::fs::create_dir(&folder)?;
-        let files: BTreeMap<&str, &[u8]> = files.iter().copied().collect();
-        for (file, bytes) in &files {
-            std::fs::write(folder.join(file), bytes)?;
-        }
-        let temporary = self.root.join("..data_tmp");
-        symlink(&new, &temporary)?;
-        std::fs::rename(&temporary, self.root.join("..data"))?;
-        for file in files.keys() {
-            if self.shown.insert((*file).to_owned()) {
-                symlink(Path::new("..data").join(file), self.root.join(file))?;
-            }
-        }
-        let gone = self
-            .shown
-            .iter()
-            .filter(|file| !files.contains_key(file.as_str()));
-        for file in gone {
-            std::fs::remove_file(self.root.join(file))?;
-        }
-        self.shown.retain(|file| files.contains_key(file.as_str()));
-        if let Some(old) = old {
-            std::fs::remove_dir_all(self.root.join(old))?;
-        }
-        Ok(())
-    }
-}
 
 fn other(settings: &str) -> Result<Vec<u8>> {
     tally(&format!("name=other {settings}"))
@@ -98,7 +40,7 @@ async fn h6_a_configmap_is_swapped_once_and_twice_at_once() -> Result<()> {
     let builder = Node::builder()?.gpus(2);
     let first = tally("version=1")?;
     let mut map = ConfigMap::mount(builder.dir().join("policies"), &[("tally.wasm", &first)])?;
-    let rig = Rig::on(map.root.clone(), &[])(builder)?;
+    let rig = Rig::on(map.root().to_owned(), &[])(builder)?;
     let mut client = rig.ready().await?;
     is_running(&client.policy("tally").await?, &sha256(&first)?)?;
 
@@ -147,7 +89,7 @@ async fn h6_a_set_that_is_half_bad_or_gone_costs_no_policy_that_runs() -> Result
         ("other.wasm", &beside),
     ];
     let mut map = ConfigMap::mount(builder.dir().join("policies"), &set)?;
-    let rig = Rig::on(map.root.clone(), &[])(builder)?;
+    let rig = Rig::on(map.root().to_owned(), &[])(builder)?;
     let mut client = rig.ready().await?;
     let beside_digest = sha256(&beside)?;
     is_running(&client.policy("other").await?, &beside_digest)?;
@@ -199,7 +141,7 @@ async fn h6_a_set_that_is_half_bad_or_gone_costs_no_policy_that_runs() -> Result
 
     // The volume is gone, and is there again, with another version in it.
     let away = rig.node.dir().join("away");
-    std::fs::rename(&map.root, &away)?;
+    std::fs::rename(map.root(), &away)?;
     rig.node
         .daemon
         .wait_for(&["can't be read", "running set stays"])?;
@@ -212,13 +154,13 @@ async fn h6_a_set_that_is_half_bad_or_gone_costs_no_policy_that_runs() -> Result
     let (_, detail) = http(&rig.node.address("/healthz")?, "/readyz")?;
     assert!(detail.contains("can't be read"), "{detail}");
     let fourth = tally("version=4")?;
-    let mut away = ConfigMap { root: away, ..map };
+    let mut away = map.at(away);
     away.write(&[
         ("policies.yaml", BOTH),
         ("tally.wasm", &fourth),
         ("other.wasm", &beside),
     ])?;
-    std::fs::rename(&away.root, &rig.policies)?;
+    std::fs::rename(away.root(), &rig.policies)?;
     let wanted = sha256(&fourth)?;
     seated(&rig, &mut client, &wanted).await?;
     stays(

@@ -145,7 +145,7 @@ async fn a_request_that_is_cut_off_or_makes_no_sense_is_the_clients_fault_and_co
     // CANCEL
     raw.send(&frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()))
         .await;
-    assert_eq!(codes(&server, 1).await, ["Cancelled"]);
+    assert_eq!(codes(&server, 1).await, ["Canceled"]);
     let two = [head(0), head(0)].concat();
     let compressed = [1, 0, 0, 0, 0];
     let unknown = [7, 0, 0, 0, 0];

@@ -34,7 +34,7 @@ async fn each_call_is_told_once_with_its_code() {
     let expected = [
         (method("CreateGpu"), "OK"),
         (method("GetGpu"), "NotFound"),
-        (method("WatchGpus"), "Cancelled"),
+        (method("WatchGpus"), "Canceled"),
     ];
     assert_eq!(server.observer.handled(), expected);
     assert_eq!(*server.observer.events.lock().expect("lock"), ["ADDED"]);
@@ -64,5 +64,5 @@ async fn a_call_that_the_client_left_is_cancelled() {
     soon(server.observer.open.subscribe().wait_for(|open| *open == 0))
         .await
         .expect("ended");
-    assert_eq!(server.observer.handled()[0].1, "Cancelled");
+    assert_eq!(server.observer.handled()[0].1, "Canceled");
 }

@@ -7,7 +7,8 @@ use std::{fs, io};
 use device_api_core::clock::WallTime;
 
 use super::files::{make_private, read_bounded, replace, sha256};
-use super::{FORMAT, Ledger, Lost, Quarantined};
+use super::{FORMAT, Ledger, Lost, Quarantined, Versioned};
+use crate::error::PolicyHostError;
 use crate::source::Bytes;
 
 /// Size of a ledger, written or read: an entry has some 300 bytes, and there are at most a thousand.
@@ -42,7 +43,10 @@ const GOOD_NAME: &str = "good";
 
 impl Books {
     /// Opens the ledger of a state directory; one that can't be read is set aside, and a new one begins.
-    pub(crate) fn open(home: Option<PathBuf>, now: WallTime) -> Self {
+    ///
+    /// # Errors
+    /// A later daemon wrote it.
+    pub(crate) fn open(home: Option<PathBuf>, now: WallTime) -> Result<Self, PolicyHostError> {
         let mut books = Self {
             ledger: Ledger::default(),
             written: Ledger::default(),
@@ -55,13 +59,13 @@ impl Books {
             good_bytes_max: GOOD_BYTES_MAX,
         };
         let Some(home) = home else {
-            return books;
+            return Ok(books);
         };
         if let Err(error) = make_private(&home.join(GOOD_NAME)) {
             books.shut(format!("{} can't be used ({error})", home.display()));
-            return books;
+            return Ok(books);
         }
-        match find(&home, now) {
+        match find(&home, now)? {
             Found::Ledger(ledger) => {
                 books.written = Ledger::clone(&ledger);
                 books.ledger = *ledger;
@@ -74,14 +78,14 @@ impl Books {
                 books.forgotten(&lost);
                 books.ledger.lost = Some(lost);
                 books.shut(why);
-                return books;
+                return Ok(books);
             }
         }
         if books.ledger.lost.is_some() {
             books.spared = names(&home.join(GOOD_NAME)).collect();
         }
         books.home = Some(home);
-        books
+        Ok(books)
     }
 
     fn forgotten(&mut self, lost: &Lost) {
@@ -300,22 +304,27 @@ enum Found {
     },
 }
 
-fn find(home: &Path, now: WallTime) -> Found {
+fn find(home: &Path, now: WallTime) -> Result<Found, PolicyHostError> {
     let path = home.join(LEDGER_NAME);
     let damage = match read_bounded(&path, LEDGER_BYTES_MAX) {
-        Ok(bytes) => match serde_json::from_slice::<Ledger>(&bytes) {
-            Ok(ledger) if ledger.format == FORMAT => return Found::Ledger(Box::new(ledger)),
-            Ok(ledger) => format!(
-                "it has the format {}, and this daemon reads {FORMAT}",
-                ledger.format
-            ),
-            Err(error) => error.to_string(),
-        },
+        Ok(bytes) => {
+            if let Some(found) = later_format(&bytes) {
+                let reads = FORMAT;
+                return Err(PolicyHostError::NewerLedger { path, found, reads });
+            }
+            match serde_json::from_slice::<Ledger>(&bytes) {
+                Ok(ledger) if ledger.format == FORMAT => {
+                    return Ok(Found::Ledger(Box::new(ledger)));
+                }
+                Ok(ledger) => format!("there is no format {}", ledger.format),
+                Err(error) => error.to_string(),
+            }
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return match set_aside_before(home) {
+            return Ok(match set_aside_before(home) {
                 Some(lost) => Found::Damaged(lost),
                 None => Found::Ledger(Box::default()),
-            };
+            });
         }
         Err(error) => error.to_string(),
     };
@@ -324,7 +333,7 @@ fn find(home: &Path, now: WallTime) -> Found {
         damage,
         aside: aside.display().to_string(),
     };
-    match fs::rename(&path, &aside) {
+    Ok(match fs::rename(&path, &aside) {
         Ok(()) => Found::Damaged(lost),
         Err(error) => {
             lost.aside = path.display().to_string();
@@ -335,7 +344,13 @@ fn find(home: &Path, now: WallTime) -> Found {
             );
             Found::Stuck { lost, why }
         }
-    }
+    })
+}
+
+/// The format that a later daemon wrote, if one did.
+fn later_format(ledger: &[u8]) -> Option<u32> {
+    let versioned = serde_json::from_slice::<Versioned>(ledger).ok()?;
+    (versioned.format > FORMAT).then_some(versioned.format)
 }
 
 /// By a run that could write no new one.

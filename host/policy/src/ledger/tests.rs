@@ -35,7 +35,7 @@ fn died_in(digest: &str, share: f64) -> Vec<Mark> {
 #[test]
 fn h5_what_is_remembered_survives_and_bytes_that_nobody_names_go() {
     let home = tempfile::tempdir().unwrap();
-    let open = || Books::open(Some(home.path().join("policies")), now());
+    let open = || Books::open(Some(home.path().join("policies")), now()).unwrap();
     let mut books = open();
     let bytes = Bytes::from(b"good".to_vec());
     let digest = sha256(&bytes);
@@ -55,7 +55,7 @@ fn h5_what_is_remembered_survives_and_bytes_that_nobody_names_go() {
 #[test]
 fn h5_kept_bytes_that_changed_are_not_used() {
     let home = tempfile::tempdir().unwrap();
-    let mut books = Books::open(Some(home.path().to_owned()), now());
+    let mut books = Books::open(Some(home.path().to_owned()), now()).unwrap();
     let bytes = Bytes::from(b"good".to_vec());
     let digest = sha256(&bytes);
     books.keep(&digest, &bytes);
@@ -68,10 +68,10 @@ fn h5_a_damaged_ledger_is_set_aside() {
     let home = tempfile::tempdir().unwrap();
     for text in [
         "{\"format\": 1, \"polic",
-        "{\"format\":2,\"policies\":{},\"quarantined\":[],\"crashes\":{}}",
+        "{\"format\":0,\"policies\":{},\"quarantined\":[],\"crashes\":{}}",
     ] {
         fs::write(home.path().join("ledger.json"), text).unwrap();
-        let books = Books::open(Some(home.path().to_owned()), now());
+        let books = Books::open(Some(home.path().to_owned()), now()).unwrap();
         let lost = books.ledger.lost.clone().unwrap();
         let told = lost.told();
         assert!(told.contains("ledger.json.damaged-7"), "{told}");
@@ -85,14 +85,44 @@ fn h5_a_damaged_ledger_is_set_aside() {
         assert_eq!(fs::read_to_string(aside).unwrap(), text);
     }
     // The run that set it aside could write no new one: that it was lost is known all the same.
-    let books = Books::open(Some(home.path().to_owned()), now());
+    let books = Books::open(Some(home.path().to_owned()), now()).unwrap();
     assert!(books.ledger.lost.is_some());
+}
+
+#[test]
+fn h5_a_newer_daemons_ledger_is_refused_and_not_a_byte_of_it_is_changed() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("ledger.json");
+    let open = || Books::open(Some(home.path().to_owned()), now());
+    // As ours but for its number, and of another form altogether.
+    for text in [
+        "{\"format\":2,\"policies\":{},\"quarantined\":[],\"crashes\":{}}",
+        "{\"sets\":[1],\"format\":7}",
+    ] {
+        fs::write(&path, text).unwrap();
+        for _ in 0..2 {
+            let refused = open().unwrap_err().to_string();
+            let said = |word: &str| refused.contains(word);
+            assert!(said(&path.display().to_string()), "{refused}");
+            assert!(said("reads up to 1: a newer"), "{refused}");
+            assert!(
+                said("Run that one") && said("move the file away"),
+                "{refused}"
+            );
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            let there = fs::read_dir(home.path()).unwrap().count();
+            assert_eq!(there, 2, "the ledger, and `good`");
+        }
+    }
+    // The way out that it names: versions of the site are doubted, as after damage.
+    fs::rename(&path, home.path().join("ledger.json.damaged-newer")).unwrap();
+    assert!(open().unwrap().ledger.lost.is_some());
 }
 
 #[test]
 fn h5_bytes_that_found_no_room_are_kept_once_there_is_some() {
     let home = tempfile::tempdir().unwrap();
-    let mut books = Books::open(Some(home.path().to_owned()), now());
+    let mut books = Books::open(Some(home.path().to_owned()), now()).unwrap();
     let bytes = Bytes::from(b"good".to_vec());
     let digest = sha256(&bytes);
     // Where its bytes are to be written first.
@@ -107,13 +137,13 @@ fn h5_bytes_that_found_no_room_are_kept_once_there_is_some() {
     fs::remove_dir(&full).unwrap();
     books.save();
     assert_eq!(books.unsaved(), None);
-    let again = Books::open(Some(home.path().to_owned()), now());
+    let again = Books::open(Some(home.path().to_owned()), now()).unwrap();
     assert!(again.bytes(&digest, 100).is_some());
 }
 
 #[test]
 fn h5_without_a_home_it_remembers_as_long_as_it_lives() {
-    let mut books = Books::open(None, now());
+    let mut books = Books::open(None, now()).unwrap();
     let bytes = Bytes::from(b"good".to_vec());
     books.keep("d", &bytes);
     books.ledger.of("a").seated = Some(kept("d"));
@@ -250,7 +280,7 @@ fn h5_a_full_ledger_forgets_who_is_not_seated() {
 fn h5_kept_bytes_are_bounded_and_those_in_a_seat_stay() {
     for on_disk in [true, false] {
         let home = tempfile::tempdir().unwrap();
-        let mut books = Books::open(on_disk.then(|| home.path().to_owned()), now());
+        let mut books = Books::open(on_disk.then(|| home.path().to_owned()), now()).unwrap();
         books.good_bytes_max = 35;
         let of = |since_ms, digest: &str| Kept {
             since_ms,
@@ -286,7 +316,7 @@ fn h5_kept_bytes_are_bounded_and_those_in_a_seat_stay() {
         let kept: Vec<bool> = (0..5).map(|at| is_kept(&books, at)).collect();
         assert_eq!(kept, [false, false, false, true, true]);
         // Who stands in for a quarantined one has its seat.
-        let mut books = Books::open(None, now());
+        let mut books = Books::open(None, now()).unwrap();
         books.good_bytes_max = 10;
         let [bad, good] = ["x", "y"].map(|mark| keep(&mut books, mark));
         books.ledger.of("p").seated = Some(of(2, &bad));
@@ -321,7 +351,7 @@ fn h5_the_ledgers_of_earlier_and_later_daemons_are_read() {
       "crashes": {}, "what_a_later_one_adds": [1]
     }"#;
     fs::write(home.path().join("ledger.json"), text).unwrap();
-    let books = Books::open(Some(home.path().to_owned()), now());
+    let books = Books::open(Some(home.path().to_owned()), now()).unwrap();
     assert_eq!(books.damage(), None);
     assert_eq!(books.ledger.quarantined[0].digest, "d3");
     let a = &books.ledger.policies["a"];
@@ -332,7 +362,7 @@ fn h5_the_ledgers_of_earlier_and_later_daemons_are_read() {
 #[test]
 fn h5_a_ledger_that_could_not_be_read_again_is_not_written() {
     let home = tempfile::tempdir().unwrap();
-    let open = || Books::open(Some(home.path().to_owned()), now());
+    let open = || Books::open(Some(home.path().to_owned()), now()).unwrap();
     let mut books = open();
     books.ledger.accept("a", "d1", "s");
     books.save();
@@ -359,7 +389,7 @@ fn h5_in_doubt_what_lay_there_is_spared_and_nothing_else() {
     fs::create_dir(home.path().join("good")).unwrap();
     fs::write(good("old"), "old").unwrap();
     fs::write(home.path().join("ledger.json"), "{").unwrap();
-    let mut books = Books::open(Some(home.path().to_owned()), now());
+    let mut books = Books::open(Some(home.path().to_owned()), now()).unwrap();
     for digest in ["one", "two"] {
         books.keep(digest, &Bytes::from(b"x".to_vec()));
         books.ledger.of("a").seated = Some(kept(digest));

@@ -222,7 +222,7 @@ impl Supervisor {
     /// used is told of, and holds nobody up; one that is still to be compiled has its stand-in.
     ///
     /// # Errors
-    /// No policy can be run on this machine.
+    /// No policy can be run on this machine, or a later daemon wrote what is remembered of them.
     pub fn begin(
         config: SupervisorConfig,
         seats: Arc<dyn Seats>,
@@ -267,7 +267,7 @@ impl Supervisor {
             clock,
             Arc::clone(&supervisor.board),
             supervisor.inbox.clone(),
-        );
+        )?;
         let begun = Arc::clone(&supervisor.begun);
         let thread = thread::Builder::new()
             .name("policy-supervisor".to_owned())

@@ -22,6 +22,7 @@ use super::slot::Slot;
 use super::told::Told;
 use super::{Begun, SupervisorConfig, host, set};
 use crate::directory::Look;
+use crate::error::PolicyHostError;
 use crate::ledger::Books;
 use crate::load::{Loader, PolicyHost};
 use crate::marker::Markers;
@@ -96,12 +97,12 @@ impl Worker {
         clock: Arc<dyn Clock>,
         board: Arc<Board>,
         inbox: Inbox,
-    ) -> Self {
+    ) -> Result<Self, PolicyHostError> {
         let home = config
             .state_dir
             .as_ref()
             .map(|state| state.join("policies"));
-        let mut books = Books::open(home, clock.wall());
+        let mut books = Books::open(home, clock.wall())?;
         let markers = books.calls().and_then(|calls| match Markers::enter(&calls) {
             Ok((markers, marks)) => {
                 books.ledger.judge_crashes(&marks, clock.wall());
@@ -118,7 +119,7 @@ impl Worker {
         if let Some(queue) = &queue {
             queue.remember(&books.ledger);
         }
-        Self {
+        Ok(Self {
             host: host(loader, markers),
             bundled: set::bundled(&config),
             config,
@@ -141,7 +142,7 @@ impl Worker {
             refused: None,
             sets_refused: 0,
             next_serial: 0,
-        }
+        })
     }
 
     pub(crate) fn run(mut self, begun: &Begun) {

@@ -1,5 +1,5 @@
-//! Every metric the daemon exports: name, type, labels, help. Names without the prefix
-//! `device_api_server_` are those that the gRPC ecosystem's dashboards expect.
+//! Every metric the daemon exports: name, type, labels, help; docs/metrics.md is made of it. Names without the prefix
+//! `device_api_server_` are those that dashboards of the gRPC ecosystem, and of any process, expect.
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,11 +58,20 @@ use Kind::{Counter, Gauge, Histogram};
 catalog! {
     UP Gauge, "device_api_server_up", [], "1 while the daemon runs.";
     INFO Gauge, "device_api_server_info", ["version"], "1, with the daemon's version.";
+    BUILD_INFO Gauge, "device_api_server_build_info", ["version", "revision", "rustc", "target"], "1, with what the daemon was built of, and for.";
+
+    PROCESS_CPU Counter, "process_cpu_seconds_total", [], "Processor time of the daemon.";
+    PROCESS_RESIDENT Gauge, "process_resident_memory_bytes", [], "Memory that the daemon has resident.";
+    PROCESS_VIRTUAL Gauge, "process_virtual_memory_bytes", [], "Address space of the daemon; WebAssembly reserves much of it and uses little.";
+    PROCESS_FDS Gauge, "process_open_fds", [], "Files and sockets that the daemon has open.";
+    PROCESS_FDS_MAX Gauge, "process_max_fds", [], "Files and sockets that the daemon may have open.";
+    PROCESS_THREADS Gauge, "process_threads", [], "Threads of the daemon.";
+    PROCESS_START Gauge, "process_start_time_seconds", [], "Unix time in seconds at which the daemon was started.";
 
     GRPC_REQUESTS Counter, "device_api_server_grpc_requests_total", ["method", "code"], "gRPC calls and streams that ended, by method and code.";
     GRPC_DURATION Histogram(CALL), "device_api_server_grpc_request_duration_seconds", ["method"], "How long unary gRPC calls took.";
     GRPC_STARTED Counter, "grpc_server_started_total", ["grpc_service", "grpc_method"], "gRPC calls and streams that began.";
-    GRPC_HANDLED Counter, "grpc_server_handled_total", ["grpc_service", "grpc_method", "grpc_code"], "gRPC calls and streams that ended; one that the client left is Cancelled.";
+    GRPC_HANDLED Counter, "grpc_server_handled_total", ["grpc_service", "grpc_method", "grpc_code"], "gRPC calls and streams that ended; one that the client left is Canceled.";
     GRPC_HANDLING Histogram(CALL), "grpc_server_handling_seconds", ["grpc_service", "grpc_method"], "How long gRPC calls took; of a stream, its whole life.";
 
     CONNECTIONS Gauge, "device_api_server_connections", [], "Connections to the API, whose clients speak HTTP/2.";
@@ -86,6 +95,7 @@ catalog! {
     CACHE_UNHEALTHY Gauge, "device_api_server_cache_gpus_unhealthy", [], "GPUs that are Unhealthy.";
     CACHE_UNKNOWN Gauge, "device_api_server_cache_gpus_unknown", [], "GPUs whose health is Unknown.";
     CACHE_VERSION Gauge, "device_api_server_cache_resource_version", [], "The newest resource version.";
+    CACHE_UPDATES Counter, "device_api_server_cache_updates_total", ["operation", "provider"], "New versions of GPUs: created, changed or deleted, and on whose word: nvml (the inventory), pipeline (what was decided of signals), host (a lease that ran out), a provider by its name, or other.";
     CACHE_CONTENTION Counter, "device_api_server_cache_lock_contention_total", ["mode"], "Readers and writers that had to wait for the cache's lock.";
     CACHE_LOCK_WAIT Histogram(WAIT), "device_api_server_cache_lock_wait_seconds", ["mode"], "How long those that had to wait for the cache's lock waited.";
 
@@ -108,6 +118,56 @@ catalog! {
     NVML_HUNG Counter, "device_api_server_nvml_hung_calls_total", [], "NVML calls that took longer than the watchdog's bound.";
     NVML_HUNG_AGE Gauge, "device_api_server_nvml_hung_call_age_seconds", ["call", "gpu"], "How long the NVML calls that hang just now have hung; gpu is its UUID, those of two that a call is about, its index before it told its UUID, or empty.";
     NVML_RECOVERIES Counter, "device_api_server_nvml_recoveries_total", [], "GPU resets, driver rebinds and replacements that NVML's readings told of.";
+
+    GPU_INFO Gauge, "device_api_server_gpu_info", ["uuid", "product", "index", "pci", "driver", "simulated"], "1 for each GPU in the cache, with what else tells it apart.";
+    GPU_HEALTH Gauge, "device_api_server_gpu_health", ["uuid", "product", "state"], "1 for the health of each GPU, 0 for those that it has not. The one metric of how a GPU is.";
+    GPU_ACTION Gauge, "device_api_server_gpu_recommended_action", ["uuid", "product", "action"], "1 for the action that is recommended for each GPU; NONE where there is nothing to do.";
+    MIG_HEALTH Gauge, "device_api_server_mig_instance_health", ["uuid", "gpu", "profile", "state"], "1 for the health of each MIG instance, 0 for those that it has not.";
+
+    GPU_NVML Gauge, "device_api_server_gpu_nvml_state", ["uuid", "product"], "How NVML is with each GPU: 0 it answers, 1 a call hangs, 2 let go of, 3 driver gone, 4 errors only. Unless it is 0, there are no readings.";
+    GPU_TEMPERATURE Gauge, "device_api_server_gpu_temperature_celsius", ["uuid", "product", "sensor"], "Temperature.";
+    GPU_TEMPERATURE_MARGIN Gauge, "device_api_server_gpu_temperature_margin_celsius", ["uuid", "product"], "What is left until the hardware slows down; negative beyond.";
+    GPU_TEMPERATURE_THRESHOLD Gauge, "device_api_server_gpu_temperature_threshold_celsius", ["uuid", "product", "threshold"], "Where hardware or software slows the GPU down, or shuts it down.";
+    GPU_POWER Gauge, "device_api_server_gpu_power_watts", ["uuid", "product"], "Power draw of the board, averaged by the driver.";
+    GPU_POWER_NOW Gauge, "device_api_server_gpu_power_instant_watts", ["uuid", "product"], "Power draw of the board at the moment of the reading.";
+    GPU_POWER_LIMIT Gauge, "device_api_server_gpu_power_limit_watts", ["uuid", "product", "limit"], "Power limit: enforced, the default, and the lowest and highest that can be set.";
+    GPU_CLOCK Gauge, "device_api_server_gpu_clock_hertz", ["uuid", "product", "clock"], "Clock frequency.";
+    GPU_THROTTLED Gauge, "device_api_server_gpu_clock_throttle_reason", ["uuid", "product", "reason"], "1 for each reason for which clocks are low, 0 for the others.";
+    GPU_PSTATE Gauge, "device_api_server_gpu_performance_state", ["uuid", "product"], "Performance state: 0 the fastest, 15 the slowest.";
+    GPU_UTILIZATION Gauge, "device_api_server_gpu_utilization_ratio", ["uuid", "product"], "Share of the last period in which a kernel ran.";
+    GPU_MEMORY_UTILIZATION Gauge, "device_api_server_gpu_memory_utilization_ratio", ["uuid", "product"], "Share of the last period in which memory was read or written.";
+    GPU_MEMORY_USED Gauge, "device_api_server_gpu_memory_used_bytes", ["uuid", "product"], "Frame buffer in use.";
+    GPU_MEMORY_SIZE Gauge, "device_api_server_gpu_memory_size_bytes", ["uuid", "product"], "Frame buffer.";
+    GPU_ECC Gauge, "device_api_server_gpu_ecc_enabled", ["uuid", "product"], "1 where ECC is on.";
+    GPU_ECC_PENDING Gauge, "device_api_server_gpu_ecc_enabled_pending", ["uuid", "product"], "1 where ECC will be on after the next reset.";
+    GPU_ECC_VOLATILE Counter, "device_api_server_gpu_ecc_volatile_errors_total", ["uuid", "product", "error"], "ECC errors since the driver was loaded or the GPU reset.";
+    GPU_ECC_AGGREGATE Counter, "device_api_server_gpu_ecc_aggregate_errors_total", ["uuid", "product", "error"], "ECC errors over the life of the board.";
+    GPU_ECC_DRAM Counter, "device_api_server_gpu_ecc_dram_volatile_errors_total", ["uuid", "product", "error"], "ECC errors of the DRAM, since the driver was loaded or the GPU reset.";
+    GPU_ECC_SRAM_VOLATILE Counter, "device_api_server_gpu_ecc_sram_volatile_errors_total", ["uuid", "product", "error"], "ECC errors of the SRAM, since the driver was loaded or the GPU reset.";
+    GPU_ECC_SRAM_AGGREGATE Counter, "device_api_server_gpu_ecc_sram_aggregate_errors_total", ["uuid", "product", "error"], "ECC errors of the SRAM over the life of the board.";
+    GPU_ECC_SRAM_EXCEEDED Gauge, "device_api_server_gpu_ecc_sram_threshold_exceeded", ["uuid", "product"], "1 where uncorrected SRAM errors passed the vendor's threshold: the board is to be replaced.";
+    GPU_ROWS Gauge, "device_api_server_gpu_remapped_rows", ["uuid", "product", "error"], "Memory rows remapped, by what they were remapped after.";
+    GPU_ROW_PENDING Gauge, "device_api_server_gpu_row_remap_pending", ["uuid", "product"], "1 while a row remap waits for a GPU reset.";
+    GPU_ROW_FAILURE Gauge, "device_api_server_gpu_row_remap_failure", ["uuid", "product"], "1 where a row remap failed, as there are no spare rows.";
+    GPU_ROW_BANKS Gauge, "device_api_server_gpu_row_remap_banks", ["uuid", "product", "spare"], "Memory banks by how many of their spare rows are left.";
+    GPU_PAGES Gauge, "device_api_server_gpu_retired_pages", ["uuid", "product", "error"], "Memory pages retired, by what they were retired after.";
+    GPU_PAGES_PENDING Gauge, "device_api_server_gpu_retired_pages_pending", ["uuid", "product"], "1 while pages wait for a reset to be retired.";
+    GPU_PCIE_WIDTH Gauge, "device_api_server_gpu_pcie_link_width", ["uuid", "product"], "Lanes of the PCIe link, now.";
+    GPU_PCIE_WIDTH_MAX Gauge, "device_api_server_gpu_pcie_link_width_max", ["uuid", "product"], "Lanes of the PCIe link that board and slot can do.";
+    GPU_PCIE_GENERATION Gauge, "device_api_server_gpu_pcie_link_generation", ["uuid", "product"], "Generation of the PCIe link, now: lower when idle.";
+    GPU_PCIE_GENERATION_MAX Gauge, "device_api_server_gpu_pcie_link_generation_max", ["uuid", "product"], "Generation of the PCIe link that board and slot can do.";
+    GPU_PCIE_REPLAYS Counter, "device_api_server_gpu_pcie_replays_total", ["uuid", "product"], "PCIe replays since the driver was loaded.";
+    GPU_PCIE_ROLLOVERS Counter, "device_api_server_gpu_pcie_replay_rollovers_total", ["uuid", "product"], "PCIe replays that ended in a new link training.";
+    GPU_PCIE_ERRORS Counter, "device_api_server_gpu_pcie_errors_total", ["uuid", "product", "error"], "PCIe errors, as the GPU counts them.";
+    GPU_PCIE_RECOVERIES Counter, "device_api_server_gpu_pcie_recoveries_total", ["uuid", "product"], "Times that the PCIe link went into recovery.";
+    GPU_NVLINKS Gauge, "device_api_server_gpu_nvlink_links", ["uuid", "product"], "NVLinks that the GPU has.";
+    GPU_NVLINKS_ACTIVE Gauge, "device_api_server_gpu_nvlink_links_active", ["uuid", "product"], "NVLinks that are up.";
+    GPU_NVLINK_ERRORS Counter, "device_api_server_gpu_nvlink_errors_total", ["uuid", "product", "error"], "NVLink errors of all links together; which there are depends on the generation.";
+    GPU_NVLINK_RECOVERIES Counter, "device_api_server_gpu_nvlink_link_recoveries_total", ["uuid", "product", "result"], "Recoveries of NVLinks that went well, or did not.";
+    GPU_FABRIC_STATE Gauge, "device_api_server_gpu_fabric_state", ["uuid", "product"], "Registration with the NVLink fabric: 1 not started, 2 under way, 3 completed.";
+    GPU_FABRIC_STATUS Gauge, "device_api_server_gpu_fabric_status", ["uuid", "product"], "What a completed registration came to: 0 well, else NVML's return code.";
+    GPU_FABRIC_FAULT Gauge, "device_api_server_gpu_fabric_fault", ["uuid", "product", "fault"], "1 for each fault that the NVLink fabric tells of, 0 for those that it denies.";
+    GPU_RECOVERY Gauge, "device_api_server_gpu_recovery_action", ["uuid", "product"], "What the driver asks for: 0 nothing, 1 GPU reset, 2 node reboot, 3 drain P2P, 4 drain and reset.";
 
     KMSG_LINES Counter, "device_api_server_kmsg_lines_total", [], "Lines read from the kernel log.";
     KMSG_UNPARSED Counter, "device_api_server_kmsg_unparsed_total", [], "Kernel log lines that speak of an XID in words the daemon does not know.";

@@ -1,14 +1,22 @@
 //! What the daemon measures of itself. [`catalog`] is the list of what is exported; [`Metrics`] has a
-//! typed handle for each, or reads it off its room ([`policies`]); `ports` says how the rooms' observers
+//! typed handle for each, or reads it off its room ([`policies`], [`gpus`]); `ports` says how the rooms' observers
 //! feed them.
 
 mod access;
 mod catalog;
 mod compile;
+mod gpus;
 mod make;
+#[cfg(test)]
+mod page_tests;
 mod policies;
 mod ports;
+mod process;
+mod readings;
+mod sampled;
+mod series;
 mod store;
+mod updates;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -25,6 +33,7 @@ use prometheus::{
 };
 
 use make::Maker;
+pub(crate) use sampled::{LastRead, Sampled};
 
 /// Readers and writers of the cache's lock.
 const LOCK_MODES: [&str; 2] = ["read", "write"];
@@ -32,7 +41,7 @@ const LOCK_MODES: [&str; 2] = ["read", "write"];
 /// Brings counters up to date that a room counts by itself.
 type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 
-/// One handle for each metric of [`catalog`], but for those of policies.
+/// One handle for each metric of [`catalog`], but for those of policies, GPUs and the process.
 ///
 /// Where the values of the labels are known beforehand, the series exist from the start at zero:
 /// a rate over a series that appears with its first event misses that event.
@@ -44,6 +53,7 @@ pub(crate) struct Metrics {
     access: access::Access,
     store: store::Store,
     cache: Cache,
+    updates: updates::Updates,
     nvml: Nvml,
     kmsg: Kmsg,
     signals: Signals,
@@ -134,11 +144,21 @@ impl Metrics {
         make.gauges(&catalog::INFO)?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
+        make.gauges(&catalog::BUILD_INFO)?
+            .with_label_values(&[
+                env!("CARGO_PKG_VERSION"),
+                env!("BUILD_REVISION"),
+                env!("BUILD_RUSTC"),
+                env!("BUILD_TARGET"),
+            ])
+            .set(1);
+        process::register(&registry)?;
         let metrics = Self {
             rpc: Rpc::new(&make)?,
             access: access::Access::new(&make)?,
             store: store::Store::new(&make)?,
             cache: Cache::new(&make)?,
+            updates: updates::Updates::new(&make)?,
             nvml: Nvml::new(&make)?,
             kmsg: Kmsg::new(&make)?,
             signals: Signals::new(&make)?,

@@ -12,7 +12,8 @@ use device_api_core::ports::Policies;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
-use super::catalog::{self, Kind, Spec};
+use super::catalog::{self, Spec};
+use super::series::{self, Series};
 use super::{Metrics, seconds};
 
 /// The outcome of a call that gave a decision.
@@ -103,12 +104,7 @@ impl Metrics {
     pub(crate) fn watch_policies(&self, policies: Arc<dyn Policies>) -> prometheus::Result<()> {
         let specs = READ.iter().map(|(spec, _)| spec);
         let specs = specs.chain(READ_HOST.iter().map(|(spec, _)| spec));
-        let descs = specs.map(|spec| {
-            let labels = spec.labels.iter().map(|label| (*label).to_owned());
-            let (name, help) = (spec.name.to_owned(), spec.help.to_owned());
-            Desc::new(name, help, labels.collect(), [].into())
-        });
-        let descs = descs.collect::<prometheus::Result<_>>()?;
+        let descs = series::descs(specs)?;
         self.registry
             .register(Box::new(Watched { policies, descs }))
     }
@@ -135,10 +131,7 @@ impl Collector for Watched {
         policies.sort_by_key(PolicyStatus::rank);
         policies.truncate(POLICIES_MAX);
         let family = |(spec, read): &(&Spec, Read)| {
-            let mut series = Series {
-                spec,
-                metrics: Vec::new(),
-            };
+            let mut series = Series::new(spec);
             for policy in &policies {
                 read(policy, &mut series);
             }
@@ -146,11 +139,8 @@ impl Collector for Watched {
         };
         let host = self.policies.host();
         let of_host = |(spec, read): &(&Spec, ReadHost)| {
-            let mut series = Series {
-                spec,
-                metrics: Vec::new(),
-            };
-            series.put(proto::Metric::default(), read(&host) as f64);
+            let mut series = Series::new(spec);
+            series.put([], read(&host) as f64);
             series.into_family()
         };
         READ.iter()
@@ -160,12 +150,6 @@ impl Collector for Watched {
     }
 }
 
-/// The series of one metric.
-struct Series<'a> {
-    spec: &'a Spec,
-    metrics: Vec<proto::Metric>,
-}
-
 impl Series<'_> {
     fn count(&mut self, policy: &PolicyStatus, value: u64) {
         self.add(policy, &[], value as f64);
@@ -173,56 +157,8 @@ impl Series<'_> {
 
     /// One more; `labels` are the values of those after the first, which is the policy's name.
     fn add(&mut self, policy: &PolicyStatus, labels: &[&str], value: f64) {
-        let metric = self.metric(policy, labels);
-        self.put(metric, value);
-    }
-
-    fn put(&mut self, mut metric: proto::Metric, value: f64) {
-        match self.spec.kind {
-            Kind::Counter => {
-                let mut counter = proto::Counter::default();
-                counter.set_value(value);
-                metric.set_counter(counter);
-            }
-            Kind::Gauge | Kind::Histogram(_) => {
-                let mut gauge = proto::Gauge::default();
-                gauge.set_value(value);
-                metric.set_gauge(gauge);
-            }
-        }
-        self.metrics.push(metric);
-    }
-
-    fn metric(&self, policy: &PolicyStatus, labels: &[&str]) -> proto::Metric {
-        let values = std::iter::once(&*policy.name).chain(labels.iter().copied());
-        let mut pairs: Vec<_> = self
-            .spec
-            .labels
-            .iter()
-            .zip(values)
-            .map(|(name, value)| {
-                let mut pair = proto::LabelPair::default();
-                pair.set_name((*name).to_owned());
-                pair.set_value(value.to_owned());
-                pair
-            })
-            .collect();
-        // As those of the other metrics are.
-        pairs.sort_by(|a, b| a.name().cmp(b.name()));
-        proto::Metric::from_label(pairs)
-    }
-
-    fn into_family(self) -> proto::MetricFamily {
-        let mut family = proto::MetricFamily::default();
-        family.set_name(self.spec.name.to_owned());
-        family.set_help(self.spec.help.to_owned());
-        family.set_field_type(match self.spec.kind {
-            Kind::Counter => proto::MetricType::COUNTER,
-            Kind::Gauge => proto::MetricType::GAUGE,
-            Kind::Histogram(_) => proto::MetricType::HISTOGRAM,
-        });
-        family.set_metric(self.metrics);
-        family
+        let labels = labels.iter().copied();
+        self.put(std::iter::once(&*policy.name).chain(labels), value);
     }
 }
 
@@ -277,9 +213,7 @@ fn durations(policy: &PolicyStatus, series: &mut Series<'_>) {
     // Not `calls`: a histogram agrees with itself, also where a call is being counted.
     histogram.set_sample_count(counters.latency.iter().sum());
     histogram.set_sample_sum(seconds(counters.busy));
-    let mut metric = series.metric(policy, &[]);
-    metric.set_histogram(histogram);
-    series.metrics.push(metric);
+    series.put_histogram([&*policy.name], histogram);
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use device_api_cache::CacheObserver;
+use device_api_cache::{Author, CacheObserver};
 use device_api_core::durable::NotDurable;
 use device_api_core::health::Health;
 use device_api_core::ids::ResourceVersion;
 use device_api_core::ports::{NvmlObserver, NvmlStatus};
 use device_api_core::signal::{SignalKind, Source, Target};
+use device_api_core::watch::EventType;
 use device_api_grpc::RpcObserver;
 use device_api_store::StoreObserver;
 
@@ -99,6 +100,10 @@ impl CacheObserver for Metrics {
 
     fn watch_merged(&self, changes: usize) {
         self.cache.merged.inc_by(changes as u64);
+    }
+
+    fn updated(&self, change: EventType, by: &Author) {
+        self.updates.count(change, by);
     }
 
     fn written(&self, version: ResourceVersion, gpus: &[(Health, usize)]) {

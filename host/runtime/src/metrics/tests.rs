@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use device_api_cache::CacheObserver;
+use device_api_cache::{Author, CacheObserver};
 use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::{NvmlObserver, NvmlStatus};
 use device_api_core::signal::Target;
@@ -23,7 +23,7 @@ fn exercised() -> Metrics {
     let metrics = Metrics::new().expect("metrics");
     metrics.started("s.GpuService", "GetGpu");
     metrics.handled("s.GpuService", "GetGpu", "OK", MS);
-    metrics.handled("s.GpuService", "WatchGpus", "Cancelled", 60_000 * MS);
+    metrics.handled("s.GpuService", "WatchGpus", "Canceled", 60_000 * MS);
     metrics.watch_event("ADDED");
     metrics.watch_active(1);
     metrics.refused("uid");
@@ -44,6 +44,8 @@ fn exercised() -> Metrics {
     metrics.barrier_wait(50 * MS, true);
     metrics.watch_merged(3);
     metrics.provider_lost();
+    metrics.updated(EventType::Added, &Author::Nvml);
+    super::gpus::tests::exercise(&metrics);
     metrics.written(
         ResourceVersion(42),
         &[
@@ -135,9 +137,10 @@ fn every_metric_of_the_catalogue_is_exported_and_fed_and_no_other() {
             let series = line.split(['{', ' ']).next().unwrap_or_default();
             series == name && line.rsplit(' ').next() != Some("0")
         });
-        // Nothing is Degraded above.
+        // Nothing is Degraded above, and NVML answers.
+        let is_zero = ["_gpus_degraded", "_nvml_state"];
         assert!(
-            fed || spec.name.ends_with("_gpus_degraded"),
+            fed || is_zero.iter().any(|end| spec.name.ends_with(end)),
             "{} is not fed",
             spec.name
         );
@@ -147,9 +150,12 @@ fn every_metric_of_the_catalogue_is_exported_and_fed_and_no_other() {
 #[test]
 fn names_and_labels_follow_the_conventions() {
     for spec in catalog::ALL {
-        let ours =
-            spec.name.starts_with("device_api_server_") || spec.name.starts_with("grpc_server_");
-        assert!(ours, "{}", spec.name);
+        let ours = ["device_api_server_", "grpc_server_", "process_"];
+        assert!(
+            ours.iter().any(|prefix| spec.name.starts_with(prefix)),
+            "{}",
+            spec.name
+        );
         // The `total` of the GPUs is the name of the system that ours follows.
         let counts =
             spec.name.ends_with("_total") && spec.name != "device_api_server_cache_gpus_total";
@@ -250,7 +256,7 @@ fn a_stream_does_not_count_among_the_calls_durations() {
     );
     check(
         &text,
-        "grpc_server_handled_total{grpc_code=\"Cancelled\",grpc_method=\"WatchGpus\",grpc_service=\"s.GpuService\"} 1",
+        "grpc_server_handled_total{grpc_code=\"Canceled\",grpc_method=\"WatchGpus\",grpc_service=\"s.GpuService\"} 1",
     );
 }
 

@@ -3,7 +3,7 @@
 //!
 //! **Growth.** A new field takes its default where an old file lacks it, a new table is empty there, and an
 //! old daemon skips both: no new version. Whatever else changes, a word with data of another form above all, raises
-//! [`FORMAT_VERSION`]; a file of a newer version is set aside, not guessed at.
+//! [`FORMAT_VERSION`]; a file of a newer version is refused and left as it is, not guessed at.
 
 mod forms;
 mod stored;

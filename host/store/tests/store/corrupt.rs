@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use device_api_core::durable::Snapshot;
 use device_api_core::ports::StateLog;
-use device_api_store::{FORMAT_VERSION, Settings, Status};
+use device_api_store::{FORMAT_VERSION, OpenError, Settings, Status};
 use redb::TableDefinition;
 
 use crate::common::{Fixture, batch, names, object, open, synced, try_open, version_of};
@@ -143,40 +143,69 @@ fn tamper(dir: &Path, table: &str, key: &str, value: &[u8]) {
     transaction.commit().expect("committed");
 }
 
-fn reopened_after_tampering(
-    table: &str,
-    key: &str,
-    value: &[u8],
-) -> (tempfile::TempDir, Fixture, u64) {
+/// A store that was closed well, in which a row was changed since; and the ceiling of its versions.
+fn tampered_with(table: &str, key: &str, value: &[u8]) -> (tempfile::TempDir, u64) {
     let dir = tempfile::tempdir().expect("a directory");
     let fixture = open(dir.path());
     let ceiling = fixture.start.base.0 + device_api_core::limits::VERSIONS_RESERVED;
     fixture.store.append(batch(2, vec![object("a", 2)]));
     drop(fixture);
     tamper(dir.path(), table, key, value);
-    let fixture =
-        try_open(Settings::default(), dir.path(), Duration::from_secs(7)).expect("opened");
-    (dir, fixture, ceiling)
+    (dir, ceiling)
+}
+
+fn opened_at_7(dir: &Path) -> Result<Fixture, OpenError> {
+    try_open(Settings::default(), dir, Duration::from_secs(7))
 }
 
 #[test]
-fn a_newer_format_and_a_head_that_does_not_decode_are_set_aside_above_their_versions() {
-    let newer = serde_json::to_vec(&(FORMAT_VERSION + 1)).expect("encoded");
+fn a_head_that_does_not_decode_is_set_aside_above_its_versions() {
     let head = format!(r#"{{"ceiling":{},"last":"once"}}"#, u64::from(u32::MAX));
-    let cases: [(&str, &str, &[u8]); 2] = [
-        ("meta", "format", &newer),
-        ("meta", "head", head.as_bytes()),
-    ];
-    for (table, key, value) in cases {
-        let (dir, fixture, ceiling) = reopened_after_tampering(table, key, value);
-        assert_eq!(fixture.start.snapshot, None, "{table}");
-        assert_eq!(set_aside(dir.path()), ["store.redb.corrupt-7"], "{table}");
+    let (dir, ceiling) = tampered_with("meta", "head", head.as_bytes());
+    let fixture = opened_at_7(dir.path()).expect("opened");
+    assert_eq!(fixture.start.snapshot, None);
+    assert_eq!(set_aside(dir.path()), ["store.redb.corrupt-7"]);
+    assert!(fixture.start.base.0 >= ceiling, "the ceiling was readable");
+    assert_eq!(fixture.store.status(), Status::Ok);
+}
+
+#[test]
+fn c7_a_newer_format_is_refused_and_not_a_byte_of_it_is_changed() {
+    let of = |version: u32| serde_json::to_vec(&version).expect("encoded");
+    let (dir, ceiling) = tampered_with("meta", "format", &of(FORMAT_VERSION + 1));
+    let path = dir.path().join(FILE);
+    let (there, bytes) = (names(dir.path()), fs::read(&path).expect("read"));
+    // As often as somebody starts it again.
+    for _ in 0..2 {
+        let refused = opened_at_7(dir.path()).expect_err("refused").to_string();
+        let said = |word: &str| refused.contains(word);
+        assert!(said(&format!("{path:?}")), "{refused}");
         assert!(
-            fixture.start.base.0 >= ceiling,
-            "{table}: the ceiling was readable"
+            said(&format!("format version {}", FORMAT_VERSION + 1)),
+            "{refused}"
         );
-        assert_eq!(fixture.store.status(), Status::Ok);
+        assert!(said(&format!("reads up to {FORMAT_VERSION}")), "{refused}");
+        assert!(
+            said("Run that one") && said("move the file away"),
+            "{refused}"
+        );
+        assert_eq!(names(dir.path()), there);
+        assert!(fs::read(&path).expect("read") == bytes, "it was written to");
     }
+
+    // One way out: without it, and above its versions all the same.
+    let away = dir.path().join("away");
+    fs::rename(&path, &away).expect("moved");
+    let without = opened_at_7(dir.path()).expect("opened");
+    assert_eq!(without.start.snapshot, None);
+    assert!(without.start.base.0 >= ceiling);
+    drop(without);
+    // The other: the daemon that can read it finds all that was in it.
+    fs::rename(&away, &path).expect("moved");
+    tamper(dir.path(), "meta", "format", &of(FORMAT_VERSION));
+    let read = opened_at_7(dir.path()).expect("opened");
+    let snapshot = read.start.snapshot.as_ref().expect("its state");
+    assert_eq!(version_of(snapshot, "a"), Some(2));
 }
 
 #[test]

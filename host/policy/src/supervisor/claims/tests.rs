@@ -64,7 +64,7 @@ fn h5_what_can_not_be_loaded_is_tried_again_only_when_it_changes_or_is_asked_for
     };
     let board = Arc::new(Board::new(inbox.clone(), clock.clone()));
     let seats = Arc::new(NoSeats);
-    let mut worker = Worker::new(config, loader.clone(), None, seats, clock, board, inbox);
+    let mut worker = Worker::new(config, loader.clone(), None, seats, clock, board, inbox).unwrap();
     let mut loads = |forced: bool| {
         let report = worker.reload(forced);
         assert_eq!(report.refused, None);
@@ -92,7 +92,8 @@ fn h6_a_newcomer_of_the_same_name_does_not_displace_one_whose_file_changes_while
     let board = Arc::new(Board::new(inbox.clone(), clock.clone()));
     let config = SupervisorConfig::new(Vec::new());
     let loader = Arc::new(Engine::new().unwrap());
-    let mut worker = Worker::new(config, loader, None, Arc::new(NoSeats), clock, board, inbox);
+    let mut worker =
+        Worker::new(config, loader, None, Arc::new(NoSeats), clock, board, inbox).unwrap();
     // What judged when the last run ended.
     worker.books.ledger.of("p").seated = Some(crate::ledger::Kept {
         digest: "d".repeat(64),
@@ -167,7 +168,8 @@ fn h6_a_file_that_is_none_is_one_line_of_the_log() {
     };
     let board = Arc::new(Board::new(inbox.clone(), clock.clone()));
     let loader = Arc::new(Engine::new().unwrap());
-    let mut worker = Worker::new(config, loader, None, Arc::new(NoSeats), clock, board, inbox);
+    let mut worker =
+        Worker::new(config, loader, None, Arc::new(NoSeats), clock, board, inbox).unwrap();
     let mut files = Vec::new();
     for at in 10..60 {
         files.push(format!("junk{at}.wasm"));

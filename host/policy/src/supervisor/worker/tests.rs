@@ -148,7 +148,8 @@ fn house() -> House {
         clock,
         board,
         inbox,
-    );
+    )
+    .unwrap();
     House {
         directory,
         operator,

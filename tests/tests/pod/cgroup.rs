@@ -1,0 +1,120 @@
+//! The memory limit of one container.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+
+/// Version 2, and where version 1 has its memory controller.
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// Groups of this process, so that each has a name of its own.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A control group with a limit. Removed when dropped, by when its processes have to be gone.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    path: PathBuf,
+    is_v2: bool,
+}
+
+impl Cgroup {
+    /// `None` where there is no memory controller to be had.
+    pub(crate) fn with_limit(bytes: u64) -> Result<Option<Self>> {
+        let has_memory = |file: &str| {
+            let there = fs::read_to_string(Path::new(MOUNT).join(file)).unwrap_or_default();
+            there.split_whitespace().any(|name| name == "memory")
+        };
+        let is_v2 = has_memory("cgroup.subtree_control");
+        let parent = if is_v2 {
+            PathBuf::from(MOUNT)
+        } else {
+            Path::new(MOUNT).join("memory")
+        };
+        if !parent.join("cgroup.procs").is_file() {
+            return Ok(None);
+        }
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("device-api-pod-{}-{count}", std::process::id()));
+        if fs::create_dir(&path).is_err() {
+            return Ok(None);
+        }
+        let group = Self { path, is_v2 };
+        let (limit, of_swap) = if is_v2 {
+            ("memory.max", "memory.swap.max")
+        } else {
+            ("memory.limit_in_bytes", "memory.swappiness")
+        };
+        fs::write(group.path.join(limit), bytes.to_string())
+            .with_context(|| format!("limiting {}", group.path.display()))?;
+        // A node has no swap; where this machine has none, the file may be missing.
+        let _ = fs::write(group.path.join(of_swap), "0");
+        Ok(Some(group))
+    }
+
+    /// A process that writes `0` here is in it.
+    pub(crate) fn procs(&self) -> PathBuf {
+        self.path.join("cgroup.procs")
+    }
+
+    /// What of it the container sees, and where.
+    pub(crate) fn mount(&self) -> (&Path, &'static str) {
+        let to = if self.is_v2 {
+            MOUNT
+        } else {
+            "/sys/fs/cgroup/memory"
+        };
+        (&self.path, to)
+    }
+
+    fn read(&self, file: &str) -> Result<String> {
+        let path = self.path.join(file);
+        fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
+    fn row(&self, file: &str, key: &str) -> Result<u64> {
+        let text = self.read(file)?;
+        let mut rows = text.lines().filter_map(|line| line.split_once(' '));
+        let row = rows.find(|(found, _)| *found == key);
+        let (_, value) = row.with_context(|| format!("no {key} in {file}"))?;
+        Ok(value.trim().parse()?)
+    }
+
+    /// Processes that the kernel killed for want of memory.
+    pub(crate) fn killed(&self) -> Result<u64> {
+        let file = if self.is_v2 {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        self.row(file, "oom_kill")
+    }
+
+    /// The most that it ever had, pages of files included.
+    pub(crate) fn peak(&self) -> Result<u64> {
+        let file = if self.is_v2 {
+            "memory.peak"
+        } else {
+            "memory.max_usage_in_bytes"
+        };
+        Ok(self.read(file)?.trim().parse()?)
+    }
+
+    /// What the kubelet calls the working set: all that it has but pages of files that nobody asked for lately.
+    pub(crate) fn working_set(&self) -> Result<u64> {
+        let (file, key) = if self.is_v2 {
+            ("memory.current", "inactive_file")
+        } else {
+            ("memory.usage_in_bytes", "total_inactive_file")
+        };
+        let usage: u64 = self.read(file)?.trim().parse()?;
+        Ok(usage.saturating_sub(self.row("memory.stat", key)?))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}

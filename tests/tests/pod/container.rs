@@ -1,0 +1,131 @@
+//! One running container.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::process::{Command, ExitStatus};
+
+use anyhow::{Context as _, Result, ensure};
+use device_api_tests::{Daemon, http};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::cgroup::Cgroup;
+
+/// The program of this crate that becomes the container's.
+const RUNTIME: &str = env!("CARGO_BIN_EXE_test-container");
+
+/// Killed when dropped.
+pub(crate) struct Container {
+    /// `unshare`, whose child is the first process of the container.
+    pub(crate) process: Daemon,
+    pub(crate) group: Option<Cgroup>,
+    has_ended: bool,
+}
+
+impl Container {
+    pub(crate) fn start(
+        words: &[String],
+        program: &[String],
+        group: Option<Cgroup>,
+    ) -> Result<Self> {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork"])
+            .args(["--kill-child", "--", RUNTIME])
+            .args(words)
+            .arg("--")
+            .args(program);
+        Ok(Self {
+            process: Daemon::spawn(command)?,
+            group,
+            has_ended: false,
+        })
+    }
+
+    /// Its first process, as this machine numbers it; there once it has said something.
+    pub(crate) fn pid(&self) -> Result<Pid> {
+        let outer = self.process.pid();
+        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
+        let first = children.split_whitespace().next().context("it has ended")?;
+        Pid::from_raw(first.parse()?).context("no process 0")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
+        let status = self.process.wait()?;
+        self.has_ended = true;
+        Ok(status)
+    }
+
+    /// Waits for its end: how it ended, and what it said.
+    pub(crate) fn end(mut self) -> Result<(ExitStatus, String)> {
+        let status = self.wait()?;
+        Ok((status, self.process.log().join("\n")))
+    }
+
+    /// What the kernel says of its first process.
+    pub(crate) fn status(&self) -> Result<BTreeMap<String, String>> {
+        let pid = self.pid()?.as_raw_nonzero();
+        let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let rows = text.lines().filter_map(|line| line.split_once(':'));
+        let rows = rows.map(|(key, value)| {
+            let words: Vec<_> = value.split_whitespace().collect();
+            (key.to_owned(), words.join(" "))
+        });
+        Ok(rows.collect())
+    }
+
+    /// Where it may write: mount points that are not read-only.
+    pub(crate) fn writable(&self) -> Result<Vec<String>> {
+        let pid = self.pid()?.as_raw_nonzero();
+        let text = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+        let mut found = Vec::new();
+        for line in text.lines() {
+            let words: Vec<_> = line.split(' ').collect();
+            ensure!(words.len() > 6, "{line}");
+            if words[5].split(',').any(|option| option == "rw") {
+                found.push(words[4].to_owned());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Asks in the container's network, where whoever asks the pod's address is answered.
+    pub(crate) fn http(&self, port: u16, path: &str) -> Result<(u16, String)> {
+        let pid = self.pid()?.as_raw_nonzero();
+        let network = File::open(format!("/proc/{pid}/ns/net"))?;
+        let path = path.to_owned();
+        // A thread of its own, since what it enters it does not leave.
+        let asked = std::thread::spawn(move || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            http(&format!("127.0.0.1:{port}"), &path)
+        });
+        asked.join().map_err(|_| anyhow::anyhow!("it panicked"))?
+    }
+}
+
+impl Drop for Container {
+    /// Its group can be removed once nothing is in it: with the first process all others end, and `unshare` waits for it.
+    fn drop(&mut self) {
+        if !self.has_ended && self.signal(Signal::KILL).is_ok() {
+            let _ = self.process.wait();
+        }
+    }
+}
+
+#[test]
+fn a_container_ends_with_whoever_started_it() -> Result<()> {
+    let Some(mut release) = crate::release::Release::install("")? else {
+        return Ok(());
+    };
+    let mut running = release.start_pod()?;
+    running.process.wait_for(&["starting"])?;
+    running.process.signal(Signal::KILL)?;
+    // Its log ends with it, and not before.
+    running.wait()?;
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The kubelet ends a pod with clients connected, and starts the next one.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use device_api_proto::native::{Gpu, Health, WatchGpusRequest};
+use device_api_tests::{Native, health_of};
+use rustix::process::Signal;
+use tonic::Code;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+
+use crate::probe::ask;
+use crate::release::{Release, uuid};
+
+/// A stream that its client ends, and that a drain waits for: it is open while this lives.
+async fn call_under_way(client: &Native) -> Result<impl Sized + use<>> {
+    let mut reflection = ServerReflectionClient::new(client.channel.clone());
+    let (open, requests) = tokio::sync::mpsc::channel(1);
+    open.send(ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    })
+    .await?;
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let answers = reflection.server_reflection_info(requests).await?;
+    let mut answers = answers.into_inner();
+    answers.message().await?.context("no answer")?;
+    Ok((open, answers))
+}
+
+/// Reads a watch to its end: the newest version, and how it ended.
+async fn to_its_end(client: &mut Native) -> Result<(tokio::task::JoinHandle<Code>, i64)> {
+    let version = client.list().await?.resource_version;
+    let request = WatchGpusRequest {
+        resource_version: version,
+        ..Default::default()
+    };
+    let mut watch = client.gpus.watch_gpus(request).await?.into_inner();
+    let reads = tokio::spawn(async move {
+        loop {
+            match watch.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Code::Ok,
+                Err(status) => return status.code(),
+            }
+        }
+    });
+    Ok((reads, version))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_drains_within_its_grace_period_and_its_clients_go_on_with_the_next() -> Result<()> {
+    let Some(mut release) = Release::install("")? else {
+        return Ok(());
+    };
+    let running = release.started().await?;
+    let mut client = release.healthy().await?;
+    let ill = uuid(2)?;
+    let unhealthy = |gpu: &Gpu| health_of(gpu) == Health::Unhealthy;
+    let mut watch = client.watch(0).await?;
+    release.sim()?.xid(2, &[79])?;
+    watch.until(&ill, "Unhealthy", unhealthy).await?;
+    let (watcher, version) = to_its_end(&mut client).await?;
+    let call = call_under_way(&release.client().await?).await?;
+
+    // preStop is a sleep, which the kubelet does itself.
+    let container = release.container().clone();
+    let asked = Instant::now();
+    running.signal(Signal::TERM)?;
+    running.process.wait_for(&["draining"])?;
+    ensure!(watcher.await? == Code::Unavailable, "watchers are told");
+    let (is_ready, said) = ask(&running, &container, "readinessProbe")?;
+    ensure!(!is_ready && said.contains("503"), "{said}");
+    let (is_alive, said) = ask(&running, &container, "livenessProbe")?;
+    ensure!(is_alive, "the kubelet would restart it: {said}");
+    drop(call);
+    let (status, said) = running.end()?;
+    ensure!(status.code() == Some(0), "{status}\n{said}");
+    let slept = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
+    let took = Duration::from_secs(slept.context("no preStop")?) + asked.elapsed();
+    let grace = release.pod["terminationGracePeriodSeconds"].as_u64();
+    let grace = Duration::from_secs(grace.context("no grace")?);
+    ensure!(took < grace, "killed after {grace:?}: it takes {took:?}");
+
+    let _next = release.started().await?;
+    // On the same path; the fault is still there, and the watch goes on where it was.
+    let mut client = release.client().await?;
+    ensure!(
+        unhealthy(&client.get(&ill).await?),
+        "a restart heals nothing"
+    );
+    let mut resumed = client.watch(version).await?;
+    let other = |gpu: &Gpu| health_of(gpu) == Health::Healthy;
+    resumed.until(&uuid(3)?, "Healthy again", other).await?;
+    Ok(())
+}
