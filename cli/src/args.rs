@@ -61,7 +61,7 @@ pub(crate) enum Command {
     /// Show all that is known of one GPU: facts, conditions, evidence, what clears them
     Describe {
         kind: Kind,
-        /// Name, NVML index, PCI address, or at least 4 digits of the UUID's beginning
+        /// Name, NVML index, PCI address, or the beginning of the UUID: with `GPU-` or `MIG-`, or 4 digits at least
         name: String,
     },
     /// Say what is wrong with one GPU: which rule found it, on what evidence, what clears it, what to type
@@ -71,7 +71,7 @@ pub(crate) enum Command {
         /// As for `describe`
         name: String,
     },
-    /// One GPU: explain, describe, clear
+    /// One GPU: explain, describe, clear, report-reset, delete
     Gpu {
         #[command(subcommand)]
         command: GpuCommand,
@@ -138,6 +138,22 @@ pub(crate) enum GpuCommand {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+    /// Tell that it was reset, as NVML need not show it; right after the reset, before `nvml attach`
+    ReportReset {
+        /// As for `describe`; of a MIG instance, its GPU
+        name: String,
+        /// How that is known, for those who find it well again
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Delete the entry of one that is gone and not to come back; what stood against it is kept, should it
+    Delete {
+        /// As for `describe`; one that is gone has neither index nor address
+        name: String,
+        /// Don't ask, where it is not known to be gone
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,8 +167,12 @@ pub(crate) enum NvmlCommand {
         #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
         ttl: Duration,
     },
-    /// Take the driver up again
-    Attach,
+    /// Take the driver up again; exit code 1 where NVML is not in use then
+    Attach {
+        /// Don't wait until it is in use, or can't be
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Show how NVML is, and which calls hang
     Status,
 }
@@ -327,6 +347,7 @@ mod tests {
             &["nvml", "release", "--for=reset", "--ttl=soon"],
             &["nvml", "release", "--for=fun", "--ttl=1m"],
             &["gpu", "clear", "0", "XidCriticalError"],
+            &["gpu", "report-reset", "0"],
         ] {
             let refused = Args::try_parse_from([&["devicectl"], refused].concat());
             assert_eq!(refused.unwrap_err().exit_code(), 2);

@@ -11,13 +11,13 @@ use device_api_proto::native::nvml_service_client::NvmlServiceClient;
 use device_api_proto::native::policy_service_client::PolicyServiceClient;
 use device_api_proto::native::provider_service_client::ProviderServiceClient;
 use device_api_proto::native::{
-    AcceptPolicyRequest, AttachNvmlRequest, ClearConditionRequest, ForgetProviderRequest,
-    GetNvmlStatusRequest, GetNvmlStatusResponse, GetPolicyRequest, GetPolicyResponse, Gpu,
-    Incident, ListGpusRequest, ListGpusResponse, ListIncidentsRequest, ListPoliciesRequest,
-    ListPoliciesResponse, ListProvidersRequest, PausePolicyRequest, Policy, PolicyOutcome,
-    Provider, QuarantinePolicyRequest, ReleaseNvmlRequest, ReleaseNvmlResponse,
-    ReleasePolicyRequest, ReloadPoliciesRequest, ResumePolicyRequest, WatchGpusRequest,
-    WatchGpusResponse,
+    AcceptPolicyRequest, AttachNvmlRequest, AttachNvmlResponse, ClearConditionRequest,
+    DeleteGpuRequest, ForgetProviderRequest, GetNvmlStatusRequest, GetNvmlStatusResponse,
+    GetPolicyRequest, GetPolicyResponse, Gpu, Incident, ListGpusRequest, ListGpusResponse,
+    ListIncidentsRequest, ListPoliciesRequest, ListPoliciesResponse, ListProvidersRequest,
+    PausePolicyRequest, Policy, PolicyOutcome, Provider, QuarantinePolicyRequest,
+    ReleaseNvmlRequest, ReleaseNvmlResponse, ReleasePolicyRequest, ReloadPoliciesRequest,
+    ReportResetRequest, ResumePolicyRequest, WatchGpusRequest, WatchGpusResponse,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -36,9 +36,9 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// most), past which it answers DEADLINE_EXCEEDED and goes on; this is for one that hangs.
 const COMMAND_WAIT_MAX: Duration = Duration::from_mins(10);
 
-/// How long the driver may take to be let go of: calls under way end first. The daemon has a bound of its own
-/// (`request-time`, 30 s unless the site set another); this is for one that hangs.
-const RELEASE_WAIT_MAX: Duration = Duration::from_mins(2);
+/// How long the driver may take to be let go of (calls under way end first), or taken up again. The daemon has a
+/// bound of its own (`request-time`, 30 s unless the site set another); this is for one that hangs.
+const HOLD_WAIT_MAX: Duration = Duration::from_mins(2);
 
 /// Largest message taken: what the daemon sends at most.
 const RECEIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -243,12 +243,34 @@ impl Client {
         }
     }
 
+    /// Deletes a GPU, unless it has changed since it was listed.
+    pub(crate) async fn delete(&mut self, gpu: &Gpu) -> Result<(), Failure> {
+        let request = DeleteGpuRequest {
+            name: gpu.name.clone(),
+            namespace: gpu.namespace.clone(),
+            resource_version: gpu.resource_version,
+        };
+        let answer = in_time(self.service.delete_gpu(request)).await;
+        answer.map(drop).map_err(|failure| self.explain(failure))
+    }
+
     /// Clears a problem by hand; gives the GPU as it is then, where it is still there.
     pub(crate) async fn clear(
         &mut self,
         request: ClearConditionRequest,
     ) -> Result<Option<Gpu>, Failure> {
         let answer = in_time(self.incidents.clear_condition(request)).await;
+        answer
+            .map(|answer| answer.into_inner().gpu)
+            .map_err(|failure| self.explain(failure))
+    }
+
+    /// Reports that a GPU was reset; gives it as it is then, where it is still there.
+    pub(crate) async fn report_reset(
+        &mut self,
+        request: ReportResetRequest,
+    ) -> Result<Option<Gpu>, Failure> {
+        let answer = in_time(self.incidents.report_reset(request)).await;
         answer
             .map(|answer| answer.into_inner().gpu)
             .map_err(|failure| self.explain(failure))
@@ -265,15 +287,21 @@ impl Client {
         &mut self,
         request: ReleaseNvmlRequest,
     ) -> Result<ReleaseNvmlResponse, Failure> {
-        let answer = within(RELEASE_WAIT_MAX, self.nvml.release_nvml(request)).await;
+        let answer = within(HOLD_WAIT_MAX, self.nvml.release_nvml(request)).await;
         answer
             .map(Response::into_inner)
             .map_err(|failure| self.explain(failure))
     }
 
-    pub(crate) async fn attach_nvml(&mut self) -> Result<(), Failure> {
-        let answer = in_time(self.nvml.attach_nvml(AttachNvmlRequest {})).await;
-        answer.map(drop).map_err(|failure| self.explain(failure))
+    pub(crate) async fn attach_nvml(
+        &mut self,
+        no_wait: bool,
+    ) -> Result<AttachNvmlResponse, Failure> {
+        let request = AttachNvmlRequest { no_wait };
+        let answer = within(HOLD_WAIT_MAX, self.nvml.attach_nvml(request)).await;
+        answer
+            .map(Response::into_inner)
+            .map_err(|failure| self.explain(failure))
     }
 
     /// Whoever listens on the socket may be no gRPC server, which shows with the first call only.
@@ -289,6 +317,7 @@ impl Client {
             | Failure::NotTaken { .. }
             | Failure::UnderWay
             | Failure::NvmlBusy { .. }
+            | Failure::NotAttached { .. }
             | Failure::Overtaken
             | Failure::Unconfirmed { .. }
             | Failure::Ambiguous { .. }

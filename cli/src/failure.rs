@@ -31,6 +31,10 @@ pub(crate) enum Failure {
         "NVML is busy: {hung}; nothing was let go of. Wait until it comes back (devicectl nvml status), or restart the machine"
     )]
     NvmlBusy { hung: String },
+    #[error(
+        "NVML is not in use: {why}. It is looked for again by itself (devicectl nvml status); attach again to have that done at once"
+    )]
+    NotAttached { why: String },
     #[error("not released: somebody else attached NVML meanwhile")]
     Overtaken,
     #[error("{what}; say yes when asked, or give --yes")]
@@ -60,6 +64,7 @@ impl Failure {
             | Self::NotTaken { .. }
             | Self::UnderWay
             | Self::NvmlBusy { .. }
+            | Self::NotAttached { .. }
             | Self::Overtaken
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }
@@ -96,6 +101,7 @@ impl Failure {
             | Self::NotTaken { .. }
             | Self::UnderWay
             | Self::NvmlBusy { .. }
+            | Self::NotAttached { .. }
             | Self::Overtaken
             | Self::Unconfirmed { .. }
             | Self::Ambiguous { .. }

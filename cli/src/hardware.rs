@@ -41,6 +41,8 @@ struct NvLinkView {
     remote: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote_pci_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_link: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,6 +87,7 @@ impl From<&NvLink> for NvLinkView {
             version: of.version,
             remote: of.remote.clone(),
             remote_pci_address: of.remote_pci_address.clone(),
+            remote_link: of.remote_link,
         }
     }
 }
@@ -173,10 +176,15 @@ fn fabric(of: &NvSwitchFabric) -> String {
     parts.into_iter().flatten().collect()
 }
 
-/// As in `0: version 7, switch 0000:05:00.0`.
+/// As in `0: version 7, switch 0000:05:00.0 link 30`.
 fn nvlink(of: &NvLink) -> String {
     let version = of.version.map(|version| format!("version {version}"));
-    let ends = [of.remote.as_deref(), of.remote_pci_address.as_deref()];
+    let there = of.remote_link.map(|link| format!("link {link}"));
+    let ends = [
+        of.remote.as_deref(),
+        of.remote_pci_address.as_deref(),
+        there.as_deref(),
+    ];
     let ends: Vec<_> = ends.into_iter().flatten().collect();
     let to = (!ends.is_empty()).then(|| ends.join(" "));
     let known: Vec<_> = version.into_iter().chain(to).collect();
@@ -200,6 +208,7 @@ mod tests {
             version: Some(7),
             remote: Some("switch".to_owned()),
             remote_pci_address: Some("0000:05:00.0".to_owned()),
+            remote_link: Some(30),
         };
         let hardware = GpuHardware {
             mig_enabled: Some(false),
@@ -229,7 +238,7 @@ mod tests {
             "PCIe: gen 5 x16 at most",
             "NUMA node: 0",
             "Fabric: in-progress",
-            "NVLink: 3: version 7, switch 0000:05:00.0",
+            "NVLink: 3: version 7, switch 0000:05:00.0 link 30",
             "NVLink: 0: nothing is known of it",
             "Peer: NODE GPU-2",
         ];

@@ -167,6 +167,8 @@ struct SubscriptionView {
     above: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     below: Option<f64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    relative_to: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -362,6 +364,7 @@ impl From<&wire::PolicySubscription> for SubscriptionView {
             min_interval_seconds: wanted.min_interval.map(|it| seconds(Some(&it))),
             above: wanted.above,
             below: wanted.below,
+            relative_to: wanted.relative_to.clone(),
         }
     }
 }

@@ -34,6 +34,15 @@ pub(crate) fn judgement(condition: &wire::Condition) -> Judgement {
     }
 }
 
+/// The host's condition that says that a GPU is not in the machine any more.
+const GONE: &str = "Gone";
+
+/// That the GPU is not in the machine any more, and what is in its slot.
+pub(crate) fn gone(gpu: &Gpu) -> Option<&wire::Condition> {
+    let mut conditions = conditions(gpu).iter();
+    conditions.find(|condition| condition.r#type == GONE && judgement(condition) != Judgement::Ok)
+}
+
 pub(crate) fn conditions(gpu: &Gpu) -> &[wire::Condition] {
     gpu.status.as_ref().map_or(&[], |status| &status.conditions)
 }

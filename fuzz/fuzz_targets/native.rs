@@ -8,5 +8,5 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| device_api_fuzz::attack(PACKAGE, data)
 
 #[cfg(not(fuzzing))]
 fn main() {
-    device_api_fuzz::replay(PACKAGE);
+    device_api_fuzz::replay(|data| device_api_fuzz::attack(PACKAGE, data));
 }

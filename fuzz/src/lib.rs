@@ -1,5 +1,5 @@
-//! What the fuzz targets do with their bytes: exactly what the property tests of `host/grpc` do, by the same
-//! code, over a real server on a socket.
+//! What the fuzz targets do with their bytes. Requests: exactly what the property tests of `host/grpc` do, by the
+//! same code, over a real server on a socket. The kernel log: what its source does with a line.
 
 // Parts of the tests that the targets have no use for.
 #![expect(dead_code, reason = "shared with the tests of host/grpc")]
@@ -45,12 +45,24 @@ pub fn attack(package: &str, data: &[u8]) {
     }
 }
 
-/// Sends the requests in the files that the command line names: to repeat a finding without cargo-fuzz.
+/// Reads each line of `data`.
 ///
 /// # Panics
-/// As [`attack`], and where a file can't be read.
-pub fn replay(package: &str) {
+/// Where a line without the driver's words is taken for a fault: that is a finding, as every other panic is.
+pub fn kernel_log(data: &[u8]) {
+    for line in String::from_utf8_lossy(data).lines() {
+        let parsed = device_api_kmsg::parse_line(line);
+        let is_the_drivers = line.contains("NVRM:") || line.contains("nvidia-nvswitch");
+        assert!(is_the_drivers || parsed.is_none(), "{parsed:?} of {line:?}");
+    }
+}
+
+/// Gives `target` the files that the command line names: to repeat a finding without cargo-fuzz.
+///
+/// # Panics
+/// As `target`, and where a file can't be read.
+pub fn replay(target: impl Fn(&[u8])) {
     for path in std::env::args_os().skip(1) {
-        attack(package, &std::fs::read(path).expect("readable"));
+        target(&std::fs::read(path).expect("readable"));
     }
 }

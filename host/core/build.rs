@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (code, mnemonic, name) = (column("xid")?, column("mnemonic")?, column("name")?);
     let immediate = column("immediate_action")?;
+    let linkage = column("xid154_linkage")?;
     for row in reader.records() {
         let row = row?;
         let field = |at: usize| row.get(at).unwrap_or_default().trim().to_owned();
@@ -27,15 +28,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             field(mnemonic),
             field(name),
             field(immediate),
+            !field(linkage).is_empty(),
         ));
     }
     entries.sort();
 
     let mut out = String::from("[\n");
-    for (code, mnemonic, name, immediate) in entries {
+    for (code, mnemonic, name, immediate, asks) in entries {
         writeln!(
             out,
-            "    Entry {{ code: {code}, mnemonic: {mnemonic:?}, name: {name:?}, immediate: {immediate:?} }},"
+            "    Entry {{ code: {code}, mnemonic: {mnemonic:?}, name: {name:?}, immediate: {immediate:?}, asks: {asks} }},"
         )?;
     }
     out.push_str("]\n");

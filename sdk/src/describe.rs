@@ -82,7 +82,8 @@ pub mod subscribe {
         }
     }
 
-    /// Changes of a reading that are greater than `deadband`; 0 means every change.
+    /// Changes of a reading that are greater than `deadband`; 0 means every change. A threshold within a deadband
+    /// may be stepped over: docs/readings.md has `above`, `below` and `relative-to` for those.
     pub fn reading(key: &str, deadband: i64) -> Subscription {
         let mut where_ = vec![Attr {
             key: "key".to_owned(),

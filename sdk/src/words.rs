@@ -72,6 +72,7 @@ pub mod reading {
     pub const NVML_STATE: &str = "nvml.state";
     pub const NVML_HUNG_CALL: &str = "nvml.hung-call";
     pub const NVML_HUNG_MS: &str = "nvml.hung-ms";
+    pub const NVML_ERROR: &str = "nvml.error";
     pub const TEMPERATURE_GPU: &str = "temperature.gpu";
     pub const TEMPERATURE_MEMORY: &str = "temperature.memory";
     pub const TEMPERATURE_MARGIN: &str = "temperature.margin";

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use device_api_proto::{native, upstream};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -98,6 +98,19 @@ impl Native {
         answer.policy.context("an answer without a policy")
     }
 
+    /// All incidents that are kept, the oldest first.
+    ///
+    /// # Errors
+    /// The call's status; or there are more than one answer holds.
+    pub async fn incidents(&mut self) -> Result<Vec<native::Incident>> {
+        let mut service =
+            native::incident_service_client::IncidentServiceClient::new(self.channel.clone());
+        let request = native::ListIncidentsRequest::default();
+        let answer = service.list_incidents(request).await?.into_inner();
+        ensure!(answer.left_out == 0, "{} more incidents", answer.left_out);
+        Ok(answer.incidents.into_iter().rev().collect())
+    }
+
     /// Watches from the current state on (0), or after a version.
     ///
     /// # Errors
@@ -147,14 +160,18 @@ impl Watch {
         what: &str,
         mut wanted: impl FnMut(&native::Gpu) -> bool,
     ) -> Result<native::Gpu> {
+        let mut last = "not there".to_owned();
         loop {
-            let event = self
-                .next()
-                .await
-                .with_context(|| format!("waiting for {name} to be {what}"))?;
-            if let Some(gpu) = event.gpu.filter(|gpu| gpu.name == name && wanted(gpu)) {
+            let event = self.next().await;
+            let event =
+                event.with_context(|| format!("waiting for {name} to be {what}; it is {last}"))?;
+            let Some(gpu) = event.gpu.filter(|gpu| gpu.name == name) else {
+                continue;
+            };
+            if wanted(&gpu) {
                 return Ok(gpu);
             }
+            last = in_words(&gpu);
         }
     }
 }
@@ -180,6 +197,17 @@ pub fn health_of(gpu: &native::Gpu) -> native::Health {
     gpu.status
         .as_ref()
         .map_or(native::Health::Unspecified, native::GpuStatus::health)
+}
+
+/// How a GPU is, for who reads of a failed test.
+fn in_words(gpu: &native::Gpu) -> String {
+    let status = gpu.status.clone().unwrap_or_default();
+    let conditions = status.conditions.iter().map(|condition| {
+        let (type_, reason) = (&condition.r#type, &condition.reason);
+        format!("\n  {type_} {:?} {reason} {}", condition.status(), condition.message)
+    });
+    let conditions: String = conditions.collect();
+    format!("{:?}, {}:{conditions}", status.health(), status.recommended_action)
 }
 
 /// One condition of a GPU.

@@ -32,6 +32,7 @@ enum Library {
 #[derive(Debug)]
 pub struct Builder {
     dir: TempDir,
+    profile: &'static Profile,
     gpus: u32,
     nvml: Library,
     flags: BTreeMap<String, String>,
@@ -44,6 +45,20 @@ impl Builder {
     pub fn gpus(mut self, gpus: u32) -> Self {
         self.gpus = gpus;
         self
+    }
+
+    /// Which GPUs are simulated; H100 by default.
+    #[must_use]
+    pub fn profile(mut self, profile: &'static Profile) -> Self {
+        self.profile = profile;
+        self.env("NVML_SIM_PROFILE", &profile.key)
+    }
+
+    /// What the simulated driver would log goes to the kernel log.
+    #[must_use]
+    pub fn with_the_drivers_lines(self) -> Self {
+        let kmsg = self.dir().join("kmsg").display().to_string();
+        self.env("NVML_SIM_KMSG", &kmsg)
     }
 
     /// No NVML library at all.
@@ -145,6 +160,7 @@ impl Builder {
         let daemon = Daemon::spawn(repeat(&command))?;
         Ok(Node {
             dir: self.dir,
+            profile: self.profile,
             gpus: self.gpus,
             socket,
             kmsg,
@@ -159,6 +175,7 @@ impl Builder {
 #[derive(Debug)]
 pub struct Node {
     dir: TempDir,
+    profile: &'static Profile,
     gpus: u32,
     socket: PathBuf,
     kmsg: PathBuf,
@@ -188,6 +205,7 @@ impl Node {
         let dir = tempfile::Builder::new().prefix("dapi").tempdir()?;
         Ok(Builder {
             dir,
+            profile: Profile::standard(),
             gpus: GPUS_DEFAULT,
             nvml: Library::Simulated,
             flags: BTreeMap::new(),
@@ -232,6 +250,11 @@ impl Node {
         Ok(())
     }
 
+    /// What the next daemon has in its environment: of the simulated NVML, another machine.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.command.env(name, value);
+    }
+
     /// Removes what a stopped daemon would go on from.
     ///
     /// # Errors
@@ -258,7 +281,7 @@ impl Node {
 
     /// The simulated GPUs, as the profile names them.
     pub fn gpus(&self) -> Vec<Identity> {
-        Profile::standard().gpus(self.gpus)
+        self.profile.gpus(self.gpus)
     }
 
     /// The UUID of a simulated GPU, which is its name in the API.
@@ -266,7 +289,8 @@ impl Node {
     /// # Errors
     /// The node has fewer.
     pub fn uuid(&self, gpu: u32) -> Result<String> {
-        Ok(Profile::standard()
+        Ok(self
+            .profile
             .gpu(gpu)
             .with_context(|| format!("no GPU {gpu}"))?
             .uuid)

@@ -77,10 +77,9 @@ async fn n2_what_is_let_go_of_is_unknown_after_a_while_until_it_is_attached() ->
     let line = node
         .daemon
         .wait_for(&["audit", "ReleaseNvml", "outcome=\"OK\""])?;
-    assert!(
-        line.contains("because=\"reset\"") && line.contains("identity=\"uid:"),
-        "{line}"
-    );
+    for said in ["because=\"reset\"", "ttl=3600s", "identity=\"uid:"] {
+        assert!(line.contains(said), "no {said} in {line}");
+    }
     assert!(
         node.metrics()?
             .contains("device_api_server_nvml_health_monitor_running 0"),
@@ -104,13 +103,86 @@ async fn n2_what_is_let_go_of_is_unknown_after_a_while_until_it_is_attached() ->
     watch
         .until(&other, "Unknown, as stale", is(Health::Unknown))
         .await?;
-    json(&node, &["nvml", "attach"])?;
+    let attached = json(&node, &["nvml", "attach"])?;
+    assert_eq!(attached["state"], "ready", "it is waited for");
     node.daemon
         .wait_for(&["audit", "AttachNvml", "outcome=\"OK\""])?;
     watch
         .until(&other, "read again", is(Health::Healthy))
         .await?;
-    until(&node, "ready", |status| status["state"] == "ready")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn n2_an_attach_that_finds_no_driver_says_why_and_fails() -> Result<()> {
+    let node = Node::start()?;
+    node.healthy().await?;
+    json(
+        &node,
+        &["nvml", "release", "--for", "upgrade", "--ttl", "1h"],
+    )?;
+    node.sim()?.unload()?;
+    let said = devicectl(&node, &["nvml", "attach"])?;
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    assert!(said.out.contains("State:      missing"), "{}", said.out);
+    assert!(
+        said.err.contains("NVML is not in use: ") && said.err.contains("DRIVER_NOT_LOADED"),
+        "{}",
+        said.err
+    );
+    assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+    let words = ["AttachNvml", "why=\"NVML is not in use: "];
+    node.daemon.wait_for(&words)?;
+    // Who does not wait is told how it is, not what comes of it.
+    assert_eq!(
+        json(&node, &["nvml", "attach", "--no-wait"])?["state"],
+        "missing"
+    );
+    // At once: the next attempt of its own accord may be a minute away by now.
+    node.sim()?.load()?;
+    assert_eq!(json(&node, &["nvml", "attach"])?["state"], "ready");
+    Ok(())
+}
+
+#[tokio::test]
+async fn n1_a_gpu_that_hangs_as_it_is_looked_for_is_named_by_its_index_and_counted_when_it_is_back()
+-> Result<()> {
+    let node = Node::start()?;
+    let mut client = node.healthy().await?;
+    let name = node.uuid(2)?;
+    json(&node, &["nvml", "release", "--for=reset", "--ttl=1h"])?;
+    let mut watch = client.watch(0).await?;
+    node.sim()?.hang(Some(2), "nvmlDeviceGetUUID")?;
+    let status = json(&node, &["nvml", "attach"])?;
+    watch
+        .until(&name, "Unknown, as it hangs", is(Health::Unknown))
+        .await?;
+    assert_eq!(status["state"], "ready");
+    assert_eq!(status["gpus"], 7);
+    let hung = &status["hungCalls"][0];
+    assert_eq!(
+        (&hung["call"], &hung["index"]),
+        (&"nvmlDeviceGetUUID".into(), &2.into())
+    );
+    let named = "nvmlDeviceGetUUID on the GPU at index 2 has hung for ";
+    let table = devicectl(&node, &["nvml", "status"])?.out;
+    assert!(table.contains(named), "{table}");
+    let metrics = node.metrics()?;
+    let series = "device_api_server_nvml_gpu_count ";
+    assert!(metrics.contains(&format!("{series}7")), "{metrics}");
+    let said = devicectl(&node, &["nvml", "release", "--for=reset", "--ttl=11m"])?;
+    assert!(said.err.contains(named), "{}", said.err);
+    let line = node.daemon.wait_for(&["ReleaseNvml", "ttl=660s"])?;
+    for said in ["outcome=\"refused\"", "on the GPU at index 2"] {
+        assert!(line.contains(said), "no {said} in {line}");
+    }
+
+    node.sim()?.unhang()?;
+    until(&node, "of 8 GPUs", |status| status["gpus"] == 8)?;
+    watch
+        .until(&name, "read again", is(Health::Healthy))
+        .await?;
+    assert!(node.metrics()?.contains(&format!("{series}8")));
     Ok(())
 }
 
@@ -157,6 +229,17 @@ async fn n2_a_call_that_hangs_makes_it_busy_with_its_name_its_gpu_and_its_age() 
     assert_eq!(said.code, Some(1), "{}", said.out);
     let busy = format!("NVML is busy: {call} on {gpu} has hung for ");
     assert!(said.err.contains(&busy), "{}", said.err);
+    let line = node.daemon.wait_for(&["audit", "ReleaseNvml"])?;
+    let why = format!("why=\"busy: {call} hangs on {gpu}");
+    for said in [
+        &why,
+        "outcome=\"refused\"",
+        "because=\"reset\"",
+        "ttl=600s",
+        "identity=\"uid:",
+    ] {
+        assert!(line.contains(said), "no {said} in {line}");
+    }
     let table = devicectl(&node, &["nvml", "status"])?.out;
     assert!(
         table.contains("State:      ready") && table.contains(call),

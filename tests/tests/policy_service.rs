@@ -204,6 +204,9 @@ async fn h6_a_reload_takes_up_what_is_new_and_says_what_it_can_not() -> Result<(
         "{}",
         said.err
     );
+    let in_part = ["ReloadPolicies", "outcome=\"in-part\""];
+    let audited = node.daemon.wait_for(&in_part)?;
+    assert!(audited.contains("why=\"corrupt"), "{audited}");
     let still = described(&node, "slow")?;
     assert_eq!(
         text(&still, "/active/digest")?,
@@ -223,6 +226,9 @@ async fn h6_a_reload_takes_up_what_is_new_and_says_what_it_can_not() -> Result<(
         text(&report, "/refused")?.contains("no-such-key"),
         "{report}"
     );
+    let refused = ["ReloadPolicies", "outcome=\"refused\""];
+    let audited = node.daemon.wait_for(&refused)?;
+    assert!(audited.contains("no-such-key"), "{audited}");
     let still = described(&node, "slow")?;
     assert_eq!(
         text(&still, "/active/digest")?,

@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use device_api_proto::native::incident_service_client::IncidentServiceClient;
 use device_api_proto::native::{
-    Condition, ConditionStatus, EventType, Health, Polarity, RegisterProviderRequest, Severity,
-    UpdateGpuConditionRequest, WatchGpusRequest,
+    Condition, ConditionStatus, EventType, Health, Incident, IncidentState, ListIncidentsRequest,
+    Polarity, RegisterProviderRequest, Severity, UpdateGpuConditionRequest, WatchGpusRequest,
 };
 use device_api_tests::{Native, Node, PATIENCE, condition_of, health_of, http};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
@@ -111,6 +112,97 @@ async fn c7_a_killed_daemon_comes_back_with_its_problems_and_heals_none() -> Res
     assert_eq!(
         (fine.status(), &*fine.reason),
         (ConditionStatus::Unknown, "Restarted")
+    );
+    Ok(())
+}
+
+/// The newest incident of an XID on a GPU.
+async fn incident(client: &Native, gpu: &str, xid: u64) -> Result<Incident> {
+    let mut incidents = IncidentServiceClient::new(client.channel.clone());
+    let request = ListIncidentsRequest {
+        device: gpu.to_owned(),
+        ..Default::default()
+    };
+    let listed = incidents.list_incidents(request).await?.into_inner();
+    let mut of_code = listed
+        .incidents
+        .into_iter()
+        .filter(|it| it.code == Some(xid));
+    of_code.next().context("no such incident")
+}
+
+#[tokio::test]
+async fn n5_an_incident_of_which_a_condition_stands_goes_on_over_a_stop_and_a_kill() -> Result<()> {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut node = Node::start()?;
+        let mut client = node.healthy().await?;
+        let name = node.uuid(1)?;
+        let mut watch = client.watch(0).await?;
+        node.sim()?.xid(1, &[119])?;
+        let pci = node.gpus().get(1).context("no GPU 1")?.pci;
+        let line = format!("NVRM: Xid (PCI:{}): 119, pid=1, name=x, text", pci.kernel());
+        node.kernel_log([&*line])?;
+        let told = |gpu: &device_api_proto::native::Gpu| is_problem(gpu, "XidCriticalError");
+        watch.until(&name, "told of XID 119", told).await?;
+        let both = async {
+            loop {
+                let before = incident(&client, &name, 119).await?;
+                if before.accounts.len() == 2 {
+                    return anyhow::Ok(before);
+                }
+            }
+        };
+        let before = tokio::time::timeout(PATIENCE, both).await??;
+        // A read waits until what is known is decided; what is acknowledged after that, and all before, survives.
+        client.get(&name).await?;
+        provider_says(&mut client, &node.uuid(0)?, "AgentFine", false).await?;
+        node.stop(signal)?;
+        node.start_again()?;
+
+        node.daemon.wait_for(&["NVML is in use"])?;
+        let mut client = node.native().await?;
+        let gpu = client.get(&name).await?;
+        let condition = condition_of(&gpu, "XidCriticalError").context("forgotten")?;
+        assert_eq!(condition.incident, before.id);
+        let after = incident(&client, &name, 119).await?;
+        assert_eq!(after, before, "{signal:?}");
+        // Seen again it is the same.
+        node.sim()?.xid(1, &[119])?;
+        let again = async {
+            loop {
+                let again = incident(&client, &name, 119).await?;
+                assert_eq!(again.id, before.id, "{signal:?}");
+                if again.count > before.count {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, again).await??;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn n7_a_reboot_closes_the_incidents_that_it_ends() -> Result<()> {
+    let builder = Node::builder()?;
+    let boot = builder.dir().join("boot_id");
+    std::fs::write(&boot, "first\n")?;
+    let mut node = builder
+        .flag("boot-id-file", boot.to_string_lossy())
+        .start()?;
+    let mut client = node.healthy().await?;
+    let name = break_gpu(&node, &mut client, 2).await?;
+    let before = incident(&client, &name, 79).await?;
+    assert_eq!(before.state(), IncidentState::Open);
+    node.stop(Signal::KILL)?;
+    std::fs::write(&boot, "second\n")?;
+    node.start_again()?;
+    let client = node.native().await?;
+    let after = incident(&client, &name, 79).await?;
+    assert_eq!(after.id, before.id);
+    assert_eq!(
+        (after.state(), &*after.closed_by),
+        (IncidentState::Closed, "node-reboot")
     );
     Ok(())
 }

@@ -61,7 +61,7 @@ impl House {
             Arc::new(device_api_cache::Unobserved),
         ));
         let told = Arc::new(device_api_pipeline::Unobserved);
-        let pipeline = Pipeline::start(cache.clone(), clock, told, config, Memories::new())
+        let pipeline = Pipeline::start(cache.clone(), clock, told, config, Memories::default())
             .context("cannot start the pipeline")?;
         cache.on_overdue(pipeline.overdue());
         let seating = Seating {

@@ -12,7 +12,7 @@ use crate::args::{Args, Format, Selectors};
 use crate::client::{Client, qualified};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::remedy;
+use crate::remedy::{self, Named, Remedy};
 use crate::table;
 use crate::text::{escape, shell_word};
 use crate::view::ConditionView;
@@ -24,8 +24,21 @@ const READY: &str = "Ready";
 /// Reason of a condition that no policy owns any more.
 const OWNER_GONE: &str = "OwnerGone";
 
+/// What stands while an operator keeps the daemon from the driver: that is what ends it.
+const RELEASED: (&str, &str) = ("NvmlReachable", "Released");
+const ATTACH: &str = "devicectl nvml attach";
+
 /// The way of clearing that is its owner's word.
 const POLICY: &str = "policy";
+
+/// The action whose remedy reports the reset that it makes.
+const COMPONENT_RESET: &str = "COMPONENT_RESET";
+
+/// The way of clearing that needs the daemon to know of a reset.
+const GPU_RESET: &str = "gpu-reset";
+
+/// Of a problem of a GPU that is gone: there is nothing to be done about it, nor does anything clear it.
+const KEPT: &str = "should the GPU be in the machine again, this stands again";
 
 pub(super) async fn run<W: Write>(
     args: &Args,
@@ -63,6 +76,9 @@ struct ExplainedProblem {
     #[serde(flatten)]
     condition: ConditionView,
     rule: String,
+    /// When it is known again, of what is not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    known_again: String,
     remedy: &'static str,
     commands: Vec<String>,
 }
@@ -70,10 +86,15 @@ struct ExplainedProblem {
 impl Explained {
     fn of(gpu: &Gpu) -> Self {
         let action = words::action(gpu);
-        let remedy = remedy::of_action(action, pci(gpu));
+        let remedy = advice(gpu);
         let problem = |condition: &Condition| ExplainedProblem {
             rule: rule(condition),
-            remedy: remedy::of_action(&condition.recommended_action, pci(gpu)).says,
+            known_again: known_again(condition),
+            remedy: if words::gone(gpu).is_some() {
+                remedy::OF_GONE
+            } else {
+                remedy::of_action(&condition.recommended_action, &named(gpu)).says
+            },
             commands: commands(condition, gpu),
             condition: ConditionView::from(condition),
         };
@@ -88,8 +109,14 @@ impl Explained {
     }
 }
 
-fn pci(gpu: &Gpu) -> &str {
-    gpu.spec.as_ref().map_or("", |spec| &spec.pci_address)
+fn named(gpu: &Gpu) -> Named {
+    let spec = gpu.spec.as_ref();
+    let parent = spec.map(|spec| &spec.mig_parent);
+    let parent = parent.filter(|parent| !parent.is_empty());
+    Named {
+        name: parent.cloned().unwrap_or_else(|| qualified(gpu)),
+        pci: spec.map_or_else(String::new, |spec| spec.pci_address.clone()),
+    }
 }
 
 /// What is the matter: problems, those that decide first; and what is not known, which may be why the
@@ -121,7 +148,7 @@ fn explain(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) ->
         escape(&from)
     )?;
     let action = words::action(gpu);
-    let advice = remedy::of_action(action, pci(gpu));
+    let advice = advice(gpu);
     line(to, "Action", &format!("{action}: {}", advice.says))?;
     if let Some(command) = &advice.command {
         line(to, "Run", command)?;
@@ -136,6 +163,14 @@ fn explain(to: &mut dyn Write, gpu: &Gpu, now: jiff::Timestamp, colour: bool) ->
         writeln!(to, "\nNo problem stands.")?;
     }
     Ok(())
+}
+
+/// What is to be done about the GPU.
+fn advice(gpu: &Gpu) -> Remedy {
+    match words::gone(gpu) {
+        Some(_) => remedy::of_gone(&named(gpu)),
+        None => remedy::of_action(words::action(gpu), &named(gpu)),
+    }
 }
 
 fn problem(
@@ -168,11 +203,18 @@ fn problem(
         let told = format!("{} {when}: {}", evidence.source, evidence.text);
         line(to, "Evidence", &told)?;
     }
+    if words::gone(gpu).is_some() && judgement == Judgement::Problem {
+        return line(to, "Kept", KEPT);
+    }
     let is_gone = is_ownerless(condition);
     for way in &condition.clears {
         // Said below.
         if !(is_gone && way.on == POLICY) {
-            let told = format!("{}: {}", clear(way), remedy::of_clear(&way.on));
+            let when = match &*way.on {
+                GPU_RESET if is_operators(condition) => remedy::of_reset(shows_reset(gpu)),
+                on => remedy::of_clear(on),
+            };
+            let told = format!("{}: {when}", clear(way));
             line(to, "Clears", &told)?;
         }
     }
@@ -184,15 +226,35 @@ fn problem(
         );
         line(to, "Clears", &told)?;
     }
+    line(to, "Clears", &known_again(condition))?;
     if judgement == Judgement::Problem {
         let action = &condition.recommended_action;
-        let says = remedy::of_action(action, pci(gpu)).says;
+        let says = remedy::of_action(action, &named(gpu)).says;
         let action = if action.is_empty() { "NONE" } else { action };
         line(to, "Action", &format!("{action}: {says}"))?;
     }
     commands(condition, gpu)
         .iter()
         .try_for_each(|command| line(to, "Run", command))
+}
+
+/// When that is over of which nobody knows how it is; empty where it is known, or said of whose policy is gone.
+fn known_again(condition: &Condition) -> String {
+    if words::judgement(condition) != Judgement::Unknown || is_ownerless(condition) {
+        return String::new();
+    }
+    let owner = condition.owner.as_ref();
+    let (kind, name) = owner.map_or((owner::Kind::Unspecified, ""), |owner| {
+        (owner.kind(), &*owner.name)
+    });
+    let by_owner = || match kind {
+        owner::Kind::Policy => format!("once policy {name} can tell again how it is"),
+        owner::Kind::Provider => format!("once provider {name} says again how it is"),
+        owner::Kind::Host | owner::Kind::Unspecified => "by itself, once it is known".to_owned(),
+    };
+    let said = remedy::of_unknown(&condition.r#type, &condition.reason);
+    said.filter(|_| kind != owner::Kind::Provider)
+        .map_or_else(by_owner, str::to_owned)
 }
 
 /// Its policy is gone, or does not own its type any more, and nobody else does.
@@ -237,9 +299,15 @@ fn cause(condition: &Condition) -> String {
 
 /// What to run: what remedies it, and what tells more of its rule.
 fn commands(condition: &Condition, gpu: &Gpu) -> Vec<String> {
+    if words::gone(gpu).is_some() {
+        return Vec::new();
+    }
     let mut commands = Vec::new();
+    if is_released(condition) {
+        commands.push(ATTACH.to_owned());
+    }
     if words::judgement(condition) == Judgement::Problem {
-        let remedy = remedy::of_action(&condition.recommended_action, pci(gpu));
+        let remedy = remedy::of_action(&condition.recommended_action, &named(gpu));
         commands.extend(remedy.command);
     }
     let owner = condition.owner.as_ref();
@@ -254,24 +322,60 @@ fn commands(condition: &Condition, gpu: &Gpu) -> Vec<String> {
         owner::Kind::Host => remedy::of_host(&condition.r#type).1.map(str::to_owned),
         owner::Kind::Unspecified => None,
     }));
-    commands.extend(clear_by_hand(condition, gpu));
+    if is_operators(condition) {
+        commands.extend(report_reset(condition, gpu));
+        commands.push(clear_by_hand(condition, gpu));
+    }
     commands
 }
 
-/// What an operator runs who knows that it is over; `None`: it is none of his to clear.
-fn clear_by_hand(condition: &Condition, gpu: &Gpu) -> Option<String> {
-    let owner = condition.owner.as_ref()?;
-    let is_clearable = match owner.kind() {
-        owner::Kind::Policy => true,
-        owner::Kind::Host => remedy::is_clearable_by_hand(&condition.r#type),
-        owner::Kind::Provider | owner::Kind::Unspecified => false,
-    };
-    let is_meant = is_clearable && words::judgement(condition) == Judgement::Problem;
-    is_meant.then(|| {
-        let (name, type_) = (qualified(gpu), &condition.r#type);
-        let (name, type_) = (shell_word(&name), shell_word(type_));
-        format!("devicectl gpu clear {name} {type_} --reason WHY")
+/// What is run after a reset that was made in another way than the remedy's, and of which NVML need not tell.
+fn report_reset(condition: &Condition, gpu: &Gpu) -> Option<String> {
+    let is_remedied = condition.recommended_action == COMPONENT_RESET;
+    let mut clears = condition.clears.iter();
+    let is_missed = !is_remedied && !shows_reset(gpu) && clears.any(|clear| clear.on == GPU_RESET);
+    is_missed.then(|| remedy::report_reset(&named(gpu), "WHY"))
+}
+
+/// Whether a reset shows in what NVML tells of this GPU: in a recovery action that it satisfies and that NVML's field
+/// tells (the kernel log's word alone is none), or in a pending row remap.
+fn shows_reset(gpu: &Gpu) -> bool {
+    words::conditions(gpu).iter().any(|condition| {
+        let mut evidence = condition.evidence.iter();
+        let is_shown = match &*condition.r#type {
+            "RowRemap" => condition.reason == "RemapPending",
+            "RecoveryActionRequired" => {
+                condition.recommended_action == COMPONENT_RESET
+                    && evidence.any(|told| told.source == "field-230")
+            }
+            _ => false,
+        };
+        is_shown && words::judgement(condition) == Judgement::Problem
     })
+}
+
+/// Whether it is a problem that an operator may clear.
+fn is_operators(condition: &Condition) -> bool {
+    let is_clearable = condition
+        .owner
+        .as_ref()
+        .is_some_and(|owner| match owner.kind() {
+            owner::Kind::Policy => true,
+            owner::Kind::Host => remedy::is_clearable_by_hand(&condition.r#type),
+            owner::Kind::Provider | owner::Kind::Unspecified => false,
+        });
+    is_clearable && words::judgement(condition) == Judgement::Problem && !is_released(condition)
+}
+
+fn is_released(condition: &Condition) -> bool {
+    (&*condition.r#type, &*condition.reason) == RELEASED
+}
+
+/// What an operator runs who knows that it is over.
+fn clear_by_hand(condition: &Condition, gpu: &Gpu) -> String {
+    let (name, type_) = (qualified(gpu), &condition.r#type);
+    let (name, type_) = (shell_word(&name), shell_word(type_));
+    format!("devicectl gpu clear {name} {type_} --reason WHY")
 }
 
 /// A line, unless there is nothing to say.

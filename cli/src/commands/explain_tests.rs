@@ -38,6 +38,25 @@ XidFatal  problem, fatal  DRILL
 }
 
 #[test]
+fn what_an_operator_lets_go_of_is_attached_again_and_not_cleared() {
+    let mut gpu = gpu("GPU-1");
+    let status = gpu.status.as_mut().unwrap();
+    status.health = Health::Healthy.into();
+    status.conditions = vec![Condition {
+        reason: "Released".to_owned(),
+        clears: vec![Clear {
+            on: "policy".to_owned(),
+            ..Clear::default()
+        }],
+        severity: 1,
+        ..owned("NvmlReachable", owner::Kind::Policy, "nvml-health")
+    }];
+    let told = explained(&gpu);
+    assert!(told.contains("  Run:      devicectl nvml attach\n"), "{told}");
+    assert!(!told.contains("gpu clear"), "{told}");
+}
+
+#[test]
 fn a_healthy_gpu_has_nothing_to_explain() {
     let expected = "\
 GPU-1 is Healthy
@@ -90,7 +109,7 @@ fn the_hosts_and_providers_problems_say_where_to_look() {
     assert!(order.is_sorted() && order[0].is_some(), "{text}");
     for said in [
         "  Rule:     the host's floor: a fault that no policy may talk away",
-        "  Run:      devicectl nvml release --for reset --ttl 10m && nvidia-smi --gpu-reset -i 0000:a1:00.0; devicectl nvml attach",
+        "  Run:      devicectl nvml release --for reset --ttl 10m && nvidia-smi --gpu-reset -i 0000:a1:00.0 && devicectl gpu report-reset GPU-1 --reason 'nvidia-smi --gpu-reset'; devicectl nvml attach",
         "  Run:      devicectl gpu clear GPU-1 FaultFloor --reason WHY",
         "  Rule:     the host's fallback: no policy has judged it",
         "  Run:      devicectl policy list",
@@ -145,6 +164,45 @@ fn h6_a_problem_whose_policy_is_gone_says_what_clears_it_and_names_a_command_tha
 }
 
 #[test]
+fn h12_what_is_unknown_says_when_it_is_known_again() {
+    #[track_caller]
+    fn check(type_: &str, reason: &str, (kind, name): (owner::Kind, &str), expected: &str) {
+        let mut gpu = gpu("GPU-1");
+        let unknown = Condition {
+            status: ConditionStatus::Unknown.into(),
+            reason: reason.to_owned(),
+            clears: Vec::new(),
+            ..owned(type_, kind, name)
+        };
+        gpu.status.as_mut().unwrap().conditions = vec![unknown];
+        let line = format!("  Clears:   {expected}");
+        let text = explained(&gpu);
+        let clears: Vec<_> = text.lines().filter(|at| at.contains("Clears:")).collect();
+        assert_eq!(clears, [line], "{text}");
+        let value = serde_json::to_value(Explained::of(&gpu)).unwrap();
+        assert_eq!(value["problems"][0]["knownAgain"], expected);
+    }
+    let policy = (owner::Kind::Policy, "nvml-health");
+    let host = (owner::Kind::Host, "");
+    let hangs =
+        "by itself, once the call has returned; where it never does, the machine needs a reboot";
+    check("NvmlReachable", "CallHangs", policy, hangs);
+    let driver = "by itself, once the driver is loaded and NVML answers";
+    check("NvmlReachable", "DriverGone", policy, driver);
+    let errs = "by itself, once NVML tells anything of it but errors; where it never does, reset the GPU";
+    check("NvmlReachable", "Errors", policy, errs);
+    let told = "once policy nvml-health can tell again how it is";
+    check("NvmlReachable", "NotTold", policy, told);
+    let found = "by itself, once NVML finds it, or a provider speaks of it";
+    check("Probing", "Restarted", host, found);
+    let back = "by itself, once it is in the machine again";
+    check("Gone", "Replaced", host, back);
+    let provider = (owner::Kind::Provider, "agent");
+    let said = "once provider agent says again how it is";
+    check("NvmlReachable", "CallHangs", provider, said);
+}
+
+#[test]
 fn what_an_owner_is_called_starts_no_command() {
     let mut gpu = gpu("GPU-1");
     gpu.status.as_mut().unwrap().conditions =
@@ -175,4 +233,127 @@ fn h12_programs_get_the_same() {
         problem["commands"][1],
         "devicectl policy describe xid-policy"
     );
+}
+
+/// What is run for a condition that a reset ends, beside these.
+fn reported(condition: Condition, beside: Vec<Condition>) -> Vec<String> {
+    let mut gpu = gpu("GPU-1");
+    let ends = Condition {
+        clears: vec![Clear {
+            on: "gpu-reset".to_owned(),
+            after: None,
+        }],
+        ..condition
+    };
+    gpu.status.as_mut().unwrap().conditions = [vec![ends], beside].concat();
+    let text = explained(&gpu);
+    let of_reset = text
+        .lines()
+        .filter(|line| line.contains("gpu report-reset") || line.contains("Clears:   gpu-reset"));
+    of_reset.map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn n7_what_a_reset_ends_says_whether_nvml_will_show_it_and_else_how_it_is_reported() {
+    let link = || owned("NvLink", owner::Kind::Policy, "nvml-health");
+    let missed =
+        "Clears:   gpu-reset: once the GPU was reset; NVML may not show it here: report it";
+    let report = "Run:      devicectl gpu report-reset GPU-1 --reason WHY";
+    assert_eq!(reported(link(), vec![]), [missed, report]);
+    let shown = "Clears:   gpu-reset: once the GPU was reset, which NVML will show";
+    let remap = |reason: &str| Condition {
+        reason: reason.to_owned(),
+        ..owned("RowRemap", owner::Kind::Policy, "nvml-health")
+    };
+    assert_eq!(reported(link(), vec![remap("RemapPending")]), [shown]);
+    assert_eq!(
+        reported(link(), vec![remap("RemapFailed")]),
+        [missed, report]
+    );
+    let action = |action: &str, source: &str| Condition {
+        recommended_action: action.to_owned(),
+        evidence: vec![device_api_proto::native::Evidence {
+            source: source.to_owned(),
+            ..Default::default()
+        }],
+        ..owned("RecoveryActionRequired", owner::Kind::Policy, "xid-policy")
+    };
+    let asks = |action| reported(link(), vec![action]).first().cloned();
+    assert_eq!(
+        asks(action("COMPONENT_RESET", "field-230")).as_deref(),
+        Some(shown)
+    );
+    assert_eq!(
+        asks(action("RESTART_BM", "field-230")).as_deref(),
+        Some(missed)
+    );
+    assert_eq!(
+        asks(action("COMPONENT_RESET", "kmsg")).as_deref(),
+        Some(missed)
+    );
+    // It is the provider's to say so.
+    let provider = owned("Agent", owner::Kind::Provider, "agent");
+    let bare = "Clears:   gpu-reset: once the GPU was reset";
+    assert_eq!(reported(provider, vec![]), [bare]);
+}
+
+#[test]
+fn n9_a_mig_instance_is_reset_with_its_gpu() {
+    let mut gpu = gpu("MIG-1");
+    gpu.spec.as_mut().unwrap().mig_parent = "GPU-7".to_owned();
+    gpu.status.as_mut().unwrap().conditions = vec![Condition {
+        recommended_action: "COMPONENT_RESET".to_owned(),
+        ..owned("FaultFloor", owner::Kind::Host, "")
+    }];
+    let text = explained(&gpu);
+    assert!(text.contains("gpu report-reset GPU-7 --reason"), "{text}");
+    assert!(text.contains("gpu clear MIG-1 FaultFloor"), "{text}");
+}
+
+#[test]
+fn n7_of_a_gpu_that_is_gone_nothing_is_remedied_and_its_entry_can_be_deleted() {
+    let mut sick = sick_gpu();
+    let status = sick.status.as_mut().unwrap();
+    status.health = Health::Unknown.into();
+    status.health_condition = "Gone".to_owned();
+    status.health_reason = "Replaced".to_owned();
+    status.recommended_action = "NONE".to_owned();
+    let problem = &mut status.conditions[0];
+    problem.clears[0].on = "replacement".to_owned();
+    problem.recommended_action = "COMPONENT_RESET".to_owned();
+    let gone = Condition {
+        status: ConditionStatus::Unknown.into(),
+        reason: "Replaced".to_owned(),
+        message: "GPU-2 has taken its slot.".to_owned(),
+        ..owned("Gone", owner::Kind::Host, "")
+    };
+    status.conditions.insert(0, gone);
+    let expected = "\
+GPU-1 is Unknown, by Gone: Replaced
+  Action:   NONE: it is not in the machine any more; if it is not to come back, delete its entry
+  Run:      devicectl gpu delete GPU-1
+
+XidFatal  problem, fatal  DRILL
+  Rule:     policy xid-policy 0.1.0, sha256:0123456789abcdef
+  Reason:   FallenOffTheBus
+  Message:  gone\\u{1b}[2J
+  Since:    1970-01-01T00:15:00Z (100s ago)
+  Counted:  no: it changes no health
+  Cause:    signal 9, incident 4
+  Evidence: kmsg 1970-01-01T00:14:59Z: NVRM: Xid\\n
+  Kept:     should the GPU be in the machine again, this stands again
+
+Gone  unknown
+  Rule:     the host: NVML shows another GPU in its slot
+  Reason:   Replaced
+  Message:  GPU-2 has taken its slot.
+  Clears:   by itself, once it is in the machine again
+";
+    assert_eq!(explained(&sick), expected);
+    let value = serde_json::to_value(Explained::of(&sick)).unwrap();
+    let delete = serde_json::json!(["devicectl gpu delete GPU-1"]);
+    assert_eq!(value["commands"], delete);
+    for problem in value["problems"].as_array().unwrap() {
+        assert_eq!(problem["commands"], serde_json::json!([]), "{problem}");
+    }
 }

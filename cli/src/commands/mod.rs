@@ -1,6 +1,7 @@
 //! One command a file.
 
 mod clear;
+mod delete;
 mod describe;
 mod explain;
 mod get;
@@ -8,6 +9,7 @@ mod incidents;
 mod nvml;
 mod policy;
 mod provider;
+mod report_reset;
 mod watch;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
@@ -44,6 +46,12 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
                     reason,
                 },
         } => clear::run(args, name, condition, reason, &mut out).await,
+        Command::Gpu {
+            command: GpuCommand::ReportReset { name, reason },
+        } => report_reset::run(args, name, reason, &mut out).await,
+        Command::Gpu {
+            command: GpuCommand::Delete { name, yes },
+        } => delete::run(args, name, *yes, &mut out).await,
         Command::Incidents { gpu, all } => {
             incidents::run(args, gpu.as_deref(), *all, &mut out).await
         }
@@ -134,21 +142,26 @@ fn known(gpus: &[Gpu]) -> String {
     format!("there are {}{more}", names.join(", "))
 }
 
-/// Digits of a UUID that must be given at least: fewer are more likely a mistyped index.
+/// Digits of a UUID that must be given at least, where `GPU-` or `MIG-` does not say that it is one: fewer are more
+/// likely a mistyped index.
 const UUID_DIGITS_MIN: usize = 4;
 
-/// Whether `name` begins with `part`, case and a leading `GPU-` or `MIG-` aside.
+/// Whether `name` begins with `part`, case aside; where `part` does not begin with `GPU-` or `MIG-`, that aside too.
 fn begins(name: &str, part: &str) -> bool {
+    let (name, part) = (name.to_ascii_lowercase(), part.to_ascii_lowercase());
     let bare = |text: &str| {
-        let text = text.to_ascii_lowercase();
         let bare = text
             .strip_prefix("gpu-")
-            .or_else(|| text.strip_prefix("mig-"))
-            .map(str::to_owned);
-        bare.unwrap_or(text)
+            .or_else(|| text.strip_prefix("mig-"));
+        bare.map(str::to_owned)
     };
-    let part = bare(part);
-    part.len() >= UUID_DIGITS_MIN && bare(name).starts_with(&part)
+    match bare(&part) {
+        Some(digits) => !digits.is_empty() && name.starts_with(&part),
+        None => {
+            let name = bare(&name).unwrap_or(name);
+            part.len() >= UUID_DIGITS_MIN && name.starts_with(&part)
+        }
+    }
 }
 
 /// Domain, bus, device and function of an address in any of its usual forms.
@@ -209,6 +222,12 @@ mod tests {
         check("gpu-AAAA-2", Ok(1));
         check("cccc", Ok(2));
         check("bbbb", Ok(4));
+        check("MIG-b", Ok(4));
+        check("mig-BBB", Ok(4));
+        check("GPU-c", Ok(2));
+        check("GPU-b", Err("\"GPU-b\" not found"));
+        check("MIG-", Err("\"MIG-\" not found"));
+        check("bbb", Err("\"bbb\" not found"));
         check("9a", Err("\"9a\" not found"));
         check("other/1", Ok(3));
         check("1", Err("may be any of 1, other/1"));

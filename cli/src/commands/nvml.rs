@@ -21,9 +21,14 @@ pub(super) async fn run<W: Write>(
     out: &mut Output<W>,
 ) -> Result<(), Failure> {
     let mut client = Client::connect(&args.socket).await?;
+    let mut missing = None;
     match command {
         NvmlCommand::Status => {}
-        NvmlCommand::Attach => client.attach_nvml().await?,
+        NvmlCommand::Attach { no_wait } => {
+            let answer = client.attach_nvml(*no_wait).await?;
+            let is_told = *no_wait || answer.state() == NvmlState::Ready;
+            missing = (!is_told).then_some(answer.detail);
+        }
         NvmlCommand::Release { purpose, ttl } => {
             let purpose = match purpose {
                 Purpose::Reset => NvmlReleasePurpose::Reset,
@@ -53,7 +58,11 @@ pub(super) async fn run<W: Write>(
         Format::Json => out.json(&view),
         Format::Yaml => out.yaml(&view, false),
         Format::Table | Format::Wide => out.print(|to, colour| print(to, &status, colour)),
-    }
+    }?;
+    let failure = |why: String| Failure::NotAttached {
+        why: escape(&why).into_owned(),
+    };
+    missing.map(failure).map_or(Ok(()), Err)
 }
 
 /// What `-o json` prints; the rules are those of [`crate::view`].
@@ -83,6 +92,10 @@ struct HungView {
     call: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     device: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
     age_seconds: f64,
 }
 
@@ -91,6 +104,8 @@ impl NvmlView {
         let hung = |call: &HungNvmlCall| HungView {
             call: call.call.clone(),
             device: call.device.clone(),
+            peer: call.peer.clone(),
+            index: call.index,
             age_seconds: age(call),
         };
         Self {
@@ -132,9 +147,11 @@ fn age(call: &HungNvmlCall) -> f64 {
 
 /// Call, GPU and age, in a line.
 fn hung(call: &HungNvmlCall) -> String {
-    let on = match &*call.device {
-        "" => String::new(),
-        device => format!(" on {device}"),
+    let on = match (&*call.device, &*call.peer, call.index) {
+        ("", _, Some(index)) => format!(" on the GPU at index {index}"),
+        ("", _, None) => String::new(),
+        (device, "", _) => format!(" on {device}"),
+        (device, peer, _) => format!(" on {device} and {peer}"),
     };
     format!("{}{on} has hung for {:.1} s", call.call, age(call))
 }
@@ -206,6 +223,7 @@ mod tests {
                     seconds: 12,
                     nanos: 340_000_000,
                 }),
+                ..HungNvmlCall::default()
             }],
             ..GetNvmlStatusResponse::default()
         };
@@ -220,6 +238,13 @@ Hangs:      nvmlX\\u{1b}[2J on GPU-1 has hung for 12.3 s
         assert_eq!(value["releasePurpose"], "reset");
         assert_eq!(value["hungCalls"][0]["ageSeconds"], 12.34);
         assert!(value.get("library").is_none(), "{value}");
+        let mut call = status.hung_calls[0].clone();
+        call.call = "nvmlX".to_owned();
+        call.peer = "GPU-2".to_owned();
+        assert_eq!(hung(&call), "nvmlX on GPU-1 and GPU-2 has hung for 12.3 s");
+        (call.device, call.peer, call.index) = (String::new(), String::new(), Some(2));
+        let at = "nvmlX on the GPU at index 2 has hung for 12.3 s";
+        assert_eq!(hung(&call), at);
         let missing = GetNvmlStatusResponse {
             state: NvmlState::Missing.into(),
             detail: "no library".to_owned(),

@@ -1,12 +1,12 @@
-//! The faults of the small daemon, and `devicectl incidents|gpu clear` against them.
+//! The faults of the small daemon, and `devicectl incidents|gpu clear|gpu report-reset` against them.
 
 use std::sync::{Arc, Mutex};
 
-use device_api_proto::native::server::ClearConditionResponse;
 use device_api_proto::native::server::incident_service_server::IncidentService;
+use device_api_proto::native::server::{ClearConditionResponse, ReportResetResponse};
 use device_api_proto::native::{
     ClearConditionRequest, Health, Incident, IncidentState, ListIncidentsRequest,
-    ListIncidentsResponse,
+    ListIncidentsResponse, ReportResetRequest,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -16,7 +16,7 @@ use crate::{answer, gpu};
 /// Incidents in one answer.
 const PAGE: usize = 2;
 
-/// Has five incidents of one GPU, of which the first two are closed, and keeps what it was told to clear.
+/// Has five incidents of one GPU, of which the first two are closed, and keeps what it was told to clear, or was reset.
 #[derive(Clone, Default)]
 pub(crate) struct Incidents {
     told: Arc<Mutex<Vec<String>>>,
@@ -77,6 +77,22 @@ impl IncidentService for Incidents {
         // It was deleted meanwhile.
         Ok(Response::new(ClearConditionResponse { gpu: None }))
     }
+
+    async fn report_reset(
+        &self,
+        request: Request<ReportResetRequest>,
+    ) -> Result<Response<ReportResetResponse>, Status> {
+        let request = request.into_inner();
+        let ReportResetRequest {
+            name,
+            namespace,
+            reason,
+            lease_id,
+        } = request;
+        let told = format!("{namespace}/{name} was reset: {reason}{lease_id}");
+        self.told.lock().unwrap().push(told);
+        Ok(Response::new(ReportResetResponse { gpu: None }))
+    }
 }
 
 impl Incidents {
@@ -131,4 +147,17 @@ fn n7_a_clear_names_the_gpu_the_condition_and_why() {
     );
     let told = running.incidents().told();
     assert_eq!(told, ["default/GPU-1 XidCriticalError: it is over"]);
+}
+
+#[test]
+fn n7_a_report_of_a_reset_names_the_gpu_and_how_it_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let running = start(&socket, &[gpu("GPU-1", 3, Health::Healthy)], 3, 1);
+    let report = ["gpu", "report-reset", "GPU-1", "--reason", "I did it"];
+    let (code, out, err) = answer(&socket, &report);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.starts_with("That GPU-1 was reset is noted.\n"), "{out}");
+    let told = running.incidents().told();
+    assert_eq!(told, ["default/GPU-1 was reset: I did it"]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use device_api_core::clock::{BootId, Clock};
 use device_api_core::condition::{Condition, Owner};
 use device_api_core::device::DeviceInfo;
-use device_api_core::durable::{Batch, Change, DeviceMemory, LogPosition, Start};
+use device_api_core::durable::{Batch, Change, LogPosition, SeenBefore, Start};
 use device_api_core::error::ApiError;
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Health;
@@ -144,6 +144,12 @@ impl Cache {
         let _ = self.overdue.set(overdue);
     }
 
+    /// GPUs that NVML showed in an earlier run: those that are shown, and not known to be gone. For whoever takes
+    /// the inventory, before it does.
+    pub fn seen_before(&self) -> Vec<SeenBefore> {
+        self.read(State::seen_before)
+    }
+
     /// Ends all watches, now and later ones.
     pub fn close(&self) {
         self.hub.with(Hub::close);
@@ -154,7 +160,7 @@ impl Cache {
     }
 
     pub(crate) fn write<R>(&self, f: impl FnOnce(&mut Transaction<'_>) -> R) -> R {
-        self.write_and_remember(f, || None)
+        self.write_and_remember(f, Vec::new)
     }
 
     /// One write: one at a time through the hub, content changed under the gate; then it is handed to
@@ -162,7 +168,7 @@ impl Cache {
     fn write_and_remember<R>(
         &self,
         f: impl FnOnce(&mut Transaction<'_>) -> R,
-        remember: impl FnOnce() -> Option<(DeviceUuid, DeviceMemory)>,
+        remember: impl FnOnce() -> Vec<Change>,
     ) -> R {
         let now = self.clock.wall();
         self.hub.with(|hub| {
@@ -180,7 +186,7 @@ impl Cache {
                 uncounted,
             } = written;
             if let Some(log) = &self.log {
-                changes.extend(remember().map(|(uuid, memory)| Change::Memory(uuid, memory)));
+                changes.extend(remember());
                 if !changes.is_empty() {
                     log.append(Batch {
                         version,
@@ -311,6 +317,10 @@ impl DeviceCache for Cache {
         self.read(|state| state.record(uuid).map(|record| record.info.clone()))
     }
 
+    fn gpus(&self) -> Vec<Arc<DeviceInfo>> {
+        self.read(|state| state.gpus())
+    }
+
     fn conditions(&self, uuid: &DeviceUuid) -> Arc<[Condition]> {
         self.read(|state| {
             state
@@ -330,11 +340,12 @@ impl DeviceCache for Cache {
             |transaction| {
                 transaction.change(uuid, |conditions| commit.borrow_mut().change(conditions));
             },
-            || {
-                let memory = commit.borrow_mut().remember()?;
-                Some((uuid.clone(), memory))
-            },
+            || commit.borrow_mut().remember(),
         );
+    }
+
+    fn keep(&self, changes: Vec<Change>) {
+        self.write_and_remember(|_| (), || changes);
     }
 
     fn log_decided(&self, position: LogPosition) {

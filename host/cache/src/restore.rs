@@ -43,7 +43,7 @@ pub(crate) struct Restored {
     pub(crate) changes: Vec<Change>,
 }
 
-/// Memories in `start` are on this boot's clock already ([`DeviceMemory::after_reboot`]); they are the
+/// Memories and incidents in `start` are on this boot's clock already ([`DeviceMemory::after_reboot`]); they are the
 /// pipeline's, and pass through here to be durable with the rest.
 ///
 /// [`DeviceMemory::after_reboot`]: device_api_core::durable::DeviceMemory::after_reboot
@@ -73,6 +73,7 @@ pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn 
         claims,
         leases,
         memories,
+        incidents,
         ..
     } = snapshot;
     let rebooted = written_in != *boot;
@@ -109,6 +110,7 @@ pub(crate) fn restore(start: Start, boot: &BootId, config: &Config, clock: &dyn 
         changes.extend(leases.held().cloned().map(Change::Lease));
         let adjusted = memories.into_iter();
         changes.extend(adjusted.map(|(uuid, memory)| Change::Memory(uuid, memory)));
+        changes.extend(incidents.into_iter().map(Change::Incident));
     }
     Restored {
         state,
@@ -124,8 +126,8 @@ fn device(old: &DeviceRecord, rebooted: bool, now: WallTime) -> Record {
     let mut conditions: Vec<Condition> = kept
         .filter_map(|condition| restored(condition, rebooted, now))
         .collect();
-    // A MIG instance shows what its GPU does.
-    if old.info.parent.is_none() {
+    // A MIG instance shows what its GPU does; and nobody is to be asked of a GPU that is gone.
+    if old.info.parent.is_none() && !condition::is_gone(&conditions) {
         condition::upsert(&mut conditions, unobserved(now));
     }
     let mut info = old.info.clone();
@@ -134,6 +136,7 @@ fn device(old: &DeviceRecord, rebooted: bool, now: WallTime) -> Record {
     }
     let mut record = Record::new(info, conditions.into());
     record.is_deleted = old.is_deleted;
+    record.last_slot = old.last_slot;
     record
 }
 

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use device_api_core::condition::{Condition, Owner};
+use device_api_core::condition::{self, Condition, Owner};
 use device_api_core::device::DeviceInfo;
-use device_api_core::durable::{Claim, DeviceRecord, ObjectRecord};
+use device_api_core::durable::{Claim, DeviceRecord, ObjectRecord, SeenBefore};
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Health;
 use device_api_core::ids::{DeviceUuid, ObjectKey, PciAddress, ResourceVersion};
@@ -23,6 +23,8 @@ pub(crate) struct Record {
     pub(crate) conditions: Arc<[Condition]>,
     /// A client deleted its last object: it stays deleted until somebody creates it again.
     pub(crate) is_deleted: bool,
+    /// Where NVML showed it last; `None`: it never did.
+    pub(crate) last_slot: Option<PciAddress>,
     /// The objects that show this device, in order.
     pub(crate) objects: Vec<ObjectKey>,
     /// Over which connection a client last wrote a type.
@@ -35,6 +37,7 @@ impl Record {
             info,
             conditions,
             is_deleted: false,
+            last_slot: None,
             objects: Vec::new(),
             written_over: HashMap::new(),
         }
@@ -45,6 +48,7 @@ impl Record {
             info: self.info.clone(),
             conditions: self.conditions.clone(),
             is_deleted: self.is_deleted,
+            last_slot: self.last_slot,
         }
     }
 }
@@ -198,6 +202,27 @@ impl State {
 
     pub(crate) fn uuids(&self) -> Vec<DeviceUuid> {
         self.records.keys().cloned().collect()
+    }
+
+    pub(crate) fn gpus(&self) -> Vec<Arc<DeviceInfo>> {
+        let all = self.records.values().map(|record| &record.info);
+        all.filter(|info| info.parent.is_none()).cloned().collect()
+    }
+
+    /// GPUs that NVML showed, but for those that nobody is shown, or that are known to be gone.
+    pub(crate) fn seen_before(&self) -> Vec<SeenBefore> {
+        let shown = self.records.values().filter(|record| {
+            !record.objects.is_empty()
+                && record.info.parent.is_none()
+                && !condition::is_gone(&record.conditions)
+        });
+        let seen = shown.filter_map(|record| {
+            Some(SeenBefore {
+                info: record.info.clone(),
+                slot: record.last_slot?,
+            })
+        });
+        seen.collect()
     }
 
     pub(crate) fn uuid_at(&self, pci: PciAddress) -> Option<DeviceUuid> {

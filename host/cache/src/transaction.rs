@@ -128,8 +128,10 @@ impl<'a> Transaction<'a> {
         let Some(gpu) = self.state.remove(key) else {
             return Err(ApiError::NotFound { key: key.clone() });
         };
+        // Of one that is gone only the entry is deleted: it is shown again, should it be back.
+        let is_gone = condition::is_gone(&gpu.conditions);
         if let Some(record) = self.state.records.get_mut(&gpu.uuid) {
-            record.is_deleted = record.objects.is_empty();
+            record.is_deleted = record.objects.is_empty() && !is_gone;
         }
         self.note_device(&gpu.uuid);
         self.changes.push(Change::ObjectGone(key.clone()));
@@ -143,24 +145,50 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Registers a device that NVML sees, or refreshes what is known of it. Its PCI address is its
-    /// own: whoever had it before is not there any more.
-    pub(crate) fn register(&mut self, info: DeviceInfo) -> Result<(), ApiError> {
-        let uuid = info.uuid.clone();
-        let before = info.pci.and_then(|pci| self.state.uuid_at(pci));
-        if let Some(before) = before.filter(|before| *before != uuid)
-            && let Some(record) = self.state.record(&before)
-        {
-            let moved = DeviceInfo {
-                pci: None,
-                ..DeviceInfo::clone(&record.info)
-            };
-            self.set_info(moved)?;
-        }
+    /// Registers a device that NVML sees, or refreshes what is known of it. Its PCI address, index and minor
+    /// number are its own: whoever had one of them before has it no more.
+    pub(crate) fn register(&mut self, mut info: DeviceInfo) -> Result<(), ApiError> {
+        // Each GPU has an address. Where it is not told, it is the last one that nobody else has: by it the kernel log
+        // names a GPU of which NVML says nothing any more (design N4).
+        info.pci = info.pci.or_else(|| self.state.record(&info.uuid)?.info.pci);
+        let (uuid, slot) = (info.uuid.clone(), info.pci);
+        self.displace(&info)?;
         let info = self.with_room(info);
         self.set_info(info)?;
+        let record = self.record_mut(&uuid, None)?;
+        if slot.is_some() && record.last_slot != slot {
+            record.last_slot = slot;
+            self.note_device(&uuid);
+        }
         self.show(&uuid)?;
         self.set_instances(&uuid)
+    }
+
+    /// Takes from the other GPUs what NVML tells apart by, and says of this one.
+    fn displace(&mut self, new: &DeviceInfo) -> Result<(), ApiError> {
+        fn kept<T: Copy + PartialEq>(old: Option<T>, new: Option<T>) -> Option<T> {
+            old.filter(|_| old != new)
+        }
+        let others = self.state.records.values().map(|record| &record.info);
+        // A MIG instance is where its GPU is.
+        let others = others.filter(|old| old.uuid != new.uuid && old.parent.is_none());
+        let places = |info: &DeviceInfo| (info.pci, info.index, info.minor);
+        let moved = others.filter_map(|old| {
+            let (pci, index, minor) = (
+                kept(old.pci, new.pci),
+                kept(old.index, new.index),
+                kept(old.minor, new.minor),
+            );
+            let is_moved = (pci, index, minor) != places(old);
+            is_moved.then(|| DeviceInfo {
+                pci,
+                index,
+                minor,
+                ..DeviceInfo::clone(old)
+            })
+        });
+        let moved: Vec<DeviceInfo> = moved.collect();
+        moved.into_iter().try_for_each(|info| self.set_info(info))
     }
 
     /// Shows a device under its UUID, unless it is shown or was deleted.

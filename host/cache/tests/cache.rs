@@ -773,6 +773,73 @@ async fn a_pci_address_is_of_the_device_that_nvml_saw_there_last() {
     );
 }
 
+#[tokio::test]
+async fn n4_a_gpu_that_nvml_gives_no_address_keeps_the_last_one_that_nobody_else_has() {
+    let rig = rig();
+    let pci = "0000:1b:00.0".parse().unwrap();
+    let target = device_api_core::signal::Target::Pci(pci);
+    let at = |n, pci| DeviceInfo {
+        pci,
+        ..DeviceInfo::bare(uuid(n))
+    };
+    rig.store.upsert_device(at(0, Some(pci))).unwrap();
+    rig.store.upsert_device(at(0, None)).unwrap();
+    assert_eq!(rig.store.resolve(&target), Some(uuid(0)));
+    rig.store.upsert_device(at(1, Some(pci))).unwrap();
+    rig.store.upsert_device(at(0, None)).unwrap();
+    assert_eq!(rig.store.resolve(&target), Some(uuid(1)));
+}
+
+#[tokio::test]
+async fn n7_an_index_is_of_the_gpu_that_is_there() {
+    let rig = rig();
+    let at = |n, slot: &str, index| DeviceInfo {
+        pci: slot.parse().ok(),
+        index: Some(index),
+        minor: Some(index),
+        ..DeviceInfo::bare(uuid(n))
+    };
+    let places = async |n| {
+        let device = rig.store.get(&key(n)).await.unwrap().device.clone();
+        (device.pci.is_some(), device.index, device.minor)
+    };
+    rig.store.upsert_device(at(0, "0000:1b:00.0", 4)).unwrap();
+    rig.store.upsert_device(at(1, "0000:1b:00.0", 4)).unwrap();
+    assert_eq!(places(0).await, (false, None, None), "it was replaced");
+    assert_eq!(places(1).await, (true, Some(4), Some(4)));
+    // NVML has numbered anew, and the other one is not asked yet.
+    rig.store.upsert_device(at(2, "0000:43:00.0", 4)).unwrap();
+    assert_eq!(places(1).await, (true, None, None));
+}
+
+#[tokio::test]
+async fn n7_a_deleted_entry_of_a_gpu_that_was_gone_is_back_with_the_gpu() {
+    let rig = rig();
+    rig.register(0);
+    let says = |n, type_: &str, state| {
+        let condition = Condition::of_host(type_, state, "Because", WallTime::default());
+        rig.store
+            .change(&uuid(n), &mut |conditions: &mut Vec<Condition>| {
+                condition::upsert(conditions, condition.clone());
+            });
+    };
+    says(0, condition::GONE, Judgement::Unknown);
+    says(0, "Bad", Judgement::Problem);
+    rig.store.delete(&caller("x"), &key(0), None).await.unwrap();
+    assert!(rig.store.get(&key(0)).await.is_err());
+    rig.register(0);
+    let back = rig.store.get(&key(0)).await.unwrap();
+    assert!(
+        back.conditions.iter().any(|bad| &*bad.type_ == "Bad"),
+        "{back:?}"
+    );
+    // One that was there stays deleted.
+    rig.register(1);
+    rig.store.delete(&caller("x"), &key(1), None).await.unwrap();
+    rig.register(1);
+    assert!(rig.store.get(&key(1)).await.is_err());
+}
+
 #[tokio::test(start_paused = true)]
 async fn c2_create_answers_an_existing_gpu_behind_its_own_barrier() {
     let rig = rig();

@@ -95,11 +95,14 @@ impl StateLog for Disk {
                 Change::Object(object) => kept.insert(format!("o {}", object.key), change),
                 Change::ObjectGone(key) => kept.remove(&format!("o {key}")),
                 Change::Memory(..)
+                | Change::Incident(_)
+                | Change::IncidentGone(_)
                 | Change::Claim(_)
                 | Change::ClaimGone(_)
                 | Change::Lease(_)
                 | Change::LeaseGone(_)
-                | Change::LogPosition(_) => None,
+                | Change::LogPosition(_)
+                | Change::Numbers(_) => None,
             };
         }
     }

@@ -14,16 +14,19 @@ use device_api_core::action::Action;
 use device_api_core::clock::{BootId, BootTime, Clock as _, ManualClock, WallTime};
 use device_api_core::condition::{self, Condition, Owner, Polarity, Status};
 use device_api_core::device::DeviceInfo;
-use device_api_core::durable::{Batch, Change, DeviceMemory, NotDurable, Snapshot, Start};
+use device_api_core::durable::{
+    Batch, Change, DeviceMemory, IncidentMemory, NotDurable, Snapshot, Start,
+};
 use device_api_core::error::ApiError;
 use device_api_core::gpu::Gpu;
 use device_api_core::health::Health;
-use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
+use device_api_core::ids::{DeviceUuid, IncidentId, ObjectKey, ResourceVersion, SignalSeq};
+use device_api_core::incident::{Incident, IncidentState};
 use device_api_core::policy::PolicyId;
 use device_api_core::ports::{DeviceCache, Devices, StateLog, Synced, WatchStream};
 use device_api_core::provider::{Caller, Creation, PolarityTable, ProviderCondition, Registration};
 use device_api_core::selector::Selection;
-use device_api_core::signal::Target;
+use device_api_core::signal::{SignalKind, Target};
 use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
 use device_api_core::watch::{EventType, Told, WatchFrom, WatchRequest};
 
@@ -56,11 +59,16 @@ impl StateLog for Disk {
                 Change::Object(object) => kept.insert(format!("o {:?}", object.key), change),
                 Change::ObjectGone(key) => kept.remove(&format!("o {key:?}")),
                 Change::Memory(uuid, _) => kept.insert(format!("m {uuid}"), change),
+                Change::Incident(memory) => {
+                    kept.insert(format!("i {}", memory.incident.id.0), change)
+                }
+                Change::IncidentGone(id) => kept.remove(&format!("i {}", id.0)),
                 Change::Claim(claim) => kept.insert(format!("c {}", claim.type_), change),
                 Change::ClaimGone(type_) => kept.remove(&format!("c {type_}")),
                 Change::Lease(lease) => kept.insert(format!("l {}", lease.provider), change),
                 Change::LeaseGone(provider) => kept.remove(&format!("l {provider}")),
                 Change::LogPosition(_) => kept.insert("p".to_owned(), change),
+                Change::Numbers(_) => kept.insert("n".to_owned(), change),
             };
         }
     }
@@ -92,11 +100,14 @@ impl Disk {
                 Change::Device(device) => snapshot.devices.push(device),
                 Change::Object(object) => snapshot.objects.push(object),
                 Change::Memory(uuid, memory) => snapshot.memories.push((uuid, memory)),
+                Change::Incident(memory) => snapshot.incidents.push(memory),
                 Change::Claim(claim) => snapshot.claims.push(claim),
                 Change::Lease(lease) => snapshot.leases.push(lease),
                 Change::LogPosition(position) => snapshot.log = Some(position),
+                Change::Numbers(numbers) => snapshot.numbers = numbers,
                 Change::DeviceGone(_)
                 | Change::ObjectGone(_)
+                | Change::IncidentGone(_)
                 | Change::ClaimGone(_)
                 | Change::LeaseGone(_) => unreachable!("not kept"),
             }
@@ -326,6 +337,48 @@ async fn c7_conditions_of_a_deleted_gpu_survive_the_restart_too() {
 }
 
 #[tokio::test]
+async fn n7_where_nvml_saw_a_gpu_is_known_after_a_reboot_and_who_is_gone_is_not_asked() {
+    let slot = "0000:1b:00.0".parse().unwrap();
+    let before = first_run();
+    for n in 0..4 {
+        let info = DeviceInfo {
+            pci: Some(slot).filter(|_| n != 2),
+            ..DeviceInfo::bare(uuid(n))
+        };
+        before.cache.upsert_device(info).unwrap();
+    }
+    let gone = Condition::of_host(
+        condition::GONE,
+        Judgement::Unknown,
+        "Replaced",
+        WallTime::default(),
+    );
+    before.says(1, gone);
+    before.cache.delete(&agent(), &key(3), None).await.unwrap();
+    let after = before.killed(1_000, "another");
+    let seen = after.cache.seen_before();
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|seen| (seen.info.uuid.clone(), seen.slot))
+        .collect();
+    assert_eq!(
+        seen,
+        [(uuid(0), slot)],
+        "1 is gone, 2 was in no slot, 3 is shown to nobody"
+    );
+    assert_eq!(
+        after.gpu(0).await.device.pci,
+        None,
+        "another may have the address"
+    );
+    let probing = |gpu: &Gpu| state_of(gpu, condition::PROBING);
+    assert_eq!(probing(&*after.gpu(0).await), Some(Judgement::Unknown));
+    let gone = after.gpu(1).await;
+    assert_eq!(probing(&gone), None);
+    assert_eq!(gone.derived.health, Health::Unknown);
+}
+
+#[tokio::test]
 async fn c7_a_reboot_ends_what_a_reboot_ends_and_nothing_else() {
     async fn check(written_in: &str, clears: &[ClearOn], expected: Option<Judgement>) {
         let before = first_run();
@@ -529,6 +582,30 @@ async fn p1_types_stay_their_owners_over_a_restart_until_the_provider_is_forgott
     assert!(after.cache.forget_provider("agent").await.is_err());
 }
 
+/// Of the first GPU, with a condition that stands of it.
+fn incident(id: u64, last_seen: u64) -> IncidentMemory {
+    IncidentMemory {
+        incident: Incident {
+            id: IncidentId(id),
+            device: uuid(0),
+            kind: SignalKind::Xid,
+            code: Some(79),
+            root: None,
+            instance: None,
+            first_seen: WallTime::from_ms(1),
+            last_seen: WallTime::from_ms(2),
+            count: 1,
+            drill: false,
+            accounts: Vec::new(),
+            verdicts: Vec::new(),
+            state: IncidentState::Open,
+        },
+        last: SignalSeq(4),
+        last_boot: BootTime { ns: last_seen },
+        raised: vec!["Bad".into()],
+    }
+}
+
 #[tokio::test]
 async fn c8_the_first_write_after_a_reboot_carries_all_that_runs_on_boot_time() {
     let before = first_run();
@@ -550,14 +627,33 @@ async fn c8_the_first_write_after_a_reboot_carries_all_that_runs_on_boot_time() 
         .lock()
         .unwrap()
         .insert(key.clone(), Change::Memory(uuid(0), quiet(900)));
+    let version = before.disk.newest.lock().unwrap().0;
+    before.cache.keep(vec![Change::Incident(incident(7, 900))]);
+    before.cache.keep(vec![Change::Incident(incident(8, 900))]);
+    before.cache.keep(vec![Change::IncidentGone(IncidentId(8))]);
+    let newest = before.disk.newest.lock().unwrap().0;
+    assert_eq!(newest, version, "no reader sees it");
 
     let mut start = before.disk.start(1_000, "another");
+    for memory in &mut start.snapshot.as_mut().unwrap().incidents {
+        *memory = memory
+            .clone()
+            .after_reboot(WallTime::from_ms(3), |_, _| false);
+    }
     for (_, memory) in &mut start.snapshot.as_mut().unwrap().memories {
         *memory = std::mem::take(memory).after_reboot(BootTime { ns: 600 }, BootTime { ns: 50 });
     }
     let after = run(start, before.disk, before.clock);
     let kept = after.disk.kept.lock().unwrap();
     assert_eq!(kept.get(&key), Some(&Change::Memory(uuid(0), quiet(350))));
+    let mut over = incident(7, 0);
+    over.raised.clear();
+    over.incident.state = IncidentState::Closed {
+        at: WallTime::from_ms(3),
+        why: "node-reboot".to_owned(),
+    };
+    assert_eq!(kept.get("i 7"), Some(&Change::Incident(over)));
+    assert_eq!(kept.get("i 8"), None);
     let Some(Change::Lease(lease)) = kept.get("l agent") else {
         panic!("the lease goes on")
     };

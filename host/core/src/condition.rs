@@ -26,6 +26,11 @@ pub const PROBING: &str = "Probing";
 /// Host-owned: the GPU is not in the machine any more. Unknown, whatever else stands.
 pub const GONE: &str = "Gone";
 
+/// Whether the GPU that these are of is not in the machine any more.
+pub fn is_gone(conditions: &[Condition]) -> bool {
+    find(conditions, GONE).is_some_and(|gone| gone.state != Judgement::Ok)
+}
+
 /// Between type and instance in a condition's name: in no type.
 const ON: char = '@';
 
@@ -316,6 +321,11 @@ pub fn find_named<'a>(conditions: &'a [Condition], name: &str) -> Option<&'a Con
         Some((type_, instance)) => find_on(conditions, type_, Some(instance)),
         None => find(conditions, name),
     }
+}
+
+/// UUID of the MIG instance that a condition of that name is on, as [`name_on`] names it.
+pub fn instance_in(name: &str) -> Option<&str> {
+    name.split_once(ON).map(|(_, instance)| instance)
 }
 
 /// The name of a type on a MIG instance, as in `XidCritical@MIG-8f1a…`; of the whole GPU's it is the type alone.

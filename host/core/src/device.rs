@@ -85,6 +85,42 @@ impl DeviceInfo {
         }
     }
 
+    /// Whether one of its NVLinks leads to that NVSwitch.
+    pub fn is_behind(&self, switch: PciAddress) -> bool {
+        let mut links = self.hardware.nvlinks.iter();
+        links.any(|link| link.remote_pci == Some(switch))
+    }
+
+    /// Whether one of its NVLinks leads to that port of that NVSwitch.
+    pub fn is_at(&self, switch: PciAddress, port: u32) -> bool {
+        let mut links = self.hardware.nvlinks.iter();
+        links.any(|link| link.remote_pci == Some(switch) && link.remote_link == Some(port))
+    }
+
+    /// Whether it is behind that NVSwitch, and nothing rules out that it is at that port of it.
+    pub fn may_be_at(&self, switch: PciAddress, port: u32) -> bool {
+        let mut links = self.hardware.nvlinks.iter();
+        self.is_behind(switch) && links.any(|link| link.may_end_at(switch, port))
+    }
+
+    /// Takes over where its NVLinks lead from what was known of it before, in the same slot: they are soldered, and
+    /// NVML does not tell it of a link that is down.
+    pub fn keep_wiring(&mut self, before: &Self) {
+        if self.pci != before.pci {
+            return;
+        }
+        for link in &mut self.hardware.nvlinks {
+            let mut known = before.hardware.nvlinks.iter();
+            let Some(known) = known.find(|known| known.link == link.link) else {
+                continue;
+            };
+            if link.remote_pci.is_none() && link.remote_link.is_none() {
+                link.remote = link.remote.take().or_else(|| known.remote.clone());
+                (link.remote_pci, link.remote_link) = (known.remote_pci, known.remote_link);
+            }
+        }
+    }
+
     /// Whether it has that MIG instance.
     pub fn has_instance(&self, uuid: &str) -> bool {
         self.mig.iter().any(|mig| mig.uuid.as_str() == uuid)
@@ -189,6 +225,19 @@ pub struct NvLink {
     /// `gpu`, `switch`, `cpu`; `None` where NVML does not know, or the link goes nowhere.
     pub remote: Option<String>,
     pub remote_pci: Option<PciAddress>,
+    /// The number that the link has there: of an NVSwitch, the port.
+    pub remote_link: Option<u32>,
+}
+
+impl NvLink {
+    /// Whether what NVML tells of it leaves open that it ends at that port of that NVSwitch. Of a link that is down it
+    /// tells nothing.
+    fn may_end_at(&self, switch: PciAddress, port: u32) -> bool {
+        let remote = self.remote.as_deref();
+        remote.is_none_or(|remote| remote == "switch")
+            && self.remote_pci.is_none_or(|pci| pci == switch)
+            && self.remote_link.is_none_or(|link| link == port)
+    }
 }
 
 /// How near another GPU is.
@@ -262,5 +311,59 @@ mod tests {
         assert_eq!(device.uuid.as_str(), "MIG-c");
         assert_eq!((device.index, device.memory_bytes), (None, Some(10 << 30)));
         assert!(device.mig.is_empty());
+    }
+
+    /// A GPU whose links lead to the ports of one NVSwitch; `None`: the link is down.
+    fn wired(ports: &[Option<u32>]) -> DeviceInfo {
+        let link = |(link, port): (usize, &Option<u32>)| NvLink {
+            link: link as u32,
+            version: None,
+            remote: port.map(|_| "switch".to_owned()),
+            remote_pci: port.map(|_| SWITCH.parse().expect("an address")),
+            remote_link: *port,
+        };
+        let mut info = DeviceInfo::bare(DeviceUuid::new("GPU-0"));
+        info.hardware.nvlinks = ports.iter().enumerate().map(link).collect();
+        info
+    }
+
+    const SWITCH: &str = "0000:07:00.0";
+
+    #[test]
+    fn n4_a_gpu_is_at_the_ports_that_its_links_name_and_may_be_where_one_is_down() {
+        let switch = SWITCH.parse().expect("an address");
+        let other = "0000:08:00.0".parse().expect("an address");
+        let up = wired(&[Some(30), Some(31)]);
+        assert!(up.is_behind(switch) && !up.is_behind(other));
+        assert!(up.may_be_at(switch, 30) && up.may_be_at(switch, 31));
+        assert!(!up.may_be_at(switch, 32) && !up.may_be_at(other, 30));
+        let half = wired(&[Some(30), None]);
+        assert!(half.is_at(switch, 30) && !half.is_at(switch, 32));
+        assert!(half.may_be_at(switch, 32), "nobody knows where that leads");
+        let mut untold = wired(&[Some(30)]);
+        untold.hardware.nvlinks[0].remote_link = None;
+        assert!(untold.may_be_at(switch, 32));
+        let peer = NvLink {
+            remote: Some("gpu".to_owned()),
+            remote_pci: None,
+            ..untold.hardware.nvlinks[0].clone()
+        };
+        let mut mixed = up.clone();
+        mixed.hardware.nvlinks.push(peer);
+        assert!(!mixed.may_be_at(switch, 32), "that one leads to a GPU");
+    }
+
+    #[test]
+    fn n4_where_a_link_leads_is_known_while_it_is_down() {
+        let before = wired(&[Some(30), Some(31)]);
+        let mut down = wired(&[Some(30), None]);
+        down.keep_wiring(&before);
+        assert_eq!(down.hardware, before.hardware);
+        let mut moved = DeviceInfo {
+            pci: "0000:1b:00.0".parse().ok(),
+            ..wired(&[None])
+        };
+        moved.keep_wiring(&before);
+        assert_eq!(moved.hardware.nvlinks[0].remote_link, None, "another slot");
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::condition::{Condition, Owner, Polarity};
 use crate::device::DeviceInfo;
-use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion};
+use crate::ids::{DeviceUuid, IncidentId, ObjectKey, PciAddress, ResourceVersion, SignalSeq};
+use crate::incident::{Incident, IncidentState};
+use crate::limits;
 use crate::seating::Fallback;
 use crate::signal::{Signal, SignalKind};
-use crate::verdict::PolicyState;
+use crate::verdict::{ClearOn, PolicyState};
 
 /// What is known of a device, and what stands against it: by UUID, objects come and go.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +21,15 @@ pub struct DeviceRecord {
     pub conditions: Arc<[Condition]>,
     /// A client deleted its last object: it stays deleted until somebody creates it again.
     pub is_deleted: bool,
+    /// Where NVML showed it last; `None`: it never did. After a reboot another may have the address.
+    pub last_slot: Option<PciAddress>,
+}
+
+/// A GPU that NVML showed in an earlier run, and where (design N7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenBefore {
+    pub info: Arc<DeviceInfo>,
+    pub slot: PciAddress,
 }
 
 /// An object, but for what it shares with its device.
@@ -48,6 +59,8 @@ pub struct DeviceMemory {
     pub awaiting: Vec<Signal>,
     /// Conditions that a quiet time clears, and when.
     pub quiet: Vec<(Arc<str>, BootTime)>,
+    /// Conditions that are held for flapping, though their policy has called them ok; in order.
+    pub held: Vec<Arc<str>>,
 }
 
 impl DeviceMemory {
@@ -93,6 +106,7 @@ impl DeviceMemory {
             assumed: Vec::new(),
             awaiting: Vec::new(),
             quiet: quiet.map(|(type_, quiet)| (type_, due(quiet))).collect(),
+            held: self.held,
         }
     }
 }
@@ -118,6 +132,18 @@ pub struct WakeMemory {
     pub due: BootTime,
     /// Set off by drills alone.
     pub drill: bool,
+    /// `None`: it was set by a daemon that did not keep it.
+    pub cause: Option<WakeCause>,
+}
+
+/// What a policy set a timer on: what it says when that fires is said of the same fault (design N5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WakeCause {
+    pub kind: SignalKind,
+    pub incident: IncidentId,
+    pub root: Option<IncidentId>,
+    /// As in the signal: escaped and cut.
+    pub evidence: String,
 }
 
 /// A signal whose floor does not stand while one of these policies has a seat and the grant (design H8).
@@ -134,6 +160,40 @@ pub struct AssumedFault {
     pub rule: Fallback,
     pub why: String,
     pub signal: Signal,
+}
+
+/// An incident, and what tells whether a later signal is of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IncidentMemory {
+    pub incident: Incident,
+    /// The newest signal that told of it, and when.
+    pub last: SignalSeq,
+    pub last_boot: BootTime,
+    /// Names of the conditions that it is behind, and that stand.
+    pub raised: Vec<Arc<str>>,
+}
+
+impl IncidentMemory {
+    /// What is left of it once the machine was booted again: it goes on where a condition of it stands that a
+    /// reboot does not end, by `stands` of a device and a condition's name; else it was ended by that.
+    #[must_use]
+    pub fn after_reboot(
+        mut self,
+        now: WallTime,
+        stands: impl Fn(&DeviceUuid, &str) -> bool,
+    ) -> Self {
+        // Long ago, on the clock of this boot: nothing is a consequence of it.
+        self.last_boot = BootTime::default();
+        self.raised
+            .retain(|name| stands(&self.incident.device, name));
+        if self.raised.is_empty() && self.incident.state == IncidentState::Open {
+            self.incident.state = IncidentState::Closed {
+                at: now,
+                why: ClearOn::NodeReboot.as_str().to_owned(),
+            };
+        }
+        self
+    }
 }
 
 /// Whose a condition type is, on this node (design P1).
@@ -159,6 +219,25 @@ pub struct LeaseRecord {
     pub ends: BootTime,
 }
 
+/// Numbers of signals and incidents, none of which is given out twice: a run begins with those after the ones that
+/// were reserved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    pub signal: SignalSeq,
+    pub incident: IncidentId,
+}
+
+impl Numbers {
+    /// Up to where they are reserved by a run that has given out these.
+    #[must_use]
+    pub fn reserving(self) -> Self {
+        Self {
+            signal: SignalSeq(self.signal.0.saturating_add(limits::SIGNALS_RESERVED)),
+            incident: IncidentId(self.incident.0.saturating_add(limits::INCIDENTS_RESERVED)),
+        }
+    }
+}
+
 /// How far the kernel log was read: all up to here is decided and durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogPosition {
@@ -176,11 +255,15 @@ pub enum Change {
     Object(ObjectRecord),
     ObjectGone(ObjectKey),
     Memory(DeviceUuid, DeviceMemory),
+    Incident(IncidentMemory),
+    IncidentGone(IncidentId),
     Claim(Claim),
     ClaimGone(Arc<str>),
     Lease(LeaseRecord),
     LeaseGone(Arc<str>),
     LogPosition(LogPosition),
+    /// No greater ones are given out, until others are reserved.
+    Numbers(Numbers),
 }
 
 /// What one write changed; durable as a whole or not at all.
@@ -204,9 +287,13 @@ pub struct Snapshot {
     pub devices: Vec<DeviceRecord>,
     pub objects: Vec<ObjectRecord>,
     pub memories: Vec<(DeviceUuid, DeviceMemory)>,
+    /// In no order.
+    pub incidents: Vec<IncidentMemory>,
     pub claims: Vec<Claim>,
     pub leases: Vec<LeaseRecord>,
     pub log: Option<LogPosition>,
+    /// Up to where they were reserved. Who opens the store has reserved the next.
+    pub numbers: Numbers,
 }
 
 /// What a run begins with.

@@ -44,10 +44,13 @@ pub const XID_RECOVERY_ACTION: u64 = 154;
 /// XIDs that say that a double-bit error was contained or its row remapped.
 pub const XIDS_CONTAINED: [u64; 2] = [63, 94];
 
+/// The name of the floor of a recovery action that the driver asks for.
+pub const RECOVERY_ACTION: &str = "recovery-action";
+
 /// The floors by the names under which a site may let a policy lower them (design H8).
 pub const NAMES: [&str; 7] = [
     "gpu-lost",
-    "recovery-action",
+    RECOVERY_ACTION,
     "xid-48",
     "xid-64",
     "xid-79",
@@ -60,7 +63,7 @@ pub fn name(signal: &Signal) -> Option<&'static str> {
     match (signal.kind, signal.code) {
         (SignalKind::GpuLost, _) => Some("gpu-lost"),
         (SignalKind::RecoveryAction, _) | (SignalKind::Xid, Some(XID_RECOVERY_ACTION)) => {
-            Some("recovery-action")
+            Some(RECOVERY_ACTION)
         }
         (SignalKind::Xid, Some(XID_DOUBLE_BIT)) => Some("xid-48"),
         (SignalKind::Xid, Some(64)) => Some("xid-64"),
@@ -98,14 +101,15 @@ pub fn of(signal: &Signal) -> Option<Floor> {
                 reason: "GpuResetRequired",
                 clears: RESET,
             }),
-            XID_RECOVERY_ACTION => recovery_action(&signal.attrs).and_then(recovery_floor),
+            XID_RECOVERY_ACTION => {
+                asked_for(signal.kind, signal.code, &signal.attrs).and_then(recovery_floor)
+            }
             _ => None,
         },
-        SignalKind::RecoveryAction => recovery_floor(
-            recovery_action(&signal.attrs)
-                .or(signal.code)
-                .unwrap_or(u64::MAX),
-        ),
+        SignalKind::RecoveryAction => {
+            let action = asked_for(signal.kind, signal.code, &signal.attrs);
+            recovery_floor(action.unwrap_or(u64::MAX))
+        }
         SignalKind::Sxid
         | SignalKind::Ecc
         | SignalKind::Reading
@@ -133,8 +137,31 @@ pub const UNCONTAINED_DOUBLE_BIT: Floor = Floor {
     clears: RESET,
 };
 
-/// The recovery action that a signal carries in `attrs`, under `action`.
-pub fn recovery_action(attrs: &[Attr]) -> Option<u64> {
+/// Whether it tells that the driver asks for no recovery action.
+pub fn asks_for_nothing(kind: SignalKind, code: Option<u64>, attrs: &[Attr]) -> bool {
+    asked_for(kind, code, attrs) == Some(0)
+}
+
+/// The recovery action that is told of.
+fn asked_for(kind: SignalKind, code: Option<u64>, attrs: &[Attr]) -> Option<u64> {
+    match (kind, code) {
+        (SignalKind::RecoveryAction, code) => recovery_action(attrs).or(code),
+        (SignalKind::Xid, Some(XID_RECOVERY_ACTION)) => recovery_action(attrs),
+        (
+            SignalKind::Xid
+            | SignalKind::Sxid
+            | SignalKind::Ecc
+            | SignalKind::GpuLost
+            | SignalKind::Reading
+            | SignalKind::GpuFound
+            | SignalKind::Timer,
+            _,
+        ) => None,
+    }
+}
+
+/// The recovery action that is carried in `attrs`, under `action`.
+fn recovery_action(attrs: &[Attr]) -> Option<u64> {
     attrs.iter().find_map(|attr| match attr.value {
         Value::Int(action) if attr.key == "action" => u64::try_from(action).ok(),
         Value::Int(_) | Value::Flag(_) | Value::Real(_) | Value::Text(_) | Value::Bytes(_) => None,
@@ -163,7 +190,12 @@ pub fn fallback(signal: &Signal) -> Class {
     }
     match signal.kind {
         SignalKind::Xid => signal.code.map_or(Class::SUPPORT, xid::vendor_class),
-        SignalKind::Sxid => Class::SUPPORT,
+        // The driver says itself how bad it is for the GPUs behind the switch.
+        SignalKind::Sxid => match text_attr(&signal.attrs, "severity") {
+            Some("fatal") => Class::fatal(Action::ComponentReset),
+            Some("non-fatal") => Class::APPLICATION,
+            Some(_) | None => Class::SUPPORT,
+        },
         SignalKind::Ecc if text_attr(&signal.attrs, "error") == Some("corrected") => {
             Class::APPLICATION
         }
@@ -255,6 +287,27 @@ mod tests {
     }
 
     #[test]
+    fn n7_that_nothing_is_asked_for_is_told_by_who_tells_of_recovery_actions_alone() {
+        #[track_caller]
+        fn check(kind: SignalKind, code: Option<u64>, action: Option<i64>, expected: bool) {
+            let attrs: Vec<Attr> = action
+                .map(|action| Attr::int("action", action))
+                .into_iter()
+                .collect();
+            assert_eq!(asks_for_nothing(kind, code, &attrs), expected);
+        }
+        let (asked, xid) = (SignalKind::RecoveryAction, SignalKind::Xid);
+        check(asked, None, Some(0), true);
+        check(asked, Some(0), None, true);
+        check(asked, None, None, false);
+        check(asked, Some(0), Some(1), false);
+        check(xid, Some(154), Some(0), true);
+        check(xid, Some(154), None, false);
+        check(xid, Some(31), Some(0), false);
+        check(SignalKind::Ecc, None, Some(0), false);
+    }
+
+    #[test]
     fn h8_the_fallback_is_the_vendors_class() {
         assert_eq!(
             fallback(&signal(SignalKind::Xid, Some(31), vec![])),
@@ -271,5 +324,11 @@ mod tests {
         let ecc = |error| signal(SignalKind::Ecc, None, vec![Attr::text("error", error)]);
         assert_eq!(fallback(&ecc("corrected")), Class::APPLICATION);
         assert_eq!(fallback(&ecc("uncorrected")), Class::SUPPORT);
+        let sxid = |attrs| fallback(&signal(SignalKind::Sxid, Some(20034), attrs));
+        let severity = |word| vec![Attr::text("severity", word)];
+        let reset = Class::fatal(Action::ComponentReset);
+        assert_eq!(sxid(severity("fatal")), reset);
+        assert_eq!(sxid(severity("non-fatal")), Class::APPLICATION);
+        assert_eq!(sxid(vec![]), Class::SUPPORT);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::action::Action;
-use crate::condition::{Condition, Status};
+use crate::condition::{self, Condition, Status};
 use crate::verdict::{Judgement, Severity};
 
 /// What a consumer asks first. `Unknown` is the start state: neither healthy nor unhealthy.
@@ -64,7 +64,17 @@ pub struct Derived {
 /// Derives health: a fatal problem is Unhealthy; else a condition that is unknown makes Unknown;
 /// else a warning makes Degraded; else one that is ok, or a problem of severity info, makes
 /// Healthy. No condition at all is Unknown.
+///
+/// Of a GPU that is not in the machine any more nothing is known, and nothing is to be done about it: what stood
+/// against it is no reason to drain the machine that it has left. `conditions` stand in their order.
 pub fn derive(conditions: &[Condition]) -> Derived {
+    if condition::is_gone(conditions) {
+        return Derived {
+            health: Health::Unknown,
+            health_from: Some(condition::GONE.into()),
+            ..Derived::default()
+        };
+    }
     // A provider's own `Ready` is a vote like any other (design P3).
     let counted = || conditions.iter().filter(|c| c.counted);
     let problem = |severity| counted().find(move |c| c.is_problem() && c.severity == severity);
@@ -145,6 +155,22 @@ mod tests {
             (derived.action, derived.action_from.as_deref()),
             (Action::ContactSupport, Some("B"))
         );
+    }
+
+    #[test]
+    fn n7_of_a_gpu_that_is_gone_nothing_is_known_and_nothing_to_be_done() {
+        let mut reset = condition("A", Judgement::Problem, Severity::Fatal);
+        reset.action = Action::ComponentReset;
+        let gone = |state| condition(condition::GONE, state, Severity::Warning);
+        let derived = derive(&[reset.clone(), gone(Judgement::Unknown)]);
+        assert_eq!(
+            (derived.health, derived.health_from.as_deref()),
+            (Health::Unknown, Some(condition::GONE))
+        );
+        assert_eq!((derived.action, derived.action_from), (Action::None, None));
+        let derived = derive(&[reset, gone(Judgement::Ok)]);
+        assert_eq!(derived.health, Health::Unhealthy, "it is back");
+        assert_eq!(derived.action, Action::ComponentReset);
     }
 
     #[test]

@@ -94,9 +94,19 @@ pub const ATTRS_PER_SIGNAL_MAX: usize = 32;
 /// forgets to attach again has a watched node back within the day.
 pub const RELEASE_MAX: Duration = Duration::from_hours(24);
 
+/// How long an attach waits until NVML is in use, or can't be; never longer than most of `request-time`, so that it is
+/// answered. GPUs without persistence mode wake for some two seconds each, one after the other, and a board has
+/// eight.
+pub const ATTACH_WAIT_MAX: Duration = Duration::from_secs(20);
+
 /// How soon an XID 45 follows the fault that it cleans up after. The vendor's catalogue calls it "preemptive
 /// cleanup, due to previous errors"; channels are torn down as their processes die, which takes seconds.
 pub const CLEANUP_WINDOW: Duration = Duration::from_secs(10);
+
+/// How soon a recovery action is asked for after the XID that it is on account of. The vendor's catalogue has XID 154
+/// "always expected to be seen with another Xid"; field 230 is read each second, and later where a call hangs until
+/// the watchdog goes on without it.
+pub const RECOVERY_WINDOW: Duration = Duration::from_secs(10);
 
 /// Sources that tell of one incident, and conditions that one is behind: past it the rest is counted only.
 pub const ACCOUNTS_PER_INCIDENT_MAX: usize = 8;
@@ -142,6 +152,10 @@ pub const FAILED_PER_POLICY_MAX: usize = 64;
 /// Observations kept while nobody knows their device yet (kernel log read before NVML is up).
 pub const UNATTRIBUTED_MAX: usize = 1024;
 
+/// Different errors of NVSwitches that are kept while it is not known which GPUs are behind them: 4 to 12 switches of a
+/// node, each with a few at once.
+pub const SXIDS_HELD_MAX: usize = 256;
+
 /// How long after 48 a 63 or 94 may come for it to be a contained error (design H8).
 pub const CONTAINMENT_WINDOW: Duration = Duration::from_millis(100);
 
@@ -149,7 +163,7 @@ pub const CONTAINMENT_WINDOW: Duration = Duration::from_millis(100);
 pub const INCIDENT_QUIET: Duration = Duration::from_mins(10);
 
 /// Open incidents; past it the longest quiet one ends early. 172 codes on a few GPUs at once is
-/// already a catastrophe.
+/// already a catastrophe. All of them, and those that are kept once they are closed, are in the store: some KiB each.
 pub const INCIDENTS_MAX: usize = 4096;
 
 /// Timers of one policy for one GPU.
@@ -239,6 +253,12 @@ pub const SELECTOR_BYTES_MAX: usize = 4096;
 /// again, which it is when half is used: some 500,000 writes in the time of one commit. Versions follow
 /// the Unix time in microseconds, so a daemon that is restarted more than once a second gets ahead of it.
 pub const VERSIONS_RESERVED: u64 = 1 << 20;
+
+/// Numbers of signals reserved at once, as versions are: half of them last for the time of one commit, also in a storm.
+pub const SIGNALS_RESERVED: u64 = 1 << 20;
+/// The same of incidents. Half of them are more than are begun in the second that a busy disk takes; a daemon that is
+/// killed leaves a gap of that size at the most, one that is stopped none.
+pub const INCIDENTS_RESERVED: u64 = 1 << 16;
 
 /// Text of the changes kept for watches that resume, all together. Each change of a GPU keeps its own
 /// conditions, and once it was sent their encoding; without a bound in bytes one chatty provider with

@@ -60,7 +60,7 @@ pub struct Filter {
     pub codes: Option<(u64, u64)>,
     /// `key`: the reading, for `reading` signals.
     pub key: Option<String>,
-    /// `deadband`: changes up to this are not worth a signal.
+    /// `deadband`: changes up to this are not worth a signal; of no account beside `above` or `below`.
     pub deadband: f64,
     /// `min-interval-ms`: of one reading no signal sooner than this after the last.
     pub min_interval: Option<Duration>,
@@ -68,6 +68,8 @@ pub struct Filter {
     pub above: Option<f64>,
     /// `below`: signal when the reading falls below it, or rises back.
     pub below: Option<f64>,
+    /// `relative-to`: another reading, from which `above` and `below` count: a threshold that the device tells.
+    pub relative_to: Option<String>,
 }
 
 /// What a policy said of itself when it was configured.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::clock::WallTime;
 use crate::condition::{Condition, Owner};
 use crate::device::DeviceInfo;
-use crate::durable::{Batch, DeviceMemory, LogPosition, NotDurable};
+use crate::durable::{Batch, Change, LogPosition, NotDurable};
 use crate::error::ApiError;
 use crate::gpu::Gpu;
 use crate::ids::{DeviceUuid, ObjectKey, ResourceVersion, SignalSeq};
@@ -18,7 +18,9 @@ use crate::policy_status::{PolicyDetail, PolicyHostStatus, PolicyStatus, ReloadR
 use crate::provider::{
     Caller, Creation, Lease, ProviderCondition, ProviderInfo, Registration, StatusUpdate,
 };
-use crate::recovery::{ClearRequest, DriverHold, HungCall, Recovery, Release, ReleaseFor};
+use crate::recovery::{
+    ClearRequest, DriverHold, HungCall, Recovery, Release, ReleaseFor, ResetReport,
+};
 use crate::seating::{Committed, DeviceJournal, SeatError, Seating, Terms};
 use crate::selector::Selection;
 use crate::signal::{Observation, Samples, Target};
@@ -89,11 +91,12 @@ pub trait NvmlControl: Debug + Send + Sync {
     /// turned off.
     fn release(&self, release: Release) -> Pending<Result<DriverHold, ApiError>>;
 
-    /// Takes it up again.
+    /// Takes it up again: at once, also while it was only missing. The answer, which nobody need wait for, is how it
+    /// is when it is in use, or once the first attempt has failed; it may take as long as calls hang.
     ///
     /// # Errors
     /// [`ApiError::Precondition`] where NVML is turned off.
-    fn attach(&self) -> Pending<Result<DriverHold, ApiError>>;
+    fn attach(&self) -> Pending<Result<NvmlStatus, ApiError>>;
 }
 
 /// The faults of this node, and an operator's word on them.
@@ -107,6 +110,14 @@ pub trait Incidents: Debug + Send + Sync {
     /// [`ApiError::NotFound`] for a device that is not there; [`ApiError::Precondition`] for a condition that is
     /// not there, is no problem, or is a provider's, who clears its own; [`ApiError::Invalid`] without a reason.
     fn clear(&self, request: &ClearRequest) -> Result<(), ApiError>;
+
+    /// A GPU was reset, as somebody reports who should know (design N7). It was so before the report: what was last
+    /// seen up to now is from before the reset, and what comes is not.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] for a device that is not there; [`ApiError::Precondition`] for a MIG instance, and for a
+    /// GPU in whose slot another one is; [`ApiError::Invalid`] without a reason.
+    fn report_reset(&self, report: &ResetReport) -> Result<(), ApiError>;
 }
 
 /// Is told how NVML is.
@@ -121,6 +132,9 @@ pub trait DeviceCache: Debug + Send + Sync {
 
     fn device(&self, uuid: &DeviceUuid) -> Option<Arc<DeviceInfo>>;
 
+    /// All GPUs that are known, also those of an earlier run; no MIG instances.
+    fn gpus(&self) -> Vec<Arc<DeviceInfo>>;
+
     /// The device's conditions, in the order of their types; empty where it is not known.
     fn conditions(&self, uuid: &DeviceUuid) -> Arc<[Condition]>;
 
@@ -133,6 +147,9 @@ pub trait DeviceCache: Debug + Send + Sync {
     /// Changes the conditions of a device, and what is remembered of it, as one write. Where that
     /// changes no content, no version is given out and no watcher hears of it.
     fn change(&self, uuid: &DeviceUuid, commit: &mut dyn Commit);
+
+    /// Makes durable what no reader sees, after all that was changed before.
+    fn keep(&self, changes: Vec<Change>);
 
     /// How far the kernel log is decided, made durable after all that was changed before.
     fn log_decided(&self, position: LogPosition);
@@ -159,9 +176,9 @@ pub trait Commit {
     /// Changes the conditions; they stay in the order of their types. Runs under the gate: be short.
     fn change(&mut self, conditions: &mut Vec<Condition>);
 
-    /// What to remember of the device; asked after `change`, no reader waits. `None`: as before.
-    fn remember(&mut self) -> Option<DeviceMemory> {
-        None
+    /// What to remember besides; asked after `change`, when reads see that: no reader waits.
+    fn remember(&mut self) -> Vec<Change> {
+        Vec::new()
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::clock::WallTime;
 use crate::condition::{Condition, Owner};
 use crate::ids::DeviceUuid;
+use crate::signal::{Miss, Samples};
 use crate::verdict::{Clear, ClearOn};
 
 /// Something that happened to a GPU and that ends faults from before it.
@@ -25,6 +26,41 @@ impl Recovery {
             Self::DriverRebind => ClearOn::DriverRebind,
             Self::Replaced { .. } => ClearOn::Replacement,
         }
+    }
+}
+
+/// Readings in which a GPU reset shows (docs/readings.md).
+pub const SHOW_RESET: [&str; 6] = [
+    RECOVERY_ACTION,
+    "row-remap.pending",
+    "ecc.volatile.corrected",
+    "ecc.volatile.uncorrected",
+    "ecc.sram.volatile.corrected",
+    "ecc.sram.volatile.uncorrected",
+];
+
+/// The reading of the driver's recovery action.
+pub const RECOVERY_ACTION: &str = "recovery.action";
+
+/// For how long one of [`SHOW_RESET`] that can't be read is waited for while others can: a call that fails now and
+/// then is made again within seconds, by their schedule.
+pub const UNREAD_MAX: Duration = Duration::from_mins(1);
+
+/// Whether a reading of [`SHOW_RESET`] that was last read at `last` says nothing of resets any more: the driver has it
+/// no more, or others were read for [`UNREAD_MAX`] while it could not be. Who compares with it forgets it then, and who
+/// orders faults by it, too: both by this one rule, so that no reset is noticed by a reading that others no longer wait
+/// for.
+pub fn is_given_up(samples: &Samples, key: &str, last: WallTime) -> bool {
+    match samples.get(key) {
+        Some(Err(Miss::NotSupported)) => true,
+        Some(Err(Miss::Unreachable)) => {
+            let others = SHOW_RESET.iter().filter_map(|key| samples.get(*key));
+            let others = others.filter_map(|sample| sample.as_ref().ok());
+            let newest = others.map(|reading| reading.at.unix_ns).max();
+            let waited = newest.unwrap_or_default().saturating_sub(last.unix_ns);
+            Duration::from_nanos(waited) >= UNREAD_MAX
+        }
+        Some(Ok(_) | Err(Miss::NotYet)) | None => false,
     }
 }
 
@@ -75,6 +111,16 @@ pub struct ClearRequest {
     pub reason: String,
 }
 
+/// Somebody's word that a GPU was reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResetReport {
+    pub device: DeviceUuid,
+    /// Who says so: a caller's identity, or a provider by its name.
+    pub by: String,
+    /// How it is known.
+    pub reason: String,
+}
+
 /// What the driver is let go of for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReleaseFor {
@@ -101,10 +147,10 @@ pub struct Release {
     pub ttl: Duration,
 }
 
-/// How a release or an attach ended.
+/// How a release ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DriverHold {
-    /// NVML is in use, or looked for.
+    /// It was overtaken by an attach.
     Attached,
     /// Nobody of ours has the driver open, until then.
     Released { until: WallTime },
@@ -116,8 +162,12 @@ pub enum DriverHold {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HungCall {
     pub call: String,
-    /// The GPU it is about, where it is about one that is known.
+    /// The GPU it is about, where it is about one that is known; the first of two.
     pub device: Option<DeviceUuid>,
+    /// The other one, where it is about two.
+    pub peer: Option<DeviceUuid>,
+    /// NVML's index of it, where it had told no UUID yet.
+    pub index: Option<u32>,
     /// Since the call.
     pub age: Duration,
 }

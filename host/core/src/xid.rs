@@ -12,6 +12,8 @@ pub struct Entry {
     pub name: &'static str,
     /// The vendor's immediate action, in the vendor's words; empty where none is published.
     pub immediate: &'static str,
+    /// The vendor's drivers ask for a recovery action on its account: it comes with an XID 154.
+    pub asks: bool,
 }
 
 static CATALOG: &[Entry] = &include!(concat!(env!("OUT_DIR"), "/xid_catalog.rs"));

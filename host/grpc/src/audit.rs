@@ -4,6 +4,7 @@
 //! ([`Lines`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use device_api_core::limits::POLICY_REASON_BYTES_MAX;
 use tonic::{Code, Status};
@@ -11,13 +12,14 @@ use tonic::{Code, Status};
 use crate::conn::ConnInfo;
 use crate::lines::{Key, Lines};
 use crate::observe::{Method, RpcObserver};
+use crate::outcome::Answered;
 use crate::peer::RefusalReason;
 use crate::status::code_name;
 use crate::subject::Subject;
 
 /// Calls that change which GPUs and providers there are, which policies judge, what stands against a GPU on an
 /// operator's word, and whether the driver is held.
-const ADMINISTRATIVE: [&str; 16] = [
+const ADMINISTRATIVE: [&str; 17] = [
     "CreateGpu",
     "UpdateGpu",
     "DeleteGpu",
@@ -32,6 +34,7 @@ const ADMINISTRATIVE: [&str; 16] = [
     "PausePolicy",
     "ResumePolicy",
     "ClearCondition",
+    "ReportReset",
     "ReleaseNvml",
     "AttachNvml",
 ];
@@ -51,6 +54,8 @@ pub(crate) struct Entry {
     digest: Option<String>,
     /// Type of the condition that it is about.
     condition: Option<String>,
+    /// For how long.
+    ttl: Option<Duration>,
 }
 
 /// A call of which nothing was read.
@@ -61,6 +66,7 @@ pub(crate) fn unread(method: Method) -> Entry {
         because: None,
         digest: None,
         condition: None,
+        ttl: None,
     }
 }
 
@@ -73,6 +79,7 @@ pub(crate) fn entry(method: Method, request: &impl Subject) -> Entry {
         because: request.because().map(quoted),
         digest: request.digest().map(quoted),
         condition: request.condition().map(quoted),
+        ttl: request.ttl(),
     }
 }
 
@@ -110,17 +117,19 @@ impl<'a> Pending<'a> {
         Self { caller, entry }
     }
 
-    /// It was carried out, or failed for what its answer says. A refusal has a line of its own.
-    pub(crate) fn end<T>(mut self, answer: Result<&T, &Status>) {
+    /// It was carried out, or not, for what its answer says. Who may not make it at all has a line of its own.
+    pub(crate) fn end<T: Answered>(mut self, answer: Result<&T, &Status>) {
         let Some(entry) = self.entry.take() else {
             return;
         };
-        let code = answer.err().map_or(Code::Ok, Status::code);
-        // That it failed may mean that it was done in part.
-        let why = answer
-            .err()
-            .map(|status| cut(status.message(), QUOTED_BYTES_MAX));
-        if code != Code::PermissionDenied {
+        let quoted = |why: &str| cut(why, QUOTED_BYTES_MAX);
+        let (outcome, why) = match answer.map(Answered::outcome) {
+            Ok(outcome) => (outcome.as_str(), outcome.why().map(quoted)),
+            // That it failed may mean that it was done in part.
+            Err(status) => (code_name(status.code()), Some(quoted(status.message()))),
+        };
+        let is_told = answer.is_err_and(|status| status.code() == Code::PermissionDenied);
+        if !is_told {
             tracing::info!(
                 target: "audit",
                 identity = &*self.caller.identity,
@@ -131,7 +140,8 @@ impl<'a> Pending<'a> {
                 because = entry.because.as_ref().map(tracing::field::debug),
                 digest = entry.digest.as_ref().map(tracing::field::debug),
                 condition = entry.condition.as_ref().map(tracing::field::debug),
-                outcome = code_name(code),
+                ttl = entry.ttl.map(tracing::field::debug),
+                outcome,
                 why = why.as_ref().map(tracing::field::debug),
                 "administrative write"
             );
@@ -154,6 +164,7 @@ impl Drop for Pending<'_> {
             because = entry.because.as_ref().map(tracing::field::debug),
             digest = entry.digest.as_ref().map(tracing::field::debug),
             condition = entry.condition.as_ref().map(tracing::field::debug),
+            ttl = entry.ttl.map(tracing::field::debug),
             outcome = "unknown",
             "administrative write cut off before it was answered; it may have been carried out"
         );
@@ -193,6 +204,7 @@ impl Audit {
             because = entry.because.as_ref().map(tracing::field::debug),
             digest = entry.digest.as_ref().map(tracing::field::debug),
             condition = entry.condition.as_ref().map(tracing::field::debug),
+            ttl = entry.ttl.map(tracing::field::debug),
             outcome = "refused",
             reason = reason.as_str(),
             suppressed,

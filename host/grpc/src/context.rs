@@ -17,6 +17,7 @@ use crate::audit::{self, Audit, Pending};
 use crate::budget::{Kind, Level, watches_of_user};
 use crate::conn::ConnInfo;
 use crate::observe::{ActiveWatch, Method, RpcObserver};
+use crate::outcome::Answered;
 use crate::peer::{Access, RefusalReason};
 use crate::status::Refusal;
 use crate::subject::Subject;
@@ -91,6 +92,7 @@ impl<D: Devices> Context<D> {
         run: impl FnOnce(&'a D, Caller, Q) -> F,
     ) -> Result<Response<A>, Status>
     where
+        A: Answered,
         F: Future<Output = Result<A, Refusal>> + Send,
     {
         let connection = connection(&request)?;
@@ -154,8 +156,8 @@ impl<D: Devices> Context<D> {
     }
 
     /// The faults of the node: as above.
-    pub(crate) fn incidents(&self) -> &dyn Incidents {
-        &*self.operated.incidents
+    pub(crate) fn incidents(&self) -> &Arc<dyn Incidents> {
+        &self.operated.incidents
     }
 
     /// The driver's library: as above.

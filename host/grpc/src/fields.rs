@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use device_api_core::clock::WallTime;
 use device_api_core::condition::READY;
@@ -18,6 +19,14 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Length of a lease id: ours are UUIDs, of 36 bytes.
 const LEASE_ID_BYTES_MAX: usize = 64;
+
+/// `None`: less than nothing, or malformed.
+pub(crate) fn span(asked: prost_types::Duration) -> Option<Duration> {
+    // By hand: the library's own conversion overflows at the least of all seconds.
+    let nanos = u32::try_from(asked.nanos).ok()?;
+    let seconds = u64::try_from(asked.seconds).ok()?;
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+}
 
 /// A field of a request that says what can't be.
 #[derive(Clone, Debug, PartialEq, Eq)]

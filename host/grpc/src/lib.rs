@@ -31,6 +31,7 @@ mod listen;
 mod methods;
 mod native;
 mod observe;
+mod outcome;
 mod peer;
 mod receive;
 mod server;

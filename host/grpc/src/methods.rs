@@ -171,6 +171,7 @@ mod tests {
             (policies, "ReloadPolicies", Does::Write),
             (incidents, "ListIncidents", Does::Read),
             (incidents, "ClearCondition", Does::Write),
+            (incidents, "ReportReset", Does::Write),
             (nvml, "GetNvmlStatus", Does::Read),
             (nvml, "ReleaseNvml", Does::Write),
             ("grpc.health.v1.Health", "Check", Does::Read),
@@ -189,7 +190,7 @@ mod tests {
         let all = methods.known.values();
         assert!(all.clone().all(|known| known.request.is_some()));
         let writes = all.filter(|known| known.does == Does::Write).count();
-        assert_eq!(writes, 24, "each of them asks who is calling");
+        assert_eq!(writes, 25, "each of them asks who is calling");
         let all = methods.known.values();
         let commands = all.filter(|known| known.is_command()).count();
         assert_eq!(

@@ -1,6 +1,10 @@
 //! What a write is about, for the audit log. A lease's number is a secret, and stands in no log.
 
+use std::time::Duration;
+
 use device_api_proto::{native, upstream};
+
+use crate::fields::span;
 
 /// A request that changes something.
 pub(crate) trait Subject {
@@ -19,6 +23,11 @@ pub(crate) trait Subject {
 
     /// Type of the condition that it is about, where it is about one.
     fn condition(&self) -> Option<&str> {
+        None
+    }
+
+    /// For how long, where the client says so; absent where it is no time.
+    fn ttl(&self) -> Option<Duration> {
         None
     }
 }
@@ -113,6 +122,16 @@ impl Subject for native::ClearConditionRequest {
     }
 }
 
+impl Subject for native::ReportResetRequest {
+    fn subject(&self) -> &str {
+        &self.name
+    }
+
+    fn because(&self) -> Option<&str> {
+        Some(&self.reason)
+    }
+}
+
 impl Subject for native::ReleaseNvmlRequest {
     fn subject(&self) -> &'static str {
         ""
@@ -124,6 +143,10 @@ impl Subject for native::ReleaseNvmlRequest {
             native::NvmlReleasePurpose::Upgrade => "upgrade",
             native::NvmlReleasePurpose::Unspecified => "",
         })
+    }
+
+    fn ttl(&self) -> Option<Duration> {
+        self.ttl.and_then(span)
     }
 }
 

@@ -42,6 +42,11 @@ impl<T> Answer<T> {
     pub(crate) fn give(self, value: T) {
         self.0.lock().value = Some(value);
     }
+
+    /// Whether somebody still waits for it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
 }
 
 impl<T> Drop for Answer<T> {

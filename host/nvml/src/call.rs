@@ -17,6 +17,8 @@ pub(crate) enum Meaning {
     Lost,
     /// The driver went away under the library: nothing works until it is opened again.
     DriverGone,
+    /// The GPU is of no use until it is reset.
+    ResetRequired,
     /// Nothing came within the time given.
     TimedOut,
     /// Anything else: this call failed, and no more is known.
@@ -82,10 +84,24 @@ pub(crate) fn called_for<T>(
     wait: Duration,
     run: impl FnOnce() -> Result<T, NvmlError>,
 ) -> Result<T, CallFailed> {
-    let began = watch::begin(call, wait);
-    let result = run();
-    drop(began);
-    result.map_err(|error| CallFailed::new(call, error))
+    watched_for(call, wait, run).map_err(|error| CallFailed::new(call, error))
+}
+
+/// One of several calls that make one answer, watched for itself.
+pub(crate) fn watched<T>(
+    call: &'static str,
+    run: impl FnOnce() -> Result<T, NvmlError>,
+) -> Result<T, NvmlError> {
+    watched_for(call, Duration::ZERO, run)
+}
+
+fn watched_for<T>(
+    call: &'static str,
+    wait: Duration,
+    run: impl FnOnce() -> Result<T, NvmlError>,
+) -> Result<T, NvmlError> {
+    let _began = watch::begin(call, wait);
+    run()
 }
 
 impl fmt::Display for CallFailed {
@@ -113,6 +129,7 @@ fn meaning(code: sys::nvmlReturn_t) -> Meaning {
         sys::nvmlReturn_enum_NVML_ERROR_UNINITIALIZED
         | sys::nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED
         | sys::nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH => Meaning::DriverGone,
+        sys::nvmlReturn_enum_NVML_ERROR_RESET_REQUIRED => Meaning::ResetRequired,
         sys::nvmlReturn_enum_NVML_ERROR_TIMEOUT => Meaning::TimedOut,
         _ => Meaning::Failed,
     }
@@ -182,6 +199,11 @@ mod tests {
             NvmlError::Timeout,
             Meaning::TimedOut,
             "nvmlX answered TIMEOUT",
+        );
+        check(
+            NvmlError::ResetRequired,
+            Meaning::ResetRequired,
+            "nvmlX answered RESET_REQUIRED",
         );
         check(
             NvmlError::Unknown,

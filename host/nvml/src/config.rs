@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use device_api_core::durable::SeenBefore;
+
 /// Where the GPU operator's driver container mounts its root.
 pub const DRIVER_ROOT: &str = "/run/nvidia/driver";
 
@@ -47,6 +49,9 @@ pub struct Config {
     pub inventory_interval: Duration,
     pub hung_after: Duration,
     pub stale_after: Duration,
+    /// GPUs that an earlier run of the daemon saw: of those that are not there any more is told once, when the
+    /// inventory is complete.
+    pub seen_before: Vec<SeenBefore>,
 }
 
 impl Default for Config {
@@ -62,6 +67,7 @@ impl Default for Config {
             inventory_interval: INVENTORY_INTERVAL,
             hung_after: HUNG_AFTER,
             stale_after: STALE_AFTER,
+            seen_before: Vec::new(),
         }
     }
 }

@@ -5,30 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use device_api_core::clock::WallTime;
-use device_api_core::error::ApiError;
-use device_api_core::recovery::{DriverHold, ReleaseFor};
-
-use crate::answer::Answer;
+use crate::attempts::{AttachAnswer, Attaching};
+use crate::holding::{Hold, Holding, ReleaseAnswer, Ticket};
 use crate::watch::Role;
 
 /// Number of a session; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SessionId(u64);
-
-/// Where the answer to a release goes.
-pub(crate) type ReleaseAnswer = Answer<Result<DriverHold, ApiError>>;
-
-/// The driver is let go of, or about to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hold {
-    pub(crate) purpose: ReleaseFor,
-    pub(crate) until: WallTime,
-    /// The same moment, which no change of the clock moves.
-    pub(crate) deadline: Instant,
-}
 
 /// Why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +59,9 @@ struct State {
     poll: u64,
     events: u64,
     replace: BTreeSet<Role>,
-    hold: Option<Hold>,
-    /// Who asked for the hold, until they are told.
-    waiting: Vec<ReleaseAnswer>,
+    holding: Holding,
+    /// Who asked for NVML to be taken up.
+    attaching: Attaching,
 }
 
 impl State {
@@ -128,7 +113,8 @@ impl Control {
     pub(crate) fn stop(&self) {
         let unanswered = self.change(|state| {
             state.stopping = true;
-            std::mem::take(&mut state.waiting)
+            let attaching = state.attaching.take_all();
+            (state.holding.take_waiting(), attaching)
         });
         // Outside the lock: whoever is woken may come right back.
         drop(unanswered);
@@ -143,9 +129,26 @@ impl Control {
         !self.wait_while(timeout, |state| !state.stopping)
     }
 
-    /// Pauses between attempts; ended early by a stop and by a release.
+    /// Pauses between attempts; ended early by a stop, a release and an attach.
     pub(crate) fn pause_attempts(&self, timeout: Duration) {
-        self.wait_while(timeout, |state| !state.stopping && state.hold.is_none());
+        self.wait_while(timeout, |state| {
+            !state.stopping && state.holding.wanted().is_none() && !state.attaching.wants_another()
+        });
+    }
+
+    /// The library is looked for; whether somebody asked for that.
+    pub(crate) fn begin_attempt(&self) -> bool {
+        self.lock().attaching.begin()
+    }
+
+    /// The attempt has failed: whom to tell.
+    pub(crate) fn attempted(&self) -> Vec<AttachAnswer> {
+        self.lock().attaching.take_failed()
+    }
+
+    /// Who waits for NVML to be taken up, since whenever.
+    pub(crate) fn all_attaching(&self) -> Vec<AttachAnswer> {
+        self.lock().attaching.take_all()
     }
 
     pub(crate) fn begin_session(&self) -> SessionId {
@@ -189,7 +192,7 @@ impl Control {
     /// Waits until there is something to do for the owner of the library.
     pub(crate) fn wait_for_work(&self, session: SessionId) -> Wake {
         let result = self.changed.wait_while(self.lock(), |state| {
-            state.goes_on(session) && state.hold.is_none() && state.replace.is_empty()
+            state.goes_on(session) && state.holding.wanted().is_none() && state.replace.is_empty()
         });
         let mut state = result.unwrap_or_else(PoisonError::into_inner);
         if state.stopping {
@@ -198,7 +201,7 @@ impl Control {
         if let Some(trouble) = &state.trouble {
             return Wake::End(trouble.clone());
         }
-        if state.hold.is_some() {
+        if state.holding.wanted().is_some() {
             return Wake::Release;
         }
         match state.replace.pop_first() {
@@ -225,40 +228,55 @@ impl Control {
         })
     }
 
-    /// Asks for the driver to be let go of; `answer` is told when it is.
-    pub(crate) fn ask_to_release(&self, hold: Hold, answer: ReleaseAnswer) {
+    /// Asks for the driver to be let go of; `answer` is told when it is. `None`: nobody will.
+    pub(crate) fn ask_to_release(&self, hold: Hold, answer: ReleaseAnswer) -> Option<Ticket> {
         // Where it is stopping, nobody would: the answer is dropped, outside the lock.
-        let _unanswered = self.change(|state| {
+        let (ticket, _unanswered) = self.change(|state| {
             if state.stopping {
-                return Some(answer);
+                return (None, Some(answer));
             }
-            state.hold = Some(hold);
-            state.waiting.push(answer);
-            None
+            (Some(state.holding.ask(hold, answer)), None)
         });
+        ticket
     }
 
-    /// Who asked for a release, to be told.
-    pub(crate) fn take_waiting(&self) -> Vec<ReleaseAnswer> {
-        std::mem::take(&mut self.lock().waiting)
+    /// Whoever asked for a release gave up; whether it had not begun, and does not.
+    pub(crate) fn withdraw(&self, ticket: Ticket) -> bool {
+        self.change(|state| state.holding.withdraw(ticket))
+            .is_some()
+    }
+
+    /// The driver is let go of now, or goes on being so: until when, and whom to tell. `None`: nobody wants it.
+    pub(crate) fn begin_hold(&self) -> Option<(Hold, Vec<ReleaseAnswer>)> {
+        self.lock().holding.begin()
     }
 
     pub(crate) fn hold(&self) -> Option<Hold> {
-        self.lock().hold
+        self.lock().holding.wanted()
     }
 
     /// Nobody needs the driver any more, or it could not be let go of.
     pub(crate) fn end_hold(&self) -> Vec<ReleaseAnswer> {
-        self.change(|state| {
-            state.hold = None;
-            std::mem::take(&mut state.waiting)
-        })
+        self.change(|state| state.holding.end())
+    }
+
+    /// Has NVML taken up; `answer` is told what came of it. Whose release that overtakes is to be told, too.
+    pub(crate) fn attach(&self, answer: AttachAnswer) -> Vec<ReleaseAnswer> {
+        let (overtaken, _unanswered) = self.change(|state| {
+            let overtaken = state.holding.end();
+            if state.stopping {
+                return (overtaken, Some(answer));
+            }
+            state.attaching.push(answer);
+            (overtaken, None)
+        });
+        overtaken
     }
 
     /// Waits until the hold is another than `hold`, or for `timeout`.
     pub(crate) fn wait_held(&self, hold: Hold, timeout: Duration) {
         self.wait_while(timeout, |state| {
-            !state.stopping && state.hold == Some(hold) && state.waiting.is_empty()
+            !state.stopping && state.holding.wanted() == Some(hold) && !state.holding.has_waiting()
         });
     }
 

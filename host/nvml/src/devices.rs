@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use device_api_core::device::DeviceInfo;
+use device_api_core::durable::SeenBefore;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::signal::Samples;
 
+use crate::action::{RecoveryAction, Wish};
+use crate::answering::{Answering, Ended};
+use crate::earlier::{self, Fate, Missing};
 use crate::evidence::Vitals;
 use crate::raw::DeviceHandle;
+use crate::readings::Batch;
 
 #[derive(Debug)]
 struct Entry {
@@ -25,8 +30,8 @@ struct Entry {
     unsure: bool,
     /// Rises each time that the GPU is found: what was registered before is void.
     epoch: u64,
-    /// As last read.
-    recovery_action: Option<i64>,
+    answering: Answering,
+    recovery_action: RecoveryAction,
     vitals: Vitals,
     samples: Arc<Samples>,
     /// The driver was loaded anew since it was announced; how that was noticed.
@@ -43,12 +48,68 @@ pub(crate) struct Known {
     pub(crate) epoch: u64,
 }
 
+impl Entry {
+    fn new(info: DeviceInfo) -> Self {
+        Self {
+            info,
+            handle: None,
+            lost: false,
+            announced: false,
+            told: false,
+            unsure: false,
+            epoch: 0,
+            answering: Answering::default(),
+            recovery_action: RecoveryAction::default(),
+            vitals: Vitals::default(),
+            samples: Arc::default(),
+            rebound: None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     entries: Mutex<BTreeMap<DeviceUuid, Entry>>,
+    /// Of an earlier run of the daemon; until the first inventory is complete.
+    earlier: Mutex<Vec<SeenBefore>>,
 }
 
 impl Devices {
+    /// `earlier`: those that an earlier run of the daemon saw.
+    pub(crate) fn of_earlier(earlier: Vec<SeenBefore>) -> Self {
+        Self {
+            entries: Mutex::default(),
+            earlier: earlier.into(),
+        }
+    }
+
+    /// Which of an earlier run are not there any more, now that all that are have told their names; told once.
+    /// Those that are lost are looked for from now on.
+    pub(crate) fn take_missing(&self) -> Vec<Missing> {
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = std::mem::take(&mut *earlier);
+        let mut entries = self.lock();
+        let here = entries.values().map(|entry| &entry.info);
+        let here: Vec<_> = here.map(|info| (info.uuid.clone(), info.pci)).collect();
+        let missing = earlier::missing(&earlier, &here);
+        for Missing { seen, fate } in &missing {
+            let Fate::Lost { slot_is_empty } = fate else {
+                continue;
+            };
+            let info = DeviceInfo {
+                pci: Some(seen.slot).filter(|_| *slot_is_empty),
+                index: None,
+                ..DeviceInfo::clone(&seen.info)
+            };
+            let entry = Entry {
+                told: true,
+                ..Entry::new(info)
+            };
+            entries.insert(seen.info.uuid.clone(), entry);
+        }
+        missing
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceUuid, Entry>> {
         // Each critical section leaves the table whole; no NVML call is made in one.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,11 +119,13 @@ impl Devices {
         self.lock().get_mut(uuid).map(with)
     }
 
-    /// The library was dropped: its handles are void.
+    /// The library was dropped: its handles are void, and counters may have begun anew since nobody of ours had the
+    /// driver in use.
     pub(crate) fn detach(&self) {
         for entry in self.lock().values_mut() {
             entry.handle = None;
             entry.announced = false;
+            entry.vitals.forget_counters();
         }
     }
 
@@ -78,19 +141,9 @@ impl Devices {
         for uuid in &replaced {
             entries.remove(uuid);
         }
-        let entry = entries.entry(info.uuid.clone()).or_insert_with(|| Entry {
-            info: info.clone(),
-            handle: None,
-            lost: false,
-            announced: false,
-            told: false,
-            unsure: false,
-            epoch: 0,
-            recovery_action: None,
-            vitals: Vitals::default(),
-            samples: Arc::default(),
-            rebound: None,
-        });
+        let entry = entries
+            .entry(info.uuid.clone())
+            .or_insert_with(|| Entry::new(info.clone()));
         entry.info.clone_from(info);
         entry.handle = Some(handle);
         entry.lost = false;
@@ -109,6 +162,21 @@ impl Devices {
 
     pub(crate) fn info(&self, uuid: &DeviceUuid) -> Option<DeviceInfo> {
         self.with(uuid, |entry| entry.info.clone())
+    }
+
+    /// What is known of a GPU, be it of an earlier run of the daemon. Where it was then it need not be: after a
+    /// reboot another may have its address.
+    pub(crate) fn last_known(&self, uuid: &DeviceUuid) -> Option<DeviceInfo> {
+        self.info(uuid).or_else(|| {
+            let earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+            let seen = earlier.iter().find(|seen| seen.info.uuid == *uuid)?;
+            Some(DeviceInfo {
+                pci: None,
+                index: None,
+                minor: None,
+                ..DeviceInfo::clone(&seen.info)
+            })
+        })
     }
 
     /// Whether this is news.
@@ -149,20 +217,47 @@ impl Devices {
         self.with(uuid, |entry| entry.told).unwrap_or_default()
     }
 
-    /// It can be said again how the GPU is; whether that is news.
+    /// It can be said again how the GPU is; whether that is news. Of one that answers with errors only, nothing can.
     pub(crate) fn sure(&self, uuid: &DeviceUuid) -> bool {
-        self.with(uuid, |entry| std::mem::take(&mut entry.unsure))
+        self.with(uuid, |entry| {
+            !entry.answering.errs() && std::mem::take(&mut entry.unsure)
+        })
+        .unwrap_or_default()
+    }
+
+    /// Whether it answers with errors only.
+    pub(crate) fn errs(&self, uuid: &DeviceUuid) -> bool {
+        self.with(uuid, |entry| entry.answering.errs())
             .unwrap_or_default()
     }
 
-    /// Whether this is news. At first sight only a wish for an action is: none is what the sample
-    /// that comes with a found GPU says.
-    pub(crate) fn recovery_action(&self, uuid: &DeviceUuid, action: i64) -> bool {
+    /// It answered a batch with errors only, or, where it was just found, its first; whether it is news that it errs.
+    pub(crate) fn erred(&self, uuid: &DeviceUuid, is_found: bool) -> bool {
         self.with(uuid, |entry| {
-            let last = entry.recovery_action.replace(action);
-            last.map_or(action != 0, |last| last != action)
+            let is_news = match is_found {
+                true => entry.answering.found_erring(),
+                false => entry.answering.erred(),
+            };
+            if is_news {
+                entry
+                    .vitals
+                    .goes_away("it answered with errors only in between");
+            }
+            is_news
         })
         .unwrap_or_default()
+    }
+
+    /// It answered a batch with values; what that ends.
+    pub(crate) fn answered(&self, uuid: &DeviceUuid) -> Ended {
+        self.with(uuid, |entry| entry.answering.answered())
+            .unwrap_or(Ended::Nothing)
+    }
+
+    /// What the driver asks for, where a batch has news of it.
+    pub(crate) fn recovery_action(&self, uuid: &DeviceUuid, batch: &Batch) -> Option<Wish> {
+        self.with(uuid, |entry| entry.recovery_action.take(batch))
+            .flatten()
     }
 
     /// Takes new samples; how they show that the GPU was reset, if they do.
@@ -184,22 +279,6 @@ impl Devices {
     pub(crate) fn driver_reloaded(&self, evidence: &str) {
         for entry in self.lock().values_mut() {
             entry.rebound = Some(evidence.to_owned());
-            entry.vitals.driver_reloaded();
-        }
-    }
-
-    /// The driver is let go of so that GPUs can be reset.
-    pub(crate) fn released_for_reset(&self) {
-        for entry in self.lock().values_mut() {
-            let how = "the driver was let go of for a reset in between";
-            entry.vitals.goes_away(how);
-        }
-    }
-
-    /// The driver may have been loaded anew: counters that begin at zero tell nothing.
-    pub(crate) fn forget_counters(&self) {
-        for entry in self.lock().values_mut() {
-            entry.vitals.driver_reloaded();
         }
     }
 
@@ -232,6 +311,15 @@ impl Devices {
         let live =
             |known: Known| Some((known.uuid, known.handle?, known.epoch)).filter(|_| !known.lost);
         self.all().into_iter().filter_map(live).collect()
+    }
+
+    /// The GPU that NVML has at an index, as far as this session's has shown it.
+    pub(crate) fn at_index(&self, index: u32) -> Option<DeviceUuid> {
+        let entries = self.lock();
+        let at_index = entries
+            .iter()
+            .find(|(_, entry)| entry.handle.is_some() && entry.info.index == Some(index));
+        at_index.map(|(uuid, _)| uuid.clone())
     }
 
     pub(crate) fn uuid_of(&self, handle: DeviceHandle) -> Option<DeviceUuid> {
@@ -279,8 +367,13 @@ mod tests {
     fn handles_are_void_after_a_session_and_names_are_not() {
         let devices = Devices::default();
         let uuid = DeviceUuid::new("GPU-1");
-        devices.found(&gpu("GPU-1"), handle(1));
+        let mut info = gpu("GPU-1");
+        info.index = Some(3);
+        devices.found(&info, handle(1));
+        assert_eq!(devices.at_index(3), Some(uuid.clone()));
+        assert_eq!(devices.at_index(1), None);
         devices.detach();
+        assert_eq!(devices.at_index(3), None, "the next may count otherwise");
         assert_eq!(devices.uuid_of(handle(1)), None);
         assert!(
             devices
@@ -316,19 +409,44 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_action_is_news_when_it_changes() {
-        let devices = Devices::default();
-        let (quiet, asking) = (DeviceUuid::new("GPU-1"), DeviceUuid::new("GPU-2"));
-        devices.found(&gpu("GPU-1"), handle(1));
-        devices.found(&gpu("GPU-2"), handle(2));
-        let news: Vec<bool> = [0, 0, 1, 1, 0]
-            .map(|action| devices.recovery_action(&quiet, action))
-            .into();
-        assert_eq!(news, [false, false, true, false, true]);
+    fn n7_who_is_missing_of_an_earlier_run_is_told_once_and_looked_for() {
+        let seen = |uuid: &str, slot: &str| SeenBefore {
+            info: Arc::new(gpu(uuid)),
+            slot: slot.parse().unwrap(),
+        };
+        let devices = Devices::of_earlier(vec![
+            seen("GPU-1", "0000:01:00.0"),
+            seen("GPU-2", "0000:02:00.0"),
+            seen("GPU-3", "0000:03:00.0"),
+        ]);
+        let at = |uuid: &str, pci: &str| DeviceInfo {
+            pci: pci.parse().ok(),
+            ..gpu(uuid)
+        };
+        devices.found(&at("GPU-2", "0000:02:00.0"), handle(2));
         assert!(
-            devices.recovery_action(&asking, 2),
-            "a wish that was there before us is news"
+            devices
+                .found(&at("GPU-4", "0000:03:00.0"), handle(3))
+                .is_empty(),
+            "not before all have told their names"
         );
+        let missing = devices.take_missing();
+        let missing: Vec<_> = missing
+            .iter()
+            .map(|missing| missing.seen.info.uuid.as_str())
+            .collect();
+        assert_eq!(missing, ["GPU-1", "GPU-3"]);
+        assert!(devices.take_missing().is_empty());
+        let lost = DeviceUuid::new("GPU-1");
+        assert!(devices.is_told(&lost) && devices.lost(&lost));
+        assert_eq!(
+            devices.uuids().len(),
+            3,
+            "who was replaced is not asked after"
+        );
+        // What is put into the empty slot is in its place.
+        let replaced = devices.found(&at("GPU-5", "0000:01:00.0"), handle(1));
+        assert_eq!(replaced, [lost]);
     }
 
     #[test]

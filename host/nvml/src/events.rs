@@ -1,7 +1,7 @@
 //! The thread `nvml-events`: what NVML tells of itself.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use device_api_core::ids::DeviceUuid;
 use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
@@ -10,6 +10,7 @@ use crate::backoff::Backoff;
 use crate::call::{CallFailed, Meaning, called};
 use crate::counters::Counters;
 use crate::event_set::{Event, EventSet, EventType};
+use crate::hearing::{Failing, Silence};
 use crate::raw::DeviceHandle;
 use crate::readings::probe;
 use crate::session::Session;
@@ -18,6 +19,9 @@ use crate::watch::{Asked, Role, asking};
 /// One wait. It bounds how long stopping, and registering for a GPU that came back, takes; four
 /// system calls a second cost nothing.
 const WAIT: Duration = Duration::from_millis(250);
+
+/// A wait that is over sooner has not waited: an NVML that says so to every call would have the thread spin.
+const WAITED_MIN: Duration = Duration::from_millis(125);
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -32,14 +36,28 @@ const FAILURES_EMPTYING_MAX: u32 = 16;
 /// More than the driver queues; so that a storm can't keep the thread at the old set.
 const EVENTS_EMPTIED_MAX: u32 = 4096;
 
+/// Pauses between attempts to register for a GPU's events: a call that failed may work in a moment, and until then
+/// what the kernel log does not bring of the GPU is missed.
+const REGISTER_MIN: Duration = Duration::from_secs(1);
+const REGISTER_MAX: Duration = Duration::from_mins(1);
+
+/// What became of registering for a GPU.
+#[derive(Debug)]
+struct Registration {
+    /// The finding of the GPU that it is for.
+    epoch: u64,
+    /// It failed: when it is tried again, and the pauses from then on.
+    again: Option<(Instant, Backoff)>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Events {
     session: Session,
     number: u64,
     set: EventSet,
-    /// For whom the set is registered, and since which finding of theirs.
-    registered: BTreeMap<DeviceUuid, u64>,
+    registered: BTreeMap<DeviceUuid, Registration>,
     backoff: Backoff,
+    failing: Failing,
     /// Waits that failed since the last that did not.
     failures: u32,
 }
@@ -55,6 +73,7 @@ impl Events {
             session,
             number,
             registered: BTreeMap::new(),
+            failing: Failing::default(),
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
             failures: 0,
         };
@@ -62,21 +81,64 @@ impl Events {
         Ok(events)
     }
 
-    /// Registers for the GPUs that were found since it was last called.
+    /// Registers for the GPUs that were found since it was last called, and, after a pause, for those for which that
+    /// failed.
     fn register(&mut self) {
-        for (uuid, handle, epoch) in self.session.live() {
-            if self.registered.get(&uuid) == Some(&epoch) {
-                continue;
-            }
-            match asking(Asked::Gpu(uuid.clone()), || self.set.register(handle)) {
-                Ok(true) => {}
-                Ok(false) => {
-                    tracing::warn!(gpu = %uuid, "GPU reports no fault events; the kernel log does")
-                }
-                Err(failed) => tracing::warn!(gpu = %uuid, "no events of this GPU: {failed}"),
-            }
-            self.registered.insert(uuid, epoch);
+        let live = self.session.live();
+        for (uuid, handle, epoch) in &live {
+            let before = self.registered.get(uuid);
+            let pauses = match before.filter(|before| before.epoch == *epoch) {
+                Some(Registration { again: None, .. }) => continue,
+                Some(Registration {
+                    again: Some((at, _)),
+                    ..
+                }) if Instant::now() < *at => continue,
+                Some(Registration {
+                    again: Some((_, pauses)),
+                    ..
+                }) => *pauses,
+                None => Backoff::new(REGISTER_MIN, REGISTER_MAX),
+            };
+            let registered = asking(Asked::Gpu(uuid.clone()), || self.set.register(*handle));
+            let again = self.note_registered(uuid, registered).then(|| {
+                let mut pauses = pauses;
+                (Instant::now() + pauses.next(), pauses)
+            });
+            let epoch = *epoch;
+            self.registered
+                .insert(uuid.clone(), Registration { epoch, again });
         }
+        let is_live = |uuid: &DeviceUuid| live.iter().any(|(live, ..)| live == uuid);
+        self.session.context.hearing.keep(is_live);
+    }
+
+    /// Says whether a GPU's events are waited for, where that is news; whether it is to be tried again.
+    fn note_registered(&self, uuid: &DeviceUuid, registered: Result<bool, CallFailed>) -> bool {
+        let hearing = &self.session.context.hearing;
+        let failed = match registered {
+            Ok(true) => {
+                if hearing.heard(uuid) {
+                    tracing::info!(gpu = %uuid, "events of this GPU are waited for");
+                }
+                return false;
+            }
+            Ok(false) => "it has none of those that are wanted".to_owned(),
+            Err(failed) if failed.meaning == Meaning::Unsupported => failed.to_string(),
+            Err(failed) => {
+                let why = Silence::Failed(failed.to_string());
+                if hearing.silent(uuid, &why) {
+                    tracing::warn!(gpu = %uuid, "no events of this GPU, asked again: {failed}");
+                }
+                return true;
+            }
+        };
+        if hearing.silent(uuid, &Silence::HasNone) {
+            tracing::warn!(
+                gpu = %uuid,
+                "GPU reports no fault events, the kernel log does: {failed}"
+            );
+        }
+        false
     }
 
     fn is_current(&self) -> bool {
@@ -88,19 +150,23 @@ impl Events {
     pub(crate) fn run(mut self) {
         while self.is_current() {
             self.register();
+            let began = Instant::now();
             match self.set.wait(WAIT) {
                 Ok(event) => {
                     self.report(&event);
                     self.recovered();
                 }
                 Err(failed) => match failed.meaning {
-                    Meaning::TimedOut => self.recovered(),
+                    Meaning::TimedOut if began.elapsed() >= WAITED_MIN => self.recovered(),
                     Meaning::DriverGone => return self.session.driver_gone(&failed),
                     Meaning::Lost => {
                         self.find_the_lost(&failed);
                         self.failed(&failed);
                     }
-                    Meaning::Unsupported | Meaning::Failed => self.failed(&failed),
+                    Meaning::TimedOut
+                    | Meaning::Unsupported
+                    | Meaning::ResetRequired
+                    | Meaning::Failed => self.failed(&failed),
                 },
             }
         }
@@ -109,17 +175,19 @@ impl Events {
     fn recovered(&mut self) {
         self.failures = 0;
         self.backoff.reset();
+        if let Some(waits) = self.failing.passed(Instant::now()) {
+            tracing::info!(
+                waits,
+                "waits for events, of which that many failed, fail no more"
+            );
+        }
     }
 
     fn failed(&mut self, failed: &CallFailed) {
         Counters::add(&self.session.context.counters.failed_waits);
         self.failures += 1;
         let pause = self.backoff.next();
-        tracing::warn!(
-            failures = self.failures,
-            ?pause,
-            "waiting for events: {failed}"
-        );
+        self.say(failed);
         // Before the pause, so that what happens during it is queued in a set that works.
         if self.failures >= FAILURES_BEFORE_NEW_SET {
             self.renew();
@@ -141,7 +209,18 @@ impl Events {
                 self.register();
                 self.empty(&old);
             }
-            Err(failed) => tracing::warn!("keeping the old event set: {failed}"),
+            // The old one is kept.
+            Err(failed) => self.say(&failed),
+        }
+    }
+
+    /// Of a storm of errors each is said once.
+    fn say(&mut self, failed: &CallFailed) {
+        let failures = self.failures;
+        if self.failing.failed(&failed.to_string(), Instant::now()) {
+            tracing::warn!("waiting for events fails, which is tried on: {failed}");
+        } else {
+            tracing::debug!(failures, "waiting for events: {failed}");
         }
     }
 

@@ -3,8 +3,11 @@
 //!
 //! Volatile ECC counters fall with a reset, and with `nvidia-smi --reset-ecc-errors`, which heals nothing. So that they
 //! fell counts only with something that the command leaves alone: counters of the PCIe link that fell with them, or that
-//! the GPU was away in between (lost, or the driver let go of for a reset).
+//! the GPU did not answer in between. And only while this process has the driver in use: a driver that is loaded begins
+//! all of them anew, and so does one whose last client has left it, where it does not persist (ADR 0013).
 
+use device_api_core::clock::WallTime;
+use device_api_core::recovery::is_given_up;
 use device_api_core::signal::{Samples, Value};
 
 use crate::readings::RECOVERY_ACTION;
@@ -25,20 +28,41 @@ const VOLATILE: [&str; 4] = [
 /// Counters that nobody can zero by hand, and that are read together with [`VOLATILE`].
 const OTHERS: [&str; 1] = ["pcie.replays"];
 
+/// A reading as it was last read; a flag is 0 or 1.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last(Option<(i64, WallTime)>);
+
+impl Last {
+    /// Takes what is read now; that, and what was read before, where both are known.
+    fn take(&mut self, samples: &Samples, key: &str) -> Option<(i64, i64)> {
+        if self.0.is_some_and(|(_, at)| is_given_up(samples, key, at)) {
+            self.0 = None;
+        }
+        let reading = samples.get(key)?.as_ref().ok()?;
+        let now = match reading.value {
+            Value::Int(value) => value,
+            Value::Flag(value) => value.into(),
+            Value::Real(_) | Value::Text(_) | Value::Bytes(_) => return None,
+        };
+        let (before, _) = self.0.replace((now, reading.at))?;
+        Some((before, now))
+    }
+}
+
 /// What was last read of a GPU that a reset changes.
 #[derive(Debug, Default)]
 pub(crate) struct Vitals {
-    action: Option<i64>,
-    pending: Option<bool>,
-    counters: [Option<i64>; VOLATILE.len()],
-    others: [Option<i64>; OTHERS.len()],
+    action: Last,
+    pending: Last,
+    counters: [Last; VOLATILE.len()],
+    others: [Last; OTHERS.len()],
     /// How it was away since its counters were read.
     away: Option<&'static str>,
 }
 
 impl Vitals {
-    /// The driver was loaded anew, so that counters at zero are no evidence of a reset.
-    pub(crate) fn driver_reloaded(&mut self) {
+    /// Nobody of ours had the driver in use, so that counters at zero are no evidence of a reset.
+    pub(crate) fn forget_counters(&mut self) {
         self.counters = Default::default();
         self.others = Default::default();
         self.away = None;
@@ -52,23 +76,19 @@ impl Vitals {
     /// Takes new samples; how they show that the GPU was reset, if they do.
     pub(crate) fn take(&mut self, samples: &Samples) -> Option<String> {
         let mut evidence = Vec::new();
-        if let Some(action) = int(samples, RECOVERY_ACTION) {
-            let before = self.action.replace(action);
-            if let Some(before) =
-                before.filter(|before| action == 0 && ASKED_FOR_RESET.contains(before))
-            {
-                evidence.push(format!(
-                    "the recovery action went from {before} back to none"
-                ));
-            }
-        }
-        if let Some(pending) = flag(samples, PENDING)
-            && self.pending.replace(pending) == Some(true)
-            && !pending
+        if let Some((before, 0)) = self.action.take(samples, RECOVERY_ACTION)
+            && ASKED_FOR_RESET.contains(&before)
         {
+            evidence.push(format!(
+                "the recovery action went from {before} back to none"
+            ));
+        }
+        if self.pending.take(samples, PENDING) == Some((1, 0)) {
             evidence.push("no row remap is pending any more".to_owned());
         }
-        let is_read = VOLATILE.iter().any(|key| int(samples, key).is_some());
+        let is_read = VOLATILE
+            .iter()
+            .any(|key| samples.get(*key).is_some_and(Result::is_ok));
         let fallen = fallen(samples, &VOLATILE, &mut self.counters);
         let mut others = self::fallen(samples, &OTHERS, &mut self.others);
         if is_read && let Some(how) = self.away.take() {
@@ -88,27 +108,12 @@ impl Vitals {
 }
 
 /// Takes the counts; those that are less than they were.
-fn fallen(samples: &Samples, keys: &[&str], last: &mut [Option<i64>]) -> Vec<String> {
-    let fell = |(key, last): (&&str, &mut Option<i64>)| {
-        let count = int(samples, key)?;
-        let before = last.replace(count).filter(|before| count < *before)?;
-        Some(format!("{key} fell from {before} to {count}"))
+fn fallen(samples: &Samples, keys: &[&str], last: &mut [Last]) -> Vec<String> {
+    let fell = |(key, last): (&&str, &mut Last)| {
+        let (before, count) = last.take(samples, key)?;
+        (count < before).then(|| format!("{key} fell from {before} to {count}"))
     };
     keys.iter().zip(last).filter_map(fell).collect()
-}
-
-fn int(samples: &Samples, key: &str) -> Option<i64> {
-    match samples.get(key)?.as_ref().ok()?.value {
-        Value::Int(value) => Some(value),
-        Value::Flag(_) | Value::Real(_) | Value::Text(_) | Value::Bytes(_) => None,
-    }
-}
-
-fn flag(samples: &Samples, key: &str) -> Option<bool> {
-    match samples.get(key)?.as_ref().ok()?.value {
-        Value::Flag(value) => Some(value),
-        Value::Int(_) | Value::Real(_) | Value::Text(_) | Value::Bytes(_) => None,
-    }
 }
 
 #[cfg(test)]
@@ -228,9 +233,43 @@ mod tests {
     fn n7_counters_that_a_loaded_driver_begins_anew_are_no_evidence_and_the_rest_is() {
         let mut vitals = Vitals::default();
         vitals.take(&samples(0, true, 7));
-        vitals.driver_reloaded();
+        vitals.forget_counters();
         assert_eq!(vitals.take(&samples(0, true, 0)), None);
-        vitals.driver_reloaded();
+        vitals.forget_counters();
         assert!(vitals.take(&samples(0, false, 0)).is_some());
+    }
+
+    #[test]
+    fn n7_what_is_compared_is_what_faults_are_ordered_by() {
+        let compared = [&[RECOVERY_ACTION, PENDING][..], &VOLATILE].concat();
+        assert_eq!(compared, device_api_core::recovery::SHOW_RESET);
+    }
+
+    #[test]
+    fn n7_what_could_not_be_read_for_long_while_others_could_is_nothing_to_compare_with() {
+        use device_api_core::recovery::UNREAD_MAX;
+
+        let long = u64::try_from(UNREAD_MAX.as_millis()).unwrap();
+        // Pending, then unread at that time while the action is read, then pending no more.
+        #[track_caller]
+        fn check(unread_at: u64, whole_gpu: bool, is_reset: bool) {
+            let at = |mut samples: Samples, ms| {
+                for reading in samples.values_mut().flatten() {
+                    reading.at = WallTime::from_ms(ms);
+                }
+                samples
+            };
+            let mut vitals = Vitals::default();
+            vitals.take(&at(samples(0, true, 0), 1));
+            let mut unread = at(samples(0, true, 0), unread_at);
+            unread.insert(PENDING.to_owned(), Err(Miss::Unreachable));
+            let unread = if whole_gpu { missing() } else { unread };
+            assert_eq!(vitals.take(&unread), None);
+            let evidence = vitals.take(&at(samples(0, false, 0), unread_at + 1));
+            assert_eq!(evidence.is_some(), is_reset);
+        }
+        check(long, false, true);
+        check(long + 1, false, false);
+        check(long + 1, true, true);
     }
 }

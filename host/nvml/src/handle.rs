@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::counters::{Counters, Counts};
 use crate::devices::Devices;
+use crate::hearing::Hearing;
 use crate::lifecycle::Lifecycle;
 use crate::operator::{LastTold, Operator};
 use crate::session::Context;
@@ -30,6 +31,7 @@ pub struct Handle {
     control: Arc<Control>,
     counters: Arc<Counters>,
     watch: Arc<Watch>,
+    hearing: Arc<Hearing>,
     last_told: Arc<LastTold>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -39,6 +41,8 @@ pub struct Handle {
 pub struct Monitor {
     counters: Arc<Counters>,
     watch: Arc<Watch>,
+    hearing: Arc<Hearing>,
+    last_told: Arc<LastTold>,
 }
 
 impl Monitor {
@@ -49,6 +53,16 @@ impl Monitor {
     /// The calls that hang just now, the longest first.
     pub fn hung(&self) -> Vec<HungCall> {
         self.watch.hung()
+    }
+
+    /// Whose events are not waited for while NVML is in use, and why; `None`: all that there may be are.
+    pub fn missing_events(&self) -> Option<String> {
+        self.hearing.missing()
+    }
+
+    /// NVML is in use, and the events of all its GPUs that have any are waited for.
+    pub fn hears(&self) -> bool {
+        self.last_told.is_ready() && self.hearing.missing().is_none()
     }
 }
 
@@ -73,13 +87,16 @@ impl Nvml {
         let control = Arc::new(Control::default());
         let counters = Arc::new(Counters::default());
         let watch = Arc::new(Watch::new(config.hung_after));
+        let hearing = Arc::new(Hearing::default());
         let last_told = Arc::new(LastTold::new(observer));
+        let devices = Devices::of_earlier(config.seen_before.clone());
         let context = Context {
             config: Arc::new(config),
             control: Arc::clone(&control),
             counters: Arc::clone(&counters),
-            devices: Arc::new(Devices::default()),
+            devices: Arc::new(devices),
             watch: Arc::clone(&watch),
+            hearing: Arc::clone(&hearing),
             sink,
             observer: last_told.clone(),
         };
@@ -88,6 +105,7 @@ impl Nvml {
             control: Arc::clone(&control),
             counters,
             watch,
+            hearing,
             last_told,
             threads: Vec::new(),
         };
@@ -118,6 +136,8 @@ impl Handle {
         Monitor {
             counters: Arc::clone(&self.counters),
             watch: Arc::clone(&self.watch),
+            hearing: Arc::clone(&self.hearing),
+            last_told: Arc::clone(&self.last_told),
         }
     }
 

@@ -2,9 +2,7 @@
 
 use std::ffi::c_ulong;
 
-use device_api_core::device::{
-    DeviceInfo, Fabric, Hardware, MigInstance, PcieLimits, Peer, PowerLimits,
-};
+use device_api_core::device::{DeviceInfo, Fabric, Hardware, MigInstance, PcieLimits, PowerLimits};
 use device_api_core::ids::{DeviceUuid, PciAddress};
 use device_api_core::limits::NVML_DEVICES_MAX;
 use nvml_wrapper::enum_wrappers::device::TopologyLevel;
@@ -14,6 +12,7 @@ use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_
 use nvml_wrapper_sys::bindings as sys;
 
 use crate::call::{CallFailed, Meaning, called};
+use crate::devices::Devices;
 use crate::library::Library;
 use crate::nvlink;
 use crate::raw::{self, DeviceHandle};
@@ -40,12 +39,50 @@ pub(crate) fn count(library: &Library) -> Result<u32, CallFailed> {
     Ok(count.min(u32::try_from(NVML_DEVICES_MAX).unwrap_or(u32::MAX)))
 }
 
-/// The GPU that NVML has at an index.
-pub(crate) fn at_index(library: &Library, index: u32) -> Result<Found, CallFailed> {
+/// What NVML said to one question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told<T> {
+    Has(T),
+    /// The device, the driver or the library has no such thing.
+    HasNot,
+    /// The call failed: it may have it or not, as before.
+    Unsaid,
+}
+
+impl<T> Told<T> {
+    /// The answer; where there was none, what was known before.
+    pub(crate) fn or(self, before: Option<T>) -> Option<T> {
+        match self {
+            Self::Has(value) => Some(value),
+            Self::HasNot => None,
+            Self::Unsaid => before,
+        }
+    }
+
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Told<U> {
+        self.and_then(|value| Some(map(value)))
+    }
+
+    /// `None`: what was answered means that it has none.
+    pub(crate) fn and_then<U>(self, map: impl FnOnce(T) -> Option<U>) -> Told<U> {
+        match self {
+            Self::Has(value) => map(value).map_or(Told::HasNot, Told::Has),
+            Self::HasNot => Told::HasNot,
+            Self::Unsaid => Told::Unsaid,
+        }
+    }
+}
+
+/// The GPU that NVML has at an index; `known`: what it said of each before.
+pub(crate) fn at_index(
+    library: &Library,
+    index: u32,
+    known: &Devices,
+) -> Result<Found, CallFailed> {
     let device = called("nvmlDeviceGetHandleByIndex_v2", || {
         library.nvml().device_by_index(index)
     })?;
-    describe(library, &device)
+    describe(library, &device, known)
 }
 
 /// The UUID of the GPU that NVML has at an index.
@@ -70,64 +107,103 @@ fn uuid(device: &Device<'_>) -> Result<DeviceUuid, CallFailed> {
     called("nvmlDeviceGetUUID", || device.uuid()).map(|uuid| DeviceUuid::new(&uuid))
 }
 
-/// What NVML states of a GPU, but for its peers.
-pub(crate) fn describe(library: &Library, device: &Device<'_>) -> Result<Found, CallFailed> {
-    let mut info = DeviceInfo::bare(uuid(device)?);
-    info.simulated = library.simulated;
-    info.product = told("nvmlDeviceGetName", || device.name())?.unwrap_or_default();
-    info.serial = told("nvmlDeviceGetSerial", || device.serial())?.unwrap_or_default();
-    info.index = told("nvmlDeviceGetIndex", || device.index())?;
-    info.minor = told("nvmlDeviceGetMinorNumber", || device.minor_number())?;
-    info.pci =
-        told("nvmlDeviceGetPciInfo_v3", || device.pci_info())?.and_then(|pci| address(&pci.bus_id));
-    info.architecture = told("nvmlDeviceGetArchitecture", || device.architecture())?
-        .filter(|architecture| *architecture != DeviceArchitecture::Unknown)
-        .map(|architecture| architecture.to_string())
-        .unwrap_or_default();
-    info.memory_bytes =
-        told("nvmlDeviceGetMemoryInfo_v2", || raw::memory(device))?.map(|memory| memory.total);
-    info.driver_version = driver_version(library.nvml())?;
-    info.cuda_version = cuda_version(library.nvml())?;
-    info.hardware = hardware(device)?;
-    if info.hardware.mig_mode == Some(true) {
-        info.mig = mig(device)?;
-    }
+/// What NVML states of a GPU, but for its peers. What it does not say just now is what it said before: an answer
+/// that failed takes no address, and no MIG instance, away.
+pub(crate) fn describe(
+    library: &Library,
+    device: &Device<'_>,
+    known: &Devices,
+) -> Result<Found, CallFailed> {
+    let uuid = uuid(device)?;
+    let before = known.last_known(&uuid);
+    let before = before.unwrap_or_else(|| DeviceInfo::bare(uuid.clone()));
+    let hardware = hardware(device, &before.hardware)?;
+    let mig = match hardware.mig_mode {
+        // Nor is it said whether it is cut up, where that was not known before.
+        Some(true) => mig(device, &before.mig)?,
+        Some(false) | None => Vec::new(),
+    };
+    let info = DeviceInfo {
+        simulated: library.simulated,
+        product: told("nvmlDeviceGetName", || device.name())?.or_text(before.product),
+        serial: told("nvmlDeviceGetSerial", || device.serial())?.or_text(before.serial),
+        index: told("nvmlDeviceGetIndex", || device.index())?.or(before.index),
+        minor: told("nvmlDeviceGetMinorNumber", || device.minor_number())?.or(before.minor),
+        pci: told("nvmlDeviceGetPciInfo_v3", || device.pci_info())?
+            .and_then(|pci| address(&pci.bus_id))
+            .or(before.pci),
+        architecture: told("nvmlDeviceGetArchitecture", || device.architecture())?
+            .and_then(architecture)
+            .or_text(before.architecture),
+        memory_bytes: told("nvmlDeviceGetMemoryInfo_v2", || raw::memory(device))?
+            .map(|memory| memory.total)
+            .or(before.memory_bytes),
+        driver_version: driver_version(library.nvml())?.or_text(before.driver_version),
+        cuda_version: cuda_version(library.nvml())?.or_text(before.cuda_version),
+        hardware,
+        mig,
+        ..DeviceInfo::bare(uuid)
+    };
     Ok(Found {
         handle: DeviceHandle::of(device),
         info,
     })
 }
 
-fn hardware(device: &Device<'_>) -> Result<Hardware, CallFailed> {
+impl Told<String> {
+    /// Empty where there is none.
+    pub(crate) fn or_text(self, before: String) -> String {
+        self.or(Some(before)).unwrap_or_default()
+    }
+}
+
+fn architecture(architecture: DeviceArchitecture) -> Option<String> {
+    let is_known = architecture != DeviceArchitecture::Unknown;
+    is_known.then(|| architecture.to_string())
+}
+
+fn hardware(device: &Device<'_>, before: &Hardware) -> Result<Hardware, CallFailed> {
     let limits = told("nvmlDeviceGetPowerManagementLimitConstraints", || {
         device.power_management_limit_constraints()
     })?;
-    let mig = told("nvmlDeviceGetMigMode", || device.mig_mode())?;
+    let of_limits = before.power.min_mw.zip(before.power.max_mw);
+    let limits = limits
+        .map(|limits| (limits.min_limit, limits.max_limit))
+        .or(of_limits);
+    let default_limit = told("nvmlDeviceGetPowerManagementDefaultLimit", || {
+        device.power_management_limit_default()
+    })?;
+    let generation = told("nvmlDeviceGetMaxPcieLinkGeneration", || {
+        device.max_pcie_link_gen()
+    })?;
+    let width = told("nvmlDeviceGetMaxPcieLinkWidth", || {
+        device.max_pcie_link_width()
+    })?;
+    let cpus = told("nvmlDeviceGetCpuAffinity", || {
+        device.cpu_affinity(CPU_SET_WORDS)
+    })?;
     Ok(Hardware {
-        mig_mode: mig.map(|mode| mode.current == MIG_ENABLED),
+        mig_mode: told("nvmlDeviceGetMigMode", || device.mig_mode())?
+            .map(|mode| mode.current == MIG_ENABLED)
+            .or(before.mig_mode),
         power: PowerLimits {
-            min_mw: limits.as_ref().map(|limits| limits.min_limit),
-            max_mw: limits.as_ref().map(|limits| limits.max_limit),
-            default_mw: told("nvmlDeviceGetPowerManagementDefaultLimit", || {
-                device.power_management_limit_default()
-            })?,
+            min_mw: limits.map(|(min, _)| min),
+            max_mw: limits.map(|(_, max)| max),
+            default_mw: default_limit.or(before.power.default_mw),
         },
         pcie: PcieLimits {
-            generation_max: told("nvmlDeviceGetMaxPcieLinkGeneration", || {
-                device.max_pcie_link_gen()
-            })?,
-            width_max: told("nvmlDeviceGetMaxPcieLinkWidth", || {
-                device.max_pcie_link_width()
-            })?,
+            generation_max: generation.or(before.pcie.generation_max),
+            width_max: width.or(before.pcie.width_max),
         },
-        nvlinks: nvlink::inventory(device)?,
+        nvlinks: nvlink::inventory(device, &before.nvlinks)?,
         peers: Vec::new(),
-        cpu_affinity: told("nvmlDeviceGetCpuAffinity", || {
-            device.cpu_affinity(CPU_SET_WORDS)
-        })?
-        .and_then(|words| cpu_list(&words)),
-        numa_node: told("nvmlDeviceGetNumaNodeId", || device.numa_node_id())?,
-        fabric: told("nvmlDeviceGetGpuFabricInfoV", || raw::fabric(device))?.map(fabric),
+        cpu_affinity: cpus
+            .and_then(|words| cpu_list(&words))
+            .or(before.cpu_affinity.clone()),
+        numa_node: told("nvmlDeviceGetNumaNodeId", || device.numa_node_id())?.or(before.numa_node),
+        fabric: told("nvmlDeviceGetGpuFabricInfoV", || raw::fabric(device))?
+            .map(fabric)
+            .or(before.fabric.clone()),
     })
 }
 
@@ -176,23 +252,22 @@ fn cpu_list(words: &[c_ulong]) -> Option<String> {
     (!list.is_empty()).then(|| list.join(","))
 }
 
-/// How near each of the others is.
-pub(crate) fn peers(
-    library: &Library,
+/// How near another GPU is; `None`: not told, which says of neither that it is lost.
+///
+/// # Errors
+/// The driver is gone.
+pub(crate) fn level(
     device: &Device<'_>,
-    others: &[(DeviceUuid, DeviceHandle)],
-) -> Result<Vec<Peer>, CallFailed> {
-    let mut peers = Vec::new();
-    for (uuid, handle) in others {
-        let level = told("nvmlDeviceGetTopologyCommonAncestor", || {
-            device.topology_common_ancestor(library.device(*handle))
-        })?;
-        peers.extend(level.map(|level| Peer {
-            uuid: uuid.clone(),
-            path: path(&level).to_owned(),
-        }));
+    other: Device<'_>,
+) -> Result<Option<&'static str>, CallFailed> {
+    let level = told("nvmlDeviceGetTopologyCommonAncestor", || {
+        device.topology_common_ancestor(other)
+    });
+    match level {
+        Err(failed) if failed.meaning == Meaning::DriverGone => Err(failed),
+        Err(_) => Ok(None),
+        Ok(level) => Ok(level.map(|level| path(&level)).or(None)),
     }
-    Ok(peers)
 }
 
 fn path(level: &TopologyLevel) -> &'static str {
@@ -210,15 +285,15 @@ fn path(level: &TopologyLevel) -> &'static str {
 pub(crate) fn told<T>(
     call: &'static str,
     run: impl FnOnce() -> Result<T, NvmlError>,
-) -> Result<Option<T>, CallFailed> {
+) -> Result<Told<T>, CallFailed> {
     match called(call, run) {
-        Ok(value) => Ok(Some(value)),
+        Ok(value) => Ok(Told::Has(value)),
         Err(failed) => match failed.meaning {
             Meaning::Lost | Meaning::DriverGone => Err(failed),
-            Meaning::Unsupported => Ok(None),
-            Meaning::TimedOut | Meaning::Failed => {
-                tracing::debug!("left out of the inventory: {failed}");
-                Ok(None)
+            Meaning::Unsupported => Ok(Told::HasNot),
+            Meaning::ResetRequired | Meaning::TimedOut | Meaning::Failed => {
+                tracing::debug!("not said, so that what was known stays: {failed}");
+                Ok(Told::Unsaid)
             }
         },
     }
@@ -232,33 +307,34 @@ fn address(bus_id: &str) -> Option<PciAddress> {
     address.ok()
 }
 
-/// As in `580.82.07`; empty where NVML does not tell.
-pub(crate) fn driver_version(nvml: &Nvml) -> Result<String, CallFailed> {
-    let version = told("nvmlSystemGetDriverVersion", || nvml.sys_driver_version())?;
-    Ok(version.unwrap_or_default())
+/// As in `580.82.07`.
+pub(crate) fn driver_version(nvml: &Nvml) -> Result<Told<String>, CallFailed> {
+    told("nvmlSystemGetDriverVersion", || nvml.sys_driver_version())
 }
 
-/// As in `13.0`; empty where libcuda, which NVML asks, is not installed.
-fn cuda_version(nvml: &Nvml) -> Result<String, CallFailed> {
+/// As in `13.0`; there is none where libcuda, which NVML asks, is not installed.
+fn cuda_version(nvml: &Nvml) -> Result<Told<String>, CallFailed> {
     let version = told("nvmlSystemGetCudaDriverVersion_v2", || {
         nvml.sys_cuda_driver_version()
     })?;
-    let text = |version| {
+    Ok(version.map(|version| {
         format!(
             "{}.{}",
             cuda_driver_version_major(version),
             cuda_driver_version_minor(version)
         )
-    };
-    Ok(version.map(text).unwrap_or_default())
+    }))
 }
 
-fn mig(device: &Device<'_>) -> Result<Vec<MigInstance>, CallFailed> {
+/// The MIG instances of a GPU. With those that are gone goes all that stood against them: so unless NVML told of each
+/// slot, none of `before` is.
+fn mig(device: &Device<'_>, before: &[MigInstance]) -> Result<Vec<MigInstance>, CallFailed> {
     let slots = told("nvmlDeviceGetMaxMigDeviceCount", || {
         device.mig_device_count()
     })?;
+    let mut is_whole = slots != Told::Unsaid;
     let mut instances = Vec::new();
-    for slot in 0..slots.unwrap_or_default() {
+    for slot in 0..slots.or(None).unwrap_or_default() {
         // NOT_FOUND: the slot is free.
         let instance = told("nvmlDeviceGetMigDeviceHandleByIndex", || {
             match device.mig_device_by_index(slot) {
@@ -266,33 +342,54 @@ fn mig(device: &Device<'_>) -> Result<Vec<MigInstance>, CallFailed> {
                 instance => instance,
             }
         })?;
-        if let Some(instance) = instance {
-            instances.extend(mig_instance(&instance)?);
-        }
+        let instance = match instance {
+            Told::Has(instance) => mig_instance(&instance, before)?,
+            Told::HasNot => Told::HasNot,
+            Told::Unsaid => Told::Unsaid,
+        };
+        is_whole &= instance != Told::Unsaid;
+        instances.extend(instance.or(None));
+    }
+    if !is_whole {
+        let kept = before
+            .iter()
+            .filter(|old| instances.iter().all(|new| new.uuid != old.uuid));
+        let kept: Vec<MigInstance> = kept.cloned().collect();
+        instances.extend(kept);
     }
     Ok(instances)
 }
 
-fn mig_instance(instance: &Device<'_>) -> Result<Option<MigInstance>, CallFailed> {
+fn mig_instance(
+    instance: &Device<'_>,
+    before: &[MigInstance],
+) -> Result<Told<MigInstance>, CallFailed> {
     let uuid = told("nvmlDeviceGetUUID", || instance.uuid())?;
     let gpu_instance = told("nvmlDeviceGetGpuInstanceId", || raw::gpu_instance(instance))?;
     let compute_instance = told("nvmlDeviceGetComputeInstanceId", || {
         raw::compute_instance(instance)
     })?;
-    let name = told("nvmlDeviceGetName", || instance.name())?.unwrap_or_default();
-    let memory = told("nvmlDeviceGetMemoryInfo_v2", || raw::memory(instance));
-    let memory = match memory {
-        // It takes a permission of its own.
-        Err(failed) if failed.meaning == Meaning::Failed => None,
-        memory => memory?,
+    let (uuid, gpu_instance) = match (uuid, gpu_instance) {
+        (Told::Has(uuid), Told::Has(gpu_instance)) => (DeviceUuid::new(&uuid), gpu_instance),
+        (Told::Unsaid, _) | (_, Told::Unsaid) => return Ok(Told::Unsaid),
+        (Told::HasNot, _) | (_, Told::HasNot) => return Ok(Told::HasNot),
     };
-    let named = uuid.zip(gpu_instance);
-    Ok(named.map(|(uuid, gpu_instance)| MigInstance {
-        uuid: DeviceUuid::new(&uuid),
+    let before = before.iter().find(|old| old.uuid == uuid);
+    if compute_instance == Told::Unsaid && before.is_none() {
+        return Ok(Told::Unsaid);
+    }
+    let profile = told("nvmlDeviceGetName", || instance.name())?;
+    let memory = told("nvmlDeviceGetMemoryInfo_v2", || raw::memory(instance))?;
+    Ok(Told::Has(MigInstance {
+        uuid,
         gpu_instance,
-        compute_instance,
-        profile: mig_profile(&name).to_owned(),
-        memory_bytes: memory.map(|memory| memory.total),
+        compute_instance: compute_instance.or(before.and_then(|old| old.compute_instance)),
+        profile: profile
+            .map(|name| mig_profile(&name).to_owned())
+            .or_text(before.map(|old| old.profile.clone()).unwrap_or_default()),
+        memory_bytes: memory
+            .map(|memory| memory.total)
+            .or(before.and_then(|old| old.memory_bytes)),
     }))
 }
 
@@ -349,17 +446,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gpu_does_not_have_is_absent_and_a_lost_one_is_an_error() {
-        assert_eq!(told("nvmlX", || Ok(1)).unwrap(), Some(1));
-        assert_eq!(
-            told::<u32>("nvmlX", || Err(NvmlError::NotSupported)).unwrap(),
-            None
-        );
-        assert_eq!(
-            told::<u32>("nvmlX", || Err(NvmlError::Unknown)).unwrap(),
-            None
-        );
-        let failed = told::<u32>("nvmlX", || Err(NvmlError::GpuLost)).unwrap_err();
+    fn n4_what_is_not_said_is_as_it_was_and_what_is_not_there_is_absent() {
+        let told = |answer: Result<u32, NvmlError>| told("nvmlX", || answer);
+        assert_eq!(told(Ok(1)).unwrap().or(Some(7)), Some(1));
+        let absent = told(Err(NvmlError::NotSupported)).unwrap();
+        assert_eq!(absent.or(Some(7)), None);
+        for failed in [
+            NvmlError::Unknown,
+            NvmlError::Timeout,
+            NvmlError::ResetRequired,
+        ] {
+            let unsaid = told(Err(failed)).unwrap();
+            assert_eq!(unsaid, Told::Unsaid);
+            assert_eq!(unsaid.map(|value| value + 1).or(Some(7)), Some(7));
+        }
+        let failed = told(Err(NvmlError::GpuLost)).unwrap_err();
         assert_eq!(failed.meaning, Meaning::Lost);
     }
 }

@@ -22,17 +22,23 @@
 //! **Invariant:** a library under a running call is never closed. Whoever makes calls holds an
 //! `Arc` of the library; a hung thread keeps its own for ever, and so the library stays mapped.
 
+mod action;
 mod answer;
+mod answering;
+mod attempts;
 mod backoff;
 mod call;
 mod config;
 mod control;
 mod counters;
 mod devices;
+mod earlier;
 mod event_set;
 mod events;
 mod evidence;
 mod handle;
+mod hearing;
+mod holding;
 mod inventory;
 mod library;
 mod lifecycle;

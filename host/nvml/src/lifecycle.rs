@@ -2,18 +2,21 @@
 //! looks again, for ever. State diagram in the crate's documentation.
 
 use std::error::Error;
+use std::mem;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::NvmlStatus;
-use device_api_core::recovery::{DriverHold, ReleaseFor};
+use device_api_core::recovery::DriverHold;
 
 use crate::backoff::Backoff;
-use crate::control::{Hold, Trouble, Wake};
+use crate::control::{Trouble, Wake};
+use crate::holding::Hold;
 use crate::counters::Counters;
 use crate::events::Events;
-use crate::inventory;
+use crate::inventory::{self, Told};
 use crate::library::Library;
 use crate::operator::busy;
 use crate::poll::Poll;
@@ -47,6 +50,8 @@ pub(crate) struct Lifecycle {
     served: Option<Served>,
     /// How it was seen since then that the driver was not loaded, or another was.
     gone: Option<String>,
+    /// GPUs of which the last readings stay, as the driver was let go of, and which were not asked since.
+    kept: Vec<DeviceUuid>,
 }
 
 impl Lifecycle {
@@ -56,6 +61,7 @@ impl Lifecycle {
             missing: None,
             served: None,
             gone: None,
+            kept: Vec::new(),
         }
     }
 
@@ -63,10 +69,13 @@ impl Lifecycle {
     pub(crate) fn run(mut self) {
         let mut retry = Backoff::new(RETRY_MIN, RETRY_MAX);
         while !self.context.control.is_stopping() {
-            if let Some(hold) = self.context.control.hold() {
-                self.stay_released(hold);
+            if self.context.control.hold().is_some() {
+                self.stay_released();
                 retry.reset();
                 continue;
+            }
+            if self.context.control.begin_attempt() {
+                retry.reset();
             }
             let before = Instant::now();
             let end = self.try_session();
@@ -86,6 +95,7 @@ impl Lifecycle {
                 End::Stopped => return,
                 End::Release => {}
                 End::Missing(why) => {
+                    self.give_up_kept();
                     self.report_missing(why);
                     self.context.control.pause_attempts(pause);
                 }
@@ -99,12 +109,8 @@ impl Lifecycle {
             Ok(library) => self.session(library),
             Err(error) => {
                 let why = one_line(&error);
-                if self.served.is_some() {
-                    if error.is_driver_gone() {
-                        self.gone.get_or_insert_with(|| why.clone());
-                    }
-                    // It may have been loaded anew by the time that the library is back.
-                    self.context.devices.forget_counters();
+                if self.served.is_some() && error.is_driver_gone() {
+                    self.gone.get_or_insert_with(|| why.clone());
                 }
                 End::Missing(why)
             }
@@ -114,12 +120,13 @@ impl Lifecycle {
     fn session(&mut self, library: Library) -> End {
         Counters::add(&self.context.counters.sessions);
         self.context.devices.detach();
+        self.context.hearing.forget();
         let id = self.context.control.begin_session();
         let library = Arc::new(library);
         let began = inventory::driver_version(library.nvml())
             .and_then(|driver| Ok((driver, inventory::count(&library)?)));
         let (driver, count) = match began {
-            Ok((driver, count)) => (Arc::<str>::from(driver), count),
+            Ok((driver, count)) => (self.driver(driver), count),
             Err(failed) => return End::Missing(failed.to_string()),
         };
         self.take_driver(&driver);
@@ -137,11 +144,18 @@ impl Lifecycle {
         self.serve(&session)
     }
 
+    /// Its version: as before where NVML does not say, so that a failed call is taken for no other driver.
+    fn driver(&self, told: Told<String>) -> Arc<str> {
+        let before = self.served.as_ref().map(|served| &*served.driver);
+        told.or_text(before.unwrap_or_default().to_owned()).into()
+    }
+
     /// Notes which driver is used, and whether it is another load of it than before.
     fn take_driver(&mut self, driver: &Arc<str>) {
         let context = &self.context;
         if let Some(before) = self.served.take()
             && before.driver != *driver
+            && !before.driver.is_empty()
         {
             let evidence = format!(
                 "driver {driver} is in use, and was {} before",
@@ -172,15 +186,18 @@ impl Lifecycle {
             wake = control.wait_for_work(session.id);
         }
         // Whatever was missing before is not any more.
-        if session.progress().ready {
+        if session.progress().is_ready() {
             self.missing = None;
+            self.kept.clear();
         }
         control.end_session(session.id, Trouble::Over("over".to_owned()));
+        session.context.hearing.forget();
+        let mut without = Vec::new();
         let end = match wake {
             Wake::Stop | Wake::Replace(_) => End::Stopped,
             Wake::Release => End::Release,
             Wake::End(trouble) => {
-                self.lost_touch(&trouble);
+                without = self.lost_touch(&trouble);
                 End::Missing(trouble.why().to_owned())
             }
         };
@@ -188,11 +205,15 @@ impl Lifecycle {
         if !control.wait_for_workers(WORKERS_END_MAX, || watch.hung_workers()) {
             tracing::error!(library = %session.library.path, "an NVML call hangs; the library stays loaded");
         }
+        // Not while a thread of the session may be telling what it has just read.
+        for uuid in &without {
+            session.context.stand(uuid, Standing::DriverGone);
+        }
         end
     }
 
-    /// Nobody can say how they are until the library answers again.
-    fn lost_touch(&self, trouble: &Trouble) {
+    /// Nobody can say how they are until the library answers again; those of which it is known that their driver is gone.
+    fn lost_touch(&self, trouble: &Trouble) -> Vec<DeviceUuid> {
         let uuids: Vec<_> = self
             .context
             .devices
@@ -201,16 +222,15 @@ impl Lifecycle {
             .map(|(uuid, ..)| uuid)
             .collect();
         self.context.unsure(&uuids);
-        if let Trouble::DriverGone(_) = trouble {
-            for uuid in &uuids {
-                self.context.stand(uuid, Standing::DriverGone);
-            }
+        match trouble {
+            Trouble::DriverGone(_) => uuids,
+            Trouble::Over(_) => Vec::new(),
         }
     }
 
     /// Leaves the driver alone until an operator attaches again, or the time is over (design N2). What is
     /// known of the GPUs stands for a while; then nobody knows.
-    fn stay_released(&mut self, hold: Hold) {
+    fn stay_released(&mut self) {
         let context = self.context.clone();
         // A call hangs, or began to on the way out: its thread has the driver open.
         let hung = || {
@@ -226,19 +246,19 @@ impl Lifecycle {
             }
             return;
         }
+        // Who asked for it may have given up meanwhile.
+        let mut held = context.control.begin_hold();
+        if held.is_none() {
+            return;
+        }
         let uuids = context.devices.uuids();
         for uuid in &uuids {
             context.stand(uuid, Standing::Released);
         }
-        match hold.purpose {
-            ReleaseFor::Reset => context.devices.released_for_reset(),
-            // Counters of a driver that was loaded anew begin at zero; that is no reset.
-            ReleaseFor::Upgrade => context.devices.forget_counters(),
-        }
         let stale_at = Instant::now() + context.config.stale_after;
         let mut is_stale = false;
         let mut told = None;
-        while let Some(hold) = context.control.hold() {
+        while let Some((hold, waiting)) = held {
             if context.control.is_stopping() {
                 return;
             }
@@ -246,7 +266,7 @@ impl Lifecycle {
                 told = Some(hold);
                 self.report_released(hold);
             }
-            for answer in context.control.take_waiting() {
+            for answer in waiting {
                 answer.give(Ok(DriverHold::Released { until: hold.until }));
             }
             let now = Instant::now();
@@ -270,28 +290,45 @@ impl Lifecycle {
             context
                 .control
                 .wait_held(hold, next.saturating_duration_since(now));
+            held = context.control.begin_hold();
         }
         self.missing = None;
+        self.kept = uuids;
+    }
+
+    /// It was to be taken up again, and is not there: nobody lets go of it any more.
+    fn give_up_kept(&mut self) {
+        let kept = mem::take(&mut self.kept);
+        self.context.unsure(&kept);
+        for uuid in &kept {
+            self.context.stand(uuid, Standing::DriverGone);
+        }
     }
 
     fn report_released(&self, hold: Hold) {
         tracing::info!(purpose = hold.purpose.as_str(), "NVML is let go of");
-        self.context.observer.nvml_status(NvmlStatus::Released {
+        let status = NvmlStatus::Released {
             purpose: hold.purpose,
             until: hold.until,
-        });
+        };
+        self.context.observer.nvml_status(status.clone());
+        // Somebody attached, and then somebody released.
+        for answer in self.context.control.all_attaching() {
+            answer.give(status.clone());
+        }
     }
 
-    /// Told when it changes, not at each attempt.
+    /// Told when it changes, not at each attempt; to who waits for the attempt, in any case.
     fn report_missing(&mut self, why: String) {
-        if self.missing.as_ref() == Some(&why) {
-            return;
+        let status = NvmlStatus::Missing { why: why.clone() };
+        if self.missing.as_ref() != Some(&why) {
+            tracing::warn!("no NVML, looking for it again: {why}");
+            self.missing = Some(why);
+            self.context.observer.nvml_status(status.clone());
         }
-        tracing::warn!("no NVML, looking for it again: {why}");
-        self.missing = Some(why.clone());
-        self.context
-            .observer
-            .nvml_status(NvmlStatus::Missing { why });
+        for answer in self.context.control.attempted() {
+            answer.give(status.clone());
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings::field_id as field;
 use nvml_wrapper_sys::bindings::{self as sys, NVML_NVLINK_MAX_LINKS};
 
-use crate::call::CallFailed;
-use crate::inventory::told;
+use crate::call::{CallFailed, watched};
+use crate::inventory::{Told, told};
 use crate::queries::{Values, int, ints};
 use crate::raw;
 
@@ -53,7 +53,8 @@ fn is_absent(error: &NvmlError) -> bool {
 fn links(device: &Device<'_>) -> Result<Vec<(u32, bool)>, NvmlError> {
     let mut links = Vec::new();
     for link in 0..NVML_NVLINK_MAX_LINKS {
-        match device.link_wrapper_for(link).is_active() {
+        let active = || device.link_wrapper_for(link).is_active();
+        match watched("nvmlDeviceGetNvLinkState", active) {
             Ok(active) => links.push((link, active)),
             Err(error @ NvmlError::FailedToLoadSymbol(_)) => return Err(error),
             Err(error) if is_absent(&error) => {}
@@ -76,7 +77,8 @@ pub(crate) fn states(device: &Device<'_>) -> Values {
 
 /// Sums over all links; where the driver has none, they are added up here.
 pub(crate) fn errors(device: &Device<'_>) -> Values {
-    let totals = raw::fields(device, &ERRORS.each_ref().map(|(field, _)| (*field, 0)));
+    let totals = ERRORS.each_ref().map(|(field, _)| (*field, 0));
+    let totals = watched("nvmlDeviceGetFieldValues", || raw::fields(device, &totals));
     let totals = match totals {
         Ok(totals) => totals,
         Err(error) if is_absent(&error) => ERRORS
@@ -94,16 +96,15 @@ pub(crate) fn errors(device: &Device<'_>) -> Values {
 }
 
 fn added_up(device: &Device<'_>, counter: &ErrorCounter) -> Result<Value, NvmlError> {
-    let mut sum: Option<u64> = None;
+    let mut counts = Vec::new();
     for link in 0..NVML_NVLINK_MAX_LINKS {
-        match device.link_wrapper_for(link).error_counter(*counter) {
-            Ok(count) => sum = Some(sum.unwrap_or_default().saturating_add(count)),
+        let count = || device.link_wrapper_for(link).error_counter(*counter);
+        match watched("nvmlDeviceGetNvLinkErrorCounter", count) {
             Err(error @ NvmlError::FailedToLoadSymbol(_)) => return Err(error),
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(error),
+            count => counts.push(count.map(int)),
         }
     }
-    sum.map(int).ok_or(NvmlError::NotSupported)
+    sum(counts)
 }
 
 /// The sums of what each link counts, all links and counters asked in one call.
@@ -113,45 +114,87 @@ pub(crate) fn later_errors(device: &Device<'_>) -> Values {
         .iter()
         .flat_map(|field| links.clone().map(|link| (*field, link)))
         .collect();
-    let answers = raw::fields(device, &asked)?;
-    let sum = |field: u32| {
-        let mut sum: Option<i64> = None;
-        for ((_, _), answer) in asked
-            .iter()
-            .zip(&answers)
-            .filter(|((of, _), _)| *of == field)
-        {
-            if let Ok(Value::Int(count)) = answer {
-                sum = Some(sum.unwrap_or_default().saturating_add(*count));
-            }
-        }
-        sum.map(Value::Int).ok_or(NvmlError::NotSupported)
-    };
-    Ok(LATER_ERRORS.map(sum).into())
+    let mut answers = raw::fields(device, &asked)?.into_iter();
+    let sums = LATER_ERRORS.map(|_| sum(answers.by_ref().take(links.len())));
+    Ok(sums.into())
 }
 
-/// The links that a GPU has, and whom they reach.
-pub(crate) fn inventory(device: &Device<'_>) -> Result<Vec<NvLink>, CallFailed> {
-    let links = told("nvmlDeviceGetNvLinkState", || links(device))?.unwrap_or_default();
-    let link = |(link, _): (u32, bool)| {
+/// All links together. A part that is not told makes no sum: it would fall, and rise by all that was counted when the
+/// link is told of again.
+fn sum(counts: impl IntoIterator<Item = Result<Value, NvmlError>>) -> Result<Value, NvmlError> {
+    let mut sum: Option<i64> = None;
+    let mut failed = None;
+    for count in counts {
+        match count {
+            Ok(Value::Int(count)) => {
+                sum = Some(sum.unwrap_or_default().saturating_add(count));
+            }
+            Ok(_) => failed = Some(NvmlError::UnexpectedVariant(0)),
+            Err(error) if is_absent(&error) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => sum.map(Value::Int).ok_or(NvmlError::NotSupported),
+    }
+}
+
+/// The links that a GPU has, and whom they reach. What is not said just now is as `before`.
+pub(crate) fn inventory(device: &Device<'_>, before: &[NvLink]) -> Result<Vec<NvLink>, CallFailed> {
+    let links = match told("nvmlDeviceGetNvLinkState", || links(device))? {
+        Told::Has(links) => links,
+        Told::HasNot => Vec::new(),
+        Told::Unsaid => return Ok(before.to_vec()),
+    };
+    let far_ends = far_ends(device, &links)?;
+    let of_link = |((link, _), far_end): ((u32, bool), Told<u32>)| {
         let wrapper = device.link_wrapper_for(link);
+        let before = before.iter().find(|before| before.link == link);
         let remote = told("nvmlDeviceGetNvLinkRemoteDeviceType", || {
             raw::nvlink_remote_type(device, link)
         })?;
         let remote_pci = told("nvmlDeviceGetNvLinkRemotePciInfo_v2", || {
             wrapper.remote_pci_info()
         })?;
+        let version = told("nvmlDeviceGetNvLinkVersion", || wrapper.version())?;
         Ok(NvLink {
             link,
-            version: told("nvmlDeviceGetNvLinkVersion", || wrapper.version())?,
-            remote: remote.and_then(remote_word).map(str::to_owned),
+            version: version.or(before.and_then(|before| before.version)),
+            remote: remote
+                .and_then(remote_word)
+                .map(str::to_owned)
+                .or(before.and_then(|before| before.remote.clone())),
             // All ones: whoever is there has no address on this node (a switch in another tray).
             remote_pci: remote_pci
-                .filter(|pci| pci.domain != u32::MAX && pci.bus < 0xff)
-                .and_then(|pci| pci.bus_id.parse().ok()),
+                .and_then(|pci| Some(pci).filter(|pci| pci.domain != u32::MAX && pci.bus < 0xff))
+                .and_then(|pci| pci.bus_id.parse().ok())
+                .or(before.and_then(|before| before.remote_pci)),
+            remote_link: far_end.or(before.and_then(|before| before.remote_link)),
         })
     };
-    links.into_iter().map(link).collect()
+    links.into_iter().zip(far_ends).map(of_link).collect()
+}
+
+/// The number that each link has at its other end. NVML does not tell that of a link that is down.
+fn far_ends(device: &Device<'_>, links: &[(u32, bool)]) -> Result<Vec<Told<u32>>, CallFailed> {
+    let field = field::NVML_FI_DEV_NVLINK_REMOTE_NVLINK_ID;
+    let asked: Vec<(u32, u32)> = links.iter().map(|(link, _)| (field, *link)).collect();
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answers = match told("nvmlDeviceGetFieldValues", || raw::fields(device, &asked))? {
+        Told::Has(answers) => answers,
+        Told::HasNot => return Ok(vec![Told::HasNot; links.len()]),
+        Told::Unsaid => return Ok(vec![Told::Unsaid; links.len()]),
+    };
+    let number = |answer| match answer {
+        Ok(Value::Int(number)) => u32::try_from(number).map_or(Told::HasNot, Told::Has),
+        Ok(_) => Told::HasNot,
+        Err(error) if is_absent(&error) => Told::HasNot,
+        Err(_) => Told::Unsaid,
+    };
+    Ok(answers.into_iter().map(number).collect())
 }
 
 fn remote_word(remote: u32) -> Option<&'static str> {
@@ -160,5 +203,22 @@ fn remote_word(remote: u32) -> Option<&'static str> {
         sys::nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_SWITCH => Some("switch"),
         sys::nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_IBMNPU => Some("cpu"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_of_which_a_part_is_not_told_is_not_told() {
+        let absent = || Err(NvmlError::NotSupported);
+        let total = |counts: Vec<Result<Value, NvmlError>>| sum(counts);
+        let sum = total(vec![Ok(Value::Int(3)), absent(), Ok(Value::Int(4))]);
+        assert_eq!(sum.unwrap(), Value::Int(7));
+        let sum = total(vec![Ok(Value::Int(3)), Err(NvmlError::Unknown), absent()]);
+        assert!(matches!(sum, Err(NvmlError::Unknown)), "{sum:?}");
+        let sum = total(vec![absent(), absent()]);
+        assert!(matches!(sum, Err(NvmlError::NotSupported)), "{sum:?}");
     }
 }

@@ -10,7 +10,8 @@ use device_api_core::ports::{NvmlControl, NvmlObserver, NvmlStatus, Pending};
 use device_api_core::recovery::{self, DriverHold, Release};
 
 use crate::answer;
-use crate::control::{Control, Hold};
+use crate::control::Control;
+use crate::holding::{Hold, Ticket};
 use crate::watch::{HungCall, Watch};
 
 /// Handles a running source.
@@ -33,6 +34,8 @@ fn told(hung: HungCall) -> recovery::HungCall {
     recovery::HungCall {
         call: hung.call.to_owned(),
         device: hung.device,
+        peer: hung.peer,
+        index: hung.index,
         age: hung.age,
     }
 }
@@ -51,6 +54,10 @@ impl LastTold {
             observer,
             status: Mutex::new(NvmlStatus::Missing { why }),
         }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*self.status(), NvmlStatus::Ready { .. })
     }
 
     fn status(&self) -> MutexGuard<'_, NvmlStatus> {
@@ -86,19 +93,29 @@ impl NvmlControl for Operator {
             return now(Ok(busy(hung)));
         }
         let (answer, asked) = answer::channel();
-        self.control.ask_to_release(hold, answer);
-        Box::pin(async move { asked.await.unwrap_or_else(|| Err(going_down())) })
+        let ticket = self.control.ask_to_release(hold, answer);
+        let asking = ticket.map(|ticket| Asking {
+            control: self.control.clone(),
+            ticket,
+            release,
+        });
+        Box::pin(async move {
+            let answer = asked.await;
+            drop(asking);
+            answer.unwrap_or_else(|| Err(going_down()))
+        })
     }
 
-    fn attach(&self) -> Pending<Result<DriverHold, ApiError>> {
-        if self.control.is_stopping() {
-            return now(Err(going_down()));
+    fn attach(&self) -> Pending<Result<NvmlStatus, ApiError>> {
+        let status = self.last_told.status().clone();
+        if matches!(status, NvmlStatus::Ready { .. }) && self.control.hold().is_none() {
+            return now(Ok(status));
         }
-        let overtaken = self.control.end_hold();
-        for answer in overtaken {
-            answer.give(Ok(DriverHold::Attached));
+        let (answer, asked) = answer::channel();
+        for overtaken in self.control.attach(answer) {
+            overtaken.give(Ok(DriverHold::Attached));
         }
-        now(Ok(DriverHold::Attached))
+        Box::pin(async move { asked.await.ok_or_else(going_down) })
     }
 }
 
@@ -111,8 +128,32 @@ impl NvmlControl for TurnedOff {
         now(Err(turned_off()))
     }
 
-    fn attach(&self) -> Pending<Result<DriverHold, ApiError>> {
+    fn attach(&self) -> Pending<Result<NvmlStatus, ApiError>> {
         now(Err(turned_off()))
+    }
+}
+
+/// Somebody waits for the driver to be let go of. Dropped before it is, it is not.
+#[derive(Debug)]
+struct Asking {
+    control: Arc<Control>,
+    ticket: Ticket,
+    release: Release,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if self.control.withdraw(self.ticket) {
+            // Who that was is in the line of the call, which comes right after this one and knows no outcome.
+            tracing::info!(
+                target: "audit",
+                method = "ReleaseNvml",
+                object = self.release.purpose.as_str(),
+                ttl = ?self.release.ttl,
+                outcome = "dropped",
+                "given up before the driver was let go of, which it is not"
+            );
+        }
     }
 }
 
@@ -160,6 +201,35 @@ mod tests {
     use device_api_core::recovery::ReleaseFor;
 
     use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl NvmlObserver for Nobody {
+        fn nvml_status(&self, _: NvmlStatus) {}
+    }
+
+    #[test]
+    fn n2_a_release_that_is_given_up_before_it_begins_does_not_begin() {
+        let operator = Operator {
+            control: Arc::default(),
+            watch: Arc::new(Watch::new(Duration::from_secs(3))),
+            last_told: Arc::new(LastTold::new(Arc::new(Nobody))),
+        };
+        let release = |operator: &Operator| {
+            operator.release(Release {
+                purpose: ReleaseFor::Upgrade,
+                ttl: Duration::from_secs(60),
+            })
+        };
+        drop(release(&operator));
+        assert_eq!(operator.control.hold(), None);
+        let stays = release(&operator);
+        let (_, waiting) = operator.control.begin_hold().unwrap();
+        drop(stays);
+        assert_eq!(waiting.len(), 1);
+        assert!(operator.control.hold().is_some(), "it had begun");
+    }
 
     #[test]
     fn n2_a_release_has_an_end() {

@@ -4,6 +4,8 @@
 //! It may hang in any call. Then the watchdog has another thread do all this from where this one stopped,
 //! with the GPU that hangs left alone; this one leaves when its call comes back.
 
+mod listen;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,16 +14,16 @@ use device_api_core::ports::NvmlStatus;
 use device_api_core::signal::Samples;
 use nvml_wrapper::Device;
 
+use crate::answering::Ended;
 use crate::call::{CallFailed, Meaning};
 use crate::counters::Counters;
 use crate::devices::Known;
-use crate::events::Events;
 use crate::inventory::{self, Found};
-use crate::lifecycle::spawn;
 use crate::queries::Class;
-use crate::readings::{Standing, probe, sample};
+use crate::raw::DeviceHandle;
+use crate::readings::{Answered, Standing, probe, sample};
 use crate::schedule::{Schedule, Task};
-use crate::session::{Listening, Session};
+use crate::session::Session;
 use crate::watch::{Asked, Role, asking};
 
 #[derive(Debug)]
@@ -49,11 +51,18 @@ impl Poll {
     /// # Errors
     /// The driver is gone.
     fn work(&self) -> Result<(), CallFailed> {
-        if !self.session.progress().ready {
+        let context = &self.session.context;
+        let took_over = self.session.progress().is_ready();
+        if !took_over {
             self.begin()?;
         }
-        let context = &self.session.context;
         let mut schedule = Schedule::new(&context.config, Instant::now());
+        if took_over {
+            // Of whom the one before had not come to, what is known is old already.
+            for class in Class::ALL {
+                schedule.hasten(Task::Read(class), Instant::now());
+            }
+        }
         let role = (Role::Poll, self.number);
         while let Some(next) = schedule.next() {
             let pause = next.saturating_duration_since(Instant::now());
@@ -68,6 +77,7 @@ impl Poll {
             if !self.is_current() {
                 break;
             }
+            self.report_ready();
             Counters::add(&context.counters.polls);
         }
         Ok(())
@@ -83,48 +93,18 @@ impl Poll {
         }
         if self.is_current() {
             self.report_absent();
+            self.doubt_the_absent();
             self.report_ready();
         }
         Ok(())
     }
 
-    fn listen(&self) {
-        let mine = Listening::Opening(self.number);
-        {
-            let mut progress = self.session.progress();
-            if !self.is_current() || progress.listening == Listening::Done {
-                return;
-            }
-            progress.listening = mine;
-        }
-        let number = self.session.context.control.number(Role::Events);
-        let opened = Events::open(self.session.clone(), number);
-        {
-            let mut progress = self.session.progress();
-            if progress.listening != mine {
-                // It hung: whoever took over made another.
-                return;
-            }
-            progress.listening = Listening::Done;
-        }
-        match opened {
-            Ok(events) => {
-                let role = (Role::Events, number);
-                if let Err(why) = spawn(&self.session, role, move || events.run()) {
-                    tracing::error!(
-                        "no NVML events, the kernel log is the only source of XIDs: {why}"
-                    );
-                }
-            }
-            Err(failed) => tracing::warn!(
-                "no NVML events, the kernel log is the only source of XIDs: {failed}"
-            ),
-        }
-    }
-
-    /// GPUs of an earlier session that are not in this one's inventory.
+    /// GPUs of an earlier session, or an earlier run, that are not in this one's inventory: once it is complete.
     fn report_absent(&self) {
         let watch = &self.session.context.watch;
+        if self.session.progress().accounted {
+            return;
+        }
         let unlisted = self.session.progress().unlisted.clone();
         if unlisted
             .iter()
@@ -133,31 +113,66 @@ impl Poll {
             // It may be that one: it hangs, and can't tell its name.
             return;
         }
+        if !unlisted.is_empty() && !self.session.progress().is_ready() {
+            // It may be that one: it is asked once more, as it may have been a passing error.
+            return;
+        }
         for known in self.session.context.devices.all() {
             if known.handle.is_none() {
                 let evidence = "NVML was opened again, and no GPU there answers to this UUID";
                 self.session.lost(&known.uuid, evidence.to_owned(), None);
             }
         }
+        self.session.report_missing();
+        self.session.progress().accounted = true;
     }
 
+    /// Nobody can say how those are that were here before, and have not told their name since: one may be the one that
+    /// hangs.
+    fn doubt_the_absent(&self) {
+        let absent: Vec<_> = self
+            .session
+            .context
+            .devices
+            .all()
+            .into_iter()
+            .filter(|known| known.handle.is_none() && !known.lost)
+            .map(|known| known.uuid)
+            .collect();
+        self.session.context.unsure(&absent);
+    }
+
+    /// NVML is in use: told once, and again when it shows another number of GPUs, as after one that hung at the
+    /// start came back; and to whoever waits for it.
     fn report_ready(&self) {
-        self.session.progress().ready = true;
+        let context = &self.session.context;
         let library = &self.session.library;
         let driver = self.session.driver.to_string();
-        let all = self.session.context.devices.all();
+        let all = context.devices.all();
         let gpus = all.iter().filter(|known| known.handle.is_some()).count();
         let simulated = library.simulated;
-        tracing::info!(library = %library.path, %driver, gpus, simulated, "NVML is in use");
-        self.session
-            .context
-            .observer
-            .nvml_status(NvmlStatus::Ready {
-                library: library.path.clone(),
-                driver,
-                gpus,
-                simulated,
-            });
+        let before = self.session.progress().told.replace(gpus);
+        match before {
+            None => {
+                tracing::info!(library = %library.path, %driver, gpus, simulated, "NVML is in use");
+            }
+            Some(before) if before != gpus => {
+                tracing::info!(gpus, before, "NVML shows another number of GPUs");
+            }
+            Some(_) => {}
+        }
+        let status = NvmlStatus::Ready {
+            library: library.path.clone(),
+            driver,
+            gpus,
+            simulated,
+        };
+        if before != Some(gpus) {
+            context.observer.nvml_status(status.clone());
+        }
+        for answer in context.control.all_attaching() {
+            answer.give(status.clone());
+        }
     }
 
     /// # Errors
@@ -176,7 +191,12 @@ impl Poll {
         if due.contains(&Task::Inventory) {
             self.look_for_changes()?;
         }
-        self.ask_the_unlisted()
+        self.ask_the_unlisted()?;
+        self.listen();
+        if self.is_current() {
+            self.report_absent();
+        }
+        Ok(())
     }
 
     /// Whatever there is to do about a GPU just now.
@@ -202,7 +222,7 @@ impl Poll {
                     self.or_lost(&known.uuid, announced)
                 }
                 // At the start it was just asked for, by its index.
-                None if self.session.progress().ready => self.look_again(known),
+                None if self.session.progress().is_ready() => self.look_again(known),
                 None => Ok(()),
             }
         })
@@ -237,15 +257,25 @@ impl Poll {
         }
         let context = &self.session.context;
         let before = context.devices.samples(uuid);
-        let batch = sample(device, classes, &before);
+        // Of what it tells first nothing is to be old.
+        let errs = context.devices.errs(uuid);
+        let classes: &[Class] = if errs { &Class::ALL } else { classes };
+        let mut batch = sample(device, classes, &before);
         // It may have hung until another took over; then it has nothing to say.
         if !self.is_current() {
             return Ok(());
         }
+        let ended = self.session.weigh(uuid, &mut batch, false);
         self.session.judge_reset(uuid, &batch);
         self.session.judge(uuid, &batch);
         context.sink.sampled(uuid, Arc::clone(&batch.samples));
-        if batch.answered && batch.cut_short.is_none() && context.devices.sure(uuid) {
+        if ended == Ended::Muteness && batch.cut_short.is_none() {
+            let handle = DeviceHandle::of(device);
+            let announced = self.session.announce(uuid, handle, || self.is_current());
+            return self.or_lost(uuid, announced);
+        }
+        let is_answered = !matches!(batch.answer, Answered::Errors(_));
+        if is_answered && batch.cut_short.is_none() && context.devices.sure(uuid) {
             context.sink.probed(uuid);
         }
         match batch.cut_short {
@@ -257,12 +287,15 @@ impl Poll {
     /// Whether a lost GPU is back. NVML may have given it another handle.
     fn look_again(&self, known: &Known) -> Result<(), CallFailed> {
         let library = &self.session.library;
+        let devices = &self.session.context.devices;
         let old = known.handle.map(|handle| library.device(handle));
         let found = match old {
-            Some(device) if probe(&device).is_ok() => inventory::describe(library, &device),
+            Some(device) if probe(&device).is_ok() => {
+                inventory::describe(library, &device, devices)
+            }
             _ => inventory::by_uuid(library, &known.uuid)
                 .and_then(|device| probe(&device).map(|()| device))
-                .and_then(|device| inventory::describe(library, &device)),
+                .and_then(|device| inventory::describe(library, &device, devices)),
         };
         match found {
             Ok(found) => self.is_back(&found),
@@ -298,7 +331,10 @@ impl Poll {
             if self.session.context.watch.hung_on(&asked).is_some() {
                 continue;
             }
-            let found = asking(asked, || inventory::at_index(&self.session.library, index));
+            let devices = &self.session.context.devices;
+            let found = asking(asked, || {
+                inventory::at_index(&self.session.library, index, devices)
+            });
             if !self.is_current() {
                 break;
             }
@@ -308,7 +344,7 @@ impl Poll {
                     self.take_in(&found)?;
                 }
                 Err(failed) if failed.meaning == Meaning::DriverGone => return Err(failed),
-                Err(failed) if !self.session.progress().ready => {
+                Err(failed) if !self.session.progress().is_ready() => {
                     tracing::warn!(index, "GPU can't be listed, will be asked again: {failed}");
                 }
                 Err(failed) => tracing::trace!(index, "still no GPU: {failed}"),
@@ -329,7 +365,7 @@ impl Poll {
             return Ok(());
         }
         self.session.found(found);
-        if !self.session.progress().ready {
+        if !self.session.progress().is_ready() {
             return Ok(());
         }
         let announced = asking(Asked::Gpu(uuid.clone()), || {
@@ -348,7 +384,8 @@ impl Poll {
             }
             let found = asking(Asked::Gpu(uuid.clone()), || {
                 let device = library.device(handle);
-                let mut found = inventory::describe(library, &device)?;
+                let devices = &self.session.context.devices;
+                let mut found = inventory::describe(library, &device, devices)?;
                 found.info.hardware.peers = self.session.peers(&uuid, &device)?;
                 Ok(found)
             });
@@ -367,8 +404,9 @@ impl Poll {
             if !self.is_current() {
                 return Ok(());
             }
-            let asked = Asked::Index(index);
-            if self.session.context.watch.hung_on(&asked).is_some() || self.is_hung_at(index) {
+            let at_index = self.session.context.devices.at_index(index);
+            let asked = at_index.map_or(Asked::Index(index), Asked::Gpu);
+            if self.session.context.watch.hung_on(&asked).is_some() {
                 continue;
             }
             let uuid = asking(asked, || inventory::uuid_at_index(library, index));
@@ -377,15 +415,6 @@ impl Poll {
             }
         }
         Ok(())
-    }
-
-    /// Whether a call hangs on the GPU that had that index.
-    fn is_hung_at(&self, index: u32) -> bool {
-        let devices = &self.session.context.devices;
-        self.session.context.watch.hung().into_iter().any(|hung| {
-            let info = hung.device.and_then(|uuid| devices.info(&uuid));
-            info.is_some_and(|info| info.index == Some(index))
-        })
     }
 
     /// What NVML says of a GPU now against what it said before.

@@ -9,6 +9,7 @@ use nvml_wrapper::enum_wrappers::device::{
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings::field_id as field;
 
+use crate::call::watched;
 use crate::nvlink;
 use crate::raw;
 use crate::readings::RECOVERY_ACTION;
@@ -363,7 +364,11 @@ pub(crate) fn ints<const N: usize>(numbers: [impl Into<u64>; N]) -> Values {
 }
 
 fn ecc(device: &Device<'_>, since: &EccCounter) -> Values {
-    let count = |error| device.total_ecc_errors(error, *since);
+    let count = |error| {
+        watched("nvmlDeviceGetTotalEccErrors", || {
+            device.total_ecc_errors(error, *since)
+        })
+    };
     ints([
         count(MemoryError::Corrected)?,
         count(MemoryError::Uncorrected)?,
@@ -371,8 +376,11 @@ fn ecc(device: &Device<'_>, since: &EccCounter) -> Values {
 }
 
 fn dram(device: &Device<'_>) -> Values {
-    let count =
-        |error| device.memory_error_counter(error, EccCounter::Volatile, MemoryLocation::Device);
+    let count = |error| {
+        watched("nvmlDeviceGetMemoryErrorCounter", || {
+            device.memory_error_counter(error, EccCounter::Volatile, MemoryLocation::Device)
+        })
+    };
     ints([
         count(MemoryError::Corrected)?,
         count(MemoryError::Uncorrected)?,

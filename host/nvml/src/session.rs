@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use device_api_core::device::Peer;
 use device_api_core::ids::DeviceUuid;
@@ -11,17 +12,20 @@ use device_api_core::recovery::Recovery;
 use device_api_core::signal::{Attr, Observation, Samples, SignalKind, Source, Target};
 use nvml_wrapper::Device;
 
+use crate::answering::Ended;
 use crate::call::{CallFailed, Meaning};
 use crate::config::Config;
 use crate::control::{Control, SessionId, Trouble};
 use crate::counters::Counters;
 use crate::devices::Devices;
+use crate::earlier::{Fate, Missing};
+use crate::hearing::Hearing;
 use crate::inventory::{self, Found};
 use crate::library::Library;
 use crate::queries::Class;
 use crate::raw::DeviceHandle;
-use crate::readings::{Batch, Standing, recovery_action, sample};
-use crate::watch::{Asked, HungCall, Role, Watch};
+use crate::readings::{Answered, Batch, Standing, probe, sample};
+use crate::watch::{Asked, HungCall, Role, Watch, asking};
 
 /// What lasts from the start of the source to its end.
 #[derive(Clone, Debug)]
@@ -31,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) devices: Arc<Devices>,
     pub(crate) watch: Arc<Watch>,
+    pub(crate) hearing: Arc<Hearing>,
     pub(crate) sink: Arc<dyn SignalSink>,
     pub(crate) observer: Arc<dyn NvmlObserver>,
 }
@@ -66,11 +71,19 @@ impl Context {
 pub(crate) struct Progress {
     /// Indices of GPUs that have not told their UUID yet.
     pub(crate) unlisted: BTreeSet<u32>,
-    /// Each was asked once, and the house told that NVML is in use.
-    pub(crate) ready: bool,
+    /// Each was asked once, and the house told that NVML is in use, with this many GPUs.
+    pub(crate) told: Option<usize>,
     pub(crate) listening: Listening,
     /// The inventory has changed, or may have: it is taken with the next readings.
     pub(crate) look: bool,
+    /// Those of before that are not in this session's inventory were told of.
+    pub(crate) accounted: bool,
+}
+
+impl Progress {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.told.is_some()
+    }
 }
 
 /// Whether there is a thread that waits for events.
@@ -80,6 +93,8 @@ pub(crate) enum Listening {
     No,
     /// The polling thread of this number makes an event set.
     Opening(u64),
+    /// It could not be made: it is tried again then, and, where it fails once more, after twice that pause.
+    Again { at: Instant, pause: Duration },
     /// There is, or NVML has no events.
     Done,
 }
@@ -154,23 +169,49 @@ impl Session {
         }
     }
 
+    /// Tells of the GPUs that an earlier run of the daemon saw and that are not there any more.
+    pub(crate) fn report_missing(&self) {
+        for Missing { seen, fate } in self.context.devices.take_missing() {
+            let (old, slot) = (&seen.info.uuid, seen.slot);
+            match fate {
+                Fate::Replaced { by } => {
+                    let evidence = format!(
+                        "NVML shows {by} at {slot}, where {old} was before the daemon was started"
+                    );
+                    self.context
+                        .recovered(old, Recovery::Replaced { by }, &evidence);
+                }
+                Fate::Lost { .. } => {
+                    let evidence = format!(
+                        "no GPU that NVML shows has this UUID; before the daemon was started it was at {slot}"
+                    );
+                    self.lost(old, evidence, None);
+                }
+            }
+        }
+    }
+
     /// How near the other GPUs are. Those that don't answer just now are where they were.
     ///
     /// # Errors
-    /// The GPU, or the driver, went away meanwhile.
+    /// The driver went away meanwhile.
     pub(crate) fn peers(
         &self,
         uuid: &DeviceUuid,
         device: &Device<'_>,
     ) -> Result<Vec<Peer>, CallFailed> {
         let devices = &self.context.devices;
-        let mut others = self.live();
-        others.retain(|(other, ..)| other != uuid);
-        let others: Vec<_> = others
-            .into_iter()
-            .map(|(other, handle, _)| (other, handle))
-            .collect();
-        let mut peers = inventory::peers(&self.library, device, &others)?;
+        let mut peers = Vec::new();
+        for (other, handle, _) in self.live() {
+            if other == *uuid || self.context.watch.pair_hangs() {
+                continue;
+            }
+            let path = self.path((uuid, device), (&other, handle))?;
+            peers.extend(path.map(|path| Peer {
+                uuid: other,
+                path: path.to_owned(),
+            }));
+        }
         let known = devices.uuids();
         let before = devices.info(uuid).map(|info| info.hardware.peers);
         for peer in before.unwrap_or_default() {
@@ -180,6 +221,26 @@ impl Session {
         }
         peers.sort_by(|a, b| a.uuid.cmp(&b.uuid));
         Ok(peers)
+    }
+
+    /// How near another GPU is, where both can tell just now. The other is first asked for itself: where that
+    /// hangs it is known whose fault it is, and a call about two that hangs does not say.
+    ///
+    /// # Errors
+    /// The driver went away meanwhile.
+    fn path(
+        &self,
+        (uuid, device): (&DeviceUuid, &Device<'_>),
+        (other, handle): (&DeviceUuid, DeviceHandle),
+    ) -> Result<Option<&'static str>, CallFailed> {
+        let peer = self.library.device(handle);
+        match asking(Asked::Gpu(other.clone()), || probe(&peer)) {
+            Err(failed) if failed.meaning == Meaning::DriverGone => return Err(failed),
+            Err(_) => return Ok(None),
+            Ok(()) => {}
+        }
+        let pair = Asked::Pair(uuid.clone(), other.clone());
+        asking(pair, || inventory::level(device, peer))
     }
 
     /// Tells of a GPU that answers, with a full sample. It may be lost again by then.
@@ -195,7 +256,7 @@ impl Session {
         let devices = &self.context.devices;
         let device = self.library.device(handle);
         let peers = self.peers(uuid, &device)?;
-        let batch = sample(&device, &Class::ALL, &Samples::new());
+        let mut batch = sample(&device, &Class::ALL, &Samples::new());
         // It may have hung until another thread took over; then it has nothing to say.
         let Some(mut info) = devices.info(uuid).filter(|_| is_current()) else {
             return Ok(());
@@ -206,11 +267,15 @@ impl Session {
             self.context
                 .recovered(uuid, Recovery::DriverRebind, &evidence);
         }
+        self.weigh(uuid, &mut batch, true);
         self.judge_reset(uuid, &batch);
         devices.announced(uuid);
         self.context
             .sink
             .device_found(info, Arc::clone(&batch.samples));
+        if devices.errs(uuid) {
+            self.context.unsure(std::slice::from_ref(uuid));
+        }
         self.judge(uuid, &batch);
         Ok(())
     }
@@ -233,6 +298,42 @@ impl Session {
         tracing::warn!(gpu = %uuid, "GPU lost: {evidence}");
     }
 
+    /// Says in a batch how NVML is with the GPU, by what was answered: a GPU that answers with errors only is Unknown,
+    /// whatever stood. The answer is what the batch ends.
+    pub(crate) fn weigh(&self, uuid: &DeviceUuid, batch: &mut Batch, is_found: bool) -> Ended {
+        let devices = &self.context.devices;
+        let samples = Arc::make_mut(&mut batch.samples);
+        match (&batch.cut_short, &batch.answer) {
+            (Some(failed), Answered::Errors(_) | Answered::Nothing) => {
+                if is_found {
+                    Standing::Errs(failed).tell(samples);
+                }
+            }
+            (None, Answered::Errors(failed)) => {
+                if devices.erred(uuid, is_found) {
+                    tracing::warn!(
+                        gpu = %uuid,
+                        "NVML answers with errors only, nobody knows how the GPU is: {failed}"
+                    );
+                    self.context.unsure(std::slice::from_ref(uuid));
+                }
+                if devices.errs(uuid) {
+                    Standing::Errs(failed).tell(samples);
+                }
+            }
+            (_, Answered::Values) => {
+                Standing::Answers.tell(samples);
+                let ended = devices.answered(uuid);
+                if ended != Ended::Nothing {
+                    tracing::info!(gpu = %uuid, "NVML answers with more than errors again");
+                }
+                return ended;
+            }
+            (None, Answered::Nothing) => {}
+        }
+        Ended::Nothing
+    }
+
     /// Takes a batch, and tells of a reset that shows in it: before all else, as what it tells of now
     /// came after the reset.
     pub(crate) fn judge_reset(&self, uuid: &DeviceUuid, batch: &Batch) {
@@ -253,19 +354,20 @@ impl Session {
             Some(failed) => self.lost(uuid, failed.to_string(), Some(Arc::clone(&batch.samples))),
             None => {}
         }
-        let Some(action) = recovery_action(&batch.samples) else {
+        let Some(wish) = self.context.devices.recovery_action(uuid, batch) else {
             return;
         };
-        if !self.context.devices.recovery_action(uuid, action) {
-            return;
-        }
         let target = Target::Uuid(uuid.clone());
+        let source = match wish.is_field {
+            true => Source::Field230,
+            false => Source::Nvml,
+        };
         self.context.sink.observe(Observation {
-            code: u64::try_from(action).ok(),
-            evidence: format!("NVML field 230 (recovery action) is {action}"),
-            attrs: vec![Attr::int("action", action)],
+            code: u64::try_from(wish.action).ok(),
+            evidence: wish.evidence,
+            attrs: vec![Attr::int("action", wish.action)],
             samples: Some(Arc::clone(&batch.samples)),
-            ..self.observation(SignalKind::RecoveryAction, target, Source::Field230)
+            ..self.observation(SignalKind::RecoveryAction, target, source)
         });
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Asked {
     /// A GPU that has not told its UUID yet.
     Index(u32),
     Gpu(DeviceUuid),
+    /// Two at once: where it hangs, either may be the reason.
+    Pair(DeviceUuid, DeviceUuid),
 }
 
 /// What a thread of the source does.
@@ -35,21 +37,34 @@ pub(crate) enum Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HungCall {
     pub call: &'static str,
-    /// The GPU it is about, where it is about one.
+    /// The GPU it is about, where it is about one; the first of two.
     pub device: Option<DeviceUuid>,
+    /// The other one, where it is about two.
+    pub peer: Option<DeviceUuid>,
     /// NVML's index of it, where it had told no UUID yet.
     pub index: Option<u32>,
     /// Since the call.
     pub age: Duration,
 }
 
+impl HungCall {
+    /// Whom it is about, in words; empty where it is about no GPU.
+    pub fn whom(&self) -> String {
+        match (&self.device, &self.peer, self.index) {
+            (Some(device), Some(peer), _) => format!("{device} and {peer}"),
+            (Some(device), None, _) => device.to_string(),
+            (None, _, Some(index)) => format!("the GPU at index {index}"),
+            (None, _, None) => String::new(),
+        }
+    }
+}
+
 impl std::fmt::Display for HungCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.call)?;
-        match (&self.device, self.index) {
-            (Some(device), _) => write!(f, " on {device}")?,
-            (None, Some(index)) => write!(f, " on the GPU at index {index}")?,
-            (None, None) => {}
+        let whom = self.whom();
+        if !whom.is_empty() {
+            write!(f, " on {whom}")?;
         }
         write!(f, " has hung for {:.1} s", self.age.as_secs_f64())
     }
@@ -172,13 +187,21 @@ impl Watch {
         news.map(|(.., hung)| hung).collect()
     }
 
-    /// The call that hangs on whom it is about.
+    /// The call that hangs on whom it is about. One about two GPUs hangs on neither: that is for their own to tell.
     pub(crate) fn hung_on(&self, asked: &Asked) -> Option<HungCall> {
         self.hung().into_iter().find(|hung| match asked {
             Asked::Nvml => hung.device.is_none() && hung.index.is_none(),
             Asked::Index(index) => hung.index == Some(*index),
-            Asked::Gpu(uuid) => hung.device.as_ref() == Some(uuid),
+            Asked::Gpu(uuid) => hung.device.as_ref() == Some(uuid) && hung.peer.is_none(),
+            Asked::Pair(one, other) => {
+                hung.device.as_ref() == Some(one) && hung.peer.as_ref() == Some(other)
+            }
         })
+    }
+
+    /// Whether a call about two GPUs hangs: the next one might as well.
+    pub(crate) fn pair_hangs(&self) -> bool {
+        self.hung().iter().any(|hung| hung.peer.is_some())
     }
 
     /// The call in which a thread hangs.
@@ -222,14 +245,16 @@ impl Watch {
 }
 
 fn hung(running: Running, asked: &Asked) -> HungCall {
-    let (device, index) = match asked {
-        Asked::Nvml => (None, None),
-        Asked::Index(index) => (None, Some(*index)),
-        Asked::Gpu(uuid) => (Some(uuid.clone()), None),
+    let (device, peer, index) = match asked {
+        Asked::Nvml => (None, None, None),
+        Asked::Index(index) => (None, None, Some(*index)),
+        Asked::Gpu(uuid) => (Some(uuid.clone()), None, None),
+        Asked::Pair(one, other) => (Some(one.clone()), Some(other.clone()), None),
     };
     HungCall {
         call: running.call,
         device,
+        peer,
         index,
         age: running.since.elapsed(),
     }
@@ -279,7 +304,11 @@ pub(crate) struct Began(Option<Running>);
 
 impl Drop for Began {
     fn drop(&mut self) {
-        let outer = self.0.take();
+        // A call that is made of several takes as long as that of them which is under way.
+        let outer = self.0.take().map(|outer| Running {
+            since: Instant::now(),
+            ..outer
+        });
         let ended = of_this_thread(|_, slot| {
             let mut state = slot.lock();
             let ended = std::mem::replace(&mut state.running, outer);
@@ -326,6 +355,16 @@ mod tests {
             let _began = begin("nvmlY", Duration::ZERO);
             assert!(watch.hung_on(&Asked::Index(2)).is_some());
         });
+        assert!(!watch.pair_hangs());
+        let pair = Asked::Pair(gpu.clone(), DeviceUuid::new("GPU-2"));
+        asking(pair.clone(), || {
+            let _began = begin("nvmlZ", Duration::ZERO);
+            assert!(watch.pair_hangs() && watch.hung_on(&pair).is_some());
+            assert!(
+                watch.hung_on(&Asked::Gpu(gpu.clone())).is_none(),
+                "it may be the other"
+            );
+        });
     }
 
     #[test]
@@ -334,6 +373,20 @@ mod tests {
         let _entered = watch.enter(Role::Events, 0);
         let _began = begin("nvmlEventSetWait_v2", Duration::from_hours(1));
         assert_eq!(watch.hung(), []);
+    }
+
+    #[test]
+    fn n1_of_several_calls_in_one_each_has_the_whole_bound() {
+        let watch = watch(Duration::ZERO);
+        let _entered = watch.enter(Role::Poll, 0);
+        let _all = begin("nvmlX of each link", Duration::ZERO);
+        let one = begin("nvmlX", Duration::ZERO);
+        std::thread::sleep(Duration::from_millis(20));
+        let returned = Instant::now();
+        drop(one);
+        let longest = watch.longest().unwrap();
+        assert_eq!(longest.call, "nvmlX of each link");
+        assert!(longest.age <= returned.elapsed(), "{longest}");
     }
 
     #[test]
@@ -351,11 +404,18 @@ mod tests {
         let mut hung = HungCall {
             call: "nvmlX",
             device: Some(DeviceUuid::new("GPU-1")),
+            peer: None,
             index: None,
             age: Duration::from_millis(3250),
         };
         assert_eq!(hung.to_string(), "nvmlX on GPU-1 has hung for 3.2 s");
-        hung.device = None;
+        hung.peer = Some(DeviceUuid::new("GPU-2"));
+        let both = "nvmlX on GPU-1 and GPU-2 has hung for 3.2 s";
+        assert_eq!(hung.to_string(), both);
+        (hung.device, hung.peer) = (None, None);
         assert_eq!(hung.to_string(), "nvmlX has hung for 3.2 s");
+        hung.index = Some(2);
+        let at = "nvmlX on the GPU at index 2 has hung for 3.2 s";
+        assert_eq!(hung.to_string(), at);
     }
 }

@@ -56,9 +56,14 @@ impl Watchdog {
         for hung in context.watch.news() {
             Counters::add(&context.counters.hung_calls);
             tracing::error!("NVML: {hung}; other GPUs are read on");
-            if let Some(uuid) = &hung.device {
-                context.unsure(std::slice::from_ref(uuid));
-                context.stand(uuid, Standing::Hangs(&hung));
+            match (&hung.device, &hung.peer) {
+                // Either may be the reason: whoever answers a call of its own is not.
+                (Some(one), Some(other)) => context.unsure(&[one.clone(), other.clone()]),
+                (Some(uuid), None) => {
+                    context.unsure(std::slice::from_ref(uuid));
+                    context.stand(uuid, Standing::Hangs(&hung));
+                }
+                (None, _) => {}
             }
         }
         self.replace();

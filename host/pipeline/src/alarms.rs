@@ -8,9 +8,9 @@ use device_api_core::condition::{self, Condition, Owner, find_named};
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::ports::Overdue;
-use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
 use device_api_core::verdict::ClearOn;
 
+use crate::alike::is_incident;
 use crate::dispatch::Call;
 use crate::lane::{Enqueued, Pending};
 use crate::ownerless;
@@ -18,6 +18,7 @@ use crate::pipeline::{Shared, State};
 use crate::recover::Ending;
 use crate::timers::Key;
 use crate::verdicts::cleared;
+use crate::wakes;
 use crate::write::Write;
 
 /// How long the timer thread sleeps at most: a bound on what a missed wake-up could cost.
@@ -90,7 +91,9 @@ impl Shared {
                         is_done = true;
                         if state.incidents.sweep_sometimes(now) {
                             self.observer.incidents(state.incidents.len());
+                            self.save_incidents(&mut state);
                         }
+                        calls.extend(self.settle_switches(&mut state));
                         self.log_decided(&mut state);
                         self.complain_in_time(&mut state);
                         break;
@@ -139,16 +142,16 @@ impl Shared {
     }
 
     fn wake(&self, state: &mut State, uuid: &DeviceUuid, policy: usize, name: &str) -> Vec<Call> {
-        let drill = self
-            .lane(state, uuid)
-            .drill_wakes
-            .remove(&(policy, name.to_owned()));
-        let timer = Observation {
-            drill,
-            attrs: vec![Attr::text("name", name)],
-            ..Observation::new(SignalKind::Timer, Target::Uuid(uuid.clone()), Source::Host)
-        };
-        let signal = self.number(state, uuid, &timer, 1).signal(uuid, timer);
+        let wakes = &mut self.lane(state, uuid).wakes;
+        let armed = wakes.remove(&(policy, name.to_owned()));
+        let armed = armed.unwrap_or_default();
+        let timer = wakes::fired(uuid, name, &armed);
+        let mut signal = self.number(state, uuid, &timer, 1).signal(uuid, timer);
+        // It is about the fault that it was set on.
+        if let Some(cause) = armed.cause.filter(|cause| is_incident(cause.kind)) {
+            signal.incident = cause.incident;
+            signal.root = cause.root;
+        }
         self.admit(state, uuid, signal, 1 << policy)
     }
 

@@ -4,7 +4,7 @@ use device_api_core::floor;
 use device_api_core::signal::{Attr, Signal, SignalKind, Value};
 
 /// Attributes that tell faults of one code apart; others (pid, process, …) vary from repeat to repeat.
-const TELLING: [&str; 8] = [
+const TELLING: [&str; 10] = [
     "action",
     "error",
     "error-status",
@@ -12,6 +12,8 @@ const TELLING: [&str; 8] = [
     "key",
     "link",
     "name",
+    "severity",
+    "switch",
     "unit",
 ];
 

@@ -3,10 +3,11 @@
 //! A policy that judges readings is told of those that have changed. What ends a problem changes none, so nobody
 //! would say that a link is as narrow after the reset as before it. So
 //!
-//! - after a reset, who said what it ended is asked as if the GPU had just been found: on the samples that show the
-//!   reset, which come right after it, and readers wait for the answer;
-//! - where an operator, or the driver's word, ended it, and of who does not hear of found GPUs, each reading is told
-//!   again when it has been read again;
+//! - after a reset, who hears of found GPUs is asked as if this one had just been found: on the samples that show the
+//!   reset, which come right after it, or the first that are read after a report of it; and readers wait for the
+//!   answer. So also who had nothing to say: it learns that links train just now;
+//! - where an operator, or the driver's word, ended it, and of who does not hear of found GPUs, whose word it was is
+//!   told of each reading again when it has been read again;
 //! - a recovery action that is read again is one that was seen again.
 //!
 //! A driver that was bound anew has found its GPUs anew, and needs none of it.
@@ -43,8 +44,8 @@ pub(crate) fn read_at(samples: &Samples, key: &str) -> WallTime {
 }
 
 impl Shared {
-    /// An event is about to end what these policies said: before it is written, so that no reader sees the GPU
-    /// without it before they were asked.
+    /// An event is about to end what these policies, the `owners`, said: before it is written, so that no reader sees
+    /// the GPU without it before they were asked.
     pub(crate) fn judge_anew(
         &self,
         state: &mut State,
@@ -56,14 +57,11 @@ impl Shared {
         let lane = self.lane(state, uuid);
         let is_found = event == ClearOn::GpuReset && answers(lane);
         let mut asked = 0;
-        for (at, seat) in bench
-            .iter()
-            .filter(|(_, seat)| owners.contains(seat.name()))
-        {
+        for (at, seat) in bench.iter() {
             let mut subscribed = seat.info().subscriptions.iter();
             if is_found && subscribed.any(|to| to.kind == SignalKind::GpuFound) {
                 asked |= 1 << at;
-            } else {
+            } else if owners.contains(seat.name()) {
                 lane.told.tell_again(at, &lane.samples);
             }
         }
@@ -115,7 +113,8 @@ impl Shared {
     ) -> Vec<Call> {
         let mut calls = Vec::new();
         let lane = self.lane(state, uuid);
-        if let Some(pending) = lane.anew.take() {
+        let is_look = lane.recoveries.looks.is_look(samples);
+        if let Some(pending) = lane.anew.take_if(|_| is_look) {
             if pending.recipients != 0 && answers(lane) {
                 lane.queue.push_front(pending);
                 calls.extend(self.dispatch(state, uuid));

@@ -51,6 +51,7 @@ impl Pending {
         self.signal.samples = repeat.signal.samples;
         if self.signal.kind == SignalKind::Reading {
             self.signal.attrs = repeat.signal.attrs;
+            self.signal.evidence = repeat.signal.evidence;
         }
         for source in repeat.signal.sources {
             if !self.signal.sources.contains(&source) {

@@ -46,7 +46,11 @@ impl Shared {
         {
             containment.double_bit = Some(signal.clone());
             containment.lowered_by.clear();
-            self.set_timer(state, key, now.after(limits::CONTAINMENT_WINDOW));
+            // Since the first that waits: a storm does not put it off.
+            let due = now.after(limits::CONTAINMENT_WINDOW);
+            if !state.timers.is_set_before(&key, due) {
+                self.set_timer(state, key, due);
+            }
         }
     }
 

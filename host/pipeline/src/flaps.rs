@@ -7,13 +7,18 @@
 //!                                                                         problem ◀────────┘
 //! ```
 //!
-//! What is held is a problem that quiet clears, so that its end survives a restart; that it flapped does not.
+//! A problem that the policy itself calls provisional, as it waits to be told what it is, is no relapse, and its end
+//! no ok.
+//!
+//! What is held is a problem that quiet clears, so that its end survives a restart. So does that it is held, and one
+//! that relapses after a restart is held again; that others flapped does not survive.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::clock::{BootTime, WallTime};
-use device_api_core::condition::Condition;
+use device_api_core::condition::{self, Condition};
 use device_api_core::limits;
 use device_api_core::message;
 use device_api_core::verdict::{Clear, ClearOn};
@@ -23,6 +28,8 @@ struct Flap {
     /// The policy's last word.
     was_ok: bool,
     is_held: bool,
+    /// What stands is provisional.
+    is_provisional: bool,
     /// When it became a problem again after an ok.
     relapses: VecDeque<BootTime>,
 }
@@ -56,6 +63,24 @@ impl Flaps {
             flap.relapses.push_back(now);
         }
         flap.is_held = false;
+        flap.is_provisional = false;
+    }
+
+    /// A policy calls it a problem that waits to be told what it is. `stood`: it was a problem already.
+    pub(crate) fn provisional(
+        &mut self,
+        condition: &str,
+        drill: bool,
+        (now, stood): (BootTime, bool),
+    ) {
+        let flaps = self.conditions.entry(condition.to_owned()).or_default();
+        let [real, drilled] = flaps;
+        let flap = if drill { drilled } else { real };
+        if stood && !flap.is_provisional {
+            self.problem(condition, drill, now);
+        } else {
+            flap.is_provisional = true;
+        }
     }
 
     /// Its policy calls a problem ok.
@@ -67,6 +92,9 @@ impl Flaps {
         let Some(flap) = self.get(condition, drill) else {
             return Heard::Counts;
         };
+        if std::mem::take(&mut flap.is_provisional) {
+            return Heard::Counts;
+        }
         flap.was_ok = true;
         if flap.is_held {
             return Heard::StillHeld;
@@ -79,6 +107,36 @@ impl Flaps {
         } else {
             Heard::Counts
         }
+    }
+
+    pub(crate) fn is_held(&self, condition: &str, drill: bool) -> bool {
+        let known = self.conditions.get(condition);
+        known.is_some_and(|[real, drilled]| if drill { drilled } else { real }.is_held)
+    }
+
+    /// Names of those that are held, in order.
+    pub(crate) fn held(&self) -> Vec<Arc<str>> {
+        let all = self.conditions.iter();
+        let held = all.filter(|(_, flaps)| flaps.iter().any(|flap| flap.is_held));
+        let mut held: Vec<Arc<str>> = held.map(|(name, _)| name.as_str().into()).collect();
+        held.sort_unstable();
+        held
+    }
+
+    /// It was held when an earlier run ended.
+    pub(crate) fn restore(&mut self, condition: &str, drill: bool, now: BootTime) {
+        self.conditions.entry(condition.to_owned()).or_default();
+        if let Some(flap) = self.get(condition, drill) {
+            flap.was_ok = true;
+            flap.is_held = true;
+            flap.relapses = std::iter::repeat_n(now, limits::FLAPS_MAX).collect();
+        }
+    }
+
+    /// MIG instances are gone, and so are their conditions.
+    pub(crate) fn leave_instances(&mut self, is_gone: impl Fn(&str) -> bool) {
+        let is_its = |name: &str| condition::instance_in(name).is_some_and(&is_gone);
+        self.conditions.retain(|name, _| !is_its(name));
     }
 
     /// What stood is over for another reason than its policy's word: what comes now is no relapse. Says whether
@@ -157,6 +215,31 @@ mod tests {
         assert_eq!(relapse(&mut flaps, soon), Heard::Held, "it goes on");
         let late = limits::FLAP_WINDOW + soon;
         assert_eq!(relapse(&mut flaps, late), Heard::Counts);
+        assert!(!flaps.release("X"));
+    }
+
+    #[test]
+    fn n7_what_waits_to_be_told_what_it_is_does_not_flap_and_what_it_becomes_may() {
+        let mut flaps = Flaps::default();
+        let now = BootTime::default();
+        for _ in 0..10 * limits::FLAPS_MAX {
+            flaps.provisional("X", false, (now, false));
+            flaps.provisional("X", false, (now, true));
+            assert_eq!(flaps.ok("X", false, now), Heard::Counts);
+        }
+        let settles_badly = |flaps: &mut Flaps| {
+            flaps.provisional("X", false, (now, false));
+            flaps.problem("X", false, now);
+            // Beside what stands it is no wait of its own.
+            flaps.provisional("X", false, (now, true));
+            flaps.ok("X", false, now)
+        };
+        for _ in 0..=limits::FLAPS_MAX {
+            assert_eq!(settles_badly(&mut flaps), Heard::Counts);
+        }
+        assert_eq!(settles_badly(&mut flaps), Heard::Held);
+        // What is held stands: what comes beside it counts at once.
+        flaps.provisional("X", false, (now, true));
         assert!(!flaps.release("X"));
     }
 }

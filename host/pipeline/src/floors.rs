@@ -17,10 +17,11 @@ use device_api_core::xid::Class;
 
 use crate::recover::Over;
 
-/// A floor that stands: what it demands, and the signal that demanded it.
+/// A floor that stands for one fault: what it demands, and the signal that demanded it.
 #[derive(Debug)]
 struct Standing {
     floor: Floor,
+    /// The first of its incident.
     signal: Signal,
     /// All signals that demand it, while they are few enough to be told apart; then nothing lowers it
     /// but what clears it.
@@ -33,13 +34,17 @@ struct Standing {
 struct Lowered {
     floor: Floor,
     by: Vec<Arc<str>>,
-    /// The first of those that they have judged alike.
+    /// The newest of those that they have judged alike: what ends the fault has to come after it.
     signal: Signal,
 }
 
 /// Signals of one GPU that demand the same floor and are told apart, so that a policy that may lower it
 /// does so for each: as many as it may have failed on.
 const DEMANDS_MAX: usize = limits::FAILED_PER_POLICY_MAX;
+
+/// Incidents of one GPU, of the same code, whose floors stand for themselves. While its floor stands an incident goes
+/// on, so that there are several only where incidents were closed to make room.
+const INCIDENTS_PER_FLOOR_MAX: usize = 8;
 
 /// What is assumed of a signal that a policy (or none at all) did not judge.
 #[derive(Debug)]
@@ -133,21 +138,21 @@ impl Floors {
 
     /// A signal demands a floor: it stands, or is lowered by those who have judged it and may.
     pub(crate) fn demand(&mut self, floor: Floor, signal: &Signal, lowered_by: &[Arc<str>]) {
-        let name = floor::name(signal);
-        let is_alike = |known: &Lowered| {
-            known.floor == floor
-                && *known.by == *lowered_by
-                && known.signal.drill == signal.drill
-                && floor::name(&known.signal) == name
-        };
         if lowered_by.is_empty() {
             self.stand(floor, signal);
-        } else if !self.lowered.iter().any(is_alike) {
-            if self.lowered.len() >= DEMANDS_MAX {
-                // Whoever lowered what for whom is past telling.
-                self.stand(floor, signal);
-                return;
+            return;
+        }
+        let is_alike = |known: &&mut Lowered| {
+            known.floor == floor && *known.by == *lowered_by && is_alike(&known.signal, signal)
+        };
+        if let Some(known) = self.lowered.iter_mut().find(is_alike) {
+            if known.signal.seq < signal.seq {
+                known.signal = signal.clone();
             }
+        } else if self.lowered.len() >= DEMANDS_MAX {
+            // Whoever lowered what for whom is past telling.
+            self.stand(floor, signal);
+        } else {
             self.lowered.push(Lowered {
                 floor,
                 by: lowered_by.to_vec(),
@@ -157,23 +162,28 @@ impl Floors {
     }
 
     fn stand(&mut self, floor: Floor, signal: &Signal) {
-        // A drill's stands beside the real one: only reported, it would hide it.
-        let stands =
-            |standing: &Standing| standing.floor == floor && standing.signal.drill == signal.drill;
-        let Some(standing) = self.standing.iter_mut().find(|known| stands(known)) else {
-            self.standing.push(Standing {
-                floor,
-                signal: signal.clone(),
-                demanded_by: vec![signal.seq],
-                is_fixed: false,
-            });
+        let alike = |known: &&mut Standing| known.floor == floor && is_alike(&known.signal, signal);
+        let mut known = self.standing.iter_mut().filter(alike);
+        if let Some(standing) = known.find(|known| known.signal.incident == signal.incident) {
+            if standing.demanded_by.len() < DEMANDS_MAX {
+                standing.demanded_by.push(signal.seq);
+            } else {
+                standing.is_fixed = true;
+            }
             return;
-        };
-        if standing.demanded_by.len() < DEMANDS_MAX {
-            standing.demanded_by.push(signal.seq);
-        } else {
-            standing.is_fixed = true;
         }
+        let mut known = self.standing.iter_mut().filter(alike);
+        if let Some(newest) = known.nth(INCIDENTS_PER_FLOOR_MAX - 1) {
+            newest.signal = signal.clone();
+            newest.is_fixed = true;
+            return;
+        }
+        self.standing.push(Standing {
+            floor,
+            signal: signal.clone(),
+            demanded_by: vec![signal.seq],
+            is_fixed: false,
+        });
     }
 
     /// What is to be remembered: the signals whose floor stands, those whose floor is lowered, and what is
@@ -294,10 +304,60 @@ impl Floors {
     }
 }
 
+/// Whether the same fault demands both. A drill's stands beside the real one: only reported, it would hide it.
+fn is_alike(a: &Signal, b: &Signal) -> bool {
+    floor::name(a) == floor::name(b) && a.drill == b.drill
+}
+
 /// The floor that a signal may come to demand: that of a double-bit error waits for what contains it.
 fn demanded_by(signal: &Signal) -> Option<Floor> {
     if floor::name(signal) == Some("xid-48") {
         return Some(floor::UNCONTAINED_DOUBLE_BIT);
     }
     floor::of(signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use device_api_core::clock::{BootTime, WallTime};
+    use device_api_core::ids::{DeviceUuid, IncidentId};
+    use device_api_core::signal::Source;
+    use device_api_core::verdict::ClearOn;
+
+    use super::*;
+
+    /// XID 95, as an incident of its own.
+    fn demand(floors: &mut Floors, number: u64) {
+        let signal = Signal {
+            seq: SignalSeq(number),
+            device: DeviceUuid::new("GPU-0"),
+            kind: SignalKind::Xid,
+            code: Some(95),
+            observed_at: WallTime::default(),
+            observed_boot: BootTime::default(),
+            repeats: 1,
+            incident: IncidentId(number),
+            root: None,
+            drill: false,
+            instance: None,
+            sources: vec![Source::Kmsg],
+            evidence: String::new(),
+            attrs: Vec::new(),
+            samples: None,
+        };
+        floors.observe(&signal, &[], Over::default());
+    }
+
+    #[test]
+    fn h8_incidents_of_one_code_past_the_bound_share_a_floor_that_the_newest_holds() {
+        let mut floors = Floors::default();
+        let last = 3 * INCIDENTS_PER_FLOOR_MAX as u64;
+        (1..=last).for_each(|number| demand(&mut floors, number));
+        assert_eq!(floors.standing.len(), INCIDENTS_PER_FLOOR_MAX);
+        floors.end(ClearOn::GpuReset, |signal| signal.seq.0 < last);
+        let left: Vec<_> = floors.incidents();
+        assert_eq!(left, [IncidentId(last)]);
+        floors.end(ClearOn::GpuReset, |_| true);
+        assert_eq!(floors.incidents(), []);
+    }
 }

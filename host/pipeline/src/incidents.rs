@@ -5,12 +5,16 @@
 //!                                                   └─ quiet, and nothing of it stands ─▶ closed: quiet
 //! ```
 //!
-//! A reading, a timer and a GPU that answers are no faults: they have numbers too, and a record from when a
-//! policy raises something on them.
+//! A reading, a timer and a GPU that answers are no faults: what a policy raises on them is an incident for each
+//! condition (`raised.rs`). Their own numbers only tell them apart.
 //!
-//! **Invariant:** a repeat costs two look-ups and allocates nothing; whatever is kept has a bound.
+//! **Invariant:** a repeat costs two look-ups and allocates nothing, unless somebody lists the incident just then; whatever
+//! is kept has a bound.
 
+mod kept;
 mod known;
+mod listed;
+mod raised;
 mod record;
 mod roots;
 #[cfg(test)]
@@ -22,14 +26,15 @@ use device_api_core::clock::BootTime;
 use device_api_core::condition::Owner;
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
-use device_api_core::incident::{Incidents as Listed, Wanted};
 use device_api_core::limits;
 use device_api_core::signal::{Observation, Signal};
 use device_api_core::verdict::ClearOn;
 
 use crate::alike::is_incident;
 use crate::journal::Moment;
+pub(crate) use kept::Save;
 use known::{Fault, Key, Known, Seen, key};
+pub(crate) use raised::Word;
 use record::Record;
 pub(crate) use record::{Outcome, Raised};
 use roots::Latest;
@@ -49,6 +54,10 @@ pub(crate) struct Incidents {
     open: HashMap<IncidentId, Record>,
     /// The newest last.
     closed: VecDeque<Record>,
+    /// Those with something new that the store lacks; one may be there twice, and may be gone.
+    news: Vec<IncidentId>,
+    /// The store has them, and they are not kept any more.
+    gone: Vec<IncidentId>,
     newest: u64,
     swept: BootTime,
 }
@@ -74,29 +83,27 @@ impl Incidents {
         let now = told.at.boot;
         let place = (&*observation.attrs, observation.instance.as_deref());
         let key = key(observation.kind, observation.code, place);
-        let root = self.root_of(device, observation, now);
-        // That nothing is asked for any more is the end of an incident, and none of its own.
-        let is_end = floor::recovery_action(&observation.attrs) == Some(0);
-        let is_fault = !matches!(key.fault, Fault::Routine(_)) && !is_end;
+        let root = self.root_of(device, (observation, key.fault), now);
+        let is_fault = !matches!(key.fault, Fault::Routine(_)) && !is_end(observation);
         let id = match self.going_on(device, key, now) {
             Some(id) => id,
             None => self.begin(device, key, now),
         };
         if is_fault && !self.open.contains_key(&id) {
             self.make_room(told.at);
-            let mut record = Record::begin(id, device, observation, told);
-            record.open();
-            self.open.insert(id, record);
-        } else if !is_end && let Some(record) = self.open.get_mut(&id) {
-            record.repeat(observation, told);
+            self.put(Record::begin(id, device, observation, told));
+        } else if is_fault {
+            self.change(id, |record| record.repeat(observation, told));
         }
         if let Some(root) = root.filter(|root| *root != id) {
             self.link(id, root);
         }
         if is_fault {
             let latest = Latest::of(key.fault, id, now);
+            let asking = Latest::of_asking(key.fault, id, now);
             let known = self.known.entry(device.clone()).or_default();
             known.latest = latest.or(known.latest);
+            known.asking = asking.or(known.asking);
         }
         (id, root)
     }
@@ -107,7 +114,7 @@ impl Incidents {
         let seen = *known.get(key)?;
         let stands = self.open.get(&seen.id).is_some_and(Record::stands);
         if stands || now.since(seen.last) <= limits::INCIDENT_QUIET {
-            known.touch(key, now);
+            known.get(key)?.last = now;
             return Some(seen.id);
         }
         if self.open.contains_key(&seen.id) {
@@ -124,16 +131,30 @@ impl Incidents {
         id
     }
 
+    /// The newest number that was given out.
+    pub(crate) fn newest(&self) -> IncidentId {
+        IncidentId(self.newest)
+    }
+
     /// Numbers of an earlier run are not given out again.
     pub(crate) fn go_on_after(&mut self, used: IncidentId) {
         self.newest = self.newest.max(used.0);
     }
 
-    /// An incident of an earlier run goes on, as far as one of its signals was remembered.
-    pub(crate) fn restore(&mut self, signal: &Signal) {
+    /// An incident of an earlier run goes on of which a signal was remembered. `is_floored`: something stands on
+    /// account of that.
+    pub(crate) fn restore(&mut self, signal: &Signal, is_floored: bool) {
+        if self.open.contains_key(&signal.incident) {
+            if is_floored {
+                self.change(signal.incident, Record::be_floored);
+                self.note_raiser(&signal.device, signal.incident);
+            }
+            return;
+        }
         let place = (&*signal.attrs, signal.instance.as_deref());
         let key = key(signal.kind, signal.code, place);
-        if self.open.contains_key(&signal.incident) || !is_incident(signal.kind) {
+        let is_closed = self.closed.iter().any(|it| it.id() == signal.incident);
+        if !is_incident(signal.kind) || is_closed && !is_floored {
             return;
         }
         let known = self.known.entry(signal.device.clone()).or_default();
@@ -144,7 +165,30 @@ impl Incidents {
         known.put(key, Seen { id, last });
         known.raisers.push(id);
         self.go_on_after(id);
-        self.open.insert(id, Record::of(signal, true));
+        let mut record = self
+            .take_closed(id)
+            .unwrap_or_else(|| Record::of(signal, true));
+        record.be_floored();
+        self.put(record);
+    }
+
+    /// Begins with an incident, or goes on with one that was over.
+    fn put(&mut self, mut record: Record) {
+        let id = record.id();
+        record.open();
+        self.open.insert(id, record);
+        self.news.push(id);
+    }
+
+    /// Changes an open one, and notes whether that is news.
+    fn change<T>(&mut self, id: IncidentId, change: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        let record = self.open.get_mut(&id)?;
+        let was_news = record.has_news();
+        let told = change(record);
+        if !was_news && record.has_news() {
+            self.news.push(id);
+        }
+        Some(told)
     }
 
     /// When an incident was last seen; `None`: it is not known any more, or none.
@@ -167,17 +211,6 @@ impl Incidents {
         self.open.len()
     }
 
-    /// Those that are wanted, newest first.
-    pub(crate) fn list(&mut self, wanted: &Wanted, now: Moment) -> Listed {
-        self.sweep(now.boot);
-        let all = self.open.values().chain(&self.closed);
-        let mut all: Vec<&Record> = all.filter(|record| record.is_wanted(wanted)).collect();
-        all.sort_by_key(|record| std::cmp::Reverse(record.id()));
-        let left_out = all.len().saturating_sub(wanted.max);
-        let listed = all.into_iter().take(wanted.max).map(Record::show).collect();
-        Listed { listed, left_out }
-    }
-
     /// Takes in what a write of a device has made of its incidents.
     pub(crate) fn settle(&mut self, device: &DeviceUuid, outcome: &Outcome<'_>) {
         for raised in &outcome.said {
@@ -186,10 +219,10 @@ impl Incidents {
         let standing = outcome.conditions.iter();
         let standing = standing.filter(|c| c.is_problem() && c.owner != Owner::Host);
         for condition in standing {
-            let record = condition.incident.and_then(|id| self.open.get_mut(&id));
-            if let Some(record) = record {
-                record.raise(&condition.name());
-                self.note_raiser(device, condition.incident.unwrap_or_default());
+            let id = condition.incident.unwrap_or_default();
+            let raise = |record: &mut Record| record.raise(&condition.name());
+            if self.change(id, raise).is_some() {
+                self.note_raiser(device, id);
             }
         }
         for id in &outcome.floored {
@@ -201,56 +234,14 @@ impl Incidents {
         let raisers = raisers.map(std::mem::take).unwrap_or_default();
         let mut stand = Vec::new();
         for id in raisers {
-            let Some(record) = self.open.get_mut(&id) else {
-                continue;
-            };
-            if record.still_stands(outcome) {
-                stand.push(id);
-            } else {
-                self.close(id, Some(outcome.now), outcome.why);
+            match self.change(id, |record| record.still_stands(outcome)) {
+                Some(true) => stand.push(id),
+                Some(false) => self.close(id, Some(outcome.now), outcome.why),
+                None => {}
             }
         }
         if let Some(known) = self.known.get_mut(device) {
             known.raisers = stand;
-        }
-    }
-
-    /// A policy's word on what a signal told of; of what is no fault a problem makes an incident.
-    fn raise(&mut self, device: &DeviceUuid, raised: &Raised<'_>) {
-        let id = raised.cause.incident;
-        if !self.open.contains_key(&id) && raised.is_problem() {
-            self.reopen(device, raised.cause);
-        }
-        if let Some(record) = self.open.get_mut(&id) {
-            record.note(raised);
-            if raised.is_problem() {
-                record.raise(&raised.name());
-                self.note_raiser(device, id);
-            }
-        }
-    }
-
-    /// A problem was raised on what is no fault, or on one that was closed since.
-    fn reopen(&mut self, device: &DeviceUuid, cause: &Signal) {
-        let (id, last) = (cause.incident, cause.observed_boot);
-        let known = self.known.entry(device.clone()).or_default();
-        let place = (&*cause.attrs, cause.instance.as_deref());
-        let key = key(cause.kind, cause.code, place);
-        if known.get(key).is_none() {
-            known.put(key, Seen { id, last });
-        }
-        let closed = self.closed.iter().position(|record| record.id() == id);
-        let mut record = closed
-            .and_then(|at| self.closed.remove(at))
-            .unwrap_or_else(|| Record::of(cause, false));
-        record.open();
-        self.open.insert(id, record);
-    }
-
-    fn note_raiser(&mut self, device: &DeviceUuid, id: IncidentId) {
-        let known = self.known.entry(device.clone()).or_default();
-        if !known.raisers.contains(&id) {
-            known.raisers.push(id);
         }
     }
 
@@ -322,9 +313,11 @@ impl Incidents {
             known.forget((fault, record.instance()), id);
         }
         record.close(at, why);
-        if self.closed.len() >= limits::INCIDENTS_CLOSED_MAX {
-            self.closed.pop_front();
-        }
-        self.closed.push_back(record);
+        self.put_closed(record);
     }
+}
+
+/// That nothing is asked for any more is the end of an incident, and none of its own.
+fn is_end(observation: &Observation) -> bool {
+    floor::asks_for_nothing(observation.kind, observation.code, &observation.attrs)
 }

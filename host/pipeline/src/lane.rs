@@ -1,6 +1,6 @@
 //! The lane of one GPU: its signals in order, at most one batch of them with the policies.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use device_api_core::clock::{BootTime, WallTime};
@@ -19,6 +19,7 @@ use crate::policy_memory::is_empty;
 use crate::readings::Told;
 use crate::recover::Over;
 use crate::recoveries::Recoveries;
+use crate::wakes::Armed;
 
 /// What the host keeps of one policy for one GPU.
 #[derive(Debug, Default)]
@@ -68,8 +69,8 @@ pub(crate) struct Lane {
     decided_max: SignalSeq,
     pub(crate) samples: Arc<Samples>,
     pub(crate) told: Told,
-    /// Timers that drills have set, by policy and name: what they bring is a drill too.
-    pub(crate) drill_wakes: HashSet<(usize, String)>,
+    /// Timers of policies that run, by policy and name.
+    pub(crate) wakes: HashMap<(usize, String), Armed>,
     /// Of real signals, and of drills: an injected 94 contains no real error.
     pub(crate) real: Containment,
     pub(crate) drilled: Containment,
@@ -96,7 +97,7 @@ impl Lane {
             decided_max: SignalSeq::default(),
             samples: Arc::default(),
             told: Told::default(),
-            drill_wakes: HashSet::new(),
+            wakes: HashMap::new(),
             real: Containment::default(),
             drilled: Containment::default(),
             remembered: None,
@@ -263,6 +264,8 @@ impl Lane {
     pub(crate) fn leave_instances(&mut self, is_gone: impl Fn(&str) -> bool) {
         let is_over = |signal: &Signal| signal.instance.as_deref().is_some_and(&is_gone);
         self.floors.leave_instances(is_over);
+        self.flaps.leave_instances(&is_gone);
+        self.recoveries.leave_instances(&is_gone);
         for slot in &mut self.slots {
             slot.failed.retain(|signal| !is_over(signal));
         }

@@ -92,15 +92,20 @@ impl Shared {
         if !std::mem::replace(&mut state.log.is_caught_up, true) {
             self.await_containment(state);
         }
-        let is_held = state.shelf.holds_log(self.clock.boot());
+        let is_held = self.log_is_held(state);
         state.log.read(position, state.newest, is_held);
         self.log_decided(state);
+    }
+
+    /// Whether something that the log told has no device yet.
+    fn log_is_held(&self, state: &mut State) -> bool {
+        state.shelf.holds_log(self.clock.boot()) || self.switches_hold_log(state)
     }
 
     /// Has the position of the kernel log made durable that counts by now.
     pub(crate) fn log_decided(&self, state: &mut State) {
         let now = self.clock.boot();
-        if state.log.held.is_some() && !state.shelf.holds_log(now) {
+        if state.log.held.is_some() && !self.log_is_held(state) {
             state.log.release(state.newest);
         }
         if !state.log.is_waiting() {

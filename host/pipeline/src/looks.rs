@@ -6,18 +6,9 @@
 
 use device_api_core::clock::WallTime;
 use device_api_core::ids::SignalSeq;
-use device_api_core::signal::{Miss, Samples};
+use device_api_core::recovery::{RECOVERY_ACTION, SHOW_RESET, is_given_up};
+use device_api_core::signal::{Samples, Value};
 use device_api_core::verdict::ClearOn;
-
-/// Readings in which a reset shows (docs/readings.md).
-const SHOW_RESET: [&str; 6] = [
-    "recovery.action",
-    "row-remap.pending",
-    "ecc.volatile.corrected",
-    "ecc.volatile.uncorrected",
-    "ecc.sram.volatile.corrected",
-    "ecc.sram.volatile.uncorrected",
-];
 
 /// What begins so tells of NVML, and is told when the GPU is not read.
 const OF_NVML: &str = "nvml.";
@@ -32,9 +23,11 @@ struct Look {
 
 #[derive(Debug)]
 pub(crate) struct Looks {
-    /// For each of [`SHOW_RESET`] that the GPU has.
+    /// For each of [`SHOW_RESET`] that the GPU has, and that can be read.
     reset: [Option<Look>; SHOW_RESET.len()],
     any: Look,
+    /// The newest signal of the runs before.
+    start: SignalSeq,
 }
 
 impl Looks {
@@ -46,11 +39,12 @@ impl Looks {
                 newest: start,
                 ..Look::default()
             },
+            start,
         }
     }
 
     /// Samples were handed in, when `newest` was the newest signal. Only what was read for them counts: what
-    /// could not be read just now is as it was.
+    /// could not be read just now is as it was, and one day given up.
     pub(crate) fn sampled(&mut self, samples: &Samples, newest: SignalSeq) {
         for (key, look) in SHOW_RESET.iter().zip(&mut self.reset) {
             match samples.get(*key) {
@@ -58,18 +52,19 @@ impl Looks {
                     let at = reading.at;
                     *look = Some(Look { at, newest });
                 }
-                // As of a driver that has it no more.
-                Some(Err(Miss::NotSupported)) => *look = None,
-                Some(Ok(_) | Err(Miss::NotYet | Miss::Unreachable)) | None => {}
+                Some(_) => *look = look.filter(|look| !is_given_up(samples, key, look.at)),
+                None => {}
             }
         }
-        let read = samples
-            .iter()
-            .filter(|(key, _)| !key.starts_with(OF_NVML))
-            .filter_map(|(_, sample)| Some(sample.as_ref().ok()?.at));
-        if let Some(at) = read.max().filter(|at| *at != self.any.at) {
+        if let Some(at) = newest_read(samples).filter(|at| *at != self.any.at) {
             self.any = Look { at, newest };
         }
+    }
+
+    /// Whether samples that are being handed in hold what was read for them: not when NVML has been let go of, and
+    /// they are as they were.
+    pub(crate) fn is_look(&self, samples: &Samples) -> bool {
+        newest_read(samples).is_some_and(|at| at != self.any.at)
     }
 
     /// NVML has just said something of the GPU that would not be so after a recovery.
@@ -80,17 +75,56 @@ impl Looks {
         }
     }
 
+    /// Whether samples that are being handed in are the first of this run in which the recovery action is read.
+    pub(crate) fn is_first_action(&self, samples: &Samples) -> bool {
+        self.of_action().is_none() && matches!(samples.get(RECOVERY_ACTION), Some(Ok(_)))
+    }
+
+    fn of_action(&self) -> Option<SignalSeq> {
+        let mut looks = SHOW_RESET.iter().zip(&self.reset);
+        let (_, look) = looks.find(|(key, _)| **key == RECOVERY_ACTION)?;
+        look.map(|look| look.newest)
+    }
+
     /// The newest signal that is surely from before an event that is noticed now.
     pub(crate) fn before(&self, event: ClearOn) -> SignalSeq {
-        let of_reset = self.reset.iter().flatten().map(|look| look.newest);
-        let of_reset = of_reset.min().filter(|_| event == ClearOn::GpuReset);
-        of_reset.unwrap_or(self.any.newest)
+        let before = match event {
+            ClearOn::GpuReset => {
+                let of_reset = self.reset.iter().flatten();
+                of_reset.map(|look| look.newest).min()
+            }
+            // That none is asked for is read, and what an earlier run saw was before that.
+            ClearOn::RecoveryNone => self.of_action().or(Some(self.start)),
+            ClearOn::DriverRebind
+            | ClearOn::NodeReboot
+            | ClearOn::Replacement
+            | ClearOn::Quiet
+            | ClearOn::Policy
+            | ClearOn::Operator => None,
+        };
+        before.unwrap_or(self.any.newest)
     }
+}
+
+/// Whether the driver asks for no recovery action, as far as was read.
+pub(crate) fn reads_no_action(samples: &Samples) -> bool {
+    let sample = samples.get(RECOVERY_ACTION);
+    sample.is_some_and(|sample| matches!(sample, Ok(reading) if reading.value == Value::Int(0)))
+}
+
+/// When the newest of what the GPU itself told was read.
+fn newest_read(samples: &Samples) -> Option<WallTime> {
+    let read = samples
+        .iter()
+        .filter(|(key, _)| !key.starts_with(OF_NVML))
+        .filter_map(|(_, sample)| Some(sample.as_ref().ok()?.at));
+    read.max()
 }
 
 #[cfg(test)]
 mod tests {
-    use device_api_core::signal::{Reading, Value};
+    use device_api_core::recovery::UNREAD_MAX;
+    use device_api_core::signal::{Miss, Reading};
 
     use super::*;
 
@@ -123,6 +157,8 @@ mod tests {
         check(&looks, 6, 8);
         // Nothing was read: it was said that nothing could be.
         let stale = samples(&[(action, 3), (ecc, 2), ("nvml.state", 9)]);
+        assert!(!looks.is_look(&stale));
+        assert!(looks.is_look(&samples(&[(action, 4), (ecc, 2)])));
         looks.sampled(&stale, SignalSeq(9));
         check(&looks, 6, 8);
         looks.told(SignalSeq(10));
@@ -131,5 +167,36 @@ mod tests {
         gone.insert(ecc.to_owned(), Err(Miss::NotSupported));
         looks.sampled(&gone, SignalSeq(12));
         check(&looks, 12, 12);
+    }
+
+    #[test]
+    fn n7_a_reading_that_can_not_be_renewed_holds_up_no_later_reset() {
+        let mut looks = Looks::new(SignalSeq::default());
+        let (action, ecc) = ("recovery.action", "ecc.sram.volatile.corrected");
+        looks.sampled(&samples(&[(action, 1), (ecc, 1)]), SignalSeq(3));
+        let failing = |at| {
+            let mut failing = samples(&[(action, at)]);
+            failing.insert(ecc.to_owned(), Err(Miss::Unreachable));
+            failing
+        };
+        let long = u64::try_from(UNREAD_MAX.as_millis()).unwrap();
+        looks.sampled(&failing(long), SignalSeq(8));
+        check(&looks, 3, 8);
+        looks.sampled(&failing(long + 1), SignalSeq(9));
+        check(&looks, 9, 9);
+        // It is back, and counts again.
+        looks.sampled(
+            &samples(&[(action, long + 2), (ecc, long + 2)]),
+            SignalSeq(10),
+        );
+        looks.sampled(&failing(long + 3), SignalSeq(11));
+        check(&looks, 10, 11);
+        // The GPU does not answer at all: that is no look, and nothing is given up for it.
+        let mut lost = samples(&[]);
+        for key in [action, ecc] {
+            lost.insert(key.to_owned(), Err(Miss::Unreachable));
+        }
+        looks.sampled(&lost, SignalSeq(12));
+        check(&looks, 10, 11);
     }
 }

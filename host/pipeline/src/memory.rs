@@ -9,13 +9,14 @@ use std::iter::zip;
 use std::sync::Arc;
 use std::time::Duration;
 
-use device_api_core::condition::Condition;
-use device_api_core::durable::DeviceMemory;
+use device_api_core::condition::{Condition, find_named};
+use device_api_core::durable::{DeviceMemory, IncidentMemory, Numbers};
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
 use device_api_core::signal::Signal;
 
 use crate::floors::Assumed;
+use crate::numbers::Reserved;
 use crate::pipeline::{Shared, State};
 use crate::policy_memory::is_empty;
 use crate::seats::Seat;
@@ -24,8 +25,14 @@ use crate::timers::Key;
 /// Until policies are asked again, after a restart or their return, about what they did not judge before.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
-/// What an earlier run left behind, by device, on the clock of this boot.
-pub type Memories = Vec<(DeviceUuid, DeviceMemory)>;
+/// What an earlier run left behind, on the clock of this boot.
+#[derive(Clone, Debug, Default)]
+pub struct Memories {
+    pub devices: Vec<(DeviceUuid, DeviceMemory)>,
+    pub incidents: Vec<IncidentMemory>,
+    /// Up to where numbers may have been given out. The next are reserved by whoever hands this over.
+    pub numbers: Numbers,
+}
 
 impl Shared {
     pub(crate) fn memory_of(&self, state: &mut State, uuid: &DeviceUuid) -> DeviceMemory {
@@ -66,25 +73,38 @@ impl Shared {
             assumed,
             awaiting,
             quiet,
+            held: lane.flaps.held(),
         }
     }
 
     /// Takes up what an earlier run left behind. What is a policy's waits for it to take its seat.
     pub(crate) fn restore(&self, memories: Memories) {
         let state = &mut *self.lock();
-        let mut newest = state.newest;
+        let Memories {
+            devices: memories,
+            incidents,
+            numbers,
+        } = memories;
+        let of = |uuid: &DeviceUuid| self.cache.conditions(uuid);
+        let mut newest = state.incidents.take_up(incidents, of).max(numbers.signal);
+        state.incidents.go_on_after(numbers.incident);
         for (uuid, memory) in &memories {
             let conditions = self.cache.conditions(uuid);
             let used = conditions.iter().filter_map(|c: &Condition| c.incident);
             let seen = signals_of(memory).map(|signal| signal.incident);
             let used = used.chain(seen).max();
             state.incidents.go_on_after(used.unwrap_or_default());
-            signals_of(memory).for_each(|signal| state.incidents.restore(signal));
+            for signal in signals_of(memory) {
+                let is_floored = stand(memory).any(|standing| standing.seq == signal.seq);
+                state.incidents.restore(signal, is_floored);
+            }
             let used = conditions.iter().filter_map(|c: &Condition| c.cause);
             let seen = signals_of(memory).map(|signal| signal.seq);
             newest = newest.max(used.chain(seen).max().unwrap_or_default());
         }
+        self.observer.incidents(state.incidents.len());
         state.newest = newest;
+        state.reserved = Reserved::from(numbers);
         state.start = self.moment(newest);
         let kept_until = self.clock.boot().after(limits::ABSENT_MEMORY_AGE_MAX);
         for (uuid, memory) in memories {
@@ -96,6 +116,12 @@ impl Shared {
             let lane = self.lane(state, &uuid);
             for signal in &memory.floors {
                 lane.floors.restand(signal);
+            }
+            let (conditions, now) = (self.cache.conditions(&uuid), self.clock.boot());
+            for name in &memory.held {
+                if let Some(held) = find_named(&conditions, name).filter(|it| it.is_problem()) {
+                    lane.flaps.restore(name, held.drill, now);
+                }
             }
             for floor in memory.lowered {
                 lane.floors.restore_lowered(floor);
@@ -167,6 +193,12 @@ fn signals_of(memory: &DeviceMemory) -> impl Iterator<Item = &Signal> {
         .chain(&memory.awaiting)
 }
 
+/// Those of them on whose account something stands.
+fn stand(memory: &DeviceMemory) -> impl Iterator<Item = &Signal> {
+    let assumed = memory.assumed.iter().map(|fault| &fault.signal);
+    memory.floors.iter().chain(assumed).chain(&memory.awaiting)
+}
+
 /// Whether the same is to be remembered: what policies left is compared by where it is, as it is shared
 /// while it stays the same.
 pub(crate) fn is_same(known: &DeviceMemory, new: &DeviceMemory) -> bool {
@@ -177,6 +209,7 @@ pub(crate) fn is_same(known: &DeviceMemory, new: &DeviceMemory) -> bool {
         assumed,
         awaiting,
         quiet,
+        held,
     } = known;
     policies.len() == new.policies.len()
         && zip(policies, &new.policies).all(|(known, new)| Arc::ptr_eq(known, new))
@@ -185,4 +218,5 @@ pub(crate) fn is_same(known: &DeviceMemory, new: &DeviceMemory) -> bool {
         && *assumed == new.assumed
         && *awaiting == new.awaiting
         && *quiet == new.quiet
+        && *held == new.held
 }

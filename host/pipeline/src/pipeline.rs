@@ -23,9 +23,11 @@ use crate::journal::Moment;
 use crate::lane::{Enqueued, Lane, Pending, Repeat};
 use crate::logmark::LogMark;
 use crate::memory::Memories;
+use crate::numbers::Reserved;
 use crate::seats::Bench;
 use crate::shelf::Shelf;
 use crate::swap::Turning;
+use crate::switches::Switches;
 use crate::timers::Timers;
 use crate::verdicts::Drills;
 
@@ -70,7 +72,7 @@ pub struct Config {
     pub safe_mode: bool,
 }
 
-/// The pipeline of one node. Dropping it stops its timer thread.
+/// The pipeline of one node. Dropping it stops its timer thread, and has made durable what waits for it.
 #[derive(Debug)]
 pub struct Pipeline {
     shared: Arc<Shared>,
@@ -155,6 +157,9 @@ impl Drop for Pipeline {
         if let Some(timer) = self.timer.take() {
             let _ = timer.join();
         }
+        let mut state = self.shared.lock();
+        self.shared.save_incidents(&mut state);
+        self.shared.give_back(&state);
     }
 }
 
@@ -174,8 +179,10 @@ pub(crate) struct State {
     pub(crate) log: LogMark,
     pub(crate) complaints: Complaints,
     pub(crate) shelf: Shelf,
+    pub(crate) switches: Switches,
     /// Of the signals.
     pub(crate) newest: SignalSeq,
+    pub(crate) reserved: Reserved,
 }
 
 #[derive(Debug)]
@@ -376,7 +383,7 @@ fn shows_as_it_was(observation: &Observation) -> bool {
         SignalKind::GpuLost => observation.source == Source::Nvml,
         SignalKind::RecoveryAction => {
             [Source::Nvml, Source::Field230].contains(&observation.source)
-                && floor::recovery_action(&observation.attrs) != Some(0)
+                && !floor::asks_for_nothing(observation.kind, observation.code, &observation.attrs)
         }
         SignalKind::Xid
         | SignalKind::Sxid

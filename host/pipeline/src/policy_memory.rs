@@ -13,6 +13,7 @@ use crate::lane::{Lane, Pending, Slot};
 use crate::pipeline::{Shared, State};
 use crate::seats::Seat;
 use crate::timers::{Key, Timers};
+use crate::wakes::{Armed, CauseRef};
 
 impl Shared {
     /// What the policy on a seat would leave behind. Copied only where it is not what it was last time.
@@ -78,10 +79,12 @@ impl Shared {
             lane.keep_failed(at, signal);
         }
         for wake in memory.wakes {
-            if wake.drill {
-                let drills = &mut self.lane(state, uuid).drill_wakes;
-                drills.insert((at, wake.name.clone()));
-            }
+            let armed = Armed {
+                drill: wake.drill,
+                cause: wake.cause,
+            };
+            let wakes = &mut self.lane(state, uuid).wakes;
+            wakes.insert((at, wake.name.clone()), armed);
             let key = Key::Wake {
                 uuid: uuid.clone(),
                 policy: at,
@@ -117,6 +120,7 @@ struct WakeRef<'a> {
     name: &'a str,
     due: BootTime,
     drill: bool,
+    cause: Option<CauseRef<'a>>,
 }
 
 impl<'a> WakeRef<'a> {
@@ -125,6 +129,7 @@ impl<'a> WakeRef<'a> {
             name: &wake.name,
             due: wake.due,
             drill: wake.drill,
+            cause: wake.cause.as_ref().map(CauseRef::of),
         }
     }
 
@@ -133,6 +138,7 @@ impl<'a> WakeRef<'a> {
             name: self.name.to_owned(),
             due: self.due,
             drill: self.drill,
+            cause: self.cause.map(CauseRef::to_cause),
         }
     }
 }
@@ -140,15 +146,17 @@ impl<'a> WakeRef<'a> {
 /// A policy's timers: also those that fired and that it has not judged yet, where it has not set them
 /// anew.
 fn wakes<'a>(timers: &'a Timers, uuid: &DeviceUuid, lane: &'a Lane, at: usize) -> Vec<WakeRef<'a>> {
-    let is_drills = |name: &str| {
-        let mut drills = lane.drill_wakes.iter();
-        drills.any(|(policy, drill)| *policy == at && drill == name)
+    let armed = |name: &str| {
+        let mut armed = lane.wakes.iter();
+        let is_it = |((policy, set), _): &(&(usize, String), _)| *policy == at && set == name;
+        armed.find(is_it).map(|(_, armed)| armed)
     };
     let running = timers.of(uuid).filter_map(|(key, due)| match key {
         Key::Wake { policy, name, .. } if *policy == at => Some(WakeRef {
             name,
             due,
-            drill: is_drills(name),
+            drill: armed(name).is_some_and(|armed| armed.drill),
+            cause: armed(name).and_then(|armed| armed.cause.as_ref().map(CauseRef::of)),
         }),
         Key::Wake { .. }
         | Key::Overdue(_)
@@ -169,6 +177,7 @@ fn wakes<'a>(timers: &'a Timers, uuid: &DeviceUuid, lane: &'a Lane, at: usize) -
                 name,
                 due: signal.observed_boot,
                 drill: signal.drill,
+                cause: CauseRef::of_fired(signal),
             });
         }
     }

@@ -12,6 +12,8 @@ use crate::anew::read_at;
 #[derive(Clone, Copy, Debug)]
 struct Last {
     value: f64,
+    /// What `relative-to` names was then; 0 where it names nothing.
+    from: f64,
     at: BootTime,
     /// It is told again, whatever it is, when it was read at another time than this.
     again: Option<WallTime>,
@@ -26,6 +28,8 @@ pub(crate) struct Told {
 /// A reading that goes out as a signal.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Crossing {
+    /// What was read: `row-remap.pending=1, before 0`.
+    pub(crate) evidence: String,
     pub(crate) attrs: Vec<Attr>,
     /// Bit N: policy N subscribed to it.
     pub(crate) recipients: u32,
@@ -74,6 +78,10 @@ impl Told {
                 .enumerate()
                 .filter(|(_, s)| s.kind == SignalKind::Reading);
             for (at, subscription) in readings {
+                // Without the threshold there is none to cross.
+                let Some(from) = counted_from(&subscription.filter, samples) else {
+                    continue;
+                };
                 // Without a key it is about every reading.
                 let wanted = subscription.filter.key.as_deref();
                 for (key, sample) in samples
@@ -81,15 +89,16 @@ impl Told {
                     .filter(|(key, _)| wanted.is_none_or(|w| w == *key))
                 {
                     let Ok(reading) = sample else { continue };
-                    let Some(attrs) =
-                        self.tell((policy, at), key, &subscription.filter, reading, now)
-                    else {
-                        continue;
-                    };
+                    let (of, read) = ((policy, at), (reading, from));
+                    let told = self.tell(of, key, &subscription.filter, read, now);
+                    let Some(previous) = told else { continue };
                     let recipients = 1_u32 << policy;
                     match crossings.iter_mut().find(|(known, _)| known == key) {
                         Some((_, crossing)) => crossing.recipients |= recipients,
-                        None => crossings.push((key, Crossing { attrs, recipients })),
+                        None => {
+                            let crossing = Crossing::of(key, &reading.value, previous, recipients);
+                            crossings.push((key, crossing));
+                        }
                     }
                 }
             }
@@ -100,15 +109,16 @@ impl Told {
             .collect()
     }
 
-    /// The attributes of the signal, where the reading is worth one to that subscription.
+    /// The value that was told before, if one was, where the reading is worth a signal to that subscription.
+    /// `from`: what its thresholds count from.
     fn tell(
         &mut self,
         subscription: (usize, usize),
         key: &str,
         filter: &Filter,
-        reading: &Reading,
+        (reading, from): (&Reading, f64),
         now: BootTime,
-    ) -> Option<Vec<Attr>> {
+    ) -> Option<Option<f64>> {
         let value = number(&reading.value)?;
         let told = self.values.entry(subscription).or_default();
         let previous = told.get_mut(key);
@@ -118,13 +128,14 @@ impl Told {
                 .min_interval
                 .is_some_and(|min| now.since(last.at) < min);
             let is_due = last.again.is_some_and(|read| read != reading.at);
-            is_soon || !(is_due || is_crossed(filter, last.value, value))
+            is_soon || !(is_due || is_crossed(filter, last.value - last.from, value - from))
         };
         if previous.as_deref().is_some_and(is_idle) {
             return None;
         }
         let new = Last {
             value,
+            from,
             at: now,
             again: None,
         };
@@ -132,16 +143,44 @@ impl Told {
             Some(told) => Some(std::mem::replace(told, new)),
             None => told.insert(key.to_owned(), new),
         };
-        let previous = previous.map(|last| last.value);
+        Some(previous.map(|last| last.value))
+    }
+}
+
+impl Crossing {
+    fn of(key: &str, value: &Value, previous: Option<f64>, recipients: u32) -> Self {
+        let before = previous.map_or_else(String::new, |before| format!(", before {before}"));
         let mut attrs = vec![
             Attr::text("key", key),
             Attr {
                 key: "value".to_owned(),
-                value: reading.value.clone(),
+                value: value.clone(),
             },
         ];
         attrs.extend(previous.map(|previous| Attr::real("previous", previous)));
-        Some(attrs)
+        Self {
+            evidence: format!("{key}={}{before}", shown(value)),
+            attrs,
+            recipients,
+        }
+    }
+}
+
+/// As in the evidence: of those that [`number`] takes.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Flag(flag) => u8::from(*flag).to_string(),
+        Value::Int(int) => int.to_string(),
+        Value::Real(real) => real.to_string(),
+        Value::Text(_) | Value::Bytes(_) => String::new(),
+    }
+}
+
+/// What the thresholds of a subscription count from, as it was read last. `None`: nobody knows.
+fn counted_from(filter: &Filter, samples: &Samples) -> Option<f64> {
+    match &filter.relative_to {
+        Some(key) => number(&samples.get(key)?.as_ref().ok()?.value),
+        None => Some(0.0),
     }
 }
 
@@ -169,135 +208,4 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[track_caller]
-    fn check(filter: &Filter, values: &[f64], expected: &[bool]) {
-        let crossed: Vec<_> = values
-            .windows(2)
-            .map(|pair| is_crossed(filter, pair[0], pair[1]))
-            .collect();
-        assert_eq!(crossed, expected);
-    }
-
-    #[test]
-    fn without_a_key_a_subscription_is_about_every_reading() {
-        use device_api_core::policy::{PolicyId, Subscription};
-        let every = Subscription {
-            kind: SignalKind::Reading,
-            filter: Filter::default(),
-        };
-        let id = PolicyId {
-            name: "a".into(),
-            version: "1".into(),
-            digest: "d".into(),
-        };
-        let info = PolicyInfo {
-            id,
-            state_schema: 1,
-            subscriptions: vec![every],
-            owns: vec![],
-            readings: vec![],
-        };
-        let sample = |celsius, watts| {
-            let reading = |value| {
-                Ok(Reading {
-                    value: Value::Int(value),
-                    at: Default::default(),
-                })
-            };
-            Samples::from([
-                ("power.draw".to_owned(), reading(watts)),
-                ("temperature.gpu".to_owned(), reading(celsius)),
-            ])
-        };
-        let mut told = Told::default();
-        let policies = || [(0, &info)].into_iter();
-        let now = BootTime::default();
-        told.prime(policies(), &sample(40, 70), now);
-        assert_eq!(told.crossings(policies(), &sample(40, 70), now), []);
-        assert_eq!(told.crossings(policies(), &sample(41, 70), now).len(), 1);
-        assert_eq!(told.crossings(policies(), &sample(42, 71), now).len(), 2);
-    }
-
-    #[test]
-    fn a_reading_is_told_no_sooner_than_its_interval_and_then_if_it_still_differs() {
-        let filter = Filter {
-            min_interval: Some(Duration::from_secs(10)),
-            ..Filter::default()
-        };
-        let mut told = Told::default();
-        let mut tell = |value, seconds: u64| {
-            let reading = Reading {
-                value: Value::Int(value),
-                at: Default::default(),
-            };
-            let now = BootTime::default().after(Duration::from_secs(seconds));
-            told.tell((0, 0), "power.draw", &filter, &reading, now)
-                .is_some()
-        };
-        let said = [
-            (70, 0),
-            (80, 3),
-            (80, 9),
-            (80, 10),
-            (90, 15),
-            (80, 20),
-            (81, 20),
-        ];
-        let said: Vec<_> = said.map(|(value, at)| tell(value, at)).to_vec();
-        assert_eq!(said, [true, false, false, true, false, false, true]);
-    }
-
-    #[test]
-    fn n7_what_is_told_again_is_told_once_when_it_was_read_again_and_no_sooner_than_its_interval() {
-        let filter = Filter {
-            min_interval: Some(Duration::from_secs(10)),
-            ..Filter::default()
-        };
-        let reading = |at| Reading {
-            value: Value::Int(70),
-            at: WallTime::from_ms(at),
-        };
-        let mut told = Told::default();
-        let tell = |told: &mut Told, seat, read, seconds| {
-            let now = BootTime::default().after(Duration::from_secs(seconds));
-            told.tell((seat, 0), "power.draw", &filter, &reading(read), now)
-                .is_some()
-        };
-        assert!(tell(&mut told, 0, 1, 0) && tell(&mut told, 1, 1, 0));
-        let last = Samples::from([("power.draw".to_owned(), Ok(reading(5)))]);
-        told.tell_again(0, &last);
-        let said = [(5, 20), (6, 9), (6, 20), (7, 40)];
-        let said = said.map(|(read, at)| tell(&mut told, 0, read, at));
-        assert_eq!(said, [false, false, true, false]);
-        assert!(!tell(&mut told, 1, 6, 20), "another seat");
-    }
-
-    #[test]
-    fn thresholds_tell_of_both_ways_and_deadbands_of_moves() {
-        let above = Filter {
-            above: Some(85.0),
-            ..Filter::default()
-        };
-        check(
-            &above,
-            &[40.0, 85.0, 86.0, 99.0, 85.0],
-            &[false, true, false, true],
-        );
-        let below = Filter {
-            below: Some(8.0),
-            ..Filter::default()
-        };
-        check(&below, &[16.0, 8.0, 4.0, 16.0], &[false, true, true]);
-        let deadband = Filter {
-            deadband: 2.0,
-            ..Filter::default()
-        };
-        check(&deadband, &[40.0, 42.0, 45.0], &[false, true]);
-        check(&Filter::default(), &[1.0, 1.0, 2.0], &[false, true]);
-    }
-}
+mod tests;

@@ -3,19 +3,16 @@
 
 use std::sync::Arc;
 
-use device_api_core::condition::{
-    self, Condition, FALLBACK, FAULT_FLOOR, GONE, Owner, find, find_on,
-};
+use device_api_core::condition::{Condition, FALLBACK, FAULT_FLOOR, Owner, find, find_on};
 use device_api_core::error::ApiError;
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, ObjectKey, SignalSeq};
 use device_api_core::incident::{Incidents as Listed, Wanted};
 use device_api_core::limits;
-use device_api_core::message;
 use device_api_core::ports::Incidents;
-use device_api_core::recovery::{self, ClearRequest, Recovery};
+use device_api_core::recovery::{self, ClearRequest, Recovery, ResetReport};
 use device_api_core::signal::{Signal, Target, printable};
-use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
+use device_api_core::verdict::{Clear, ClearOn};
 
 use crate::admission::last_seen;
 use crate::dispatch::Call;
@@ -26,10 +23,9 @@ use crate::timers::Key;
 use crate::verdicts::cleared;
 use crate::write::Write;
 
-/// Reason of [`GONE`].
-const REPLACED: &str = "Replaced";
-
 pub(crate) mod recovery_none;
+mod replaced;
+mod reported;
 pub(crate) mod returned;
 
 /// What ended what stands no more.
@@ -76,38 +72,6 @@ impl Shared {
         self.end_conditions(state, uuid, &ending, is_over);
         self.await_action(state, uuid);
         self.ask_anew(state, uuid)
-    }
-
-    /// Another GPU is in its slot: what stands against this one stays its own, and is not the other's.
-    fn replaced(&self, state: &mut State, uuid: &DeviceUuid, by: &DeviceUuid, evidence: &str) {
-        // That nothing more is heard of it is no quiet.
-        let quiet = state.timers.of(uuid).map(|(key, _)| key);
-        let quiet = quiet.filter(|key| matches!(key, Key::Quiet { .. }));
-        let quiet: Vec<Key> = quiet.cloned().collect();
-        for key in quiet {
-            state.timers.cancel(&key);
-        }
-        let now = self.clock.wall();
-        let said = message::cut(format!(
-            "{by} is in its slot ({evidence}). What stood against this one is kept; delete it once it is not to come back."
-        ));
-        let drill = self.is_simulated(uuid);
-        let amend = |conditions: &mut Vec<Condition>| {
-            condition::upsert(
-                conditions,
-                Condition {
-                    severity: Severity::Warning,
-                    message: said.clone(),
-                    drill,
-                    ..Condition::of_host(GONE, Judgement::Unknown, REPLACED, now)
-                },
-            );
-        };
-        let write = Write {
-            amend: Some(&amend),
-            ..Write::default()
-        };
-        self.write(state, uuid, &write);
     }
 
     /// Double-bit errors that wait for what contains them.
@@ -220,6 +184,12 @@ impl Shared {
         let Some(lane) = state.lanes.get(uuid) else {
             return Over::default();
         };
+        if self.is_loss_of_gone(signal) {
+            return Over {
+                floor: true,
+                assumed: true,
+            };
+        }
         if lane.recoveries.is_empty() {
             return Over::default();
         }
@@ -262,7 +232,7 @@ impl Shared {
             let floors = &mut self.lane(state, uuid).floors;
             let assumed = match &*old.type_ {
                 FAULT_FLOOR => {
-                    floors.end_floor(old.cause, &old.reason);
+                    floors.end_floor(old.cause);
                     Vec::new()
                 }
                 _ => floors.end_assumed(old.cause),
@@ -297,9 +267,8 @@ pub(crate) struct Over {
 
 impl Incidents for Shared {
     fn incidents(&self, wanted: &Wanted) -> Listed {
-        let mut state = self.lock();
-        let now = self.moment(state.newest);
-        state.incidents.list(wanted, now)
+        let selected = self.lock().incidents.select(wanted);
+        selected.list()
     }
 
     fn clear(&self, request: &ClearRequest) -> Result<(), ApiError> {
@@ -318,6 +287,10 @@ impl Incidents for Shared {
         self.place(first);
         self.place(cleared?);
         Ok(())
+    }
+
+    fn report_reset(&self, report: &ResetReport) -> Result<(), ApiError> {
+        self.reset_reported(report)
     }
 }
 

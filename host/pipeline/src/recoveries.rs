@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use device_api_core::condition;
 use device_api_core::ids::{IncidentId, SignalSeq};
 use device_api_core::limits;
 use device_api_core::recovery;
@@ -30,7 +31,8 @@ pub(crate) struct Recoveries {
     pub(crate) looks: Looks,
     /// One for each event that there was: of two the later ends more.
     ended: Vec<Ended>,
-    /// When what an operator cleared had been seen last, by condition. As many as there are conditions.
+    /// When what an operator cleared had been seen last, by condition. As many as policies own types, on
+    /// the GPU and on each MIG instance that it has.
     by_hand: HashMap<Arc<str>, SignalSeq>,
     /// The same of what was assumed, by incident: the newest last.
     assumed_by_hand: Vec<(IncidentId, SignalSeq)>,
@@ -51,7 +53,7 @@ impl Recoveries {
     pub(crate) fn note(&mut self, event: ClearOn) -> SignalSeq {
         let through = self.looks.before(event);
         match self.ended.iter_mut().find(|known| known.event == event) {
-            Some(known) => known.through = through,
+            Some(known) => known.through = known.through.max(through),
             None => self.ended.push(Ended { event, through }),
         }
         through
@@ -70,6 +72,12 @@ impl Recoveries {
             known.remove(0);
         }
         known.push((incident, last));
+    }
+
+    /// MIG instances are gone, and so are their conditions.
+    pub(crate) fn leave_instances(&mut self, is_gone: impl Fn(&str) -> bool) {
+        let is_its = |name: &str| condition::instance_in(name).is_some_and(&is_gone);
+        self.by_hand.retain(|name, _| !is_its(name));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -99,6 +107,20 @@ impl Recoveries {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn n9_what_was_cleared_of_an_instance_goes_with_it() {
+        let mut recoveries = Recoveries::new(SignalSeq(3));
+        for round in 0..100 {
+            let name = format!("X@MIG-{round}");
+            recoveries.note_by_hand(&name.as_str().into(), SignalSeq(4));
+            recoveries.leave_instances(|instance| name.ends_with(instance));
+        }
+        recoveries.note_by_hand(&"X".into(), SignalSeq(4));
+        recoveries.leave_instances(|_| true);
+        assert_eq!(recoveries.by_hand.len(), 1);
+        assert!(recoveries.cleared_by_hand("X", SignalSeq(4)));
+    }
 
     #[test]
     fn n7_what_came_after_the_last_look_is_not_over() {

@@ -6,7 +6,7 @@ use device_api_core::ids::DeviceUuid;
 use device_api_core::signal::Signal;
 use device_api_core::verdict::{ClearOn, Verdict};
 
-use crate::incidents::{Outcome, Raised};
+use crate::incidents::{Outcome, Raised, Save};
 use crate::pipeline::{Shared, State};
 use crate::write::Write;
 
@@ -29,7 +29,8 @@ impl Shared {
             })
         });
         let said = said.collect();
-        let asks_nothing = |signal: &Signal| floor::recovery_action(&signal.attrs) == Some(0);
+        let asks_nothing =
+            |signal: &Signal| floor::asks_for_nothing(signal.kind, signal.code, &signal.attrs);
         let why = match write.ending {
             Some(ending) => ending.event,
             None if write.signals.iter().any(asks_nothing) => ClearOn::RecoveryNone,
@@ -54,5 +55,13 @@ impl Shared {
         };
         state.incidents.settle(uuid, &outcome);
         self.observer.incidents(state.incidents.len());
+    }
+
+    /// Has made durable what is known of incidents, counts and all.
+    pub(crate) fn save_incidents(&self, state: &mut State) {
+        let changes = state.incidents.unsaved(Save::All);
+        if !changes.is_empty() {
+            self.cache.keep(changes);
+        }
     }
 }

@@ -6,36 +6,46 @@ use device_api_core::condition::{self, Condition, PROBING, find};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::LogPosition;
 use device_api_core::ids::DeviceUuid;
-use device_api_core::limits;
 use device_api_core::ports::SignalSink;
 use device_api_core::recovery::Recovery;
-use device_api_core::signal::{Observation, Samples, SignalKind, Source, Target, printable};
+use device_api_core::signal::{Observation, Samples, SignalKind, Source, Target};
 use device_api_core::verdict::{Judgement, Severity};
 
 use crate::dispatch::joined;
-use crate::pipeline::{Shared, State};
+use crate::pipeline::Shared;
 
 impl SignalSink for Shared {
     fn observe(&self, observation: Observation) {
         let calls = {
             let mut state = self.lock();
-            match self.cache.resolve(&observation.target) {
-                Some(uuid) => {
-                    let first = self.follow(&mut state, &uuid);
-                    joined(first, self.take_in(&mut state, &uuid, observation, 1))
+            match (observation.kind, &observation.target) {
+                // The address is the switch's, never a GPU's.
+                (SignalKind::Sxid, Target::Pci(switch)) => {
+                    let switch = *switch;
+                    self.switch_erred(&mut state, switch, observation)
                 }
-                None => {
-                    self.shelve(&mut state, observation);
-                    return;
-                }
+                (_, target) => match self.cache.resolve(target) {
+                    Some(uuid) => {
+                        let first = self.follow(&mut state, &uuid);
+                        joined(first, self.take_in(&mut state, &uuid, observation, 1))
+                    }
+                    None => {
+                        self.observer.unattributed(target);
+                        state.shelf.put(observation, self.clock.boot());
+                        Vec::new()
+                    }
+                },
             }
         };
         self.place(calls);
     }
 
-    fn device_found(&self, device: DeviceInfo, samples: Arc<Samples>) {
+    fn device_found(&self, mut device: DeviceInfo, samples: Arc<Samples>) {
         let (uuid, drill) = (device.uuid.clone(), device.simulated);
         let before = self.cache.device(&uuid);
+        if let Some(before) = &before {
+            device.keep_wiring(before);
+        }
         if let Err(refused) = self.cache.upsert_device(device) {
             tracing::error!(gpu = %uuid, error = %refused, drill, "GPU not registered");
             return;
@@ -43,8 +53,9 @@ impl SignalSink for Shared {
         let calls = {
             let mut state = self.lock();
             let mut calls = self.follow(&mut state, &uuid);
-            if let Some((before, now)) = before.zip(self.cache.device(&uuid)) {
-                self.end_instances(&mut state, &uuid, (&before, &now));
+            let known = self.cache.device(&uuid);
+            if let Some((before, known)) = before.as_ref().zip(known.as_ref()) {
+                self.end_instances(&mut state, &uuid, (before, known));
             }
             let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, &uuid);
@@ -52,9 +63,10 @@ impl SignalSink for Shared {
             // The cache may have forgotten it in between.
             lane.remembered = None;
             lane.told.prime(bench.infos(), &samples, now);
+            calls.extend(self.action_at_first_sight(&mut state, &uuid, &samples));
             let found = Observation {
                 evidence: "the device answers".to_owned(),
-                samples: Some(samples),
+                samples: Some(samples.clone()),
                 ..Observation::new(
                     SignalKind::GpuFound,
                     Target::Uuid(uuid.clone()),
@@ -66,6 +78,14 @@ impl SignalSink for Shared {
             for (earlier, repeats) in state.shelf.take(is_its) {
                 calls.extend(self.take_in(&mut state, &uuid, earlier, repeats));
             }
+            if let Some(known) = known {
+                let now = self.clock.boot();
+                state.switches.found(before.as_deref(), &known, now);
+                calls.extend(self.switch_errors_of(&mut state, &uuid));
+            }
+            let newest = state.newest;
+            let looks = &mut self.lane(&mut state, &uuid).recoveries.looks;
+            looks.sampled(&samples, newest);
             calls
         };
         self.end_probing(&uuid);
@@ -79,11 +99,13 @@ impl SignalSink for Shared {
             let (bench, now) = (state.bench.clone(), self.clock.boot());
             let lane = self.lane(&mut state, uuid);
             lane.samples = samples.clone();
+            calls.extend(self.action_at_first_sight(&mut state, uuid, &samples));
             calls.extend(self.looked(&mut state, uuid, &samples));
             let lane = self.lane(&mut state, uuid);
             let crossings = lane.told.crossings(bench.infos(), &samples, now);
             for crossing in crossings {
                 let reading = Observation {
+                    evidence: crossing.evidence,
                     attrs: crossing.attrs,
                     samples: Some(samples.clone()),
                     ..Observation::new(
@@ -142,18 +164,6 @@ impl SignalSink for Shared {
 }
 
 impl Shared {
-    /// Keeps what can't be attributed until its device is known. An NVSwitch's address never becomes a
-    /// GPU's: that is for the log alone.
-    fn shelve(&self, state: &mut State, observation: Observation) {
-        self.observer.unattributed(&observation.target);
-        if observation.kind == SignalKind::Sxid {
-            let evidence = printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX);
-            tracing::warn!(switch = %observation.target, evidence, drill = observation.drill, "NVSwitch error, of no GPU");
-            return;
-        }
-        state.shelf.put(observation, self.clock.boot());
-    }
-
     /// Ends the probing of a device.
     fn end_probing(&self, uuid: &DeviceUuid) {
         let now = self.clock.wall();

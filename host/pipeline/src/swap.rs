@@ -207,7 +207,7 @@ impl Shared {
             state.timers.cancel(&key);
         }
         let lane = self.lane(state, uuid);
-        lane.drill_wakes.retain(|(seat, _)| *seat != at);
+        lane.wakes.retain(|(seat, _), _| *seat != at);
         let mut left = lane
             .slots
             .get_mut(at)

@@ -71,6 +71,11 @@ impl Timers {
         of_device.and_then(|timers| timers.get(key)) == Some(&due)
     }
 
+    /// Whether a timer runs, and fires by `due`.
+    pub(crate) fn is_set_before(&self, key: &Key, due: BootTime) -> bool {
+        self.of(key.uuid()).any(|(set, at)| set == key && at <= due)
+    }
+
     pub(crate) fn is_set(&self, key: &Key) -> bool {
         self.of(key.uuid()).any(|(set, _)| set == key)
     }

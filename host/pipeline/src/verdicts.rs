@@ -12,6 +12,7 @@ use device_api_core::signal::Signal;
 use device_api_core::verdict::{Decision, Judgement, Verdict};
 
 use crate::admission::{Admission, Admitted};
+use crate::alike::is_incident;
 use crate::instances;
 
 /// Whether what is injected or simulated may change health (design N8).
@@ -62,8 +63,9 @@ pub(crate) fn apply<'a>(
         if context.drills == Drills::Report && old.is_some_and(hides) {
             continue;
         }
-        match admission.admit(old, verdict, new) {
-            Admitted::AsSaid(new) => {
+        match admission.admit(old, (verdict, decision), new) {
+            Admitted::AsSaid(mut new) => {
+                admission.attribute(&context.device.uuid, conditions, &mut new);
                 condition::upsert(conditions, new);
                 written.push(verdict);
             }
@@ -126,7 +128,10 @@ fn condition_of(verdict: &Verdict, context: Context<'_>) -> Option<Condition> {
         owner: Owner::Policy(info.id.clone()),
         transition: now,
         heartbeat: now,
-        incident: cause.map(|signal| signal.incident),
+        // What is no fault is one only where something was raised on it.
+        incident: cause
+            .filter(|signal| is_problem || is_incident(signal.kind))
+            .map(|signal| signal.incident),
         cause: Some(verdict.cause),
         drill,
         counted: !is_problem || drills.count(drill),

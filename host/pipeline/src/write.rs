@@ -5,7 +5,7 @@ use std::sync::Arc;
 use device_api_core::clock::BootTime;
 use device_api_core::condition::{self, Condition, PROBING, find, name_on};
 use device_api_core::device::DeviceInfo;
-use device_api_core::durable::DeviceMemory;
+use device_api_core::durable::Change;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
 use device_api_core::ports::Commit;
@@ -13,6 +13,7 @@ use device_api_core::signal::{Signal, SignalKind};
 use device_api_core::verdict::{ClearOn, Decision, Judgement, Verdict, Wake};
 
 use crate::admission::Admission;
+use crate::incidents::Save;
 use crate::memory::is_same;
 use crate::ownerless;
 use crate::pipeline::{Shared, State};
@@ -20,6 +21,7 @@ use crate::recover::{Ending, recovery_none, returned};
 use crate::seats::Bench;
 use crate::timers::Key;
 use crate::verdicts::{self, Context};
+use crate::wakes::{Armed, cause_of};
 
 /// A change of a GPU's conditions.
 pub(crate) type Amend<'a> = dyn Fn(&mut Vec<Condition>) + 'a;
@@ -103,6 +105,7 @@ impl Commit for Writing<'_, '_> {
             flaps: &mut lane.flaps,
             signals: write.signals,
             again: write.again.is_some(),
+            is_gone: condition::is_gone(conditions),
             now: (shared.clock.boot(), now),
             held: Vec::new(),
         };
@@ -147,7 +150,7 @@ impl Commit for Writing<'_, '_> {
         floors.publish(conditions, bench, shared.config, (write.ending, now));
     }
 
-    fn remember(&mut self) -> Option<DeviceMemory> {
+    fn remember(&mut self) -> Vec<Change> {
         let Self {
             shared,
             uuid,
@@ -162,12 +165,20 @@ impl Commit for Writing<'_, '_> {
             let uuid = Clone::clone(*uuid);
             shared.set_timer(self.state, Key::Quiet { uuid, condition }, due);
         }
+        // With the conditions that name them.
+        shared.settle_incidents(self.state, uuid, write, &self.written);
+        let mut changes = self.state.incidents.unsaved(Save::News);
+        changes.extend(self.state.reserve());
         let memory = shared.memory_of(self.state, uuid);
         let remembered = &mut shared.lane(self.state, uuid).remembered;
         let is_known = remembered
             .as_ref()
             .is_some_and(|known| is_same(known, &memory));
-        (!is_known).then(|| remembered.insert(memory).clone())
+        if !is_known {
+            let memory = remembered.insert(memory).clone();
+            changes.push(Change::Memory(Clone::clone(*uuid), memory));
+        }
+        changes
     }
 }
 
@@ -196,17 +207,16 @@ impl Shared {
             unasked: Vec::new(),
         };
         self.cache.change(uuid, &mut writing);
-        let written = std::mem::take(&mut writing.written);
         let unasked = std::mem::take(&mut writing.unasked);
         if !unasked.is_empty() {
             self.judge_anew(state, uuid, &unasked, ClearOn::RecoveryNone);
         }
-        self.settle_incidents(state, uuid, write, &written);
     }
 
     /// Sets the timers that policies ask for. What drills alone have set off is a drill.
     fn plan(&self, state: &mut State, uuid: &DeviceUuid, write: &Write<'_>, now: BootTime) {
         let by_drills = write.signals.iter().all(|signal| signal.drill);
+        let bench = state.bench.clone();
         for (at, decision) in write.decisions {
             let mut refused = 0;
             for wake in &decision.wakes {
@@ -215,12 +225,16 @@ impl Shared {
                     .map_or(by_drills, |drills| drills.contains(&wake.name));
                 let set = self.set_wake(state, uuid, *at, wake, now);
                 refused += u64::from(set == WakeSet::Refused);
-                let wakes = &mut self.lane(state, uuid).drill_wakes;
+                let seat = bench.get(*at).filter(|_| set == WakeSet::Runs);
+                let armed = seat.map(|seat| Armed {
+                    drill,
+                    cause: cause_of(&wake.name, (seat.info(), decision), write.signals),
+                });
+                let wakes = &mut self.lane(state, uuid).wakes;
                 let key = (*at, wake.name.clone());
-                if drill && set == WakeSet::Runs {
-                    wakes.insert(key)
-                } else {
-                    wakes.remove(&key)
+                match armed {
+                    Some(armed) => wakes.insert(key, armed),
+                    None => wakes.remove(&key),
                 };
             }
             self.tell_refused(state, uuid, *at, (refused, by_drills));

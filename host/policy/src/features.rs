@@ -3,7 +3,7 @@
 use device_api_core::signal::SignalKind;
 
 /// The keys of docs/readings.md, sorted.
-const READINGS: [&str; 75] = [
+const READINGS: [&str; 76] = [
     "clocks.graphics",
     "clocks.memory",
     "clocks.performance-state",
@@ -38,6 +38,7 @@ const READINGS: [&str; 75] = [
     "nvlink.recovery-errors",
     "nvlink.replay-errors",
     "nvlink.symbol-errors",
+    "nvml.error",
     "nvml.hung-call",
     "nvml.hung-ms",
     "nvml.state",

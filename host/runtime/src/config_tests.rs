@@ -122,6 +122,29 @@ fn what_is_out_of_its_range_is_refused_with_the_range() {
     ]);
 }
 
+/// To the figures that the NVML source sets its schedules by (`device_api_nvml`'s tests go on from there).
+#[test]
+fn each_interval_reaches_what_it_is_of_and_nothing_else() {
+    let config = accepted(&[
+        "--nvml-poll-interval=1s",
+        "--nvml-fault-interval=2s",
+        "--nvml-counter-interval=3s",
+        "--nvml-limit-interval=4s",
+        "--nvml-inventory-interval=5s",
+        "--nvml-stale-after=6s",
+    ]);
+    let source = crate::wiring::nvml_source(&config.nvml.expect("on"), Vec::new());
+    let intervals = [
+        source.poll_interval,
+        source.fault_interval,
+        source.counter_interval,
+        source.limit_interval,
+        source.inventory_interval,
+        source.stale_after,
+    ];
+    assert_eq!(intervals, [1, 2, 3, 4, 5, 6].map(Duration::from_secs));
+}
+
 #[test]
 fn lists_are_bounded_and_without_doubles() {
     refused(

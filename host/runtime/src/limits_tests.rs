@@ -132,6 +132,10 @@ fn contract() -> Vec<(&'static str, String)> {
             fixed::UNATTRIBUTED_MAX.to_string(),
         ),
         (
+            "different errors of NVSwitches kept while nobody knows which GPUs are behind them",
+            fixed::SXIDS_HELD_MAX.to_string(),
+        ),
+        (
             "open incidents; past it the longest quiet one ends",
             fixed::INCIDENTS_MAX.to_string(),
         ),
@@ -146,6 +150,10 @@ fn contract() -> Vec<(&'static str, String)> {
         (
             "time for which the driver is let go of",
             seconds(fixed::RELEASE_MAX),
+        ),
+        (
+            "wait of an attach until NVML is in use; with a small `request-time`, three quarters of that",
+            seconds(fixed::ATTACH_WAIT_MAX),
         ),
         ("policies loaded at once", fixed::POLICIES_MAX.to_string()),
         (

@@ -65,9 +65,25 @@ impl NvmlObserver for NvmlReport {
     }
 }
 
-/// Has `/readyz` say which NVML calls hang, on which GPU, and how long.
-pub(crate) fn watch_calls(monitor: Monitor, readiness: &Readiness) {
-    readiness.asked("nvml-calls", move || told(&monitor.hung()));
+/// Has `/readyz` say which NVML calls hang, on which GPU, and how long; and whose events are not waited for.
+pub(crate) fn watch_calls(monitor: &Monitor, readiness: &Readiness) {
+    let calls = monitor.clone();
+    readiness.asked("nvml-calls", move || told(&calls.hung()));
+    let events = monitor.clone();
+    readiness.asked("nvml-events", move || events_told(events.missing_events()));
+}
+
+fn events_told(missing: Option<String>) -> (ComponentState, String) {
+    match missing {
+        None => (
+            ComponentState::Up,
+            "waited for, where NVML is in use".to_owned(),
+        ),
+        Some(missing) => (
+            ComponentState::Degraded,
+            format!("{missing}; of these, XIDs come from the kernel log only, while it is read"),
+        ),
+    }
 }
 
 fn told(hung: &[HungCall]) -> (ComponentState, String) {
@@ -95,6 +111,7 @@ mod tests {
         let hung = HungCall {
             call: "nvmlDeviceGetTemperature",
             device: Some(DeviceUuid::new("GPU-7")),
+            peer: None,
             index: None,
             age: Duration::from_secs(12),
         };
@@ -106,8 +123,18 @@ mod tests {
         );
         let metrics = Metrics::new().expect("metrics");
         let series = "device_api_server_nvml_hung_call_age_seconds{call=\"nvmlDeviceGetTemperature\",gpu=\"GPU-7\"} 12";
-        metrics.nvml_hung(&[hung]);
-        assert!(metrics.render().expect("rendered").contains(series));
+        // Two that have told no UUID: a series each.
+        let at = |index| HungCall {
+            device: None,
+            index: Some(index),
+            ..hung.clone()
+        };
+        metrics.nvml_hung(&[hung.clone(), at(2), at(3)]);
+        let rendered = metrics.render().expect("rendered");
+        assert!(rendered.contains(series));
+        for gpu in ["the GPU at index 2", "the GPU at index 3"] {
+            assert!(rendered.contains(&format!("gpu=\"{gpu}\"")), "{rendered}");
+        }
         metrics.nvml_hung(&[]);
         assert!(
             !metrics
@@ -115,6 +142,21 @@ mod tests {
                 .expect("rendered")
                 .contains("nvml_hung_call_age_seconds{")
         );
+    }
+
+    #[test]
+    fn n3_events_that_nobody_waits_for_are_told_by_readyz_and_metrics() {
+        assert_eq!(events_told(None).0, ComponentState::Up);
+        let (state, detail) = events_told(Some("no events of GPU-7: nvmlX failed".to_owned()));
+        assert_eq!(state, ComponentState::Degraded);
+        assert!(detail.contains("GPU-7"), "{detail}");
+        let metrics = Metrics::new().expect("metrics");
+        for (hears, shown) in [(true, 1), (false, 0), (true, 1)] {
+            metrics.nvml_hears(hears);
+            let text = metrics.render().expect("rendered");
+            let line = format!("\ndevice_api_server_nvml_health_monitor_running {shown}\n");
+            assert!(text.contains(&line), "{text}");
+        }
     }
 
     #[test]

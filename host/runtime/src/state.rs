@@ -1,13 +1,18 @@
 //! What the daemon goes on from: the boot, the store on disk, and the cache and memories made of it.
 
+use std::collections::HashMap;
+use std::mem::take;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use device_api_cache::{Cache, Config as CacheConfig};
-use device_api_core::clock::{BootId, Clock};
-use device_api_core::durable::LogPosition;
+use device_api_core::clock::{BootId, Clock, WallTime};
+use device_api_core::condition::find_named;
+use device_api_core::durable::{IncidentMemory, LogPosition, Snapshot};
+use device_api_core::ids::DeviceUuid;
 use device_api_core::provider::PolarityTable;
+use device_api_core::recovery::is_over_after_reboot;
 use device_api_pipeline::Memories;
 use device_api_store::{Status, Store};
 
@@ -53,7 +58,7 @@ pub(crate) fn open(
                 cache: Arc::new(Cache::in_memory(cached, clock, metrics)),
                 store: None,
                 boot,
-                memories: Memories::new(),
+                memories: Memories::default(),
                 log: None,
             });
         }
@@ -63,7 +68,7 @@ pub(crate) fn open(
         .context("cannot open the store; --store=memory does without one")?;
     let store = Arc::new(store);
     tell(&store, &config.store, readiness);
-    let (mut memories, mut log) = (Memories::new(), None);
+    let (mut memories, mut log) = (Memories::default(), None);
     if let Some(snapshot) = &mut start.snapshot {
         let rebooted = snapshot.boot != boot;
         tracing::info!(
@@ -81,7 +86,12 @@ pub(crate) fn open(
                 before.after_absence(at, now)
             };
         }
-        memories.clone_from(&snapshot.memories);
+        if rebooted {
+            end_by_reboot(snapshot, clock.wall());
+        }
+        memories.devices.clone_from(&snapshot.memories);
+        memories.incidents.clone_from(&snapshot.incidents);
+        memories.numbers = snapshot.numbers;
         log = snapshot.log.take();
     }
     let cache = Cache::durable(cached, start, store.clone(), &boot, clock, metrics);
@@ -92,6 +102,23 @@ pub(crate) fn open(
         memories,
         log,
     })
+}
+
+/// The machine was booted again: incidents go on of which something stands still.
+fn end_by_reboot(snapshot: &mut Snapshot, now: WallTime) {
+    let Snapshot {
+        devices, incidents, ..
+    } = snapshot;
+    let devices: HashMap<_, _> = devices
+        .iter()
+        .map(|device| (&device.info.uuid, &device.conditions))
+        .collect();
+    let stands = |uuid: &DeviceUuid, name: &str| {
+        let condition = devices.get(uuid).and_then(|all| find_named(all, name));
+        condition.is_some_and(|c| c.is_problem() && !is_over_after_reboot(c))
+    };
+    let ended = |memory: IncidentMemory| memory.after_reboot(now, stands);
+    *incidents = take(incidents).into_iter().map(ended).collect();
 }
 
 fn tell(store: &Arc<Store>, config: &StoreConfig, readiness: &Readiness) {

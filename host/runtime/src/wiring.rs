@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use device_api_cache::Cache;
 use device_api_core::clock::BootId;
-use device_api_core::durable::LogPosition;
+use device_api_core::durable::{LogPosition, SeenBefore};
 use device_api_core::limits::Bounds;
 use device_api_core::ports::{NvmlObserver, NvmlStatus, SignalSink};
 use device_api_grpc::{Bound, GrpcConfig, Operated, PlainTcp, ServeError, TlsFiles};
@@ -118,7 +118,8 @@ pub(crate) async fn start(
     if let Some(kmsg) = &kmsg {
         tokio::task::block_in_place(|| await_log(kmsg));
     }
-    let nvml = start_nvml(config.nvml.as_ref(), &pipeline, &metrics, readiness)?;
+    let seen = cache.seen_before();
+    let nvml = start_nvml(config.nvml.as_ref(), (&pipeline, seen), &metrics, readiness)?;
     let (shutdown, shut_down) = watch::channel(false);
     let operated = operated(&policies, &pipeline, nvml.as_ref());
     let api = tokio::spawn(device_api_grpc::serve(
@@ -285,7 +286,7 @@ fn drills(drills: values::Drills) -> Drills {
 
 fn start_nvml(
     config: Option<&NvmlConfig>,
-    pipeline: &Pipeline,
+    (pipeline, seen_before): (&Pipeline, Vec<SeenBefore>),
     metrics: &Arc<Metrics>,
     readiness: &Readiness,
 ) -> anyhow::Result<Option<device_api_nvml::Handle>> {
@@ -294,7 +295,25 @@ fn start_nvml(
         report.nvml_status(NvmlStatus::Disabled);
         return Ok(None);
     };
-    let source = device_api_nvml::Config {
+    let source = nvml_source(config, seen_before);
+    let handle = device_api_nvml::Nvml::start(source, pipeline.sink(), report)
+        .context("cannot start the NVML source; raise the limit of threads")?;
+    let monitor = handle.monitor();
+    nvml_report::watch_calls(&monitor, readiness);
+    metrics.before_scrape(move |metrics| {
+        metrics.nvml_counts(monitor.counts());
+        metrics.nvml_hears(monitor.hears());
+        metrics.nvml_hung(&monitor.hung());
+    });
+    Ok(Some(handle))
+}
+
+/// What the NVML source makes of the flags.
+pub(crate) fn nvml_source(
+    config: &NvmlConfig,
+    seen_before: Vec<SeenBefore>,
+) -> device_api_nvml::Config {
+    device_api_nvml::Config {
         library: config.library.clone(),
         driver_root: Some(config.driver_root.clone()),
         ignored_xids: config.ignored_xids.clone(),
@@ -304,17 +323,9 @@ fn start_nvml(
         limit_interval: config.intervals.limits,
         inventory_interval: config.intervals.inventory,
         stale_after: config.intervals.stale_after,
+        seen_before,
         ..device_api_nvml::Config::default()
-    };
-    let handle = device_api_nvml::Nvml::start(source, pipeline.sink(), report)
-        .context("cannot start the NVML source; raise the limit of threads")?;
-    let monitor = handle.monitor();
-    nvml_report::watch_calls(monitor.clone(), readiness);
-    metrics.before_scrape(move |metrics| {
-        metrics.nvml_counts(monitor.counts());
-        metrics.nvml_hung(&monitor.hung());
-    });
-    Ok(Some(handle))
+    }
 }
 
 fn start_kmsg(

@@ -18,8 +18,8 @@ use crate::status::{Status, StoreObserver};
 use crate::writer::Writer;
 
 /// Size of the file beyond which nothing is written. A node's real content is below a megabyte; 1,024
-/// GPUs with a dozen conditions and a full policy state each are near 100 MiB, and copy-on-write needs
-/// as much again. It keeps a fault of ours from filling the node's disk.
+/// GPUs with a dozen conditions and a full policy state each are near 100 MiB, 4,608 incidents some 10, and copy-on-write
+/// needs as much again. It keeps a fault of ours from filling the node's disk.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Size of one record beyond which it can't be kept. The largest is what 16 policies remember of a GPU,
@@ -119,8 +119,9 @@ impl Store {
         let missing = tell_unread(&loaded.unread);
         let shared = Arc::new(Shared::new(clock, loaded.slots, missing));
         let mut writer = Writer::new(shared.clone(), observer, home, boot, head, record_bytes_max);
-        let base = writer.begin();
         let snapshot = loaded.snapshot;
+        let used = snapshot.as_ref().map(|snapshot| snapshot.numbers);
+        let base = writer.begin(used.unwrap_or_default());
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run())

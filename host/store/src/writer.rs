@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::clock::BootId;
-use device_api_core::durable::{Change, NotDurable};
+use device_api_core::durable::{Change, NotDurable, Numbers};
 use device_api_core::limits::VERSIONS_RESERVED;
 
 use crate::db::{Db, Fault, Loaded, Row, Unread, head_row};
@@ -35,6 +35,8 @@ pub(crate) struct Writer {
     head: Head,
     /// The versions of this run are not reserved yet.
     owes_reservation: bool,
+    /// The numbers that this run reserves, while they are not.
+    owed_numbers: Option<Numbers>,
     /// In the file, and to be put out of the way with the next commit.
     unread: Vec<Unread>,
     /// Records whose newest content is not in the file as it can't be encoded, and why.
@@ -74,15 +76,17 @@ impl Writer {
             db: None,
             head,
             owes_reservation: true,
+            owed_numbers: None,
             unread: Vec::new(),
             left_out: BTreeMap::new(),
             held: None,
         }
     }
 
-    /// Reserves this run's versions, now or, where the disk does not let us, with the first commit;
-    /// returns the one below them.
-    pub(crate) fn begin(&mut self) -> u64 {
+    /// Reserves this run's versions, and the numbers after `numbers`, now or, where the disk does not let us, with the
+    /// first commit; returns the version below them.
+    pub(crate) fn begin(&mut self, numbers: Numbers) -> u64 {
+        self.owed_numbers = Some(numbers.reserving());
         let now = unix_us(&self.shared);
         let base = unreserved(&self.head, now);
         match self.reserve(now) {
@@ -110,6 +114,7 @@ impl Writer {
         self.head = head;
         self.home.note_ceiling(self.head.ceiling);
         self.owes_reservation = false;
+        self.owed_numbers = None;
         self.unread.clear();
         Ok(base)
     }
@@ -129,6 +134,10 @@ impl Writer {
     /// What each commit begins with.
     fn first_rows(&self, head: &Head) -> Result<Vec<Row>, BadRecord> {
         let mut rows = vec![head_row(head)?];
+        if let Some(numbers) = self.owed_numbers {
+            let value = format::encode(&Change::Numbers(numbers))?;
+            rows.push((Slot::numbers(), value));
+        }
         for unread in &self.unread {
             unread.kept(&mut rows)?;
         }
@@ -260,6 +269,7 @@ impl Writer {
         }
         self.head = head;
         self.owes_reservation = false;
+        self.owed_numbers = None;
         self.unread.clear();
         self.held = rows.held.take();
         Ok(rows)
@@ -267,7 +277,7 @@ impl Writer {
 
     /// Encodes what was taken. A record that can't be is left out, and what the file holds of it stays;
     /// all else is committed. Whoever waits for the commit is told that it is short, since nobody knows
-    /// whose record it was; but for a policy's memory, for which no client waits.
+    /// whose record it was; but for a memory or an incident, for which no client waits.
     fn rows(&self, head: &Head, taken: &Pending) -> Result<Rows, BadRecord> {
         let mut made = Rows {
             rows: self.first_rows(head)?,
@@ -283,7 +293,7 @@ impl Writer {
                     made.rows.push((slot.clone(), value));
                 }
                 Err(BadRecord(why)) => {
-                    if slot.table != Table::Memories {
+                    if !matches!(slot.table, Table::Memories | Table::Incidents) {
                         made.short = Some(NotDurable(format!("{slot} can't be kept: {why}")));
                     }
                     made.left_out.insert(slot.clone(), why);

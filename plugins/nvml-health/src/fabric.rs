@@ -4,6 +4,7 @@
 use device_policy_sdk::types::Severity;
 use device_policy_sdk::{Info, action, clear, reading, subscribe};
 
+use crate::faults::{self, Fault, Judged, Told};
 use crate::news::{NOT_JUDGED, News};
 use crate::wait::{Now, Wait};
 
@@ -18,45 +19,40 @@ const KEYS: [&str; 3] = [
 const NOT_STARTED: i64 = 1;
 const IN_PROGRESS: i64 = 2;
 
-/// What is wrong with it: the worst first.
-struct Fault {
-    severity: Severity,
-    reason: &'static str,
-    action: &'static str,
-    what: String,
-}
-
-/// The pairs of bits of `fabric.health` of which 1 means that it is so.
-const HEALTH: [(u32, Severity, &str, &str, &str); 4] = [
+/// The pairs of bits of `fabric.health`, the worst first: the place of one in the state, its reason, and what it says
+/// where it is 1.
+const HEALTH: [(u32, &str, (Severity, &str), &str, &str); 4] = [
     (
         4,
-        Severity::Warning,
         "RouteUnhealthy",
-        action::CONTACT_SUPPORT,
+        (Severity::Warning, action::CONTACT_SUPPORT),
+        "RouteUnhealthy",
         "its route is unhealthy",
     ),
     (
         0,
-        Severity::Warning,
         "DegradedBandwidth",
-        action::CONTACT_SUPPORT,
+        (Severity::Warning, action::CONTACT_SUPPORT),
+        "DegradedBandwidth",
         "its bandwidth is degraded",
     ),
     (
         2,
-        Severity::Info,
+        "RouteRecovery",
+        (Severity::Info, action::NONE),
         "Recovering",
-        action::NONE,
         "its route is being recovered",
     ),
     (
         6,
-        Severity::Info,
+        "TimeoutRecovery",
+        (Severity::Info, action::NONE),
         "Recovering",
-        action::NONE,
         "it recovers from an access timeout",
     ),
 ];
+/// How many of these are worse than a wrong configuration.
+const WORSE: usize = 2;
 const CONFIGURATION_SHIFT: u32 = 8;
 /// From 2 on; 0 is not told, 1 none.
 const CONFIGURATIONS: [&str; 4] = [
@@ -96,36 +92,33 @@ pub(crate) fn judge(news: &mut News<'_>, settle_s: u64) -> Result<(), String> {
     if !news.woke(WAKE) && !news.is_about(&KEYS) {
         return Ok(());
     }
-    let Some(state) = news.int(reading::FABRIC_STATE) else {
-        return Ok(());
-    };
-    let is_registered = ![NOT_STARTED, IN_PROGRESS].contains(&state);
-    let mut faults = Vec::new();
-    if is_registered {
-        faults.extend(failed(news.int(reading::FABRIC_STATUS).unwrap_or(0)));
-        faults.extend(unhealthy(news.int(reading::FABRIC_HEALTH).unwrap_or(0)));
-    } else {
-        let how = if state == NOT_STARTED {
-            "has not begun"
-        } else {
-            "does not end"
-        };
-        faults.push(Fault {
-            severity: Severity::Warning,
-            reason: "NotRegistered",
-            action: action::NONE,
-            what: format!("registration {how}: look at the fabric manager, and its log"),
-        });
-    }
     let wait = Wait {
         condition: CONDITION,
         name: WAKE,
-        begin_s: if is_registered { 0 } else { settle_s },
+        begin_s: settle_s,
         end_s: 0,
     };
-    match (wait.judge(news, !faults.is_empty())?, faults.first()) {
+    let Some(state) = news.int(reading::FABRIC_STATE) else {
+        wait.put_off(news);
+        return Ok(());
+    };
+    let is_registered = ![NOT_STARTED, IN_PROGRESS].contains(&state);
+    let mut faults = vec![registration(state, is_registered)];
+    faults.push(failed(is_registered, news.int(reading::FABRIC_STATUS)));
+    faults.extend(unhealthy(is_registered, news.int(reading::FABRIC_HEALTH)));
+    let wrong = match faults::judge(news, CONDITION, wait.begins(news), &faults)? {
+        Judged::Wrong(wrong) => wrong,
+        Judged::Fine => Vec::new(),
+        Judged::Unknown => {
+            wait.put_off(news);
+            return Ok(());
+        }
+    };
+    let begin_s = if is_registered { 0 } else { settle_s };
+    let said = Wait { begin_s, ..wait }.judge(news, !wrong.is_empty())?;
+    match (said, wrong.first()) {
         (Now::Problem, Some(worst)) => {
-            let what: Vec<&str> = faults.iter().map(|fault| fault.what.as_str()).collect();
+            let what: Vec<&str> = wrong.iter().map(|wrong| wrong.words.as_str()).collect();
             let problem = news
                 .problem(CONDITION, worst.severity, worst.reason)
                 .action(worst.action)
@@ -149,51 +142,66 @@ pub(crate) fn judge(news: &mut News<'_>, settle_s: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn failed(status: i64) -> Option<Fault> {
-    (status != 0).then(|| Fault {
-        severity: Severity::Fatal,
-        reason: "RegistrationFailed",
-        action: action::CONTACT_SUPPORT,
-        what: format!(
-            "registration failed (NVML return code {status}), so that CUDA can't use the GPU: look at the fabric \
-             manager's log"
-        ),
-    })
+fn registration(state: i64, is_registered: bool) -> Fault {
+    let told = Told::when(Some(!is_registered), || {
+        let how = if state == NOT_STARTED {
+            "has not begun"
+        } else {
+            "does not end"
+        };
+        format!("registration {how}: look at the fabric manager, and its log")
+    });
+    Fault::new("NotRegistered", (Severity::Warning, action::NONE), told)
 }
 
-fn unhealthy(mask: i64) -> Vec<Fault> {
-    let is_so = |shift: &u32| mask >> shift & 0b11 == 1;
-    let bits = HEALTH.iter().filter(|(shift, ..)| is_so(shift));
-    let bit = |(_, severity, reason, action, what): &(
-        u32,
-        Severity,
-        &'static str,
-        &'static str,
-        &str,
-    )| Fault {
-        severity: *severity,
-        reason,
-        action,
-        what: (*what).to_owned(),
-    };
-    let mut faults: Vec<Fault> = bits.map(bit).collect();
-    let configuration = mask >> CONFIGURATION_SHIFT & 0b1111;
-    if configuration > 1 {
-        let known = usize::try_from(configuration - 2).ok();
-        let which = known.and_then(|at| CONFIGURATIONS.get(at)).copied();
-        let wrong = Fault {
-            severity: Severity::Warning,
-            reason: "WrongConfiguration",
-            action: action::CONTACT_SUPPORT,
-            what: match which {
-                Some(which) => format!("its configuration is wrong: {which}"),
-                None => format!("its configuration is wrong (NVML's number {configuration})"),
-            },
+/// What came of a registration before is over with a new one.
+fn failed(is_registered: bool, status: Option<i64>) -> Fault {
+    let status = status
+        .filter(|_| is_registered)
+        .or((!is_registered).then_some(0));
+    let told = Told::when(status.map(|status| status != 0), || {
+        format!(
+            "registration failed (NVML return code {}), so that CUDA can't use the GPU: look at the fabric manager's \
+             log",
+            status.unwrap_or_default()
+        )
+    });
+    let how = (Severity::Fatal, action::CONTACT_SUPPORT);
+    Fault::new("RegistrationFailed", how, told)
+}
+
+/// The worst first.
+fn unhealthy(is_registered: bool, mask: Option<i64>) -> Vec<Fault> {
+    let told = |is_so: &dyn Fn(i64) -> Option<bool>, what: String| {
+        let is_so = if is_registered {
+            mask.and_then(is_so)
+        } else {
+            Some(false)
         };
-        let lesser = faults
-            .iter()
-            .position(|fault| fault.severity == Severity::Info);
-        faults.insert(lesser.unwrap_or(faults.len()), wrong);
-    }
+        Told::when(is_so, || what)
+    };
+    let bits = HEALTH.iter().map(|(shift, name, how, reason, what)| {
+        let is_so = |mask: i64| match mask >> shift & 0b11 {
+            1 => Some(true),
+            2 => Some(false),
+            _ => None,
+        };
+        Fault::new(reason, *how, told(&is_so, (*what).to_owned())).named(name)
+    });
+    let mut faults: Vec<Fault> = bits.collect();
+    let which = |mask: i64| mask >> CONFIGURATION_SHIFT & 0b1111;
+    let is_wrong = |mask: i64| (which(mask) > 0).then(|| which(mask) > 1);
+    let wrong = told(&is_wrong, configuration(mask.map_or(0, which)));
+    let how = (Severity::Warning, action::CONTACT_SUPPORT);
+    faults.insert(WORSE, Fault::new("WrongConfiguration", how, wrong));
     faults
+}
+
+/// `which`: from 2 on.
+fn configuration(which: i64) -> String {
+    let known = which.checked_sub(2).and_then(|at| usize::try_from(at).ok());
+    match known.and_then(|at| CONFIGURATIONS.get(at)) {
+        Some(known) => format!("its configuration is wrong: {known}"),
+        None => format!("its configuration is wrong (NVML's number {which})"),
+    }
 }

@@ -9,6 +9,7 @@
 mod config;
 mod ecc;
 mod fabric;
+mod faults;
 mod news;
 mod nvlink;
 mod pcie;
@@ -52,7 +53,6 @@ impl Policy for NvmlHealth {
             .subscribe(subscribe::all(kind::TIMER));
         let parts = [
             presence::declare,
-            temperature::declare,
             throttle::declare,
             power::declare,
             ecc::declare,
@@ -64,6 +64,7 @@ impl Policy for NvmlHealth {
             fabric::declare,
         ];
         let info = parts.into_iter().fold(info, |info, declare| declare(info));
+        let info = temperature::declare(info, &config);
         let info = rates::declare(info, &config);
         Ok((Self { config }, info))
     }
@@ -100,14 +101,14 @@ impl NvmlHealth {
     fn judge(&self, news: &mut News<'_>, condition: &str) -> Result<(), String> {
         let config = &self.config;
         match condition {
-            temperature::CONDITION => temperature::judge_die(news, config),
-            temperature::MEMORY => temperature::judge_memory(news, config),
+            temperature::CONDITION => temperature::judge_die(news, config)?,
+            temperature::MEMORY => temperature::judge_memory(news, config)?,
             throttle::CONDITION => throttle::judge(news, config.throttle_quiet_s)?,
-            power::CONDITION => power::judge(news, config.power_limit_min_w),
+            power::CONDITION => power::judge(news, config.power_limit_min_w)?,
             ecc::CONDITION => ecc::judge(news)?,
             sram::CONDITION => sram::judge(news),
-            row_remap::CONDITION => row_remap::judge(news),
-            retired_pages::CONDITION => retired_pages::judge(news, config.retired_pages_max),
+            row_remap::CONDITION => row_remap::judge(news)?,
+            retired_pages::CONDITION => retired_pages::judge(news, config.retired_pages_max)?,
             pcie::CONDITION => pcie::judge(news, config.pcie_settle_s)?,
             nvlink::CONDITION => nvlink::judge(news, config.nvlink_settle_s)?,
             fabric::CONDITION => fabric::judge(news, config.fabric_settle_s)?,

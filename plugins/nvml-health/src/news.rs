@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use device_policy_sdk::clear::On;
 use device_policy_sdk::types::{
     Decision, Device, Judgement, Severity, Signal, Value, Verdict, Wake,
 };
 use device_policy_sdk::verdict::{self, Builder, timer_name};
-use device_policy_sdk::{Host, HostExt as _, attr, kind, reading};
+use device_policy_sdk::{Host, HostExt as _, Miss, attr, kind, reading};
+
+use crate::faults::Wrong;
 
 /// Reason of a condition that stood when its judging was turned off.
 pub(crate) const NOT_JUDGED: &str = "NotJudged";
+
+/// What a `gpu-found` signal comes after, where its GPU was reset (docs/signals.md).
+const AFTER_RESET: &str = "gpu-reset";
 
 /// The call at hand. Readings that a signal carries come before the sample that travels along: the
 /// sample belongs to the newest signal.
@@ -54,6 +60,11 @@ impl<'a> News<'a> {
         self.signal.kind == kind
     }
 
+    /// Whether the signal says that the GPU was reset just now.
+    pub(crate) fn was_reset(&self) -> bool {
+        self.is(kind::GPU_FOUND) && attr::text(&self.signal.attrs, "after") == Some(AFTER_RESET)
+    }
+
     /// Whether the signal is news for a condition that is judged by these readings. None is while NVML
     /// does not answer: what it told last may not be so any more. All are once it answers again.
     pub(crate) fn is_about(&self, keys: &[&str]) -> bool {
@@ -85,6 +96,11 @@ impl<'a> News<'a> {
             .get(key)
             .copied()
             .or_else(|| self.host.int(key))
+    }
+
+    /// Whether the device, or its driver, has no such reading; else one that is not told may be so again.
+    pub(crate) fn lacks(&self, key: &str) -> bool {
+        !self.carried.contains_key(key) && self.host.reading(key) == Err(Miss::NotSupported)
     }
 
     /// A reading of text; empty where there is none.
@@ -137,6 +153,22 @@ impl<'a> News<'a> {
             let why = "Not judged any more: this policy's configuration has turned it off.";
             self.ok(condition, NOT_JUDGED, why);
         }
+    }
+
+    /// Says the worst, which is the first. `clears`: by its reason.
+    pub(crate) fn worst(
+        &mut self,
+        condition: &str,
+        wrong: &[Wrong],
+        clears: impl FnOnce(&str) -> &'static [On],
+    ) {
+        let Some(worst) = wrong.first() else { return };
+        let problem = self
+            .problem(condition, worst.severity, worst.reason)
+            .action(worst.action)
+            .message(worst.words.as_str())
+            .clears(clears(worst.reason));
+        self.say(problem);
     }
 
     pub(crate) fn problem(&self, condition: &str, severity: Severity, reason: &str) -> Builder {

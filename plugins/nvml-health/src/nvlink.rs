@@ -26,7 +26,14 @@ pub(crate) fn judge(news: &mut News<'_>, settle_s: u64) -> Result<(), String> {
     if !news.woke(WAKE) && !news.is_about(&KEYS) {
         return Ok(());
     }
+    let wait = Wait {
+        condition: CONDITION,
+        name: WAKE,
+        begin_s: settle_s,
+        end_s: settle_s,
+    };
     let Some(up) = news.int(reading::NVLINK_ACTIVE_MASK) else {
+        wait.put_off(news);
         return Ok(());
     };
     let key = news.key(SEEN_UP);
@@ -35,12 +42,6 @@ pub(crate) fn judge(news: &mut News<'_>, settle_s: u64) -> Result<(), String> {
         news.host.put_display(&key, seen | up)?;
     }
     let down = seen & !up;
-    let wait = Wait {
-        condition: CONDITION,
-        name: WAKE,
-        begin_s: settle_s,
-        end_s: settle_s,
-    };
     // One that was up just now went down; whoever was just found may be training still.
     let begin_s = if news.is(kind::GPU_FOUND) || wait.begins(news) {
         settle_s

@@ -5,6 +5,7 @@
 use device_policy_sdk::types::{Attr, Severity, Subscription, Value};
 use device_policy_sdk::{Info, action, attr, clear, kind, reading, subscribe};
 
+use crate::faults::{self, Fault, Judged, Told, Wrong};
 use crate::news::{NOT_JUDGED, News};
 use crate::wait::{Now, Wait};
 
@@ -55,37 +56,60 @@ fn pair(news: &News<'_>, now: &str, max: &str) -> Option<(i64, i64)> {
     Some((news.int(now)?, news.int(max)?))
 }
 
+fn narrow(news: &News<'_>) -> Told {
+    match pair(news, reading::PCIE_LINK_WIDTH, reading::PCIE_LINK_WIDTH_MAX) {
+        None => Told::Absent,
+        Some((now, max)) if now < max => Told::Wrong(format!("has {now} of {max} lanes")),
+        Some(_) => Told::Fine,
+    }
+}
+
+fn slow(news: &News<'_>) -> Told {
+    let generation = pair(
+        news,
+        reading::PCIE_LINK_GENERATION,
+        reading::PCIE_LINK_GENERATION_MAX,
+    );
+    match (generation, news.int(reading::UTILIZATION_GPU)) {
+        (None, _) => Told::Absent,
+        (Some((now, max)), _) if now >= max => Told::Fine,
+        (Some((now, max)), Some(percent)) if percent > 0 => {
+            Told::Wrong(format!("runs at generation {now} of {max}, under load"))
+        }
+        // What was slow under load is not over because the load is; one that has not been so for long may be.
+        (Some(_), Some(_)) if !news.stands(CONDITION) => Told::Fine,
+        (Some(_), _) => Told::Absent,
+    }
+}
+
 /// # Errors
 /// The host's state quota.
 pub(crate) fn judge(news: &mut News<'_>, settle_s: u64) -> Result<(), String> {
     if !news.woke(WAKE) && !news.is_about(&KEYS) {
         return Ok(());
     }
-    let width = pair(news, reading::PCIE_LINK_WIDTH, reading::PCIE_LINK_WIDTH_MAX);
-    let generation = pair(
-        news,
-        reading::PCIE_LINK_GENERATION,
-        reading::PCIE_LINK_GENERATION_MAX,
-    );
-    if width.is_none() && generation.is_none() {
-        return Ok(());
-    }
-    let is_less = |(now, max): &(i64, i64)| now < max;
-    let narrow = width.filter(is_less);
-    let is_loaded = news
-        .int(reading::UTILIZATION_GPU)
-        .is_some_and(|percent| percent > 0);
-    // What was slow under load is not over because the load is.
-    let was_slow = news.standing_reason(CONDITION) == Some(SLOW);
-    let slow = generation.filter(is_less).filter(|_| is_loaded || was_slow);
     let wait = Wait {
         condition: CONDITION,
         name: WAKE,
         begin_s: settle_s,
         end_s: settle_s,
     };
-    match wait.judge(news, narrow.is_some() || slow.is_some())? {
-        Now::Problem => problem(news, narrow, slow),
+    let how = (Severity::Warning, action::CONTACT_SUPPORT);
+    let faults = [
+        Fault::new(NARROW, how, narrow(news)),
+        Fault::new(SLOW, how, slow(news)),
+    ];
+    let judged = faults::judge(news, CONDITION, wait.begins(news), &faults)?;
+    let wrong = match judged {
+        Judged::Wrong(wrong) => wrong,
+        Judged::Fine => Vec::new(),
+        Judged::Unknown => {
+            wait.put_off(news);
+            return Ok(());
+        }
+    };
+    match wait.judge(news, !wrong.is_empty())? {
+        Now::Problem => problem(news, &wrong),
         Now::Ok => news.ok(
             CONDITION,
             "FullLink",
@@ -96,15 +120,12 @@ pub(crate) fn judge(news: &mut News<'_>, settle_s: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn problem(news: &mut News<'_>, narrow: Option<(i64, i64)>, slow: Option<(i64, i64)>) {
-    let lanes = narrow.map(|(now, max)| format!("has {now} of {max} lanes"));
-    let generation =
-        slow.map(|(now, max)| format!("runs at generation {now} of {max}, under load"));
-    let what: Vec<String> = lanes.into_iter().chain(generation).collect();
-    let reason = if narrow.is_some() { NARROW } else { SLOW };
+fn problem(news: &mut News<'_>, wrong: &[Wrong]) {
+    let Some(worst) = wrong.first() else { return };
+    let what: Vec<&str> = wrong.iter().map(|wrong| wrong.words.as_str()).collect();
     let reduced = news
-        .problem(CONDITION, Severity::Warning, reason)
-        .action(action::CONTACT_SUPPORT)
+        .problem(CONDITION, worst.severity, worst.reason)
+        .action(worst.action)
         .message(format!(
             "The PCIe link {}: check slot, riser and cables; the link is trained anew at a reset or reboot.",
             what.join(", and ")

@@ -21,6 +21,9 @@ const CLEARS: [On; 4] = [
     clear::OPERATOR,
 ];
 
+/// `nvml.state`: it answers with errors only.
+const ERRORS: i64 = 4;
+
 pub(crate) fn declare(info: Info) -> Info {
     info.owns(LOST, true, &["NoAnswer", "Answers"])
         .owns(
@@ -32,15 +35,21 @@ pub(crate) fn declare(info: Info) -> Info {
                 "CallHangs",
                 "Released",
                 "DriverGone",
+                "Errors",
                 "NotTold",
             ],
         )
-        .readings(&[reading::NVML_STATE, reading::NVML_HUNG_CALL])
+        .readings(&[
+            reading::NVML_STATE,
+            reading::NVML_HUNG_CALL,
+            reading::NVML_ERROR,
+        ])
         .subscribe(subscribe::reading(reading::NVML_STATE, 0))
 }
 
 pub(crate) fn judge(news: &mut News<'_>) {
-    if news.is(kind::GPU_FOUND) {
+    // One that gives errors only is found once it answers: it may be the one that was lost.
+    if news.is(kind::GPU_FOUND) && news.int(reading::NVML_STATE) != Some(ERRORS) {
         news.ok(LOST, "Answers", "The GPU answers.");
     }
     if news.is(kind::GPU_LOST) {
@@ -92,10 +101,19 @@ fn reached(news: &mut News<'_>, state: i64) {
         2 => news
             .problem(READY, Severity::Info, "Released")
             .message("The driver is let go of, as an operator asked: the last readings stay.")
-            .clears(&[clear::POLICY, clear::OPERATOR]),
+            .clears(&[clear::POLICY]),
         3 => news.unknown(READY, "DriverGone").message(
             "Nobody knows how this GPU is: its driver, or the driver's library, is gone. It is looked for.",
         ),
+        ERRORS => {
+            let error = match quote(&news.text(reading::NVML_ERROR)) {
+                error if error.is_empty() => String::new(),
+                error => format!(" ({error})"),
+            };
+            news.unknown(READY, "Errors").message(format!(
+                "Nobody knows how this GPU is: NVML answers with errors only{error}. It is asked on."
+            ))
+        }
         more => news
             .unknown(READY, "NotTold")
             .message(format!("Nobody knows how this GPU is: NVML's state is {more}.")),

@@ -171,8 +171,8 @@ struct Counter<'a> {
     reason: &'static str,
     what: &'static str,
     rate: &'a Rate,
-    /// Since it rose too much for the last time, in milliseconds; `None`: it does not count.
-    ago_ms: Option<u64>,
+    /// For how many milliseconds it still counts that it rose too much; `None`: it does not.
+    left_ms: Option<u64>,
 }
 
 /// # Errors
@@ -192,14 +192,22 @@ pub(crate) fn judge(news: &mut News<'_>, group: &Group, config: &Config) -> Resu
     }
     let mut counters = Vec::new();
     for (key, reason, what) in group.counters {
-        if let (Some(rate), Some(count)) = (config.rates.get(key), news.int(key)) {
-            counters.push(Counter {
-                reason,
-                what,
-                rate,
-                ago_ms: count_one(news, group.condition, (key, count), rate)?,
-            });
-        }
+        let Some(rate) = config.rates.get(key) else {
+            continue;
+        };
+        let left_ms = match news.int(key) {
+            Some(count) => count_one(news, group.condition, (key, count), rate)?,
+            None => match untold(news, group.condition, key, rate) {
+                Some(left_ms) => Some(left_ms),
+                None => continue,
+            },
+        };
+        counters.push(Counter {
+            reason,
+            what,
+            rate,
+            left_ms,
+        });
     }
     if !counters.is_empty() {
         say(news, group.condition, &counters);
@@ -207,7 +215,25 @@ pub(crate) fn judge(news: &mut News<'_>, group: &Group, config: &Config) -> Resu
     Ok(())
 }
 
-/// Takes a count; since when its rate was not exceeded any more.
+/// Of a counter that can't be read: whether it rose on since nobody knows, so it still counts, and is looked at again.
+fn untold(news: &News<'_>, condition: &str, key: &str, rate: &Rate) -> Option<u64> {
+    let points: Points = news.host.get_parsed(&place(news, key))?;
+    let at = points.exceeded_at.filter(|_| news.stands(condition))?;
+    let quiet_ms = rate.quiet_s.saturating_mul(1000);
+    let ago = news.signal.at_ms.saturating_sub(at);
+    Some(
+        quiet_ms
+            .checked_sub(ago)
+            .filter(|left| *left > 0)
+            .unwrap_or(quiet_ms),
+    )
+}
+
+fn place(news: &News<'_>, key: &str) -> String {
+    news.key(&format!("rate/{key}"))
+}
+
+/// Takes a count; for how long it still counts that its rate was exceeded.
 fn count_one(
     news: &mut News<'_>,
     condition: &str,
@@ -215,7 +241,7 @@ fn count_one(
     rate: &Rate,
 ) -> Result<Option<u64>, String> {
     let now = news.signal.at_ms;
-    let place = news.key(&format!("rate/{key}"));
+    let place = place(news, key);
     let before = news.host.get_parsed::<Points>(&place);
     let mut points = before.clone().unwrap_or_default();
     if points.exceeded_at.is_some() && !news.stands(condition) {
@@ -228,20 +254,21 @@ fn count_one(
     }
     let quiet_ms = rate.quiet_s.saturating_mul(1000);
     let ago = points.exceeded_at.map(|at| now.saturating_sub(at));
-    let ago = ago.filter(|ago| *ago < quiet_ms);
-    if ago.is_none() {
+    let left = ago.and_then(|ago| quiet_ms.checked_sub(ago));
+    let left = left.filter(|left| *left > 0);
+    if left.is_none() {
         points.exceeded_at = None;
     }
     if before.as_ref() != Some(&points) {
         news.host.put_display(&place, &points)?;
     }
-    Ok(ago)
+    Ok(left)
 }
 
 fn say(news: &mut News<'_>, condition: &'static str, counters: &[Counter<'_>]) {
     let over: Vec<(&Counter<'_>, u64)> = counters
         .iter()
-        .filter_map(|counter| Some((counter, counter.ago_ms?)))
+        .filter_map(|counter| Some((counter, counter.left_ms?)))
         .collect();
     let rank = |severity: Severity| match severity {
         Severity::Info => 0,
@@ -264,13 +291,7 @@ fn say(news: &mut News<'_>, condition: &'static str, counters: &[Counter<'_>]) {
         );
         return;
     };
-    let left = over.iter().map(|(counter, ago)| {
-        counter
-            .rate
-            .quiet_s
-            .saturating_mul(1000)
-            .saturating_sub(*ago)
-    });
+    let left = over.iter().map(|(_, left)| *left);
     news.wake(condition, left.min().unwrap_or_default().max(1));
     let what: Vec<String> = over
         .iter()

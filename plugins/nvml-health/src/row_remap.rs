@@ -4,9 +4,12 @@
 use device_policy_sdk::types::Severity;
 use device_policy_sdk::{Info, action, clear, reading, subscribe};
 
+use crate::faults::{self, Fault, Judged, Told};
 use crate::news::{NOT_JUDGED, News};
 
 pub(crate) const CONDITION: &str = "RowRemap";
+const FAILED: &str = "RemapFailed";
+const PENDING: &str = "RemapPending";
 const KEYS: [&str; 2] = [reading::ROW_REMAP_PENDING, reading::ROW_REMAP_FAILURE];
 
 pub(crate) fn declare(info: Info) -> Info {
@@ -15,46 +18,57 @@ pub(crate) fn declare(info: Info) -> Info {
             info.owns(
                 CONDITION,
                 true,
-                &["NonePending", "RemapPending", "RemapFailed", NOT_JUDGED],
+                &["NonePending", PENDING, FAILED, NOT_JUDGED],
             ),
             |info, key| info.subscribe(subscribe::reading(key, 0)),
         )
         .readings(&KEYS)
 }
 
-pub(crate) fn judge(news: &mut News<'_>) {
+/// # Errors
+/// The host's state quota.
+pub(crate) fn judge(news: &mut News<'_>) -> Result<(), String> {
     if !news.is_about(&KEYS) {
-        return;
+        return Ok(());
     }
-    let (pending, failure) = (
-        news.int(reading::ROW_REMAP_PENDING),
-        news.int(reading::ROW_REMAP_FAILURE),
+    let told = |news: &News<'_>, key, words: &str| {
+        Told::when(news.int(key).map(|flag| flag != 0), || words.to_owned())
+    };
+    let failure = told(
+        news,
+        reading::ROW_REMAP_FAILURE,
+        "A memory row could not be remapped, its spare rows are used up: the GPU qualifies for replacement.",
     );
-    if failure.is_some_and(|flag| flag != 0) {
-        let failed = news
-            .problem(CONDITION, Severity::Fatal, "RemapFailed")
-            .action(action::CONTACT_SUPPORT)
-            .message("A memory row could not be remapped, its spare rows are used up: the GPU qualifies for replacement.")
-            .clears(&[clear::POLICY, clear::REPLACEMENT, clear::OPERATOR]);
-        news.say(failed);
-    } else if pending.is_some_and(|flag| flag != 0) {
-        let waiting = news
-            .problem(CONDITION, Severity::Warning, "RemapPending")
-            .action(action::COMPONENT_RESET)
-            .message("A memory row waits to be remapped: let what runs finish, then reset the GPU.")
-            .clears(&[
+    let pending = told(
+        news,
+        reading::ROW_REMAP_PENDING,
+        "A memory row waits to be remapped: let what runs finish, then reset the GPU.",
+    );
+    let faults = [
+        Fault::new(FAILED, (Severity::Fatal, action::CONTACT_SUPPORT), failure),
+        Fault::new(
+            PENDING,
+            (Severity::Warning, action::COMPONENT_RESET),
+            pending,
+        ),
+    ];
+    match faults::judge(news, CONDITION, false, &faults)? {
+        Judged::Wrong(wrong) => news.worst(CONDITION, &wrong, |reason| match reason {
+            FAILED => &[clear::POLICY, clear::REPLACEMENT, clear::OPERATOR],
+            _ => &[
                 clear::POLICY,
                 clear::GPU_RESET,
                 clear::NODE_REBOOT,
                 clear::REPLACEMENT,
                 clear::OPERATOR,
-            ]);
-        news.say(waiting);
-    } else if pending.is_some() || failure.is_some() {
-        news.ok(
+            ],
+        }),
+        Judged::Fine => news.ok(
             CONDITION,
             "NonePending",
             "No row waits to be remapped, none failed.",
-        );
+        ),
+        Judged::Unknown => {}
     }
+    Ok(())
 }

@@ -3,23 +3,27 @@
 //!
 //! Blackwell tells of no thresholds, but of the margin that is left until the hardware slows down.
 
-use device_policy_sdk::types::Severity;
-use device_policy_sdk::{Info, action, clear, reading, subscribe};
+use device_policy_sdk::types::{Attr, Severity, Subscription};
+use device_policy_sdk::{Info, action, attr, clear, kind, reading};
 
 use crate::config::Config;
+use crate::faults::{self, Fault, Judged, Told};
 use crate::news::{NOT_JUDGED, News};
 
 pub(crate) const CONDITION: &str = "Temperature";
 pub(crate) const MEMORY: &str = "MemoryTemperature";
 
-/// Changes up to this many degrees are not worth a signal: less than the hysteresis, and a GPU
-/// under load moves by one all the time.
-const DEADBAND_C: i64 = 1;
-
 const DIE_KEYS: [&str; 2] = [reading::TEMPERATURE_GPU, reading::TEMPERATURE_MARGIN];
 const MEMORY_KEYS: [&str; 1] = [reading::TEMPERATURE_MEMORY];
 
-pub(crate) fn declare(info: Info) -> Info {
+/// What each is judged against, where the device tells it.
+const THRESHOLDS: [(&str, &str); 3] = [
+    (reading::TEMPERATURE_GPU, reading::TEMPERATURE_SLOWDOWN),
+    (reading::TEMPERATURE_GPU, reading::TEMPERATURE_SHUTDOWN),
+    (reading::TEMPERATURE_MEMORY, reading::TEMPERATURE_MEMORY_MAX),
+];
+
+pub(crate) fn declare(info: Info, config: &Config) -> Info {
     let info = info
         .owns(
             CONDITION,
@@ -37,136 +41,165 @@ pub(crate) fn declare(info: Info) -> Info {
             true,
             &["WithinLimits", "Slowdown", "AboveSiteLimit", NOT_JUDGED],
         )
-        .readings(&[
-            reading::TEMPERATURE_SLOWDOWN,
-            reading::TEMPERATURE_SHUTDOWN,
-            reading::TEMPERATURE_MEMORY_MAX,
-        ])
+        .readings(&THRESHOLDS.map(|(_, threshold)| threshold))
         .readings(&DIE_KEYS)
         .readings(&MEMORY_KEYS);
-    DIE_KEYS
+    let sites = [
+        (reading::TEMPERATURE_GPU, config.temperature_max_c),
+        (reading::TEMPERATURE_MEMORY, config.memory_temperature_max_c),
+    ];
+    let hysteresis = config.hysteresis_c;
+    let devices = THRESHOLDS.map(|(key, threshold)| {
+        let from = attr::of_text("relative-to", threshold);
+        crossing(key, Some(from), (0, -hysteresis))
+    });
+    let sites = sites.into_iter().filter_map(|(key, limit)| {
+        limit.map(|limit| crossing(key, None, (limit, limit - hysteresis)))
+    });
+    let margin = crossing(reading::TEMPERATURE_MARGIN, None, (hysteresis, 0));
+    devices
         .into_iter()
-        .chain(MEMORY_KEYS)
-        .fold(info, |info, key| {
-            info.subscribe(subscribe::reading(key, DEADBAND_C))
-        })
+        .chain(sites)
+        .chain([margin])
+        .fold(info, Info::subscribe)
+}
+
+/// Where heat begins and where it ends, and nothing else: a GPU under load moves by a degree all the time, and what
+/// is between these two is no news.
+fn crossing(key: &str, from: Option<Attr>, (below, above): (i64, i64)) -> Subscription {
+    let narrowed = [
+        attr::of_text("key", key),
+        attr::of_int("below", below),
+        attr::of_int("above", above),
+    ];
+    Subscription {
+        kind: kind::READING.to_owned(),
+        where_: narrowed.into_iter().chain(from).collect(),
+    }
 }
 
 /// One threshold, and how far a reading is beyond it.
 struct Limit {
+    /// Its place in the state.
+    name: &'static str,
     reason: &'static str,
-    severity: Severity,
-    action: &'static str,
-    /// Degrees; 0 and above: reached.
-    over: i64,
+    how: (Severity, &'static str),
+    /// Degrees; 0 and above: reached. `None`: one of the two can't be had.
+    over: Option<i64>,
     reached: String,
     below: String,
 }
 
-pub(crate) fn judge_die(news: &mut News<'_>, config: &Config) {
+/// # Errors
+/// The host's state quota.
+pub(crate) fn judge_die(news: &mut News<'_>, config: &Config) -> Result<(), String> {
     if !news.is_about(&DIE_KEYS) {
-        return;
+        return Ok(());
     }
     let now = news.int(reading::TEMPERATURE_GPU);
-    let against = |key: &str| Some((now?, news.int(key)?));
-    let mut limits = Vec::new();
-    if let Some((now, limit)) = against(reading::TEMPERATURE_SHUTDOWN) {
-        limits.push(Limit {
+    let mut limits = vec![
+        Limit {
+            name: "NearShutdown",
             reason: "NearShutdown",
-            severity: Severity::Fatal,
-            action: action::CONTACT_SUPPORT,
-            over: now.saturating_sub(limit),
-            reached: format!("The GPU has reached {limit} °C, where it shuts itself down"),
-            below: format!("{limit} °C"),
-        });
-    }
-    if let Some((now, limit)) = against(reading::TEMPERATURE_SLOWDOWN) {
+            how: (Severity::Fatal, action::CONTACT_SUPPORT),
+            ..slowdown(now, news.int(reading::TEMPERATURE_SHUTDOWN), |limit| {
+                format!("The GPU has reached {limit} °C, where it shuts itself down")
+            })
+        },
+        slowdown(now, news.int(reading::TEMPERATURE_SLOWDOWN), |limit| {
+            format!("The GPU has reached {limit} °C, where the hardware slows it down")
+        }),
+    ];
+    if news.lacks(reading::TEMPERATURE_SLOWDOWN) {
+        let margin = news.int(reading::TEMPERATURE_MARGIN);
         limits.push(Limit {
-            over: now.saturating_sub(limit),
-            reached: format!("The GPU has reached {limit} °C, where the hardware slows it down"),
-            below: format!("{limit} °C"),
-            ..slowdown()
-        });
-    } else if let Some(margin) = news.int(reading::TEMPERATURE_MARGIN) {
-        limits.push(Limit {
-            over: margin.saturating_neg(),
-            reached: "The GPU has no margin left, and the hardware slows it down".to_owned(),
+            name: "NoMargin",
             below: "where the hardware slows it down".to_owned(),
-            ..slowdown()
+            ..slowdown(margin.map(i64::saturating_neg), Some(0), |_| {
+                "The GPU has no margin left, and the hardware slows it down".to_owned()
+            })
         });
     }
     limits.extend(site(now, config.temperature_max_c, "GPU"));
-    say(news, CONDITION, &limits, config.hysteresis_c);
+    say(news, CONDITION, &limits, config.hysteresis_c)
 }
 
-pub(crate) fn judge_memory(news: &mut News<'_>, config: &Config) {
+/// # Errors
+/// The host's state quota.
+pub(crate) fn judge_memory(news: &mut News<'_>, config: &Config) -> Result<(), String> {
     if !news.is_about(&MEMORY_KEYS) {
-        return;
+        return Ok(());
     }
     let now = news.int(reading::TEMPERATURE_MEMORY);
     let limit = news.int(reading::TEMPERATURE_MEMORY_MAX);
-    let mut limits = Vec::new();
-    if let (Some(now), Some(limit)) = (now, limit) {
-        limits.push(Limit {
-            over: now.saturating_sub(limit),
-            reached: format!(
-                "The memory has reached {limit} °C, where the GPU is slowed down for it"
-            ),
-            below: format!("{limit} °C"),
-            ..slowdown()
-        });
-    }
+    let mut limits = vec![slowdown(now, limit, |limit| {
+        format!("The memory has reached {limit} °C, where the GPU is slowed down for it")
+    })];
     limits.extend(site(now, config.memory_temperature_max_c, "memory"));
-    say(news, MEMORY, &limits, config.hysteresis_c);
+    say(news, MEMORY, &limits, config.hysteresis_c)
 }
 
-fn slowdown() -> Limit {
+fn slowdown(now: Option<i64>, limit: Option<i64>, reached: impl Fn(i64) -> String) -> Limit {
+    let both = now.zip(limit);
     Limit {
+        name: "Slowdown",
         reason: "Slowdown",
-        severity: Severity::Warning,
-        action: action::NONE,
-        over: 0,
-        reached: String::new(),
-        below: String::new(),
+        how: (Severity::Warning, action::NONE),
+        over: both.map(|(now, limit)| now.saturating_sub(limit)),
+        reached: limit.map(reached).unwrap_or_default(),
+        below: limit.map(|limit| format!("{limit} °C")).unwrap_or_default(),
     }
 }
 
 fn site(now: Option<i64>, limit: Option<i64>, what: &str) -> Option<Limit> {
-    let (now, limit) = (now?, limit?);
-    Some(Limit {
+    limit.map(|limit| Limit {
+        name: "AboveSiteLimit",
         reason: "AboveSiteLimit",
-        over: now.saturating_sub(limit),
-        reached: format!("The {what} has reached {limit} °C, this site's limit"),
-        below: format!("{limit} °C"),
-        ..slowdown()
+        ..slowdown(now, Some(limit), |limit| {
+            format!("The {what} has reached {limit} °C, this site's limit")
+        })
     })
 }
 
-/// `limits`: the worst first. Without any nothing is said.
-fn say(news: &mut News<'_>, condition: &str, limits: &[Limit], hysteresis: i64) {
-    let of_reason = |reason: &str| limits.iter().position(|limit| limit.reason == reason);
-    let standing = news
-        .standing_reason(condition)
-        .map(|reason| of_reason(reason).unwrap_or(0));
-    let hot = limits.iter().enumerate().find(|(at, limit)| {
-        let stood = standing.is_some_and(|standing| standing <= *at);
-        limit.over >= 0 || (stood && limit.over.saturating_add(hysteresis) > 0)
-    });
-    if let Some((_, limit)) = hot {
-        let hot = news
-            .problem(condition, limit.severity, limit.reason)
-            .action(limit.action)
-            .message(format!(
+/// `limits`: the worst first.
+///
+/// # Errors
+/// The host's state quota.
+fn say(
+    news: &mut News<'_>,
+    condition: &str,
+    limits: &[Limit],
+    hysteresis: i64,
+) -> Result<(), String> {
+    let told = |limit: &Limit| {
+        let is_hot = |over: i64| {
+            let stood = faults::stood(news, condition, (limit.name, limit.reason));
+            over >= 0 || (stood && over.saturating_add(hysteresis) > 0)
+        };
+        Told::when(limit.over.map(is_hot), || {
+            format!(
                 "{}: check cooling. It is over {hysteresis} °C below.",
                 limit.reached
-            ))
-            .clears(&[clear::POLICY, clear::OPERATOR]);
-        news.say(hot);
-    } else if let Some(nearest) = limits.iter().max_by_key(|limit| limit.over) {
-        news.ok(
-            condition,
-            "WithinLimits",
-            &format!("Below {}.", nearest.below),
-        );
+            )
+        })
+    };
+    let fault = |limit: &Limit| Fault::new(limit.reason, limit.how, told(limit)).named(limit.name);
+    let faults: Vec<Fault> = limits.iter().map(fault).collect();
+    match faults::judge(news, condition, false, &faults)? {
+        Judged::Wrong(wrong) => {
+            news.worst(condition, &wrong, |_| &[clear::POLICY, clear::OPERATOR]);
+        }
+        Judged::Fine => {
+            let told = limits.iter().filter_map(|limit| Some((limit.over?, limit)));
+            if let Some((_, nearest)) = told.max_by_key(|(over, _)| *over) {
+                news.ok(
+                    condition,
+                    "WithinLimits",
+                    &format!("Below {}.", nearest.below),
+                );
+            }
+        }
+        Judged::Unknown => {}
     }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The whole policy, called as the daemon calls it: a fresh instance for each call.
 
+mod absent;
 mod links;
 mod memory;
 mod nvml;

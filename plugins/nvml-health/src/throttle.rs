@@ -70,16 +70,17 @@ pub(crate) fn judge(news: &mut News<'_>, quiet_s: u64) -> Result<(), String> {
     if !news.woke(WAKE) && !news.is_about(&KEYS) {
         return Ok(());
     }
-    let Some(mask) = news.int(reading::CLOCKS_THROTTLE_REASONS) else {
-        return Ok(());
-    };
-    let held: Vec<_> = BITS.iter().filter(|(bit, ..)| mask & bit != 0).collect();
     let wait = Wait {
         condition: CONDITION,
         name: WAKE,
         begin_s: 0,
         end_s: quiet_s,
     };
+    let Some(mask) = news.int(reading::CLOCKS_THROTTLE_REASONS) else {
+        wait.put_off(news);
+        return Ok(());
+    };
+    let held: Vec<_> = BITS.iter().filter(|(bit, ..)| mask & bit != 0).collect();
     match (wait.judge(news, !held.is_empty())?, held.first()) {
         (Now::Problem, Some((_, severity, reason, _))) => {
             let by: Vec<&str> = held.iter().map(|(.., what)| *what).collect();

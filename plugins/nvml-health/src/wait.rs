@@ -42,8 +42,9 @@ impl Wait {
             return Ok(said);
         }
         let (now, wait_ms) = (news.signal.at_ms, wait_s.saturating_mul(1000));
-        // A clock that was set back begins the wait again.
+        // A clock that was set back begins the wait again, and so does a reset: links train after it.
         let since = self.since(news, is_bad).filter(|since| *since <= now);
+        let since = since.filter(|_| !news.was_reset());
         let waited = since.map_or(0, |since| now.saturating_sub(since));
         if waited >= wait_ms {
             self.cancel(news);
@@ -62,6 +63,14 @@ impl Wait {
     /// Whether it waits to begin.
     pub(crate) fn begins(self, news: &News<'_>) -> bool {
         self.since(news, true).is_some()
+    }
+
+    /// What it waits for can't be had just now, and may come back as it was, of which nobody is told: it looks again.
+    pub(crate) fn put_off(self, news: &mut News<'_>) {
+        if news.woke(self.name) {
+            let again_s = self.begin_s.max(self.end_s);
+            news.wake(self.name, again_s.saturating_mul(1000));
+        }
     }
 
     fn key(self, news: &News<'_>) -> String {

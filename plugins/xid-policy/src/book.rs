@@ -211,6 +211,21 @@ impl<'a> Book<'a> {
         Some(shelf.codes.remove(at))
     }
 
+    /// A code of real (or of drill) signals behind a condition.
+    pub(crate) fn find(
+        &self,
+        condition: &str,
+        instance: Option<&str>,
+        code: u64,
+        drill: bool,
+    ) -> Option<&Standing> {
+        let same_shelf =
+            |shelf: &&Shelf| shelf.condition == condition && shelf.instance.as_deref() == instance;
+        let shelf = self.shelves.iter().find(same_shelf)?;
+        let same = |standing: &&Standing| standing.code == code && standing.drill == drill;
+        shelf.codes.iter().find(same)
+    }
+
     /// Whether any of this code stands for the condition.
     pub(crate) fn has(&self, condition: &str, instance: Option<&str>, code: u64) -> bool {
         self.shelves.iter().any(|shelf| {

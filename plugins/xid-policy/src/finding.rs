@@ -143,12 +143,14 @@ reasons! {
     NvSwitchFatal,
     NvSwitchNonFatal,
     NvSwitchUnclear,
-    /// What stood was taken over by a worse condition.
+    /// What stood was taken over by another condition.
     Superseded,
     /// As another system has it, which the operator asked for.
     JudgedByProfile,
     /// It came back as often as a window says.
     RepeatedFault,
+    /// A code without its words, which the kernel's line has.
+    AwaitingKernelLine,
 }
 
 /// What one signal comes to.

@@ -56,6 +56,15 @@ pub(crate) fn is_plain(config: &Config, code: u64) -> bool {
         || config.overrides.contains_key(&code)
 }
 
+/// Whether the vendor's word, and so what is told besides the code, decides how bad it is.
+pub(crate) fn severity_is_open(config: &Config, code: u64) -> bool {
+    let over = config.overrides.get(&code);
+    config.profile == profile::Profile::Vendor
+        && !config.ignored.contains(&code)
+        && !config.extra_fatal.contains(&code)
+        && over.is_none_or(|over| over.severity.is_none())
+}
+
 fn configured(severity: Severity, action: Action, base: &Finding) -> Finding {
     let note = format!(
         "judged by this node's configuration, not by the vendor's catalogue; action {}",

@@ -2,16 +2,18 @@
 //! the vendor's catalogue, its workflows, and what the operator configured (design N6).
 //!
 //! An XID becomes a [`Finding`](finding::Finding) in [`judge`]; [`book`] merges it with what else
-//! stands for the same condition. 48 has a workflow over time in [`double_bit`]; the recovery
-//! action has a condition of its own in [`recovery`]. What another system would say is in [`profile`],
-//! how often a code came back in [`window`].
+//! stands for the same condition. 48 has a workflow over time in [`double_bit`], and so have codes that say
+//! little without the kernel's line in [`bare`]; the recovery action has a condition of its own in [`recovery`].
+//! What another system would say is in [`profile`], how often a code came back in [`window`].
 
+mod bare;
 mod book;
 mod catalog;
 mod config;
 mod double_bit;
 mod finding;
 mod judge;
+mod ledger;
 mod nvlink;
 mod nvlink5;
 mod place;
@@ -28,6 +30,7 @@ use device_policy_sdk::types::{Decision, Device, Signal, Verdict};
 use device_policy_sdk::verdict::{newest, timer_name};
 use device_policy_sdk::{Host, Info, Policy, info, kind, reading, subscribe};
 
+use bare::Bare;
 use book::Book;
 use config::Config;
 use finding::{MERGED, NVSWITCH, RECOVERY, REPEATS, Reason};
@@ -67,19 +70,25 @@ impl Policy for XidPolicy {
         signals: &[Signal],
     ) -> Result<Decision, String> {
         let mut book = Book::open(host, device, &self.config);
+        let mut bare = Bare::open(host, &self.config, &device.driver);
         let mut counts = Counts::default();
-        let waited = double_bit::is_waiting(&book);
+        let (waited, waited_bare) = (double_bit::is_waiting(&book), bare::is_waiting(&book));
         let mut decision = Decision::default();
         for signal in signals {
             decision
                 .verdicts
                 .extend(self.repeats(host, device, &mut book, &mut counts, signal));
-            let verdicts = self.one(host, device, &mut book, signal)?;
+            let verdicts = self.one(host, device, (&mut book, &mut bare), signal)?;
             decision.verdicts.extend(verdicts);
         }
         decision.verdicts = newest(decision.verdicts, signals);
+        decision.attrs.extend(bare::provisional(&decision.verdicts));
         decision.wakes.extend(double_bit::wake(waited, &book));
+        decision
+            .wakes
+            .extend(bare::wake(waited_bare, signals, &book));
         counts.close(host)?;
+        bare.close(host)?;
         book.close(host)?;
         Ok(decision)
     }
@@ -105,17 +114,18 @@ impl XidPolicy {
         &self,
         host: &mut dyn Host,
         device: &Device,
-        book: &mut Book<'_>,
+        (book, bare): (&mut Book<'_>, &mut Bare<'_>),
         signal: &Signal,
     ) -> Result<Vec<Verdict>, String> {
         match signal.kind.as_str() {
-            kind::XID => self.xid(host, device, book, signal),
+            kind::XID => self.xid(host, device, (book, bare), signal),
             kind::SXID => Ok(sxid(book, signal).into_iter().collect()),
             kind::RECOVERY_ACTION => Ok(vec![recovery::judge(host, signal)]),
             kind::GPU_FOUND => Ok(recovery::on_found(host, signal).into_iter().collect()),
             kind::TIMER if timer_name(signal) == Some(double_bit::WAKE) => {
                 Ok(double_bit::on_wake(book, signal))
             }
+            kind::TIMER if timer_name(signal) == Some(bare::WAKE) => Ok(bare.on_wake(book, signal)),
             _ => Ok(Vec::new()),
         }
     }
@@ -124,7 +134,7 @@ impl XidPolicy {
         &self,
         host: &mut dyn Host,
         device: &Device,
-        book: &mut Book<'_>,
+        (book, bare): (&mut Book<'_>, &mut Bare<'_>),
         signal: &Signal,
     ) -> Result<Vec<Verdict>, String> {
         let Some(code) = signal.code else {
@@ -141,7 +151,9 @@ impl XidPolicy {
                 _ => {}
             }
         }
-        if let Some(finding) = judge::judge(&self.config, &device.driver, code, signal) {
+        if bare::concerns(code) {
+            verdicts.extend(bare.on_error(book, code, signal));
+        } else if let Some(finding) = judge::judge(&self.config, &device.driver, code, signal) {
             verdicts.push(book.add(
                 finding.xid_condition(),
                 &judge::subject(code),

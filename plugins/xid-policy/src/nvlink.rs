@@ -3,6 +3,8 @@
 //!
 //! `NVLink: fatal error detected on link 14(0x0, 0x0, 0x10000, 0x0, 0x0, 0x0, 0x0)`
 
+use device_policy_sdk::types::Signal;
+
 use crate::finding::{Finding, Reason};
 use crate::nvlink5::hex;
 
@@ -81,6 +83,11 @@ const TELLING: &[Bits] = &[
 
 /// Bits that ask for nothing: safe to ignore, or a threshold of corrected errors.
 const HARMLESS: &[(usize, u32)] = &[(0, 0), (0, 23), (0, 30), (4, 20), (4, 23), (4, 26), (4, 29)];
+
+/// Whether it is told what [`judge`] asks for.
+pub(crate) fn is_told(signal: &Signal) -> bool {
+    registers(&signal.evidence).is_some()
+}
 
 /// Judges XID 74.
 pub(crate) fn judge(evidence: &str) -> Finding {

@@ -41,6 +41,11 @@ static RULES: &[Rule] = &include!(concat!(env!("OUT_DIR"), "/nvlink5.rs"));
 /// Units whose error status numbers a case; the others' is a set of bits.
 const NUMBERED: [u64; 2] = [149, 150];
 
+/// Whether it is told what [`judge`] asks for.
+pub(crate) fn is_told(signal: &Signal) -> bool {
+    words(signal).is_some()
+}
+
 /// Judges an XID from 144 to 150.
 pub(crate) fn judge(xid: u64, driver: &str, signal: &Signal) -> Finding {
     let Some((info, status)) = words(signal) else {

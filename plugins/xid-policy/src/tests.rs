@@ -1,7 +1,7 @@
 //! The whole policy, called as the daemon calls it: a fresh instance for each call.
 
 use device_policy_sdk::testing::Bench as SdkBench;
-use device_policy_sdk::types::{Judgement, Severity, Signal, Value, Verdict};
+use device_policy_sdk::types::{Attr, Judgement, Severity, Signal, Value, Verdict};
 use device_policy_sdk::{attr, kind, words};
 
 use crate::XidPolicy;
@@ -544,16 +544,56 @@ fn nvswitch_errors_follow_the_drivers_own_word() {
     check(
         fatal.as_ref(),
         Severity::Fatal,
-        "CONTACT_SUPPORT",
+        "COMPONENT_RESET",
         "NvSwitchFatal",
     );
-    assert_eq!(fatal.unwrap().condition, NVSWITCH);
+    let fatal = fatal.unwrap();
+    assert_eq!(fatal.condition, NVSWITCH);
+    let reset = "reset the GPU with those that it works with";
+    assert!(fatal.message.contains(reset), "{}", fatal.message);
     let after = sxid("Non-fatal, Link 44 Minion Link DLREQ interrupt");
     check(
         after.as_ref(),
         Severity::Fatal,
-        "CONTACT_SUPPORT",
+        "COMPONENT_RESET",
         "NvSwitchFatal",
+    );
+}
+
+#[test]
+fn nvswitch_errors_are_as_bad_as_the_host_says_the_driver_says() {
+    let sxid = |attrs: Vec<Attr>, evidence: &str| {
+        let mut bench = bench();
+        let signal = Signal {
+            code: Some(20034),
+            evidence: evidence.to_owned(),
+            attrs,
+            ..bench.signal(kind::SXID)
+        };
+        bench.evaluate(&[signal]).unwrap().verdicts.last().cloned()
+    };
+    let severity = |word: &str| attr::of_text("severity", word);
+    let harmless = sxid(vec![severity("non-fatal")], "a fatal word of another kind");
+    check(
+        harmless.as_ref(),
+        Severity::Info,
+        "NONE",
+        "NvSwitchNonFatal",
+    );
+    let whole = sxid(vec![severity("fatal")], "10003, unhandled interrupt");
+    check(
+        whole.as_ref(),
+        Severity::Fatal,
+        "COMPONENT_RESET",
+        "NvSwitchFatal",
+    );
+    let all = "reset all GPUs and NVSwitches";
+    assert!(whole.unwrap().message.contains(all));
+    check(
+        sxid(Vec::new(), "20034, of another wording").as_ref(),
+        Severity::Warning,
+        "CONTACT_SUPPORT",
+        "NvSwitchUnclear",
     );
 }
 

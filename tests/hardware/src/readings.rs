@@ -35,6 +35,7 @@ const READINGS: &[(&str, Plausible)] = &[
     ("nvml.state", Int(0, 0)),
     ("nvml.hung-call", Text),
     ("nvml.hung-ms", Int(0, 0)),
+    ("nvml.error", Text),
     ("temperature.gpu", CELSIUS),
     ("temperature.memory", CELSIUS),
     ("temperature.margin", Int(-30, 120)),

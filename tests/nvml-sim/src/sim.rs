@@ -144,6 +144,10 @@ impl Sim {
     ) -> Result<Event, Code> {
         let deadline = Instant::now() + Duration::from_millis(timeout_ms.into());
         let mut node = self.enter(call, None)?;
+        if node.timeline.is_some() {
+            // A scenario may wait for someone who listens: to all that it registered for, which it has by now.
+            self.notify();
+        }
         loop {
             if !node.initialised() {
                 return Err(code::UNINITIALIZED);

@@ -153,8 +153,13 @@ fn subscription(wanted: &PolicySubscription) -> String {
     if !wanted.key.is_empty() {
         parts.push(wanted.key.clone());
     }
-    parts.extend(wanted.above.map(|bound| format!("above {bound}")));
-    parts.extend(wanted.below.map(|bound| format!("below {bound}")));
+    let bound = |bound: f64| match wanted.relative_to.as_str() {
+        "" => bound.to_string(),
+        from if bound == 0.0 => from.to_owned(),
+        from => format!("{from}{bound:+}"),
+    };
+    parts.extend(wanted.above.map(|above| format!("above {}", bound(above))));
+    parts.extend(wanted.below.map(|below| format!("below {}", bound(below))));
     if wanted.deadband != 0.0 {
         parts.push(format!("changes over {}", wanted.deadband));
     }

@@ -215,6 +215,14 @@ fn detail() -> GetPolicyResponse {
                 }),
                 ..PolicySubscription::default()
             },
+            PolicySubscription {
+                kind: "reading".to_owned(),
+                key: "temperature.gpu".to_owned(),
+                relative_to: "temperature.slowdown".to_owned(),
+                above: Some(-3.0),
+                below: Some(0.0),
+                ..PolicySubscription::default()
+            },
         ],
         verdict_diff: vec![format!("xid 63: {NASTY}")],
         ..GetPolicyResponse::default()
@@ -242,6 +250,7 @@ May lower:     xid-79
 Owns:          XidCriticalError (True is a problem): FallenOffTheBus, a\\u{{1b}}[2J\\u{{202e}}\\nb
 Wants:         xid 63-64
 Wants:         reading temperature.gpu above 85 changes over 2.5 every 10s at most
+Wants:         reading temperature.gpu above temperature.slowdown-3 below temperature.slowdown
 State schema:  0
 Calls:         100 (2 trap); p99 <=10us
 Limits hit:    4 host-calls

@@ -847,8 +847,10 @@ type NvLink struct {
 	Remote *string `protobuf:"bytes,3,opt,name=remote,proto3,oneof" json:"remote,omitempty"`
 	// PCI address of what is there, as in GpuSpec.pci_address; absent as above.
 	RemotePciAddress *string `protobuf:"bytes,4,opt,name=remote_pci_address,json=remotePciAddress,proto3,oneof" json:"remote_pci_address,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The number that the link has there; of an NVSwitch, the port that its errors name. Absent as above.
+	RemoteLink    *uint32 `protobuf:"varint,5,opt,name=remote_link,json=remoteLink,proto3,oneof" json:"remote_link,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NvLink) Reset() {
@@ -907,6 +909,13 @@ func (x *NvLink) GetRemotePciAddress() string {
 		return *x.RemotePciAddress
 	}
 	return ""
+}
+
+func (x *NvLink) GetRemoteLink() uint32 {
+	if x != nil && x.RemoteLink != nil {
+		return *x.RemoteLink
+	}
+	return 0
 }
 
 // How near another GPU is.
@@ -3263,16 +3272,19 @@ const file_nvidia_device_v1alpha1_device_proto_rawDesc = "" +
 	"\x0f_pcie_width_maxB\x0f\n" +
 	"\r_cpu_affinityB\f\n" +
 	"\n" +
-	"_numa_node\"\xb9\x01\n" +
+	"_numa_node\"\xef\x01\n" +
 	"\x06NvLink\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\rR\x04link\x12\x1d\n" +
 	"\aversion\x18\x02 \x01(\rH\x00R\aversion\x88\x01\x01\x12\x1b\n" +
 	"\x06remote\x18\x03 \x01(\tH\x01R\x06remote\x88\x01\x01\x121\n" +
-	"\x12remote_pci_address\x18\x04 \x01(\tH\x02R\x10remotePciAddress\x88\x01\x01B\n" +
+	"\x12remote_pci_address\x18\x04 \x01(\tH\x02R\x10remotePciAddress\x88\x01\x01\x12$\n" +
+	"\vremote_link\x18\x05 \x01(\rH\x03R\n" +
+	"remoteLink\x88\x01\x01B\n" +
 	"\n" +
 	"\b_versionB\t\n" +
 	"\a_remoteB\x15\n" +
-	"\x13_remote_pci_address\"1\n" +
+	"\x13_remote_pci_addressB\x0e\n" +
+	"\f_remote_link\"1\n" +
 	"\aGpuPeer\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"\x87\x01\n" +

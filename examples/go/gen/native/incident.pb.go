@@ -96,7 +96,7 @@ type Incident struct {
 	Root uint64 `protobuf:"varint,5,opt,name=root,proto3" json:"root,omitempty"`
 	// UUID of the MIG instance that it is attributed to, the first of a GPU instance's; empty: the whole GPU.
 	Instance string `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
-	// When it was first observed, in this run of the daemon or, for one that goes on, before.
+	// When it was first observed, in whichever run of the daemon.
 	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
 	// When it was last observed.
 	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
@@ -112,7 +112,8 @@ type Incident struct {
 	State IncidentState `protobuf:"varint,13,opt,name=state,proto3,enum=nvidia.device.v1alpha1.IncidentState" json:"state,omitempty"`
 	// When it was over; absent while it is open.
 	ClosedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=closed_time,json=closedTime,proto3" json:"closed_time,omitempty"`
-	// What closed it: one of the words of Clear.on, or room (too many were open); empty while it is open.
+	// What closed it: one of the words of Clear.on, room (too many were open), or
+	// mig-reconfigured; empty while it is open.
 	ClosedBy      string `protobuf:"bytes,15,opt,name=closed_by,json=closedBy,proto3" json:"closed_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -664,6 +665,126 @@ func (x *ClearConditionResponse) GetGpu() *Gpu {
 	return nil
 }
 
+// Reports that a GPU was reset.
+type ReportResetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the GPU. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: "default".
+	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// How it is known, for those who find the GPU well again: it stands in what was cleared and in the audit log; 512 bytes
+	// at most. Required.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A provider's lease: the report is the provider's then. Empty: it is the caller's.
+	LeaseId       string `protobuf:"bytes,4,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportResetRequest) Reset() {
+	*x = ReportResetRequest{}
+	mi := &file_nvidia_device_v1alpha1_incident_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportResetRequest) ProtoMessage() {}
+
+func (x *ReportResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nvidia_device_v1alpha1_incident_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportResetRequest.ProtoReflect.Descriptor instead.
+func (*ReportResetRequest) Descriptor() ([]byte, []int) {
+	return file_nvidia_device_v1alpha1_incident_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReportResetRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReportResetRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ReportResetRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReportResetRequest) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
+}
+
+// It is noted.
+type ReportResetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is now; absent where it is gone.
+	Gpu           *Gpu `protobuf:"bytes,1,opt,name=gpu,proto3" json:"gpu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportResetResponse) Reset() {
+	*x = ReportResetResponse{}
+	mi := &file_nvidia_device_v1alpha1_incident_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportResetResponse) ProtoMessage() {}
+
+func (x *ReportResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nvidia_device_v1alpha1_incident_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportResetResponse.ProtoReflect.Descriptor instead.
+func (*ReportResetResponse) Descriptor() ([]byte, []int) {
+	return file_nvidia_device_v1alpha1_incident_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReportResetResponse) GetGpu() *Gpu {
+	if x != nil {
+		return x.Gpu
+	}
+	return nil
+}
+
 var File_nvidia_device_v1alpha1_incident_proto protoreflect.FileDescriptor
 
 const file_nvidia_device_v1alpha1_incident_proto_rawDesc = "" +
@@ -714,14 +835,22 @@ const file_nvidia_device_v1alpha1_incident_proto_rawDesc = "" +
 	"\x0econdition_type\x18\x03 \x01(\tR\rconditionType\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"G\n" +
 	"\x16ClearConditionResponse\x12-\n" +
+	"\x03gpu\x18\x01 \x01(\v2\x1b.nvidia.device.v1alpha1.GpuR\x03gpu\"y\n" +
+	"\x12ReportResetRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x19\n" +
+	"\blease_id\x18\x04 \x01(\tR\aleaseId\"D\n" +
+	"\x13ReportResetResponse\x12-\n" +
 	"\x03gpu\x18\x01 \x01(\v2\x1b.nvidia.device.v1alpha1.GpuR\x03gpu*c\n" +
 	"\rIncidentState\x12\x1e\n" +
 	"\x1aINCIDENT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13INCIDENT_STATE_OPEN\x10\x01\x12\x19\n" +
-	"\x15INCIDENT_STATE_CLOSED\x10\x022\xf0\x01\n" +
+	"\x15INCIDENT_STATE_CLOSED\x10\x022\xd8\x02\n" +
 	"\x0fIncidentService\x12l\n" +
 	"\rListIncidents\x12,.nvidia.device.v1alpha1.ListIncidentsRequest\x1a-.nvidia.device.v1alpha1.ListIncidentsResponse\x12o\n" +
-	"\x0eClearCondition\x12-.nvidia.device.v1alpha1.ClearConditionRequest\x1a..nvidia.device.v1alpha1.ClearConditionResponseb\x06proto3"
+	"\x0eClearCondition\x12-.nvidia.device.v1alpha1.ClearConditionRequest\x1a..nvidia.device.v1alpha1.ClearConditionResponse\x12f\n" +
+	"\vReportReset\x12*.nvidia.device.v1alpha1.ReportResetRequest\x1a+.nvidia.device.v1alpha1.ReportResetResponseb\x06proto3"
 
 var (
 	file_nvidia_device_v1alpha1_incident_proto_rawDescOnce sync.Once
@@ -736,7 +865,7 @@ func file_nvidia_device_v1alpha1_incident_proto_rawDescGZIP() []byte {
 }
 
 var file_nvidia_device_v1alpha1_incident_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nvidia_device_v1alpha1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_nvidia_device_v1alpha1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_nvidia_device_v1alpha1_incident_proto_goTypes = []any{
 	(IncidentState)(0),             // 0: nvidia.device.v1alpha1.IncidentState
 	(*Incident)(nil),               // 1: nvidia.device.v1alpha1.Incident
@@ -746,34 +875,39 @@ var file_nvidia_device_v1alpha1_incident_proto_goTypes = []any{
 	(*ListIncidentsResponse)(nil),  // 5: nvidia.device.v1alpha1.ListIncidentsResponse
 	(*ClearConditionRequest)(nil),  // 6: nvidia.device.v1alpha1.ClearConditionRequest
 	(*ClearConditionResponse)(nil), // 7: nvidia.device.v1alpha1.ClearConditionResponse
-	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
-	(*Owner)(nil),                  // 9: nvidia.device.v1alpha1.Owner
-	(Severity)(0),                  // 10: nvidia.device.v1alpha1.Severity
-	(*Gpu)(nil),                    // 11: nvidia.device.v1alpha1.Gpu
+	(*ReportResetRequest)(nil),     // 8: nvidia.device.v1alpha1.ReportResetRequest
+	(*ReportResetResponse)(nil),    // 9: nvidia.device.v1alpha1.ReportResetResponse
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
+	(*Owner)(nil),                  // 11: nvidia.device.v1alpha1.Owner
+	(Severity)(0),                  // 12: nvidia.device.v1alpha1.Severity
+	(*Gpu)(nil),                    // 13: nvidia.device.v1alpha1.Gpu
 }
 var file_nvidia_device_v1alpha1_incident_proto_depIdxs = []int32{
-	8,  // 0: nvidia.device.v1alpha1.Incident.first_seen_time:type_name -> google.protobuf.Timestamp
-	8,  // 1: nvidia.device.v1alpha1.Incident.last_seen_time:type_name -> google.protobuf.Timestamp
+	10, // 0: nvidia.device.v1alpha1.Incident.first_seen_time:type_name -> google.protobuf.Timestamp
+	10, // 1: nvidia.device.v1alpha1.Incident.last_seen_time:type_name -> google.protobuf.Timestamp
 	2,  // 2: nvidia.device.v1alpha1.Incident.accounts:type_name -> nvidia.device.v1alpha1.IncidentAccount
 	3,  // 3: nvidia.device.v1alpha1.Incident.verdicts:type_name -> nvidia.device.v1alpha1.IncidentVerdict
 	0,  // 4: nvidia.device.v1alpha1.Incident.state:type_name -> nvidia.device.v1alpha1.IncidentState
-	8,  // 5: nvidia.device.v1alpha1.Incident.closed_time:type_name -> google.protobuf.Timestamp
-	8,  // 6: nvidia.device.v1alpha1.IncidentAccount.first_seen_time:type_name -> google.protobuf.Timestamp
-	8,  // 7: nvidia.device.v1alpha1.IncidentAccount.last_seen_time:type_name -> google.protobuf.Timestamp
-	9,  // 8: nvidia.device.v1alpha1.IncidentVerdict.owner:type_name -> nvidia.device.v1alpha1.Owner
-	10, // 9: nvidia.device.v1alpha1.IncidentVerdict.severity:type_name -> nvidia.device.v1alpha1.Severity
+	10, // 5: nvidia.device.v1alpha1.Incident.closed_time:type_name -> google.protobuf.Timestamp
+	10, // 6: nvidia.device.v1alpha1.IncidentAccount.first_seen_time:type_name -> google.protobuf.Timestamp
+	10, // 7: nvidia.device.v1alpha1.IncidentAccount.last_seen_time:type_name -> google.protobuf.Timestamp
+	11, // 8: nvidia.device.v1alpha1.IncidentVerdict.owner:type_name -> nvidia.device.v1alpha1.Owner
+	12, // 9: nvidia.device.v1alpha1.IncidentVerdict.severity:type_name -> nvidia.device.v1alpha1.Severity
 	0,  // 10: nvidia.device.v1alpha1.ListIncidentsRequest.state:type_name -> nvidia.device.v1alpha1.IncidentState
 	1,  // 11: nvidia.device.v1alpha1.ListIncidentsResponse.incidents:type_name -> nvidia.device.v1alpha1.Incident
-	11, // 12: nvidia.device.v1alpha1.ClearConditionResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
-	4,  // 13: nvidia.device.v1alpha1.IncidentService.ListIncidents:input_type -> nvidia.device.v1alpha1.ListIncidentsRequest
-	6,  // 14: nvidia.device.v1alpha1.IncidentService.ClearCondition:input_type -> nvidia.device.v1alpha1.ClearConditionRequest
-	5,  // 15: nvidia.device.v1alpha1.IncidentService.ListIncidents:output_type -> nvidia.device.v1alpha1.ListIncidentsResponse
-	7,  // 16: nvidia.device.v1alpha1.IncidentService.ClearCondition:output_type -> nvidia.device.v1alpha1.ClearConditionResponse
-	15, // [15:17] is the sub-list for method output_type
-	13, // [13:15] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 12: nvidia.device.v1alpha1.ClearConditionResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
+	13, // 13: nvidia.device.v1alpha1.ReportResetResponse.gpu:type_name -> nvidia.device.v1alpha1.Gpu
+	4,  // 14: nvidia.device.v1alpha1.IncidentService.ListIncidents:input_type -> nvidia.device.v1alpha1.ListIncidentsRequest
+	6,  // 15: nvidia.device.v1alpha1.IncidentService.ClearCondition:input_type -> nvidia.device.v1alpha1.ClearConditionRequest
+	8,  // 16: nvidia.device.v1alpha1.IncidentService.ReportReset:input_type -> nvidia.device.v1alpha1.ReportResetRequest
+	5,  // 17: nvidia.device.v1alpha1.IncidentService.ListIncidents:output_type -> nvidia.device.v1alpha1.ListIncidentsResponse
+	7,  // 18: nvidia.device.v1alpha1.IncidentService.ClearCondition:output_type -> nvidia.device.v1alpha1.ClearConditionResponse
+	9,  // 19: nvidia.device.v1alpha1.IncidentService.ReportReset:output_type -> nvidia.device.v1alpha1.ReportResetResponse
+	17, // [17:20] is the sub-list for method output_type
+	14, // [14:17] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_nvidia_device_v1alpha1_incident_proto_init() }
@@ -789,7 +923,7 @@ func file_nvidia_device_v1alpha1_incident_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nvidia_device_v1alpha1_incident_proto_rawDesc), len(file_nvidia_device_v1alpha1_incident_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	IncidentService_ListIncidents_FullMethodName  = "/nvidia.device.v1alpha1.IncidentService/ListIncidents"
 	IncidentService_ClearCondition_FullMethodName = "/nvidia.device.v1alpha1.IncidentService/ClearCondition"
+	IncidentService_ReportReset_FullMethodName    = "/nvidia.device.v1alpha1.IncidentService/ReportReset"
 )
 
 // IncidentServiceClient is the client API for IncidentService service.
@@ -34,13 +35,19 @@ const (
 //
 // The faults of this node. Reading is for whoever may connect.
 type IncidentServiceClient interface {
-	// The incidents that are open, and the 512 that were closed last in this run of the daemon; newest first.
+	// The incidents that are open, and the 512 that were closed last, over restarts of the daemon; newest first.
 	ListIncidents(ctx context.Context, in *ListIncidentsRequest, opts ...grpc.CallOption) (*ListIncidentsResponse, error)
 	// Clears a problem of a GPU by hand. For administrators: it needs write access and goes into the audit log with its
 	// reason. What of it is seen again comes back, a floor's fault first of all. It is answered when it has taken
 	// effect; one that a kill takes with it right then is to be said again. NOT_FOUND; FAILED_PRECONDITION where the
 	// GPU has no such condition, it is no problem, or it is not an operator's to clear: a provider's, or the daemon's word on policies.
 	ClearCondition(ctx context.Context, in *ClearConditionRequest, opts ...grpc.CallOption) (*ClearConditionResponse, error)
+	// Reports that a GPU was reset, by whoever reset it: not every reset shows in what NVML tells. It ends what names a GPU
+	// reset, as far as it was seen before the report; so report at once, before the driver is taken up again. What still is
+	// so comes back. For providers and administrators: it needs write access and goes into the audit log with its reason.
+	// NOT_FOUND; FAILED_PRECONDITION for a MIG instance, which is reset with its GPU, and for a GPU whose slot another one
+	// has taken; PERMISSION_DENIED for a lease that is unknown or has run out.
+	ReportReset(ctx context.Context, in *ReportResetRequest, opts ...grpc.CallOption) (*ReportResetResponse, error)
 }
 
 type incidentServiceClient struct {
@@ -71,19 +78,35 @@ func (c *incidentServiceClient) ClearCondition(ctx context.Context, in *ClearCon
 	return out, nil
 }
 
+func (c *incidentServiceClient) ReportReset(ctx context.Context, in *ReportResetRequest, opts ...grpc.CallOption) (*ReportResetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportResetResponse)
+	err := c.cc.Invoke(ctx, IncidentService_ReportReset_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IncidentServiceServer is the server API for IncidentService service.
 // All implementations must embed UnimplementedIncidentServiceServer
 // for forward compatibility.
 //
 // The faults of this node. Reading is for whoever may connect.
 type IncidentServiceServer interface {
-	// The incidents that are open, and the 512 that were closed last in this run of the daemon; newest first.
+	// The incidents that are open, and the 512 that were closed last, over restarts of the daemon; newest first.
 	ListIncidents(context.Context, *ListIncidentsRequest) (*ListIncidentsResponse, error)
 	// Clears a problem of a GPU by hand. For administrators: it needs write access and goes into the audit log with its
 	// reason. What of it is seen again comes back, a floor's fault first of all. It is answered when it has taken
 	// effect; one that a kill takes with it right then is to be said again. NOT_FOUND; FAILED_PRECONDITION where the
 	// GPU has no such condition, it is no problem, or it is not an operator's to clear: a provider's, or the daemon's word on policies.
 	ClearCondition(context.Context, *ClearConditionRequest) (*ClearConditionResponse, error)
+	// Reports that a GPU was reset, by whoever reset it: not every reset shows in what NVML tells. It ends what names a GPU
+	// reset, as far as it was seen before the report; so report at once, before the driver is taken up again. What still is
+	// so comes back. For providers and administrators: it needs write access and goes into the audit log with its reason.
+	// NOT_FOUND; FAILED_PRECONDITION for a MIG instance, which is reset with its GPU, and for a GPU whose slot another one
+	// has taken; PERMISSION_DENIED for a lease that is unknown or has run out.
+	ReportReset(context.Context, *ReportResetRequest) (*ReportResetResponse, error)
 	mustEmbedUnimplementedIncidentServiceServer()
 }
 
@@ -99,6 +122,9 @@ func (UnimplementedIncidentServiceServer) ListIncidents(context.Context, *ListIn
 }
 func (UnimplementedIncidentServiceServer) ClearCondition(context.Context, *ClearConditionRequest) (*ClearConditionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClearCondition not implemented")
+}
+func (UnimplementedIncidentServiceServer) ReportReset(context.Context, *ReportResetRequest) (*ReportResetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportReset not implemented")
 }
 func (UnimplementedIncidentServiceServer) mustEmbedUnimplementedIncidentServiceServer() {}
 func (UnimplementedIncidentServiceServer) testEmbeddedByValue()                         {}
@@ -157,6 +183,24 @@ func _IncidentService_ClearCondition_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IncidentService_ReportReset_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportResetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).ReportReset(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_ReportReset_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).ReportReset(ctx, req.(*ReportResetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IncidentService_ServiceDesc is the grpc.ServiceDesc for IncidentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -171,6 +215,10 @@ var IncidentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ClearCondition",
 			Handler:    _IncidentService_ClearCondition_Handler,
+		},
+		{
+			MethodName: "ReportReset",
+			Handler:    _IncidentService_ReportReset_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -147,10 +147,15 @@ type HungNvmlCall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, as in "nvmlDeviceGetRemappedRows".
 	Call string `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
-	// UUID of the GPU that it is about; empty where it is about none, or about one that had not told its UUID.
+	// UUID of the GPU that it is about, the first of two; empty where it is about none, or about one that had not told
+	// its UUID.
 	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
 	// Since when it runs, as a span.
-	Age           *durationpb.Duration `protobuf:"bytes,3,opt,name=age,proto3" json:"age,omitempty"`
+	Age *durationpb.Duration `protobuf:"bytes,3,opt,name=age,proto3" json:"age,omitempty"`
+	// NVML's index of the GPU that it is about, where it had not told its UUID.
+	Index *uint32 `protobuf:"varint,4,opt,name=index,proto3,oneof" json:"index,omitempty"`
+	// UUID of the other GPU, where it is about two: either may be why it hangs.
+	Peer          string `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +209,20 @@ func (x *HungNvmlCall) GetAge() *durationpb.Duration {
 		return x.Age
 	}
 	return nil
+}
+
+func (x *HungNvmlCall) GetIndex() uint32 {
+	if x != nil && x.Index != nil {
+		return *x.Index
+	}
+	return 0
+}
+
+func (x *HungNvmlCall) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
 }
 
 // Asks how NVML is.
@@ -473,7 +492,9 @@ func (x *ReleaseNvmlResponse) GetBusy() *HungNvmlCall {
 
 // Asks for NVML to be taken up again.
 type AttachNvmlRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To be answered at once, with how it is just then; GetNvmlStatus tells what comes of it.
+	NoWait        bool `protobuf:"varint,1,opt,name=no_wait,json=noWait,proto3" json:"no_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -508,9 +529,20 @@ func (*AttachNvmlRequest) Descriptor() ([]byte, []int) {
 	return file_nvidia_device_v1alpha1_nvml_proto_rawDescGZIP(), []int{5}
 }
 
-// It is being taken up; GetNvmlStatus tells when it is READY.
+func (x *AttachNvmlRequest) GetNoWait() bool {
+	if x != nil {
+		return x.NoWait
+	}
+	return false
+}
+
+// What came of it: NVML is in use only where it says so.
 type AttachNvmlResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// READY: in use. MISSING: the attempt has failed, or is still being made. RELEASED: it was let go of again meanwhile.
+	State NvmlState `protobuf:"varint,1,opt,name=state,proto3,enum=nvidia.device.v1alpha1.NvmlState" json:"state,omitempty"`
+	// Unless it is READY: why not, for people.
+	Detail        string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -545,15 +577,32 @@ func (*AttachNvmlResponse) Descriptor() ([]byte, []int) {
 	return file_nvidia_device_v1alpha1_nvml_proto_rawDescGZIP(), []int{6}
 }
 
+func (x *AttachNvmlResponse) GetState() NvmlState {
+	if x != nil {
+		return x.State
+	}
+	return NvmlState_NVML_STATE_UNSPECIFIED
+}
+
+func (x *AttachNvmlResponse) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 var File_nvidia_device_v1alpha1_nvml_proto protoreflect.FileDescriptor
 
 const file_nvidia_device_v1alpha1_nvml_proto_rawDesc = "" +
 	"\n" +
-	"!nvidia/device/v1alpha1/nvml.proto\x12\x16nvidia.device.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
+	"!nvidia/device/v1alpha1/nvml.proto\x12\x16nvidia.device.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x01\n" +
 	"\fHungNvmlCall\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12+\n" +
-	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\x16\n" +
+	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12\x19\n" +
+	"\x05index\x18\x04 \x01(\rH\x00R\x05index\x88\x01\x01\x12\x12\n" +
+	"\x04peer\x18\x05 \x01(\tR\x04peerB\b\n" +
+	"\x06_index\"\x16\n" +
 	"\x14GetNvmlStatusRequest\"\xc6\x03\n" +
 	"\x15GetNvmlStatusResponse\x127\n" +
 	"\x05state\x18\x01 \x01(\x0e2!.nvidia.device.v1alpha1.NvmlStateR\x05state\x12\x16\n" +
@@ -572,9 +621,12 @@ const file_nvidia_device_v1alpha1_nvml_proto_rawDesc = "" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"\x92\x01\n" +
 	"\x13ReleaseNvmlResponse\x12A\n" +
 	"\x0ereleased_until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\rreleasedUntil\x128\n" +
-	"\x04busy\x18\x02 \x01(\v2$.nvidia.device.v1alpha1.HungNvmlCallR\x04busy\"\x13\n" +
-	"\x11AttachNvmlRequest\"\x14\n" +
-	"\x12AttachNvmlResponse*\x87\x01\n" +
+	"\x04busy\x18\x02 \x01(\v2$.nvidia.device.v1alpha1.HungNvmlCallR\x04busy\",\n" +
+	"\x11AttachNvmlRequest\x12\x17\n" +
+	"\ano_wait\x18\x01 \x01(\bR\x06noWait\"e\n" +
+	"\x12AttachNvmlResponse\x127\n" +
+	"\x05state\x18\x01 \x01(\x0e2!.nvidia.device.v1alpha1.NvmlStateR\x05state\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail*\x87\x01\n" +
 	"\tNvmlState\x12\x1a\n" +
 	"\x16NVML_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13NVML_STATE_DISABLED\x10\x01\x12\x16\n" +
@@ -628,17 +680,18 @@ var file_nvidia_device_v1alpha1_nvml_proto_depIdxs = []int32{
 	9,  // 6: nvidia.device.v1alpha1.ReleaseNvmlRequest.ttl:type_name -> google.protobuf.Duration
 	10, // 7: nvidia.device.v1alpha1.ReleaseNvmlResponse.released_until:type_name -> google.protobuf.Timestamp
 	2,  // 8: nvidia.device.v1alpha1.ReleaseNvmlResponse.busy:type_name -> nvidia.device.v1alpha1.HungNvmlCall
-	3,  // 9: nvidia.device.v1alpha1.NvmlService.GetNvmlStatus:input_type -> nvidia.device.v1alpha1.GetNvmlStatusRequest
-	5,  // 10: nvidia.device.v1alpha1.NvmlService.ReleaseNvml:input_type -> nvidia.device.v1alpha1.ReleaseNvmlRequest
-	7,  // 11: nvidia.device.v1alpha1.NvmlService.AttachNvml:input_type -> nvidia.device.v1alpha1.AttachNvmlRequest
-	4,  // 12: nvidia.device.v1alpha1.NvmlService.GetNvmlStatus:output_type -> nvidia.device.v1alpha1.GetNvmlStatusResponse
-	6,  // 13: nvidia.device.v1alpha1.NvmlService.ReleaseNvml:output_type -> nvidia.device.v1alpha1.ReleaseNvmlResponse
-	8,  // 14: nvidia.device.v1alpha1.NvmlService.AttachNvml:output_type -> nvidia.device.v1alpha1.AttachNvmlResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	0,  // 9: nvidia.device.v1alpha1.AttachNvmlResponse.state:type_name -> nvidia.device.v1alpha1.NvmlState
+	3,  // 10: nvidia.device.v1alpha1.NvmlService.GetNvmlStatus:input_type -> nvidia.device.v1alpha1.GetNvmlStatusRequest
+	5,  // 11: nvidia.device.v1alpha1.NvmlService.ReleaseNvml:input_type -> nvidia.device.v1alpha1.ReleaseNvmlRequest
+	7,  // 12: nvidia.device.v1alpha1.NvmlService.AttachNvml:input_type -> nvidia.device.v1alpha1.AttachNvmlRequest
+	4,  // 13: nvidia.device.v1alpha1.NvmlService.GetNvmlStatus:output_type -> nvidia.device.v1alpha1.GetNvmlStatusResponse
+	6,  // 14: nvidia.device.v1alpha1.NvmlService.ReleaseNvml:output_type -> nvidia.device.v1alpha1.ReleaseNvmlResponse
+	8,  // 15: nvidia.device.v1alpha1.NvmlService.AttachNvml:output_type -> nvidia.device.v1alpha1.AttachNvmlResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_nvidia_device_v1alpha1_nvml_proto_init() }
@@ -646,6 +699,7 @@ func file_nvidia_device_v1alpha1_nvml_proto_init() {
 	if File_nvidia_device_v1alpha1_nvml_proto != nil {
 		return
 	}
+	file_nvidia_device_v1alpha1_nvml_proto_msgTypes[0].OneofWrappers = []any{}
 	file_nvidia_device_v1alpha1_nvml_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -43,7 +43,8 @@ type NvmlServiceClient interface {
 	// kernel log is read on. NVML is taken up again by AttachNvml, when the time is over, and by a restart of the daemon. Asked
 	// again, the latest request counts. Where a call hangs, nothing is given up, and the answer names it.
 	ReleaseNvml(ctx context.Context, in *ReleaseNvmlRequest, opts ...grpc.CallOption) (*ReleaseNvmlResponse, error)
-	// Takes NVML up again, or goes on looking for it; where it was not let go of, nothing changes.
+	// Takes NVML up again, or looks for it at once where it is missing. It is answered when NVML is in use, when the first
+	// attempt has failed (NVML is looked for again, as ever), or after 20 s, whichever is first.
 	AttachNvml(ctx context.Context, in *AttachNvmlRequest, opts ...grpc.CallOption) (*AttachNvmlResponse, error)
 }
 
@@ -99,7 +100,8 @@ type NvmlServiceServer interface {
 	// kernel log is read on. NVML is taken up again by AttachNvml, when the time is over, and by a restart of the daemon. Asked
 	// again, the latest request counts. Where a call hangs, nothing is given up, and the answer names it.
 	ReleaseNvml(context.Context, *ReleaseNvmlRequest) (*ReleaseNvmlResponse, error)
-	// Takes NVML up again, or goes on looking for it; where it was not let go of, nothing changes.
+	// Takes NVML up again, or looks for it at once where it is missing. It is answered when NVML is in use, when the first
+	// attempt has failed (NVML is looked for again, as ever), or after 20 s, whichever is first.
 	AttachNvml(context.Context, *AttachNvmlRequest) (*AttachNvmlResponse, error)
 	mustEmbedUnimplementedNvmlServiceServer()
 }

@@ -1144,7 +1144,9 @@ type PolicySubscription struct {
 	// A signal when the reading falls below it, or rises back.
 	Below *float64 `protobuf:"fixed64,7,opt,name=below,proto3,oneof" json:"below,omitempty"`
 	// Of one reading no signal sooner than this after the last; absent: as they come.
-	MinInterval   *durationpb.Duration `protobuf:"bytes,8,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	MinInterval *durationpb.Duration `protobuf:"bytes,8,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	// The key of the reading that above and below count from; empty: from 0.
+	RelativeTo    string `protobuf:"bytes,9,opt,name=relative_to,json=relativeTo,proto3" json:"relative_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1233,6 +1235,13 @@ func (x *PolicySubscription) GetMinInterval() *durationpb.Duration {
 		return x.MinInterval
 	}
 	return nil
+}
+
+func (x *PolicySubscription) GetRelativeTo() string {
+	if x != nil {
+		return x.RelativeTo
+	}
+	return ""
 }
 
 // One limit, as policies.yaml would write it.
@@ -2579,7 +2588,7 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\x0fPolicyOwnedType\x12%\n" +
 	"\x0econdition_type\x18\x01 \x01(\tR\rconditionType\x12&\n" +
 	"\x0ftrue_is_problem\x18\x02 \x01(\bR\rtrueIsProblem\x12\x18\n" +
-	"\areasons\x18\x03 \x03(\tR\areasons\"\xb8\x02\n" +
+	"\areasons\x18\x03 \x03(\tR\areasons\"\xd9\x02\n" +
 	"\x12PolicySubscription\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1e\n" +
 	"\bcode_min\x18\x02 \x01(\x04H\x00R\acodeMin\x88\x01\x01\x12\x1e\n" +
@@ -2588,7 +2597,9 @@ const file_nvidia_device_v1alpha1_policy_proto_rawDesc = "" +
 	"\bdeadband\x18\x05 \x01(\x01R\bdeadband\x12\x19\n" +
 	"\x05above\x18\x06 \x01(\x01H\x02R\x05above\x88\x01\x01\x12\x19\n" +
 	"\x05below\x18\a \x01(\x01H\x03R\x05below\x88\x01\x01\x12<\n" +
-	"\fmin_interval\x18\b \x01(\v2\x19.google.protobuf.DurationR\vminIntervalB\v\n" +
+	"\fmin_interval\x18\b \x01(\v2\x19.google.protobuf.DurationR\vminInterval\x12\x1f\n" +
+	"\vrelative_to\x18\t \x01(\tR\n" +
+	"relativeToB\v\n" +
 	"\t_code_minB\v\n" +
 	"\t_code_maxB\b\n" +
 	"\x06_aboveB\b\n" +

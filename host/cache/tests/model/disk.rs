@@ -78,7 +78,11 @@ impl StateLog for Disk {
                 Change::LeaseGone(provider) => {
                     kept.leases.remove(&*provider);
                 }
-                Change::Memory(..) | Change::LogPosition(_) => {}
+                Change::Memory(..)
+                | Change::Incident(_)
+                | Change::IncidentGone(_)
+                | Change::LogPosition(_)
+                | Change::Numbers(_) => {}
             }
         }
     }

@@ -48,6 +48,7 @@ fn nvlink(nvlink: &NvLink) -> proto::NvLink {
         version: nvlink.version,
         remote: nvlink.remote.clone(),
         remote_pci_address: nvlink.remote_pci.map(|pci| pci.to_string()),
+        remote_link: nvlink.remote_link,
     }
 }
 
@@ -87,6 +88,7 @@ mod tests {
                 version: None,
                 remote: None,
                 remote_pci: "0000:05:00.0".parse().ok(),
+                remote_link: Some(30),
             }],
             peers: vec![Peer {
                 uuid: DeviceUuid::new("GPU-1"),
@@ -107,6 +109,7 @@ mod tests {
         let link = &shown.nvlinks[0];
         assert_eq!((link.link, link.version, &link.remote), (0, None, &None));
         assert_eq!(link.remote_pci_address.as_deref(), Some("0000:05:00.0"));
+        assert_eq!(link.remote_link, Some(30));
         assert_eq!(
             (&*shown.peers[0].uuid, &*shown.peers[0].path),
             ("GPU-1", "PIX")

@@ -16,7 +16,7 @@ use device_api_core::provider::ProviderCondition;
 use device_api_core::verdict::Severity;
 use device_api_proto::native as proto;
 
-use crate::fields::{self, FieldError, bounded, condition_type, device_uuid};
+use crate::fields::{self, FieldError, bounded, condition_type, device_uuid, span};
 use crate::status::Refusal;
 
 /// Length of a label's key: a DNS name, a slash and a name, as selectors take it.
@@ -32,14 +32,6 @@ pub(super) fn version(path: &str, version: i64) -> Result<Option<ResourceVersion
             format!("{version} is negative; use 0 or a version that was read"),
         )),
     }
-}
-
-/// `None`: less than nothing, or malformed.
-pub(super) fn span(asked: prost_types::Duration) -> Option<Duration> {
-    // By hand: the library's own conversion overflows at the least of all seconds.
-    let nanos = u32::try_from(asked.nanos).ok()?;
-    let seconds = u64::try_from(asked.seconds).ok()?;
-    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }
 
 pub(super) fn lease_duration(

@@ -40,7 +40,7 @@ async fn p4_every_write_over_tcp_is_refused_before_the_request_is_looked_at() {
             }
         }
     }
-    assert_eq!(asked, 4 + 7 + 6 + 1 + 2 + 4, "each write of each service");
+    assert_eq!(asked, 4 + 7 + 6 + 2 + 2 + 4, "each write of each service");
     let refusals = server.observer.refusals.lock().expect("lock").len();
     assert_eq!(refusals, 2 * asked, "each is counted");
 }

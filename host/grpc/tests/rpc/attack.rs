@@ -143,7 +143,7 @@ impl Target {
         let server = &self.server;
         let operated = [
             server.policies.writes(),
-            server.incidents.cleared().len(),
+            server.incidents.cleared().len() + server.incidents.resets().len(),
             server.nvml.commands(),
         ];
         (server.store.fingerprint(), operated)

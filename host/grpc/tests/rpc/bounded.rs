@@ -58,7 +58,7 @@ fn writes() -> Vec<String> {
 async fn p4_who_may_not_write_is_refused_before_a_byte_of_the_request_is_read() {
     let server = Server::start().await;
     let paths = writes();
-    assert_eq!(paths.len(), 24, "{paths:?}");
+    assert_eq!(paths.len(), 25, "{paths:?}");
     let mut raw = Raw::begin_tcp(server.tcp, &[]).await;
     for (n, path) in paths.iter().enumerate() {
         let stream = 2 * u32::try_from(n).expect("few") + 1;
@@ -67,7 +67,7 @@ async fn p4_who_may_not_write_is_refused_before_a_byte_of_the_request_is_read() 
         let codes = codes(&server, n + 1).await;
         assert_eq!(codes[n], "PermissionDenied", "{path}");
     }
-    assert_eq!(server.observer.refusals.lock().expect("lock").len(), 24);
+    assert_eq!(server.observer.refusals.lock().expect("lock").len(), 25);
     assert_eq!(*server.observer.open.borrow(), 0);
 }
 

@@ -1,5 +1,8 @@
 //! `nvidia.device.v1alpha1.IncidentService`.
 
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use device_api_core::incident::{Incident, IncidentState};
 use device_api_proto::native as proto;
 use device_api_proto::native::incident_service_client::IncidentServiceClient;
@@ -107,6 +110,43 @@ async fn n5_a_list_of_incidents_is_bounded_and_read_on() {
 }
 
 #[tokio::test]
+async fn n5_a_list_that_takes_its_time_keeps_nobody_waiting() {
+    /// After which a list is made all the same, so that this test ends.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const LISTERS: usize = 8;
+    let server = Server::start().await;
+    created(&mut server.native().await, "gpu-0").await;
+    server.incidents.put(incident(1, "GPU-0", 79));
+    let slow = server.incidents.slow.clone();
+    let (held, is_held) = channel();
+    let (go_on, goes_on) = channel();
+    let holder = std::thread::spawn(move || {
+        let _slow = slow.lock().expect("lock");
+        held.send(()).expect("awaited");
+        let _ = goes_on.recv_timeout(PATIENCE);
+    });
+    is_held.recv().expect("held");
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..LISTERS {
+        let mut client = Client::new(server.unix().await);
+        let request = proto::ListIncidentsRequest::default();
+        asked.spawn(async move { client.list_incidents(request).await });
+    }
+    let mut native = server.native().await;
+    for _ in 0..10 {
+        let gpus = native.list_gpus(proto::ListGpusRequest::default()).await;
+        assert_eq!(gpus.expect("listed").into_inner().gpus.len(), 1);
+    }
+    assert!(asked.try_join_next().is_none(), "none is made yet");
+    let _ = go_on.send(());
+    while let Some(list) = asked.join_next().await {
+        let list = list.expect("asked").expect("made").into_inner();
+        assert_eq!(list.incidents.len(), 1);
+    }
+    holder.join().expect("ended");
+}
+
+#[tokio::test]
 async fn n7_a_clear_by_hand_names_a_gpu_and_is_audited_with_its_reason() {
     let log = Log::installed();
     let server = Server::start().await;
@@ -189,4 +229,89 @@ async fn n7_what_can_t_be_cleared_is_said_and_readers_clear_nothing() {
     let answer = reader.clear_condition(clear("gpu-0", STANDS, "why")).await;
     refused(answer, Code::PermissionDenied, "read-only");
     assert_eq!(server.incidents.cleared(), []);
+}
+
+fn report(name: &str, reason: &str, lease_id: &str) -> proto::ReportResetRequest {
+    proto::ReportResetRequest {
+        name: name.to_owned(),
+        reason: reason.to_owned(),
+        lease_id: lease_id.to_owned(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn n7_a_reset_is_reported_by_whoever_may_write_or_by_a_provider_and_audited() {
+    let log = Log::installed();
+    let server = Server::start().await;
+    created(&mut server.native().await, "gpu-0").await;
+    let mut client = Client::new(server.unix().await);
+    let done = client
+        .report_reset(report("gpu-0", "audited-reset\u{1b}[2J", ""))
+        .await;
+    let gpu = done.expect("noted").into_inner().gpu.expect("there");
+    assert_eq!(gpu.name, "gpu-0");
+    let registration = proto::RegisterProviderRequest {
+        name: "node-agent".to_owned(),
+        ..Default::default()
+    };
+    let mut providers = server.providers().await;
+    let lease = providers.register_provider(registration).await;
+    let lease = lease.expect("registered").into_inner().lease_id;
+    let done = client.report_reset(report("gpu-0", "the hypervisor says so", &lease));
+    done.await.expect("noted");
+    let [first, second] = &server.incidents.resets()[..] else {
+        panic!("{:?}", server.incidents.resets());
+    };
+    assert!(first.by.starts_with("uid:"), "{first:?}");
+    assert_eq!(first.device.as_str(), "GPU-gpu-0");
+    assert_eq!(first.reason, "audited-reset\\u{1b}[2J");
+    assert_eq!(second.by, "provider node-agent");
+    let lines = log.lines("audited-reset");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let words = [
+        "INFO",
+        "identity=\"uid:",
+        "service=\"nvidia.device.v1alpha1.IncidentService\"",
+        "method=\"ReportReset\"",
+        "object=\"gpu-0\"",
+        "because=\"audited-reset",
+        "outcome=\"OK\"",
+    ];
+    check(&lines[0], &words);
+}
+
+#[tokio::test]
+async fn n7_what_is_no_report_of_a_reset_is_said_and_readers_report_none() {
+    let server = Server::start().await;
+    created(&mut server.native().await, "gpu-0").await;
+    let mut client = Client::new(server.unix().await);
+    let long = "x".repeat(513);
+    let invalid = Code::InvalidArgument;
+    for (name, reason, lease, code, says) in [
+        ("", "why", "", invalid, "name: required"),
+        ("gpu-0", " ", "", invalid, "reason: required; say how"),
+        (
+            "gpu-0",
+            &*long,
+            "",
+            invalid,
+            "reason: 513 bytes; at most 512",
+        ),
+        (
+            "gpu-9",
+            "why",
+            "",
+            Code::NotFound,
+            "ListGpus tells which exist",
+        ),
+        ("gpu-0", "why", "nobodys", Code::PermissionDenied, "lease"),
+    ] {
+        let answer = client.report_reset(report(name, reason, lease)).await;
+        refused(answer, code, says);
+    }
+    let mut reader = Client::new(server.tcp().await);
+    let answer = reader.report_reset(report("gpu-0", "why", "")).await;
+    refused(answer, Code::PermissionDenied, "read-only");
+    assert_eq!(server.incidents.resets(), []);
 }

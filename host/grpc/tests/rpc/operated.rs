@@ -1,6 +1,6 @@
 //! Small implementations of the ports that operators handle, policies apart: what was asked of them is kept.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use device_api_core::clock::WallTime;
@@ -9,7 +9,7 @@ use device_api_core::ids::{DeviceUuid, IncidentId};
 use device_api_core::incident::{self, Account, Incident, IncidentState, IncidentVerdict, Wanted};
 use device_api_core::policy::PolicyId;
 use device_api_core::ports::{Incidents, NvmlControl, NvmlStatus, Pending};
-use device_api_core::recovery::{ClearRequest, DriverHold, HungCall, Release};
+use device_api_core::recovery::{ClearRequest, DriverHold, HungCall, Release, ResetReport};
 use device_api_core::signal::{SignalKind, Source};
 use device_api_core::verdict::{Judgement, Severity};
 
@@ -21,6 +21,9 @@ pub(crate) const STANDS: &str = "XidCriticalError";
 pub(crate) struct FaultLog {
     incidents: Mutex<Vec<Incident>>,
     cleared: Mutex<Vec<ClearRequest>>,
+    resets: Mutex<Vec<ResetReport>>,
+    /// Whoever has it keeps lists from being made.
+    pub(crate) slow: Arc<Mutex<()>>,
 }
 
 pub(crate) fn at(seconds: u64) -> WallTime {
@@ -74,10 +77,15 @@ impl FaultLog {
     pub(crate) fn cleared(&self) -> Vec<ClearRequest> {
         self.cleared.lock().expect("lock").clone()
     }
+
+    pub(crate) fn resets(&self) -> Vec<ResetReport> {
+        self.resets.lock().expect("lock").clone()
+    }
 }
 
 impl Incidents for FaultLog {
     fn incidents(&self, wanted: &Wanted) -> incident::Incidents {
+        let _made = self.slow.lock().expect("lock");
         let all = self.incidents.lock().expect("lock");
         let all: Vec<_> = all.iter().filter(|one| wanted.takes(one)).collect();
         let left_out = all.len().saturating_sub(wanted.max);
@@ -96,11 +104,18 @@ impl Incidents for FaultLog {
         self.cleared.lock().expect("lock").push(request.clone());
         Ok(())
     }
+
+    fn report_reset(&self, report: &ResetReport) -> Result<(), ApiError> {
+        self.resets.lock().expect("lock").push(report.clone());
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default)]
 struct Driver {
     released: Option<Release>,
+    /// Why there is no library.
+    missing: Option<String>,
     hung: Option<HungCall>,
     commands: usize,
 }
@@ -119,8 +134,15 @@ impl Nvml {
         self.driver().hung = Some(HungCall {
             call: call.to_owned(),
             device: Some(DeviceUuid::new(device)),
+            peer: None,
+            index: None,
             age: Duration::from_millis(12_500),
         });
+    }
+
+    /// From now on there is none.
+    pub(crate) fn lose(&self, why: &str) {
+        self.driver().missing = Some(why.to_owned());
     }
 
     pub(crate) fn commands(&self) -> usize {
@@ -131,12 +153,13 @@ impl Nvml {
 impl NvmlControl for Nvml {
     fn status(&self) -> (NvmlStatus, Vec<HungCall>) {
         let driver = self.driver();
-        let status = match driver.released {
-            Some(Release { purpose, .. }) => NvmlStatus::Released {
+        let status = match (driver.released, &driver.missing) {
+            (Some(Release { purpose, .. }), _) => NvmlStatus::Released {
                 purpose,
                 until: at(60),
             },
-            None => NvmlStatus::Ready {
+            (None, Some(why)) => NvmlStatus::Missing { why: why.clone() },
+            (None, None) => NvmlStatus::Ready {
                 library: "libnvidia-ml.so.1".to_owned(),
                 driver: "580.82.07".to_owned(),
                 gpus: 8,
@@ -159,10 +182,16 @@ impl NvmlControl for Nvml {
         Box::pin(std::future::ready(Ok(hold)))
     }
 
-    fn attach(&self) -> Pending<Result<DriverHold, ApiError>> {
-        let mut driver = self.driver();
-        driver.commands += 1;
-        driver.released = None;
-        Box::pin(std::future::ready(Ok(DriverHold::Attached)))
+    fn attach(&self) -> Pending<Result<NvmlStatus, ApiError>> {
+        {
+            let mut driver = self.driver();
+            driver.commands += 1;
+            driver.released = None;
+        }
+        let (status, hung) = self.status();
+        if hung.is_empty() {
+            return Box::pin(std::future::ready(Ok(status)));
+        }
+        Box::pin(std::future::pending())
     }
 }

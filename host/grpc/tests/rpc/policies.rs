@@ -166,6 +166,7 @@ async fn h12_one_policy_is_described_in_full() {
         code_min: Some(63),
         code_max: Some(64),
         above: Some(85.5),
+        relative_to: "power.limit".to_owned(),
         ..Default::default()
     };
     assert_eq!(described.subscriptions, [wanted]);

@@ -3,6 +3,7 @@
 use device_api_proto::native as proto;
 use tonic::Code;
 
+use crate::audit::{Log, check};
 use crate::harness::{Server, refused};
 use crate::policies::{client, get, listed, quarantine, release, reloaded};
 use crate::policy_host::digest;
@@ -33,11 +34,31 @@ async fn h6_a_command_says_that_the_set_was_refused() {
         .quarantine_policy(quarantine("xid-policy", "why"))
         .await
         .expect("set aside");
-    server.policies.break_set("policies.yaml: no\n");
+    let log = Log::installed();
+    server.policies.break_set("policies.yaml: audited no\n");
     let answer = client.release_policy(release("xid-policy", "")).await;
     let answer = answer.expect("released").into_inner();
-    assert_eq!(answer.refused, "policies.yaml: no\\n");
+    assert_eq!(answer.refused, "policies.yaml: audited no\\n");
     assert_eq!(answer.outcomes, []);
+    let lines = log.lines("policies.yaml: audited no");
+    let words = [
+        "method=\"ReleasePolicy\"",
+        "outcome=\"OK\"",
+        "why=\"the whole set is refused: ",
+    ];
+    check(&lines[0], &words);
+
+    server.policies.break_set("policies.yaml: audited no");
+    let reload = proto::ReloadPoliciesRequest {};
+    let answer = client.reload_policies(reload).await.expect("answered");
+    assert_eq!(answer.into_inner().refused, "policies.yaml: audited no");
+    let lines = log.lines("policies.yaml: audited no");
+    let words = [
+        "method=\"ReloadPolicies\"",
+        "outcome=\"refused\"",
+        "why=\"the whole set: policies.yaml: ",
+    ];
+    check(&lines[1], &words);
 }
 
 /// A directory full of what is none.

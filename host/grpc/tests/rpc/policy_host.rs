@@ -369,6 +369,7 @@ impl Policies for PolicyHost {
                 filter: Filter {
                     codes: Some((63, 64)),
                     above: Some(85.5),
+                    relative_to: Some("power.limit".to_owned()),
                     ..Filter::default()
                 },
             }],

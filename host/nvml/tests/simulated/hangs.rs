@@ -1,9 +1,11 @@
 use std::time::Duration;
 
+use device_api_core::ports::{NvmlControl, NvmlStatus};
+use device_api_core::recovery::{Release, ReleaseFor};
 use device_api_core::signal::{SignalKind, Target, Value};
 use device_api_nvml::{Config, Stopped};
 
-use crate::harness::{Said, Sim, isolated, isolated_with, start, until, value};
+use crate::harness::{Said, Sim, isolated, isolated_with, start, until, value, wait};
 
 /// A call is over the bound soon, and a busy machine's are not.
 const HUNG_AFTER: Duration = Duration::from_millis(300);
@@ -97,10 +99,61 @@ fn n1_a_gpu_that_hangs_at_the_inventory_keeps_no_other_from_being_served() {
                 (hung[0].call, hung[0].index),
                 ("nvmlDeviceGetUUID", Some(2))
             );
+            let (_, hanging) = handle.operator().status();
+            assert_eq!(
+                (hanging[0].device.as_ref(), hanging[0].index),
+                (None, Some(2))
+            );
             sim.raise(r#"{"command":"xid","gpu":7,"codes":[31]}"#);
             recorder.observed_after(0, SignalKind::Xid);
+            let gpus = |said: &Said| match said.status() {
+                Some(NvmlStatus::Ready { gpus, .. }) => Some(*gpus),
+                _ => None,
+            };
+            assert_eq!(recorder.wait_for(gpus), 7);
+            let start = recorder.now();
             sim.ask(r#"{"command":"unhang"}"#);
             recorder.wait_for(|said| index(said).filter(|index| *index == 2));
+            assert_eq!(recorder.wait_after(start, gpus), 8);
+            let (status, _) = handle.operator().status();
+            assert!(
+                matches!(status, NvmlStatus::Ready { gpus: 8, .. }),
+                "{status:?}"
+            );
+            assert_eq!(handle.stop(), Stopped::Cleanly);
+        },
+    );
+}
+
+#[test]
+fn n1_a_gpu_that_hangs_once_the_driver_is_taken_up_again_is_unknown() {
+    isolated(
+        "hangs::n1_a_gpu_that_hangs_once_the_driver_is_taken_up_again_is_unknown",
+        |sim| {
+            let (recorder, handle) = sim.start(config(sim));
+            let gpu = recorder.gpu(2);
+            let operator = handle.operator();
+            let release = Release {
+                purpose: ReleaseFor::Reset,
+                ttl: Duration::from_hours(1),
+            };
+            wait(operator.release(release)).unwrap();
+            sim.ask(r#"{"command":"hang","gpu":2,"call":"nvmlDeviceGetUUID"}"#);
+            let start = recorder.now();
+            let attached = wait(operator.attach());
+            assert!(
+                matches!(attached, Ok(NvmlStatus::Ready { gpus: 7, .. })),
+                "{attached:?}"
+            );
+            // It can't tell its name, and it is the only one that has not.
+            let unknown = recorder.wait_after(start, |said| said.probing().map(<[_]>::to_vec));
+            assert_eq!(unknown, std::slice::from_ref(&gpu));
+            sim.ask(r#"{"command":"unhang"}"#);
+            recorder.wait_after(start, |said| {
+                let (info, _) = said.found()?;
+                (info.uuid == gpu).then_some(())
+            });
+            assert!(recorder.observations(SignalKind::GpuLost).is_empty());
             assert_eq!(handle.stop(), Stopped::Cleanly);
         },
     );
@@ -210,4 +263,111 @@ fn n1_an_init_that_hangs_is_told_and_stops_nothing() {
             assert_eq!(handle.stop(), Stopped::Cleanly);
         },
     );
+}
+
+/// Of two that a call is about only one can be the reason, and the call does not say which.
+#[test]
+fn n1_a_call_about_two_gpus_that_hangs_leaves_both_unknown_until_their_own_calls_tell() {
+    isolated(
+        "hangs::n1_a_call_about_two_gpus_that_hangs_leaves_both_unknown_until_their_own_calls_tell",
+        |sim| {
+            let (recorder, handle) = sim.start(config(sim));
+            let gpus: Vec<_> = (0..8).map(|index| recorder.gpu(index)).collect();
+            let start = recorder.now();
+            sim.ask(r#"{"command":"hang","gpu":2,"call":"nvmlDeviceGetTopologyCommonAncestor"}"#);
+            let unknown = recorder.wait_after(start, |said| said.probing().map(<[_]>::to_vec));
+            assert!(unknown.contains(&gpus[2]), "{unknown:?}");
+            assert_eq!(unknown.len(), 2, "{unknown:?}");
+            // It hangs on, and each of them answers whatever it is asked itself.
+            for gpu in &unknown {
+                recorder.wait_after(start, |said| {
+                    matches!(said, Said::Probed(uuid) if uuid == gpu).then_some(())
+                });
+            }
+            let later = recorder.now();
+            for gpu in &gpus {
+                for _ in 0..3 {
+                    recorder.sampled_after(later, gpu, |samples| {
+                        value(samples, "nvml.state") == Some(Value::Int(0))
+                    });
+                }
+            }
+            let hung = handle.monitor().hung();
+            assert_eq!(
+                hung.len(),
+                1,
+                "nobody is asked about two meanwhile: {hung:?}"
+            );
+            let told = hung[0].to_string();
+            assert!(
+                unknown.iter().all(|gpu| told.contains(gpu.as_str())),
+                "{told}"
+            );
+            for said in &recorder.said()[start..] {
+                assert!(
+                    !said.probing().is_some_and(|more| more != unknown),
+                    "{said:?}"
+                );
+                let Said::Sampled(_, samples) = said else {
+                    continue;
+                };
+                assert_eq!(value(samples, "nvml.state"), Some(Value::Int(0)));
+            }
+            sim.ask(r#"{"command":"unhang"}"#);
+            assert_eq!(handle.stop(), Stopped::Cleanly);
+        },
+    );
+}
+
+#[test]
+fn n1_whichever_call_it_is_that_hangs_first_the_gpu_that_hangs_is_named() {
+    isolated(
+        "hangs::n1_whichever_call_it_is_that_hangs_first_the_gpu_that_hangs_is_named",
+        |sim| {
+            let (recorder, handle) = sim.start(config(sim));
+            let gpu = recorder.gpu(2);
+            for _ in 0..3 {
+                let start = recorder.now();
+                sim.ask(r#"{"command":"hang","gpu":2}"#);
+                let unknown = recorder.wait_after(start, |said| said.probing().map(<[_]>::to_vec));
+                assert!(unknown.contains(&gpu), "{unknown:?}");
+                recorder.sampled_after(start, &gpu, |samples| {
+                    value(samples, "nvml.state") == Some(Value::Int(1))
+                });
+                let innocent = |said: &Said| {
+                    let Said::Sampled(uuid, samples) = said else {
+                        return false;
+                    };
+                    *uuid != gpu && value(samples, "nvml.state") == Some(Value::Int(1))
+                };
+                assert!(!recorder.said().iter().any(innocent));
+                sim.ask(r#"{"command":"unhang"}"#);
+                recorder.wait_after(start, |said| {
+                    matches!(said, Said::Probed(uuid) if *uuid == gpu).then_some(())
+                });
+                until("it came back", || handle.monitor().hung().is_empty());
+            }
+            assert_eq!(handle.stop(), Stopped::Cleanly);
+        },
+    );
+}
+
+#[test]
+fn n3_a_gpu_whose_peer_is_lost_is_not() {
+    isolated("hangs::n3_a_gpu_whose_peer_is_lost_is_not", |sim| {
+        let (recorder, handle) = sim.start(config(sim));
+        let start = recorder.now();
+        sim.ask(
+            r#"{"command":"fail","gpu":2,"call":"nvmlDeviceGetTopologyCommonAncestor","code":15}"#,
+        );
+        for index in 0..8 {
+            for _ in 0..3 {
+                recorder.sampled_after(start, &recorder.gpu(index), |_| true);
+            }
+        }
+        let inventories = handle.counts().polls + 3;
+        until("it was asked", || handle.counts().polls >= inventories);
+        assert!(recorder.observations(SignalKind::GpuLost).is_empty());
+        assert_eq!(handle.stop(), Stopped::Cleanly);
+    });
 }

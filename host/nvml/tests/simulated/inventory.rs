@@ -88,6 +88,7 @@ fn what_a_gpu_is_connected_to_is_told() {
     isolated("inventory::what_a_gpu_is_connected_to_is_told", |sim| {
         let (recorder, _handle) = sim.start(sim.config());
         let gpus: BTreeSet<_> = (0..8).map(|index| recorder.gpu(index)).collect();
+        let mut ports = BTreeSet::new();
         for gpu in &gpus {
             let hardware = newest(&recorder, gpu).hardware;
             assert_eq!(hardware.power.max_mw, Some(700_000));
@@ -100,7 +101,8 @@ fn what_a_gpu_is_connected_to_is_told() {
             for (number, link) in hardware.nvlinks.iter().enumerate() {
                 assert_eq!(link.link, u32::try_from(number).unwrap());
                 assert_eq!(link.remote.as_deref(), Some("switch"));
-                assert!(link.remote_pci.is_some(), "{link:?}");
+                let port = link.remote_pci.zip(link.remote_link);
+                assert!(ports.insert(port.expect("known")), "{link:?}");
             }
             let peers: BTreeSet<_> = hardware
                 .peers

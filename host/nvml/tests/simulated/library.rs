@@ -1,10 +1,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use device_api_core::signal::{SignalKind, Target};
+use device_api_core::signal::{SignalKind, Target, Value};
 use device_api_nvml::{Config, Stopped};
 
-use crate::harness::{isolated, start};
+use crate::harness::{Said, isolated, start, value};
 
 #[test]
 fn n2_a_missing_library_is_told_and_taken_up_when_it_comes() {
@@ -131,6 +131,34 @@ fn n2_a_driver_that_goes_and_comes_is_followed() {
                 sim.ask(r#"{"command":"status"}"#).contains(r#""users":0"#),
                 "and so is this one"
             );
+        },
+    );
+}
+
+#[test]
+fn n2_that_the_driver_is_gone_is_the_last_that_is_told_of_its_gpus() {
+    isolated(
+        "library::n2_that_the_driver_is_gone_is_the_last_that_is_told_of_its_gpus",
+        |sim| {
+            let (recorder, _handle) = sim.start(sim.config());
+            // Whoever notices it was just reading: what it had read comes before, each time.
+            for session in 2..=5 {
+                let start = recorder.now();
+                let noticed = r#"{"command":"fail","gpu":7,"call":"nvmlDeviceGetTemperature","code":1,"times":1}"#;
+                sim.ask(noticed);
+                recorder.missing_after(start);
+                recorder.ready(session);
+                for gpu in 0..8 {
+                    let gpu = recorder.gpu(gpu);
+                    let said = recorder.said();
+                    let until_found = said[start..].iter().take_while(|said| said.found().is_none());
+                    let told = until_found.filter_map(|said| match said {
+                        Said::Sampled(uuid, samples) if *uuid == gpu => value(samples, "nvml.state"),
+                        _ => None,
+                    });
+                    assert_eq!(told.last(), Some(Value::Int(3)), "{gpu}");
+                }
+            }
         },
     );
 }

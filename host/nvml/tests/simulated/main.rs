@@ -4,6 +4,8 @@
 //! each test runs in a process of its own: see [`harness::isolated`].
 
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
 mod hangs;
 #[cfg(test)]
 mod harness;

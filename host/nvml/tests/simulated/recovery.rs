@@ -1,12 +1,16 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use device_api_core::device::DeviceInfo;
+use device_api_core::durable::SeenBefore;
+use device_api_core::ids::{DeviceUuid, PciAddress};
 use device_api_core::ports::{NvmlControl, NvmlStatus};
 use device_api_core::recovery::{Recovery, Release, ReleaseFor};
 use device_api_core::signal::{SignalKind, Target, Value};
-use device_api_nvml::Stopped;
+use device_api_nvml::{Config, Stopped};
 
-use crate::harness::{Said, isolated, value, wait};
+use crate::harness::{Said, Sim, isolated, value, wait};
 
 #[test]
 fn n7_a_reset_is_told_by_its_evidence() {
@@ -90,18 +94,66 @@ fn n7_counters_zeroed_by_nvidia_smi_are_no_reset_and_a_gpu_that_was_away_was_res
                 "{evidence}"
             );
             counted(2);
-            let operator = handle.operator();
-            let release = Release {
-                purpose: ReleaseFor::Reset,
-                ttl: Duration::from_hours(1),
+            assert_eq!(recorder.recoveries().len(), 1);
+            assert_eq!(handle.stop(), Stopped::Cleanly);
+        },
+    );
+}
+
+#[test]
+fn n7_counters_that_begin_anew_while_nobody_of_ours_had_the_driver_are_no_reset() {
+    isolated(
+        "recovery::n7_counters_that_begin_anew_while_nobody_of_ours_had_the_driver_are_no_reset",
+        |sim| {
+            let (recorder, handle) = sim.start(sim.config());
+            let gpu = recorder.gpu(6);
+            let counted = |count: i64| {
+                let start = recorder.now();
+                let set = r#"{"command":"set","gpu":6,"readings":{"ecc.volatile.dram.corrected":N,"pcie.replays":N}}"#;
+                sim.ask(&set.replace('N', &count.to_string()));
+                recorder.sampled_after(start, &gpu, |samples| {
+                    value(samples, "ecc.volatile.corrected") == Some(Value::Int(count))
+                        && value(samples, "pcie.replays") == Some(Value::Int(count))
+                });
             };
-            wait(operator.release(release)).unwrap();
-            sim.ask(r#"{"command":"gpu-reset","gpu":6}"#);
+            let zeroed = |start| {
+                recorder.sampled_after(start, &gpu, |samples| {
+                    value(samples, "ecc.volatile.corrected") == Some(Value::Int(0))
+                });
+            };
+            let zero = r#"{"command":"set","gpu":6,"readings":{"ecc.volatile.dram.corrected":0,"pcie.replays":0}}"#;
+            let operator = handle.operator();
+            let release = |purpose| {
+                let ttl = Duration::from_hours(1);
+                wait(operator.release(Release { purpose, ttl })).unwrap();
+            };
+            // A driver that is loaded begins them anew, and so does one that its last client has left.
+            for purposes in [
+                &[ReleaseFor::Reset][..],
+                &[ReleaseFor::Reset, ReleaseFor::Upgrade],
+                &[ReleaseFor::Upgrade, ReleaseFor::Reset],
+            ] {
+                counted(3);
+                purposes.iter().copied().for_each(release);
+                sim.ask(r#"{"command":"unload"}"#);
+                sim.ask(r#"{"command":"load"}"#);
+                sim.ask(zero);
+                let start = recorder.now();
+                wait(operator.attach()).unwrap();
+                zeroed(start);
+                assert_eq!(recorder.recoveries(), [], "{purposes:?}");
+            }
+            // The library was opened anew: we were no client in between.
+            counted(3);
             let start = recorder.now();
-            wait(operator.attach()).unwrap();
-            let evidence = recorder.recovered_after(start, &gpu, &Recovery::GpuReset);
-            assert!(evidence.contains("let go of for a reset"), "{evidence}");
-            assert_eq!(recorder.recoveries().len(), 2);
+            sim.ask(r#"{"command":"fail","gpu":1,"call":"nvmlDeviceGetPowerUsage","code":1}"#);
+            recorder.missing_after(start);
+            sim.ask(zero);
+            let start = recorder.now();
+            sim.ask(r#"{"command":"unfail"}"#);
+            zeroed(start);
+            assert_eq!(recorder.recoveries(), []);
+            assert_eq!(handle.stop(), Stopped::Cleanly);
         },
     );
 }
@@ -183,9 +235,15 @@ fn n7_errors_of_nvml_recover_nothing() {
                 sim.ask(&format!(
                     r#"{{"command":"fail","gpu":1,"call":"{call}","code":{code}}}"#
                 ));
-                recorder.sampled_after(start, &gpu, |samples| {
-                    samples["recovery.action"].is_err()
-                        || samples["ecc.volatile.corrected"].is_err()
+                // The reading tells, or the inventory, where that asks first and it is lost by the answer.
+                recorder.wait_after(start, |said| {
+                    if let Said::Sampled(uuid, samples) = said {
+                        let fails = samples["recovery.action"].is_err()
+                            || samples["ecc.volatile.corrected"].is_err();
+                        return (*uuid == gpu && fails).then_some(());
+                    }
+                    let seen = said.observed()?;
+                    (seen.kind == SignalKind::GpuLost).then_some(())
                 });
                 let start = recorder.now();
                 sim.ask(r#"{"command":"unfail"}"#);
@@ -292,6 +350,95 @@ fn n7_another_gpu_in_the_slot_after_a_release_is_a_replacement_and_no_loss() {
                 "{told:?}"
             );
             assert!(recorder.observations(SignalKind::GpuLost).is_empty());
+        },
+    );
+}
+
+/// GPUs of an earlier run, by slot: one that is there, one that was replaced, one whose slot is empty.
+fn seen_before(sim: &Sim) -> (Vec<SeenBefore>, DeviceUuid, DeviceUuid) {
+    let (recorder, handle) = sim.start(sim.config());
+    let info = |index| {
+        let gpu = recorder.gpu(index);
+        recorder.wait_for(|said| {
+            let (info, _) = said.found()?;
+            (info.uuid == gpu).then(|| info.clone())
+        })
+    };
+    let (there, other) = (info(2), info(3));
+    assert_eq!(handle.stop(), Stopped::Cleanly);
+    let seen = |uuid: &str, slot: Option<PciAddress>| SeenBefore {
+        info: Arc::new(DeviceInfo::bare(DeviceUuid::new(uuid))),
+        slot: slot.unwrap(),
+    };
+    let empty = "0000:f7:00.0".parse().ok();
+    let earlier = vec![
+        seen(there.uuid.as_str(), there.pci),
+        seen("GPU-old", other.pci),
+        seen("GPU-off", empty),
+    ];
+    (earlier, there.uuid, other.uuid)
+}
+
+#[test]
+fn n7_who_was_replaced_while_the_daemon_was_down_is_told_and_who_is_missing_is_lost() {
+    isolated(
+        "recovery::n7_who_was_replaced_while_the_daemon_was_down_is_told_and_who_is_missing_is_lost",
+        |sim| {
+            let (seen_before, there, by) = seen_before(sim);
+            let config = Config {
+                seen_before,
+                ..sim.config()
+            };
+            let (recorder, handle) = sim.start(config);
+            let told = recorder.recoveries();
+            let expected = Recovery::Replaced { by: by.clone() };
+            assert!(
+                matches!(&told[..], [(uuid, recovery, evidence)]
+                    if uuid.as_str() == "GPU-old" && *recovery == expected && evidence.contains(by.as_str())),
+                "{told:?}"
+            );
+            let lost = recorder.observations(SignalKind::GpuLost);
+            let target = Target::Uuid(DeviceUuid::new("GPU-off"));
+            assert!(
+                matches!(&lost[..], [lost] if lost.target == target && lost.drill
+                    && lost.evidence.contains("0000:f7:00.0")),
+                "{lost:?}"
+            );
+            // Once, also where the library is opened again.
+            sim.ask(r#"{"command":"fail","gpu":1,"call":"nvmlDeviceGetPowerUsage","code":1}"#);
+            recorder.missing_after(0);
+            sim.ask(r#"{"command":"unfail"}"#);
+            recorder.ready(2);
+            recorder.sampled_after(recorder.now(), &there, |_| true);
+            assert_eq!(recorder.recoveries().len(), 1);
+            assert_eq!(recorder.observations(SignalKind::GpuLost).len(), 1);
+            assert_eq!(handle.stop(), Stopped::Cleanly);
+        },
+    );
+}
+
+#[test]
+fn n7_nobody_is_missing_while_one_hangs_that_has_not_told_its_name() {
+    isolated(
+        "recovery::n7_nobody_is_missing_while_one_hangs_that_has_not_told_its_name",
+        |sim| {
+            let (seen_before, _, _) = seen_before(sim);
+            sim.ask(r#"{"command":"hang","gpu":5}"#);
+            let config = Config {
+                seen_before,
+                hung_after: Duration::from_millis(200),
+                ..sim.config()
+            };
+            let (recorder, handle) = sim.start(config);
+            let gpu = recorder.gpu(1);
+            recorder.sampled_after(recorder.now(), &gpu, |_| true);
+            assert!(recorder.recoveries().is_empty());
+            assert!(recorder.observations(SignalKind::GpuLost).is_empty());
+            sim.ask(r#"{"command":"unhang"}"#);
+            let lost = recorder.observed_after(0, SignalKind::GpuLost);
+            assert_eq!(lost.target, Target::Uuid(DeviceUuid::new("GPU-off")));
+            assert_eq!(recorder.recoveries().len(), 1);
+            drop(handle);
         },
     );
 }

@@ -15,6 +15,14 @@ fn release(purpose: ReleaseFor, ttl: Duration) -> Release {
 }
 
 #[track_caller]
+fn missing(attached: Result<NvmlStatus, ApiError>) -> String {
+    match attached {
+        Ok(NvmlStatus::Missing { why }) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
 fn released_after(recorder: &Recorder, start: usize) -> ReleaseFor {
     recorder.wait_after(start, |said| {
         let NvmlStatus::Released { purpose, .. } = said.status()? else {
@@ -54,13 +62,18 @@ fn n2_the_driver_is_let_go_of_and_taken_up_again() {
             let unknown = |said: &Said| matches!(said, Said::Probing(_));
             assert!(!recorder.said().iter().any(unknown), "conditions are kept");
             let start = recorder.now();
-            assert_eq!(wait(operator.attach()), Ok(DriverHold::Attached));
+            let attached = wait(operator.attach());
+            assert!(
+                matches!(attached, Ok(NvmlStatus::Ready { gpus: 8, .. })),
+                "{attached:?}"
+            );
             recorder.ready(2);
             recorder.sampled_after(start, &gpu, |samples| {
                 value(samples, "nvml.state") == Some(Value::Int(0))
             });
             assert!(recorder.recoveries().is_empty(), "nothing shows a reset");
-            assert_eq!(wait(operator.attach()), Ok(DriverHold::Attached));
+            assert_eq!(wait(operator.attach()), attached, "it is in use");
+            assert_eq!(handle.counts().sessions, 2);
             assert_eq!(handle.stop(), Stopped::Cleanly);
         },
     );
@@ -90,6 +103,34 @@ fn n2_a_release_ends_by_itself_and_what_is_stale_is_unknown() {
                         .map(|_| ())
                 });
             }
+        },
+    );
+}
+
+#[test]
+fn n2_an_attach_tells_what_came_of_its_own_attempt() {
+    isolated(
+        "releases::n2_an_attach_tells_what_came_of_its_own_attempt",
+        |sim| {
+            let (recorder, handle) = sim.start(sim.config());
+            let operator = handle.operator();
+            wait(operator.release(release(ReleaseFor::Upgrade, LONG))).unwrap();
+            sim.ask(r#"{"command":"unload"}"#);
+            let start = recorder.now();
+            let why = missing(wait(operator.attach()));
+            assert!(why.contains("DRIVER_NOT_LOADED"), "{why}");
+            assert_eq!(recorder.missing_after(start), why);
+            // Nothing new, and told all the same; each has an attempt of its own, at once.
+            for _ in 0..4 {
+                assert_eq!(missing(wait(operator.attach())), why);
+            }
+            sim.ask(r#"{"command":"load"}"#);
+            let attached = wait(operator.attach());
+            assert!(
+                matches!(attached, Ok(NvmlStatus::Ready { .. })),
+                "{attached:?}"
+            );
+            assert_eq!(handle.stop(), Stopped::Cleanly);
         },
     );
 }
@@ -158,6 +199,34 @@ fn n2_a_call_that_hangs_makes_the_driver_busy_and_nothing_is_given_up() {
 }
 
 #[test]
+fn n2_who_gives_up_before_the_driver_is_let_go_of_has_it_kept() {
+    isolated(
+        "releases::n2_who_gives_up_before_the_driver_is_let_go_of_has_it_kept",
+        |sim| {
+            let (recorder, handle) = sim.start(Config {
+                hung_after: LONG,
+                ..sim.config()
+            });
+            // The thread that reads is slow to leave.
+            sim.ask(r#"{"command":"hang","gpu":6,"call":"nvmlDeviceGetRemappedRows"}"#);
+            let start = recorder.now();
+            drop(handle.operator().release(release(ReleaseFor::Reset, LONG)));
+            sim.ask(r#"{"command":"unhang"}"#);
+            recorder.sampled_after(recorder.now(), &recorder.gpu(6), |samples| {
+                value(samples, "nvml.state") == Some(Value::Int(0))
+            });
+            let (status, _) = handle.operator().status();
+            assert!(matches!(status, NvmlStatus::Ready { .. }), "{status:?}");
+            let said = recorder.said();
+            let told = said.iter().skip(start).filter_map(Said::status);
+            let released = |told: &&NvmlStatus| matches!(told, NvmlStatus::Released { .. });
+            assert_eq!(told.filter(released).count(), 0);
+            assert_eq!(handle.stop(), Stopped::Cleanly);
+        },
+    );
+}
+
+#[test]
 fn n2_a_call_that_begins_to_hang_on_the_way_out_makes_it_busy_as_well() {
     isolated(
         "releases::n2_a_call_that_begins_to_hang_on_the_way_out_makes_it_busy_as_well",
@@ -209,4 +278,32 @@ fn n2_what_can_t_be_let_go_of_is_said() {
             "{late:?}"
         );
     });
+}
+
+#[test]
+fn n2_what_was_kept_for_a_release_is_unknown_once_it_is_over_and_there_is_no_driver() {
+    isolated(
+        "releases::n2_what_was_kept_for_a_release_is_unknown_once_it_is_over_and_there_is_no_driver",
+        |sim| {
+            let (recorder, handle) = sim.start(sim.config());
+            let operator = handle.operator();
+            wait(operator.release(release(ReleaseFor::Upgrade, LONG))).unwrap();
+            sim.ask(r#"{"command":"unload"}"#);
+            let start = recorder.now();
+            missing(wait(operator.attach()));
+            let unknown = recorder.wait_after(start, |said| said.probing().map(<[_]>::len));
+            assert_eq!(unknown, 8);
+            for gpu in 0..8 {
+                recorder.sampled_after(start, &recorder.gpu(gpu), |samples| {
+                    value(samples, "nvml.state") == Some(Value::Int(3))
+                });
+            }
+            sim.ask(r#"{"command":"load"}"#);
+            let start = recorder.now();
+            wait(operator.attach()).unwrap();
+            recorder.sampled_after(start, &recorder.gpu(7), |samples| {
+                value(samples, "nvml.state") == Some(Value::Int(0))
+            });
+        },
+    );
 }

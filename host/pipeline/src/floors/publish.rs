@@ -198,7 +198,8 @@ impl Floors {
         });
         let lowered = lowered.map(|lowered| (lowered.floor, &lowered.signal));
         let unmet = standing.chain(lowered).filter(|demanded| !met(demanded));
-        unmet.max_by_key(|(floor, signal)| {
+        // Of equals the first stays.
+        unmet.rev().max_by_key(|(floor, signal)| {
             let class = floor.class;
             (drills.count(signal.drill), class.severity, class.action)
         })

@@ -20,7 +20,7 @@ pub(super) enum Fault {
     Sxid(u64),
     Ecc,
     Recovery,
-    /// No fault: a reading that nobody names, a timer, a GPU that answers. Each is one running "incident".
+    /// No fault: a timer, a GPU that answers, and the readings past the bound of those that are told apart.
     Routine(SignalKind),
 }
 
@@ -31,6 +31,14 @@ pub(super) struct Key<'a> {
     pub(super) reading: Option<&'a str>,
     /// UUID of a MIG instance: each has faults of its own (design N9).
     pub(super) instance: Option<&'a str>,
+}
+
+/// Where that is known.
+#[derive(Clone, Copy, Debug)]
+enum Place<'a> {
+    Reading(&'a str),
+    /// Of the MIG instance; `None`: of the GPU.
+    Fault(Option<&'a str>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,17 +54,29 @@ pub(super) struct Known {
     pub(super) instances: HashMap<String, HashMap<Fault, Seen>>,
     pub(super) readings: HashMap<String, Seen>,
     pub(super) latest: Option<Latest>,
+    /// The newest for which the driver may ask for a recovery action.
+    pub(super) asking: Option<Latest>,
     /// Those that something stands of.
     pub(super) raisers: Vec<IncidentId>,
 }
 
 impl Known {
-    pub(super) fn get(&self, key: Key<'_>) -> Option<&Seen> {
-        match (key.reading, key.instance) {
-            (Some(reading), _) => self.readings.get(reading),
-            (None, Some(instance)) => self.instances.get(instance)?.get(&key.fault),
-            (None, None) => self.faults.get(&key.fault),
+    /// What is known of what a key names. The readings past the bound are one.
+    pub(super) fn get(&mut self, key: Key<'_>) -> Option<&mut Seen> {
+        match self.place(key) {
+            Place::Reading(reading) => self.readings.get_mut(reading),
+            Place::Fault(Some(instance)) => self.instances.get_mut(instance)?.get_mut(&key.fault),
+            Place::Fault(None) => self.faults.get_mut(&key.fault),
         }
+    }
+
+    fn place<'a>(&self, key: Key<'a>) -> Place<'a> {
+        let has_place = |reading: &&str| {
+            self.readings.contains_key(*reading)
+                || self.readings.len() < limits::READINGS_PER_GPU_MAX
+        };
+        let reading = key.reading.filter(has_place);
+        reading.map_or(Place::Fault(key.instance), Place::Reading)
     }
 
     /// The XID on that instance, else on the GPU; of the GPU also what is on any of its instances.
@@ -71,27 +91,13 @@ impl Known {
         own.or_else(|| self.faults.get(&fault)).or_else(on_any)
     }
 
-    pub(super) fn touch(&mut self, key: Key<'_>, at: BootTime) -> Option<&mut Seen> {
-        let seen = match (key.reading, key.instance) {
-            (Some(reading), _) => self.readings.get_mut(reading),
-            (None, Some(instance)) => self.instances.get_mut(instance)?.get_mut(&key.fault),
-            (None, None) => self.faults.get_mut(&key.fault),
-        }?;
-        seen.last = at;
-        Some(seen)
-    }
-
     pub(super) fn put(&mut self, key: Key<'_>, seen: Seen) {
-        match key.reading {
-            Some(reading)
-                if self.readings.contains_key(reading)
-                    || self.readings.len() < limits::READINGS_PER_GPU_MAX =>
-            {
+        match self.place(key) {
+            Place::Reading(reading) => {
                 self.readings.insert(reading.to_owned(), seen);
             }
-            // What is past the bound is one.
-            Some(_) | None => {
-                let faults = match key.instance {
+            Place::Fault(instance) => {
+                let faults = match instance {
                     Some(instance) => self.instances.entry(instance.to_owned()).or_default(),
                     None => &mut self.faults,
                 };
@@ -111,9 +117,6 @@ impl Known {
         }
         if self.faults.get(&fault).is_some_and(|seen| seen.id == id) {
             self.faults.remove(&fault);
-        }
-        if matches!(fault, Fault::Routine(_)) {
-            self.readings.retain(|_, seen| seen.id != id);
         }
         self.raisers.retain(|raiser| *raiser != id);
     }

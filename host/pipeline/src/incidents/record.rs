@@ -1,5 +1,7 @@
 //! What is kept of one incident.
 
+mod kept;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -9,13 +11,15 @@ use device_api_core::ids::{DeviceUuid, IncidentId};
 use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdict, Wanted};
 use device_api_core::limits;
 use device_api_core::policy::PolicyId;
-use device_api_core::signal::{Observation, Signal, SignalKind, printable};
+use device_api_core::signal::{Observation, Signal, SignalKind, Source, printable};
 use device_api_core::verdict::{Judgement, Verdict};
 use device_api_core::xid;
 
 use super::Told;
 use crate::alike::is_incident;
 use crate::journal::Moment;
+use crate::wakes;
+use kept::Unsaved;
 
 /// What a write of a device has come to.
 #[derive(Debug)]
@@ -41,9 +45,13 @@ pub(crate) struct Raised<'a> {
 impl Raised<'_> {
     /// The name of the condition.
     pub(super) fn name(&self) -> Cow<'_, str> {
+        name_on(&self.verdict.condition, self.instance())
+    }
+
+    /// UUID of the MIG instance that has it.
+    pub(super) fn instance(&self) -> Option<&str> {
         let instance = self.verdict.instance.as_deref();
-        let instance = instance.filter(|said| *said != self.cause.device.as_str());
-        name_on(&self.verdict.condition, instance)
+        instance.filter(|said| *said != self.cause.device.as_str())
     }
 
     pub(super) fn is_problem(&self) -> bool {
@@ -53,11 +61,15 @@ impl Raised<'_> {
 
 #[derive(Debug)]
 pub(super) struct Record {
-    incident: Incident,
+    /// Shared with whoever lists it.
+    incident: Arc<Incident>,
     last: Moment,
     /// Names of the conditions that it is behind, and that stand.
     raised: Vec<Arc<str>>,
     is_floored: bool,
+    unsaved: Unsaved,
+    /// The store has it, or is to.
+    is_kept: bool,
 }
 
 impl Record {
@@ -68,7 +80,7 @@ impl Record {
         told: Told,
     ) -> Self {
         let mut record = Self {
-            incident: Incident {
+            incident: Arc::new(Incident {
                 id,
                 device: device.clone(),
                 kind: first.kind,
@@ -82,10 +94,12 @@ impl Record {
                 accounts: Vec::new(),
                 verdicts: Vec::new(),
                 state: IncidentState::Open,
-            },
+            }),
             last: told.at,
             raised: Vec::new(),
             is_floored: false,
+            unsaved: Unsaved::Change,
+            is_kept: false,
         };
         record.repeat(first, told);
         record
@@ -102,7 +116,7 @@ impl Record {
         };
         let accounts = signal.sources.iter().map(account);
         Self {
-            incident: Incident {
+            incident: Arc::new(Incident {
                 id: signal.incident,
                 device: signal.device.clone(),
                 kind: signal.kind,
@@ -116,7 +130,7 @@ impl Record {
                 accounts: accounts.take(limits::ACCOUNTS_PER_INCIDENT_MAX).collect(),
                 verdicts: Vec::new(),
                 state: IncidentState::Open,
-            },
+            }),
             last: Moment {
                 seq: signal.seq,
                 boot: signal.observed_boot,
@@ -124,29 +138,108 @@ impl Record {
             },
             raised: Vec::new(),
             is_floored,
+            unsaved: Unsaved::Change,
+            is_kept: false,
         }
     }
 
-    /// Another signal tells of it. Allocates only for a source that had not told yet.
+    /// What a policy raised on what is no fault.
+    pub(super) fn begin_on(id: IncidentId, on: Option<&str>, cause: &Signal) -> Self {
+        let mut record = Self::of(cause, false);
+        let waited = wakes::set_on(cause).filter(|kind| !is_incident(*kind));
+        let incident = Arc::make_mut(&mut record.incident);
+        incident.kind = waited.unwrap_or(cause.kind);
+        incident.id = id;
+        incident.instance = on.map(str::to_owned);
+        record
+    }
+
+    /// A policy raises it again, on another signal that is no fault. That counts where nothing else tells of it.
+    pub(super) fn join(&mut self, signal: &Signal) {
+        if self.is_fault() || signal.seq <= self.last.seq {
+            return;
+        }
+        let told = Told {
+            at: Moment {
+                seq: signal.seq,
+                boot: signal.observed_boot,
+                wall: signal.observed_at,
+            },
+            drill: signal.drill,
+            repeats: signal.repeats,
+        };
+        if let Some(source) = signal.sources.first() {
+            self.tell((source, &signal.evidence), told);
+        }
+    }
+
+    /// What was an incident of its own was this one already.
+    pub(super) fn take_over(&mut self, earlier: &Self) {
+        let (incident, earlier) = (Arc::make_mut(&mut self.incident), &earlier.incident);
+        incident.first_seen = incident.first_seen.min(earlier.first_seen);
+        incident.count = incident.count.saturating_add(earlier.count);
+        incident.drill &= earlier.drill;
+        for told in &earlier.accounts {
+            let mut accounts = incident.accounts.iter_mut();
+            if let Some(account) = accounts.find(|account| account.source == told.source) {
+                account.first_seen = account.first_seen.min(told.first_seen);
+                account.count = account.count.saturating_add(told.count);
+            } else if incident.accounts.len() < limits::ACCOUNTS_PER_INCIDENT_MAX {
+                incident.accounts.push(told.clone());
+            }
+        }
+        self.unsaved = Unsaved::Change;
+    }
+
+    /// Another signal tells of it. Allocates only for a source that had not told yet, and where somebody lists it now.
     pub(super) fn repeat(&mut self, observation: &Observation, told: Told) {
+        // An XID says what happened; that the GPU is lost, or is to be recovered, what came of it.
+        if observation.kind == SignalKind::Xid && self.incident.kind != SignalKind::Xid {
+            let incident = Arc::make_mut(&mut self.incident);
+            (incident.kind, incident.code) = (SignalKind::Xid, observation.code);
+            self.unsaved = Unsaved::Change;
+        }
+        self.tell((&observation.source, &observation.evidence), told);
+    }
+
+    fn tell(&mut self, (source, evidence): (&Source, &str), told: Told) {
         let (count, wall) = (u64::from(told.repeats), told.at.wall);
         self.last = told.at;
-        let incident = &mut self.incident;
+        self.unsaved = self.unsaved.max(Unsaved::Repeats);
+        let incident = Arc::make_mut(&mut self.incident);
         incident.last_seen = wall;
         incident.count = incident.count.saturating_add(count);
-        incident.drill &= told.drill;
+        if incident.drill && !told.drill {
+            incident.drill = false;
+            self.unsaved = Unsaved::Change;
+        }
         let mut accounts = incident.accounts.iter_mut();
-        if let Some(account) = accounts.find(|known| known.source == observation.source) {
+        if let Some(account) = accounts.find(|known| known.source == *source) {
             account.last_seen = wall;
             account.count = account.count.saturating_add(count);
         } else if incident.accounts.len() < limits::ACCOUNTS_PER_INCIDENT_MAX {
+            self.unsaved = Unsaved::Change;
             incident.accounts.push(Account {
-                source: observation.source.clone(),
+                source: source.clone(),
                 first_seen: wall,
                 last_seen: wall,
                 count,
-                evidence: printable(&observation.evidence, limits::EVIDENCE_BYTES_MAX),
+                evidence: printable(evidence, limits::EVIDENCE_BYTES_MAX),
             });
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.incident.state == IncidentState::Open
+    }
+
+    fn keep_raised(&mut self, conditions: &[Condition]) {
+        let is_problem =
+            |type_: &Arc<str>| find_named(conditions, type_).is_some_and(Condition::is_problem);
+        let before = self.raised.len();
+        self.raised.retain(is_problem);
+        if self.raised.len() < before {
+            self.unsaved = Unsaved::Change;
         }
     }
 
@@ -187,12 +280,15 @@ impl Record {
         wanted.takes(&self.incident)
     }
 
-    pub(super) fn show(&self) -> Incident {
+    pub(super) fn share(&self) -> Arc<Incident> {
         self.incident.clone()
     }
 
     pub(super) fn follow(&mut self, root: IncidentId) {
-        self.incident.root.get_or_insert(root);
+        if self.incident.root.is_none() {
+            Arc::make_mut(&mut self.incident).root = Some(root);
+            self.unsaved = Unsaved::Change;
+        }
     }
 
     /// Whether something of it stands.
@@ -208,15 +304,13 @@ impl Record {
     pub(super) fn raise(&mut self, name: &str) {
         if !self.is_behind(name) && self.raised.len() < limits::VERDICTS_PER_INCIDENT_MAX {
             self.raised.push(name.into());
+            self.unsaved = Unsaved::Change;
         }
     }
 
     /// Whether something of it stands after a write.
     pub(super) fn still_stands(&mut self, outcome: &Outcome<'_>) -> bool {
-        let is_problem = |type_: &Arc<str>| {
-            find_named(outcome.conditions, type_).is_some_and(Condition::is_problem)
-        };
-        self.raised.retain(is_problem);
+        self.keep_raised(outcome.conditions);
         self.is_floored = outcome.floored.contains(&self.incident.id);
         self.stands()
     }
@@ -230,7 +324,10 @@ impl Record {
             severity: raised.verdict.severity,
             reason: raised.verdict.reason.clone(),
         };
-        let verdicts = &mut self.incident.verdicts;
+        if self.incident.verdicts.contains(&verdict) {
+            return;
+        }
+        let verdicts = &mut Arc::make_mut(&mut self.incident).verdicts;
         let known = verdicts.iter_mut().find(|known| {
             known.policy.name == verdict.policy.name && known.condition == verdict.condition
         });
@@ -238,7 +335,10 @@ impl Record {
             *known = verdict;
         } else if verdicts.len() < limits::VERDICTS_PER_INCIDENT_MAX {
             verdicts.push(verdict);
+        } else {
+            return;
         }
+        self.unsaved = Unsaved::Change;
     }
 
     pub(super) fn close(&mut self, at: Option<Moment>, why: &str) {
@@ -249,7 +349,8 @@ impl Record {
         };
         self.raised.clear();
         self.is_floored = false;
-        self.incident.state = IncidentState::Closed {
+        self.unsaved = Unsaved::Change;
+        Arc::make_mut(&mut self.incident).state = IncidentState::Closed {
             at: at.map_or(over, |at| at.wall),
             why: why.to_owned(),
         };
@@ -259,14 +360,15 @@ impl Record {
             count,
             drill,
             ..
-        } = &self.incident;
+        } = &*self.incident;
         if self.is_of_interest() {
             tracing::info!(gpu = %device, incident = id.0, fault = %self.name(), count, why, drill, "incident closed");
         }
     }
 
     pub(super) fn open(&mut self) {
-        self.incident.state = IncidentState::Open;
+        self.unsaved = Unsaved::Change;
+        Arc::make_mut(&mut self.incident).state = IncidentState::Open;
         let Incident {
             device,
             id,
@@ -274,7 +376,7 @@ impl Record {
             root,
             accounts,
             ..
-        } = &self.incident;
+        } = &*self.incident;
         if self.is_of_interest() {
             let evidence = accounts
                 .first()
@@ -292,7 +394,7 @@ impl Record {
     }
 
     fn name(&self) -> String {
-        let Incident { kind, code, .. } = &self.incident;
+        let Incident { kind, code, .. } = &*self.incident;
         code.map_or_else(|| kind.to_string(), |code| format!("{kind} {code}"))
     }
 }

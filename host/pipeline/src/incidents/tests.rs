@@ -1,8 +1,10 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::clock::WallTime;
+use device_api_core::durable::Change;
 use device_api_core::ids::SignalSeq;
-use device_api_core::incident::{Incident, IncidentState};
+use device_api_core::incident::{Incident, IncidentState, Wanted};
 use device_api_core::signal::{Attr, SignalKind, Source, Target};
 
 use super::*;
@@ -38,7 +40,8 @@ fn listed(incidents: &mut Incidents, at: Moment) -> Vec<Incident> {
         max,
         ..Wanted::newest()
     };
-    incidents.list(&all, at).listed
+    incidents.sweep(at.boot);
+    incidents.select(&all).list().listed
 }
 
 /// After some milliseconds of the first second.
@@ -149,6 +152,70 @@ fn n5_roots_are_the_logs_word_and_the_vendors_rules() {
     check(&xid(13), &xid(31), at(1), false);
 }
 
+/// Field 230 says so.
+fn action(value: i64) -> Observation {
+    Observation {
+        code: u64::try_from(value).ok(),
+        attrs: vec![Attr::int("action", value)],
+        ..Observation::new(
+            SignalKind::RecoveryAction,
+            Target::Uuid(gpu()),
+            Source::Field230,
+        )
+    }
+}
+
+#[test]
+fn n5_a_recovery_action_follows_the_xid_that_the_vendor_links_with_it() {
+    #[track_caller]
+    fn check(before: &[Observation], asked: &Observation, after: Told, root: Option<usize>) {
+        let (mut incidents, gpu) = (Incidents::default(), gpu());
+        let mut ids = Vec::new();
+        for observation in before {
+            ids.push(incidents.of(&gpu, observation, soon(0)).0);
+        }
+        let root = root.map(|at| ids[at]);
+        let (id, told) = incidents.of(&gpu, asked, after);
+        assert_eq!(told, root);
+        let listed = listed(&mut incidents, after.at);
+        let listed = listed.iter().find(|incident| incident.id == id).unwrap();
+        assert_eq!(listed.root, root);
+        // Told again by another source, long after.
+        let (again, told) = incidents.of(&gpu, &action(2), at(60));
+        assert_eq!((again, told), (id, None));
+    }
+    let lost = Observation {
+        kind: SignalKind::GpuLost,
+        code: None,
+        ..xid(0)
+    };
+    for asked in [xid(154), action(1)] {
+        check(&[xid(79)], &asked, at(10), Some(0));
+        check(std::slice::from_ref(&lost), &asked, at(1), Some(0));
+        check(&[xid(79)], &asked, at(11), None);
+        // The first of its chain, and what the application does meanwhile is not it.
+        check(&[xid(48), xid(94)], &asked, at(1), Some(0));
+        check(&[xid(95), xid(31), xid(45)], &asked, at(1), Some(0));
+        // No action is asked for on account of those.
+        check(&[xid(31)], &asked, at(1), None);
+        check(&[], &asked, at(1), None);
+    }
+    let (mut incidents, gpu) = (Incidents::default(), gpu());
+    incidents.of(&gpu, &xid(79), at(0));
+    assert_eq!(
+        incidents.of(&gpu, &action(0), at(1)).1,
+        None,
+        "the end of one"
+    );
+    // The kernel log comes late.
+    let (asked, _) = incidents.of(&gpu, &action(2), at(20));
+    let (fallen, _) = incidents.of(&gpu, &xid(95), at(21));
+    incidents.of(&gpu, &xid(154), at(22));
+    let listed = listed(&mut incidents, at(22).at);
+    let asked = listed.iter().find(|incident| incident.id == asked);
+    assert_eq!(asked.unwrap().root, Some(fallen));
+}
+
 #[test]
 fn n5_a_cleanup_follows_the_first_fault_of_a_chain_and_no_two_follow_each_other() {
     let (mut incidents, gpu) = (Incidents::default(), gpu());
@@ -234,6 +301,83 @@ fn what_is_no_fault_is_not_listed_and_readings_are_told_apart() {
     }
     let readings = incidents.known[&gpu].readings.len();
     assert_eq!(readings, limits::READINGS_PER_GPU_MAX);
+    // What is past the bound is one, and the others stay what they are.
+    let mut number = |key: &str| incidents.of(&gpu, &reading(key), at(3)).0;
+    let (one, other) = (number("one.more"), number("and.another"));
+    assert_eq!((one, other), (number("one.more"), number("one.more")));
+    assert_eq!(number("temperature.gpu"), hot);
+}
+
+#[test]
+fn n5_an_incident_has_its_xid_whichever_source_was_first() {
+    #[track_caller]
+    fn check(told: [Observation; 2], code: u64) {
+        let (mut incidents, gpu) = (Incidents::default(), gpu());
+        let ids = told.map(|observation| incidents.of(&gpu, &observation, at(0)).0);
+        assert_eq!(ids[0], ids[1], "one fault");
+        let listed = listed(&mut incidents, at(1).at);
+        let shown = listed.iter().map(|it| (it.kind, it.code));
+        let xid = (SignalKind::Xid, Some(code));
+        assert_eq!(shown.collect::<Vec<_>>(), [xid], "{listed:?}");
+        assert_eq!(listed[0].count, 2);
+    }
+    let lost = Observation {
+        kind: SignalKind::GpuLost,
+        code: None,
+        ..xid(0)
+    };
+    check([lost.clone(), xid(79)], 79);
+    check([xid(79), lost], 79);
+    check([action(1), xid(154)], 154);
+    check([xid(154), action(1)], 154);
+}
+
+#[test]
+fn n5_what_is_news_is_written_once_and_a_lister_keeps_what_it_was_given() {
+    let (mut incidents, gpu) = (Incidents::default(), gpu());
+    let saved = |incidents: &mut Incidents, save| {
+        let changes = incidents.unsaved(save).into_iter();
+        let saved = changes.map(|change| match change {
+            Change::Incident(memory) => memory.incident.code.unwrap(),
+            other => panic!("{other:?}"),
+        });
+        saved.collect::<Vec<_>>()
+    };
+    for code in [31, 43] {
+        incidents.of(&gpu, &xid(code), at(0));
+    }
+    let selected = incidents.select(&Wanted::newest());
+    assert_eq!(saved(&mut incidents, Save::News), [31, 43]);
+    assert!(saved(&mut incidents, Save::News).is_empty());
+    incidents.of(&gpu, &xid(43), at(1));
+    assert!(saved(&mut incidents, Save::News).is_empty(), "a repeat");
+    assert_eq!(saved(&mut incidents, Save::All), [43]);
+    let by_another = Observation {
+        source: Source::Kmsg,
+        ..xid(31)
+    };
+    incidents.of(&gpu, &by_another, at(2));
+    assert_eq!(saved(&mut incidents, Save::News), [31]);
+    // One that is closed before it was written.
+    incidents.of(&gpu, &xid(13), at(3));
+    incidents.sweep(at(4 + limits::INCIDENT_QUIET.as_secs()).at.boot);
+    let mut closed = saved(&mut incidents, Save::News);
+    closed.sort();
+    assert_eq!(closed, [13, 31, 43]);
+    assert!(saved(&mut incidents, Save::All).is_empty());
+    let again = [
+        incidents.select(&Wanted::newest()),
+        incidents.select(&Wanted::newest()),
+    ];
+    let [a, b] = again.map(|selected| selected.incidents);
+    let is_shared = |(a, b): (&Arc<Incident>, &Arc<Incident>)| Arc::ptr_eq(a, b);
+    assert_eq!(a.len(), 3);
+    assert!(
+        a.iter().zip(&b).all(is_shared),
+        "none is copied to be picked"
+    );
+    let counts = selected.list().listed.into_iter().map(|it| it.count);
+    assert_eq!(counts.collect::<Vec<_>>(), [1, 1]);
 }
 
 #[test]
@@ -246,8 +390,9 @@ fn n5_a_list_has_what_is_wanted_of_it_and_says_how_much_is_left_out() {
         .collect();
     let other = DeviceUuid::new("GPU-1");
     let (elsewhere, _) = incidents.of(&other, &xid(31), at(later));
-    let mut check = |wanted: Wanted, expected: &[IncidentId], left_out: usize| {
-        let told = incidents.list(&wanted, at(later).at);
+    incidents.sweep(at(later).at.boot);
+    let check = |wanted: Wanted, expected: &[IncidentId], left_out: usize| {
+        let told = incidents.select(&wanted).list();
         let listed: Vec<_> = told.listed.iter().map(|incident| incident.id).collect();
         assert_eq!(
             (&*listed, told.left_out),

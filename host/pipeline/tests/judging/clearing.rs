@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use device_api_core::action::Action;
-use device_api_core::condition::{FALLBACK, FAULT_FLOOR, GONE, Owner};
+use device_api_core::condition::{FALLBACK, FAULT_FLOOR, GONE, Owner, PROBING};
 use device_api_core::health::Health;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::limits;
@@ -211,6 +211,110 @@ fn n7_a_replaced_gpu_is_marked_gone_with_what_stands_and_the_new_one_starts_fres
         rig
     };
     check("a replacement", replaced, [true; 4]);
+}
+
+/// Calls a GPU that does not answer, and 63, a problem each.
+fn presence() -> Arc<Scripted> {
+    let judges = |evaluation: &Evaluation| {
+        let verdicts = evaluation.signals.iter().filter_map(|signal| {
+            let owner = match signal.kind {
+                SignalKind::GpuLost => "p",
+                SignalKind::Xid => "q",
+                _ => return None,
+            };
+            let (state, severity) = (Judgement::Problem, Severity::Fatal);
+            let mut said = verdict(owner, state, severity, Action::RestartBm, signal);
+            said.clears = vec![Clear::on(ClearOn::Replacement)];
+            Some(said)
+        });
+        Ok(Evaluated {
+            decision: Decision {
+                verdicts: verdicts.collect(),
+                ..Decision::default()
+            },
+            state: evaluation.state.clone(),
+        })
+    };
+    let kinds = [SignalKind::Xid, SignalKind::GpuLost].map(every);
+    let built = Scripted::build(1, "p", kinds.to_vec(), judges);
+    Arc::new(built.owning(&["pFault", "qFault"]))
+}
+
+fn lost() -> Observation {
+    Observation {
+        evidence: "GPU_IS_LOST".to_owned(),
+        ..Observation::new(SignalKind::GpuLost, Target::Uuid(gpu()), Source::Nvml)
+    }
+}
+
+fn swapped() -> Recovery {
+    let by = DeviceUuid::new("GPU-NEW");
+    Recovery::Replaced { by }
+}
+
+#[test]
+fn n7_that_a_replaced_gpu_did_not_answer_is_over_and_the_rest_is_kept() {
+    let policy = presence();
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    rig.xid(63);
+    rig.sink.observe(lost());
+    policy.answer_all();
+    assert!(rig.is_problem("pFault") && rig.is_problem("qFault"));
+    let unhealthy = (Health::Unhealthy, Action::RestartBm);
+    assert_eq!(rig.cache.health(&gpu()), unhealthy);
+    rig.recovered(swapped());
+    let over = rig.cache.condition(&gpu(), "pFault").unwrap();
+    assert_eq!((over.state, &*over.reason), (Judgement::Ok, "Replaced"));
+    assert!(over.message.contains("GPU-NEW"), "{over:?}");
+    assert!(
+        rig.is_problem("qFault"),
+        "a bad GPU that leaves is a bad GPU"
+    );
+    assert_eq!(
+        rig.cache.health(&gpu()),
+        (Health::Unknown, Action::None),
+        "the machine that it has left is not to be drained for it"
+    );
+    rig.found_again();
+    policy.answer_all();
+    assert_eq!(rig.cache.health(&gpu()), unhealthy);
+    assert!(!rig.is_problem("pFault") && rig.is_problem("qFault"));
+}
+
+#[test]
+fn n7_nobody_says_after_a_swap_that_the_gpu_that_is_gone_does_not_answer() {
+    // It is with the policy when the swap is noticed.
+    let policy = presence();
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    rig.sink.observe(lost());
+    rig.recovered(swapped());
+    policy.answer_all();
+    assert!(!rig.is_problem("pFault"));
+    assert!(!rig.is_problem(FAULT_FLOOR) && !rig.is_problem(FALLBACK));
+    // Nobody judges it: the host's own goes with it too.
+    let rig = Rig::new(&[]);
+    rig.sink.observe(lost());
+    let of_host = [FAULT_FLOOR, FALLBACK].map(|of_host| rig.is_problem(of_host));
+    assert!(of_host.contains(&true), "{of_host:?}");
+    rig.recovered(swapped());
+    assert!(!rig.is_problem(FAULT_FLOOR) && !rig.is_problem(FALLBACK));
+    assert_eq!(rig.cache.health(&gpu()).0, Health::Unknown);
+}
+
+#[test]
+fn n7_a_replacement_that_is_noticed_after_a_restart_cancels_quiet_times_and_the_asking() {
+    let (rig, _) = Policys.stood();
+    let policy = Policys.policy();
+    let rig = rig.restarted(std::slice::from_ref(&policy), false);
+    assert!(rig.cache.condition(&gpu(), PROBING).is_some());
+    rig.recovered(swapped());
+    assert_eq!(rig.cache.condition(&gpu(), PROBING), None);
+    assert_eq!(
+        rig.cache.condition(&gpu(), GONE).unwrap().state,
+        Judgement::Unknown
+    );
+    rig.later(Duration::from_hours(1));
+    assert!(rig.is_problem("pFault"), "it is quiet since it is gone");
 }
 
 #[test]
@@ -425,9 +529,46 @@ fn n7_what_is_held_is_cleared_by_a_reset_or_by_hand_and_is_held_over_a_restart()
     let rig = held();
     rig.clear("pFault").unwrap();
     assert!(!rig.is_problem("pFault"));
-    let rig = held().restarted(&[Policys.policy()], false);
-    rig.later(limits::FLAP_HOLD - Duration::from_secs(1));
+    for is_said_again in [false, true] {
+        let policy = Policys.policy();
+        let rig = held().restarted(std::slice::from_ref(&policy), false);
+        let ok_again = || {
+            if is_said_again {
+                rig.xid(43);
+                policy.answer_all();
+            }
+            assert!(rig.is_problem("pFault"), "{is_said_again}");
+        };
+        ok_again();
+        rig.later(limits::FLAP_HOLD - Duration::from_secs(1));
+        ok_again();
+        rig.later(Duration::from_secs(1));
+        assert!(!rig.is_problem("pFault"), "{is_said_again}");
+    }
+    // One that relapses after it is held again, and one that is over is not.
+    let policy = Policys.policy();
+    let rig = held().restarted(std::slice::from_ref(&policy), false);
+    flap(&rig, &policy, Policys);
     assert!(rig.is_problem("pFault"));
-    rig.later(Duration::from_secs(1));
+    rig.clear("pFault").unwrap();
+    let policy = Policys.policy();
+    let rig = rig.restarted(std::slice::from_ref(&policy), false);
+    flap(&rig, &policy, Policys);
+    assert!(!rig.is_problem("pFault"));
+}
+
+#[test]
+fn n7_what_is_held_is_held_as_well_against_an_ok_of_a_new_version() {
+    let policy = Policys.policy();
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    for _ in 0..limits::FLAPS_MAX + 2 {
+        flap(&rig, &policy, Policys);
+    }
+    let held = rig.cache.condition(&gpu(), "pFault").unwrap();
+    let next = Policys.policy();
+    rig.swap(&next).unwrap();
+    let after = rig.cache.condition(&gpu(), "pFault").unwrap();
+    assert_eq!(after.message, held.message);
+    rig.later(limits::FLAP_HOLD);
     assert!(!rig.is_problem("pFault"));
 }

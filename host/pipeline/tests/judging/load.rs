@@ -30,7 +30,7 @@ pub(crate) struct Counting {
 }
 
 impl Counting {
-    fn new(name: &str, answered: Sender<()>) -> Arc<Self> {
+    pub(crate) fn new(name: &str, answered: Sender<()>) -> Arc<Self> {
         Self::out(name, answered, Arc::default())
     }
 

@@ -9,6 +9,7 @@ use device_api_core::device::{DeviceInfo, MigInstance};
 use device_api_core::error::ApiError;
 use device_api_core::ids::DeviceUuid;
 use device_api_core::incident::{Incident, IncidentState, Wanted};
+use device_api_core::limits;
 use device_api_core::policy::{Evaluated, FailureKind};
 use device_api_core::recovery::ClearRequest;
 use device_api_core::signal::{Observation, SignalKind, Source, Target};
@@ -373,4 +374,52 @@ fn n9_n5_a_root_is_looked_for_on_the_instance_then_on_its_gpu() {
     let double_bit = Some(incidents[0].id);
     let roots: Vec<_> = incidents.iter().map(|incident| incident.root).collect();
     assert_eq!(roots, [None, double_bit, None, double_bit]);
+}
+
+/// A problem on 63 and ok on 43, each of what it is attributed to.
+fn flaps_on() -> Arc<Scripted> {
+    Scripted::new("p", vec![every(SignalKind::Xid)], |evaluation| {
+        let said = evaluation.signals.iter().map(|signal| {
+            let state = match signal.code {
+                Some(43) => Judgement::Ok,
+                _ => Judgement::Problem,
+            };
+            let mut said = verdict("p", state, Severity::Fatal, Action::None, signal);
+            said.instance.clone_from(&signal.instance);
+            said
+        });
+        let decision = Decision {
+            verdicts: said.collect(),
+            ..Decision::default()
+        };
+        Ok(Evaluated {
+            decision,
+            ..Evaluated::default()
+        })
+    })
+}
+
+#[test]
+fn n9_an_instance_that_is_made_anew_does_not_flap_for_what_was() {
+    let policy = flaps_on();
+    let rig = rig(&policy);
+    let flap = |instance: &str| {
+        for code in [63, 43] {
+            rig.sink.observe(on(instance, code));
+            policy.answer_all();
+        }
+    };
+    let names = ["MIG-b", "MIG-c"];
+    for name in names {
+        for _ in 0..limits::FLAPS_MAX + 2 {
+            flap(name);
+        }
+    }
+    assert_eq!(problems(&rig), ["pFault@MIG-b", "pFault@MIG-c"], "held");
+    finds(&rig, &CUT[..2]);
+    finds(&rig, CUT);
+    for name in names {
+        flap(name);
+    }
+    assert_eq!(problems(&rig), ["pFault@MIG-b"], "it stayed");
 }

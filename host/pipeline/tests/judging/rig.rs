@@ -9,16 +9,16 @@ use device_api_core::action::{Action, Platform};
 use device_api_core::clock::{Clock as _, ManualClock, WallTime};
 use device_api_core::condition::{self, Condition, Owner, PROBING, RESTARTED, find};
 use device_api_core::device::DeviceInfo;
-use device_api_core::durable::{DeviceMemory, LogPosition};
+use device_api_core::durable::{Change, DeviceMemory, IncidentMemory, LogPosition, Numbers};
 use device_api_core::error::ApiError;
 use device_api_core::health::{Health, derive};
-use device_api_core::ids::{DeviceUuid, SignalSeq};
+use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::policy::{
     Evaluated, Evaluation, FailureKind, Filter, Outcome, OwnedType, PolicyFailure, PolicyId,
     PolicyInfo, Subscription,
 };
 use device_api_core::ports::{Commit, DeviceCache, Incidents, Policy, Reply, Seats, SignalSink};
-use device_api_core::recovery::{self, ClearRequest, Recovery};
+use device_api_core::recovery::{self, ClearRequest, Recovery, ResetReport};
 use device_api_core::seating::{DeviceJournal, Rejudgement, SeatError, Seating, Terms};
 use device_api_core::signal::{
     Observation, Reading, Samples, Signal, SignalKind, Source, Target, Value,
@@ -34,12 +34,17 @@ pub(crate) struct Cache {
     pub(crate) devices: Mutex<HashMap<DeviceUuid, (DeviceInfo, Vec<Condition>)>>,
     pub(crate) marks: Mutex<HashMap<DeviceUuid, (SignalSeq, SignalSeq)>>,
     pub(crate) memories: Mutex<HashMap<DeviceUuid, DeviceMemory>>,
+    pub(crate) incidents: Mutex<HashMap<IncidentId, IncidentMemory>>,
+    /// How often one was to be kept.
+    pub(crate) incidents_kept: AtomicUsize,
     /// How often conditions were written.
     pub(crate) writes: AtomicUsize,
     /// How often something was to be remembered.
     pub(crate) remembered: AtomicUsize,
     pub(crate) log: Mutex<Option<LogPosition>>,
     pub(crate) reserved: Mutex<Vec<(String, Owner)>>,
+    /// Up to where numbers are reserved.
+    pub(crate) numbers: Mutex<Numbers>,
 }
 
 impl Cache {
@@ -85,6 +90,12 @@ impl DeviceCache for Cache {
             .map(|(info, _)| Arc::new(info.clone()))
     }
 
+    fn gpus(&self) -> Vec<Arc<DeviceInfo>> {
+        let devices = self.devices.lock().unwrap();
+        let infos = devices.values().map(|(info, _)| Arc::new(info.clone()));
+        infos.collect()
+    }
+
     fn conditions(&self, uuid: &DeviceUuid) -> Arc<[Condition]> {
         self.devices
             .lock()
@@ -111,9 +122,27 @@ impl DeviceCache for Cache {
             commit.change(conditions);
             drop_absent(info, conditions);
         }
-        if let Some(memory) = commit.remember() {
-            self.memories.lock().unwrap().insert(uuid.clone(), memory);
-            self.remembered.fetch_add(1, Ordering::Relaxed);
+        self.keep(commit.remember());
+    }
+
+    fn keep(&self, changes: Vec<Change>) {
+        let mut incidents = self.incidents.lock().unwrap();
+        for change in changes {
+            match change {
+                Change::Memory(uuid, memory) => {
+                    self.memories.lock().unwrap().insert(uuid, memory);
+                    self.remembered.fetch_add(1, Ordering::Relaxed);
+                }
+                Change::Incident(memory) => {
+                    self.incidents_kept.fetch_add(1, Ordering::Relaxed);
+                    incidents.insert(memory.incident.id, memory);
+                }
+                Change::IncidentGone(id) => {
+                    incidents.remove(&id).expect("it was kept");
+                }
+                Change::Numbers(numbers) => *self.numbers.lock().unwrap() = numbers,
+                other => unreachable!("{other:?}"),
+            }
         }
     }
 
@@ -367,7 +396,7 @@ impl Rig {
             drills,
             ..reporting()
         };
-        let rig = Self::on(cache, clock, policies, config, Memories::new());
+        let rig = Self::on(cache, clock, policies, config, Memories::default());
         rig.cache
             .upsert_device(DeviceInfo {
                 pci: Some("0000:1b:00.0".parse().unwrap()),
@@ -385,6 +414,8 @@ impl Rig {
         memories: Memories,
     ) -> Self {
         crate::log::install();
+        // As the store does when it is opened.
+        *cache.numbers.lock().unwrap() = memories.numbers.reserving();
         let (seen, told) = (cache.clone(), Arc::new(Unobserved));
         let pipeline = Pipeline::start(seen, clock.clone(), told, config, memories).unwrap();
         let (sink, seats) = (pipeline.sink(), pipeline.seats());
@@ -445,20 +476,61 @@ impl Rig {
             ..
         } = self;
         drop(pipeline);
+        let incidents = cache.incidents.lock().unwrap().values().cloned().collect();
+        Self::go_on((cache, clock), policies, rebooted, config, incidents)
+    }
+
+    /// The next run after one that was killed: what it hands on when it ends is lost.
+    pub(crate) fn killed(self, policies: &[Arc<Scripted>]) -> Self {
+        let incidents = self.cache.incidents.lock().unwrap().clone();
+        let numbers = *self.cache.numbers.lock().unwrap();
+        let Self {
+            cache,
+            clock,
+            pipeline,
+            ..
+        } = self;
+        drop(pipeline);
+        cache.incidents.lock().unwrap().clone_from(&incidents);
+        *cache.numbers.lock().unwrap() = numbers;
+        let incidents = incidents.into_values().collect();
+        Self::go_on((cache, clock), policies, false, reporting(), incidents)
+    }
+
+    fn go_on(
+        (cache, clock): (Arc<Cache>, Arc<ManualClock>),
+        policies: &[Arc<Scripted>],
+        rebooted: bool,
+        config: Config,
+        mut incidents: Vec<IncidentMemory>,
+    ) -> Self {
         for (info, conditions) in cache.devices.lock().unwrap().values_mut() {
             conditions.retain(|old| is_restored(old, rebooted));
             condition::upsert(conditions, unobserved());
             info.pci = info.pci.filter(|_| !rebooted);
         }
         cache.marks.lock().unwrap().clear();
-        let mut memories: Memories = cache.memories.lock().unwrap().clone().into_iter().collect();
+        let memories = cache.memories.lock().unwrap().clone();
+        let mut devices: Vec<_> = memories.into_iter().collect();
         if rebooted {
             let at = clock.boot();
             clock.advance(Duration::from_secs(500));
-            for (_, memory) in &mut memories {
+            for (_, memory) in &mut devices {
                 *memory = std::mem::take(memory).after_reboot(at, clock.boot());
             }
+            let stands = |uuid: &DeviceUuid, name: &str| {
+                let standing = cache.conditions(uuid);
+                condition::find_named(&standing, name).is_some_and(Condition::is_problem)
+            };
+            let ended = |memory: IncidentMemory| memory.after_reboot(clock.wall(), stands);
+            incidents = incidents.into_iter().map(ended).collect();
         }
+        let numbers = *cache.numbers.lock().unwrap();
+        let memories = Memories {
+            devices,
+            incidents,
+            numbers,
+        };
         Self::on(cache, clock, policies, config, memories)
     }
 
@@ -520,6 +592,20 @@ impl Rig {
             condition: condition.to_owned(),
             reason: "it was reseated".to_owned(),
         })
+    }
+
+    /// An operator reports that a device was reset.
+    pub(crate) fn report_reset_of(&self, device: &str, reason: &str) -> Result<(), ApiError> {
+        self.incidents.report_reset(&ResetReport {
+            device: DeviceUuid::new(device),
+            by: "uid:0".to_owned(),
+            reason: reason.to_owned(),
+        })
+    }
+
+    pub(crate) fn report_reset(&self) {
+        self.report_reset_of("GPU-0", "nvidia-smi --gpu-reset")
+            .unwrap();
     }
 
     pub(crate) fn is_problem(&self, condition: &str) -> bool {

@@ -147,6 +147,7 @@ fn filter(at: usize, kind: SignalKind, where_: &[wit::Attr]) -> Valid<Filter> {
             "deadband" if is_reading => filter.deadband = number_of(&place, attr)?,
             "above" if is_reading => filter.above = Some(number_of(&place, attr)?),
             "below" if is_reading => filter.below = Some(number_of(&place, attr)?),
+            "relative-to" if is_reading => filter.relative_to = Some(text_of(&place, attr)?),
             "min-interval-ms" if is_reading => {
                 filter.min_interval = Some(Duration::from_millis(code_of(&place, attr)?));
             }
@@ -169,6 +170,13 @@ fn filter(at: usize, kind: SignalKind, where_: &[wit::Attr]) -> Valid<Filter> {
             ));
         }
     };
+    let has_threshold = filter.above.is_some() || filter.below.is_some();
+    if filter.relative_to.is_some() && (filter.key.is_none() || !has_threshold) {
+        return Err(Invalid::at(
+            &place,
+            "relative-to needs a key, and above or below, which count from the reading that it names",
+        ));
+    }
     if filter.deadband < 0.0 {
         return Err(Invalid::at(
             &place,

@@ -11,18 +11,18 @@ pub(crate) const DRIVERS: [(&str, Option<usize>); 3] =
     [("570.124.06", Some(0)), ("580.82.07", Some(1)), ("", None)];
 
 /// One case of a row: the row itself, or its second action.
-struct Case {
-    code: u64,
+pub(crate) struct Case {
+    pub(crate) code: u64,
     unit: String,
     /// By generation.
-    patterns: [String; 2],
-    statuses: Vec<u32>,
+    pub(crate) patterns: [String; 2],
+    pub(crate) statuses: Vec<u32>,
     action: String,
     /// Whether the driver's line says Fatal.
     fatal: bool,
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut reader = csv::Reader::from_path(data("xid-144-150-decode.csv")).unwrap();
     let mut cases = Vec::new();
     for record in reader.records().map(Result::unwrap) {
@@ -54,7 +54,7 @@ fn fits(pattern: &str, word: u32) -> bool {
     })
 }
 
-fn sample(pattern: &str) -> u32 {
+pub(crate) fn sample(pattern: &str) -> u32 {
     u32::from_str_radix(&pattern.replace('-', "0"), 2).unwrap()
 }
 
@@ -72,7 +72,7 @@ impl Case {
                 .any(|at| fits(&self.patterns[at], info))
     }
 
-    fn line(&self, info: u32, status: u32) -> Signal {
+    pub(crate) fn line(&self, info: u32, status: u32) -> Signal {
         let word = if self.fatal { "Fatal" } else { "Nonfatal" };
         let unit = self.unit.split([' ', '/']).next().unwrap_or_default();
         let text = format!("{unit} {word} XC0 i0 Link 01 ({info:#010x} {status:#010x} 0x0)");

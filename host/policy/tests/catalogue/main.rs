@@ -10,12 +10,14 @@
 )]
 
 mod asked;
+mod bare;
 mod comparison;
 mod decode;
 mod operators;
 mod pages;
 mod profiles;
 mod schema;
+mod sxids;
 mod table;
 // The one checker of schemas; some of it only its own tests use.
 #[path = "../../../../plugins/xid-policy/tests/schema/validator.rs"]

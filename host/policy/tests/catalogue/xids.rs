@@ -9,6 +9,7 @@ use device_api_core::xid::catalog;
 use device_api_policy::LoadedPolicy;
 
 use crate::asked::{DRIVER, Gpu, alone, health, profile, xid};
+use crate::bare::bare;
 use crate::decode;
 use crate::pages::{COMMAND, clears, name, runs, why};
 
@@ -217,8 +218,31 @@ fn stories(policy: &LoadedPolicy) -> Vec<Story> {
             &link("0x0, 0x0, 0x10000, 0x0, 0x0, 0x0, 0x0"),
         ),
     ];
+    stories.extend(told_twice(policy));
     stories.extend(recovery_actions(policy));
     stories
+}
+
+/// NVML tells the code, the kernel's line the words of it.
+fn told_twice(policy: &LoadedPolicy) -> [Story; 3] {
+    let line = "RLW_SRC_TRACK Nonfatal XC1 i0 Link 17 (0x04084507 0x00000004 0x0)";
+    let story = |seen, gpu: &Gpu<'_>| Story {
+        code: 145,
+        seen,
+        verdict: gpu.worst().expect("something is said").clone(),
+    };
+    let mut gpu = Gpu::new(policy, DRIVER);
+    gpu.see_at_once(bare(145));
+    let waits = story(
+        "by NVML, and the kernel's line is not there yet; for a second",
+        &gpu,
+    );
+    gpu.see_at_once(xid(145, line));
+    let both = story("by NVML and the kernel's line, in any order", &gpu);
+    let mut gpu = Gpu::new(policy, DRIVER);
+    gpu.see(bare(145));
+    let none = story("by NVML, and no line of the kernel within a second", &gpu);
+    [waits, both, none]
 }
 
 fn recovery_actions(policy: &LoadedPolicy) -> impl Iterator<Item = Story> {
@@ -245,7 +269,8 @@ fn recovery_actions(policy: &LoadedPolicy) -> impl Iterator<Item = Story> {
 fn generations(policy: &LoadedPolicy) -> String {
     let mut text = "\n## 144 to 150, decoded\n\n\
         Where the kernel's line tells `intrInfo` and `errorStatus`, the vendor's table of 95 rows (98 cases) decides, by \
-        driver generation; a table test asks all of them. What its cases come to:\n\n\
+        driver generation; a table test asks all of them. NVML tells the number alone: it waits a second for the line, as does \
+        that of 74 ([xid-policy.md](xid-policy.md#codes-that-the-kernels-line-decides)). What the table's cases come to:\n\n\
         | driver | Unhealthy | Degraded | Healthy |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for (driver, [healthy, degraded, unhealthy]) in decode::tally(policy) {

@@ -12,7 +12,7 @@ use device_api_core::ids::{DeviceUuid, IncidentId, SignalSeq};
 use device_api_core::policy::{Evaluated, Evaluation, Standing};
 use device_api_core::ports::Policy as _;
 use device_api_core::seating::Terms;
-use device_api_core::signal::{Attr, Reading, Samples, Signal, SignalKind, Source, Value};
+use device_api_core::signal::{Attr, Miss, Reading, Samples, Signal, SignalKind, Source, Value};
 use device_api_core::verdict::{Judgement, PolicyState, Verdict};
 use device_api_policy::{GuestLimits, LoadedPolicy, PolicyHost, PolicySource};
 
@@ -99,7 +99,8 @@ fn well() -> BTreeMap<&'static str, Value> {
         ("fabric.state", 3),
         ("fabric.health", 0x1aa),
     ];
-    let mut well = BTreeMap::from([("nvml.hung-call", Value::Text(String::new()))]);
+    let words = ["nvml.hung-call", "nvml.error"];
+    let mut well = BTreeMap::from(words.map(|key| (key, Value::Text(String::new()))));
     well.extend(counters.map(|key| (key, Value::Int(0))));
     well.extend(flags.map(|key| (key, Value::Flag(false))));
     well.extend(numbers.map(|(key, value)| (key, Value::Int(value))));
@@ -110,6 +111,9 @@ pub(crate) struct Gpu {
     policy: Arc<LoadedPolicy>,
     device: Arc<DeviceInfo>,
     readings: BTreeMap<&'static str, Value>,
+    lacked: Vec<&'static str>,
+    /// What can't be read at the moment.
+    missed: BTreeMap<&'static str, Miss>,
     state: PolicyState,
     /// What is said of each condition.
     pub(crate) said: BTreeMap<String, Verdict>,
@@ -130,6 +134,8 @@ impl Gpu {
             policy: Arc::clone(policy),
             device: Arc::new(device),
             readings: well(),
+            lacked: Vec::new(),
+            missed: BTreeMap::new(),
             state: PolicyState::new(),
             said: BTreeMap::new(),
             wakes: BTreeMap::new(),
@@ -143,6 +149,28 @@ impl Gpu {
     /// Readings that the device does not have.
     pub(crate) fn lacks(&mut self, keys: &[&'static str]) {
         self.readings.retain(|key, _| !keys.contains(key));
+        self.lacked.extend(keys);
+    }
+
+    /// Readings that can't be had for a while: nobody is told of that.
+    pub(crate) fn misses(&mut self, keys: &[&'static str], miss: Miss) {
+        self.missed.extend(keys.iter().map(|key| (*key, miss)));
+    }
+
+    /// They are read again, and are as they were: nobody is told of that either.
+    pub(crate) fn has_all_again(&mut self) {
+        self.missed.clear();
+    }
+
+    /// All that can be read is told, and then an hour goes by.
+    pub(crate) fn tells_all(&mut self) {
+        self.see(SignalKind::GpuFound, Vec::new());
+        for (key, value) in self.readings.clone() {
+            if !self.missed.contains_key(key) {
+                self.read(key, value);
+            }
+        }
+        self.pass(Duration::from_secs(3600));
     }
 
     /// A reading changes.
@@ -210,9 +238,17 @@ impl Gpu {
         let samples = self.readings.iter().map(|(key, value)| {
             let at = WallTime::from_ms(self.now_ms);
             let value = value.clone();
-            ((*key).to_owned(), Ok(Reading { value, at }))
+            let reading = match self.missed.get(key) {
+                Some(miss) => Err(*miss),
+                None => Ok(Reading { value, at }),
+            };
+            ((*key).to_owned(), reading)
         });
-        let samples: Samples = samples.collect();
+        let lacked = self.lacked.iter().map(|key| {
+            let none = Err(Miss::NotSupported);
+            ((*key).to_owned(), none)
+        });
+        let samples: Samples = samples.chain(lacked).collect();
         let evaluation = Evaluation {
             device: self.device.clone(),
             standing: self.standing(),

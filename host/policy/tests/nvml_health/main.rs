@@ -9,6 +9,7 @@
     reason = "helpers of tests: a panic is a failed test"
 )]
 
+mod absent;
 mod bench;
 mod page;
 mod settings;

@@ -19,7 +19,10 @@ component that the daemon carries, its beginning and its end.
   condition. The few defaults are the vendor's own, and named below.
 - What a device does not tell is not judged: absent is neither well nor a problem. Nor is anything while NVML does not
   answer for the GPU; once it does, all is judged anew.
-- Temperatures are judged to a degree: a change by one is not worth a signal.
+- What stands by a reading is taken back by that reading alone. One that fails, or is no longer there, ends nothing and
+  hides nothing worse; nor does a wait end meanwhile.
+- Temperatures are judged to a degree: heat begins at the threshold and ends `hysteresis_c` below it, however slowly it
+  comes and goes. What is between the two is no signal.
 - **Health**: Unhealthy, nothing may run; Degraded, it works and needs care; Healthy, it is shown and no fault of the GPU's;
   Unknown, nobody can tell.
 - **Clears**: any one of these, as in [clears.md](clears.md). *A healthy reading* is the policy's own word. *By hand* is

@@ -112,7 +112,7 @@ impl Story {
     }
 }
 
-fn play(gpu: &mut Gpu, steps: &[Step]) {
+pub(crate) fn play(gpu: &mut Gpu, steps: &[Step]) {
     for step in steps {
         match *step {
             Reads(key, value) => gpu.read(key, Value::Int(value)),

@@ -95,7 +95,7 @@ catalog! {
 
     NVML_ENABLED Gauge, "device_api_server_nvml_provider_enabled", [], "1 if the daemon is to watch GPUs through NVML.";
     NVML_GPUS Gauge, "device_api_server_nvml_gpu_count", [], "GPUs that NVML shows; 0 without NVML.";
-    NVML_RUNNING Gauge, "device_api_server_nvml_health_monitor_running", [], "1 while NVML is in use and its events are waited for.";
+    NVML_RUNNING Gauge, "device_api_server_nvml_health_monitor_running", [], "1 while NVML is in use and the events of all its GPUs that have any are waited for; /readyz names those whose are not.";
     NVML_EVENTS Counter, "device_api_server_nvml_events_total", [], "Events that NVML reported, of whatever type.";
     NVML_IGNORED Counter, "device_api_server_nvml_ignored_xids_total", [], "XIDs dropped because --nvml-ignored-xids names them.";
     NVML_UNATTRIBUTED Counter, "device_api_server_nvml_unattributed_events_total", [], "Events that NVML reported of a GPU that could not be named.";
@@ -104,7 +104,7 @@ catalog! {
     NVML_POLLS Counter, "device_api_server_nvml_polls_total", [], "Rounds of readings over all GPUs.";
     NVML_SESSIONS Counter, "device_api_server_nvml_sessions_total", [], "Times that the NVML library was opened.";
     NVML_HUNG Counter, "device_api_server_nvml_hung_calls_total", [], "NVML calls that took longer than the watchdog's bound.";
-    NVML_HUNG_AGE Gauge, "device_api_server_nvml_hung_call_age_seconds", ["call", "gpu"], "How long the NVML calls that hang just now have hung; gpu is empty where a call is about none.";
+    NVML_HUNG_AGE Gauge, "device_api_server_nvml_hung_call_age_seconds", ["call", "gpu"], "How long the NVML calls that hang just now have hung; gpu is its UUID, those of two that a call is about, its index before it told its UUID, or empty.";
     NVML_RECOVERIES Counter, "device_api_server_nvml_recoveries_total", [], "GPU resets, driver rebinds and replacements that NVML's readings told of.";
 
     KMSG_LINES Counter, "device_api_server_kmsg_lines_total", [], "Lines read from the kernel log.";

@@ -192,16 +192,21 @@ impl Metrics {
         advance(&self.nvml.recoveries, counts.recoveries);
     }
 
+    /// Whether NVML is in use and the events of all its GPUs are waited for.
+    pub(crate) fn nvml_hears(&self, hears: bool) {
+        self.nvml.running.set(i64::from(hears));
+    }
+
     /// The NVML calls that hang just now.
     pub(crate) fn nvml_hung(&self, hung: &[device_api_nvml::HungCall]) {
         // Those that came back are no series any more.
         self.nvml.hung_age.reset();
         for hung in hung {
-            let gpu = hung.device.as_ref().map_or("", |uuid| uuid.as_str());
+            let gpu = hung.whom();
             let age = i64::try_from(hung.age.as_secs()).unwrap_or(i64::MAX);
             self.nvml
                 .hung_age
-                .with_label_values(&[hung.call, gpu])
+                .with_label_values(&[hung.call, &*gpu])
                 .set(age);
         }
     }

@@ -69,6 +69,7 @@ fn exercised() -> Metrics {
     metrics.nvml_hung(&[device_api_nvml::HungCall {
         call: "nvmlX",
         device: None,
+        peer: None,
         index: None,
         age: 3_000 * MS,
     }]);

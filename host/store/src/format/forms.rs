@@ -11,12 +11,13 @@ use device_api_core::device::{
     DeviceInfo, Fabric, Hardware, MigInstance, NvLink, Parent, PcieLimits, Peer, PowerLimits,
 };
 use device_api_core::durable::{
-    AssumedFault, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LoweredFloor, ObjectRecord,
-    PolicyMemory, WakeMemory,
+    AssumedFault, Claim, DeviceMemory, DeviceRecord, IncidentMemory, LeaseRecord, LoweredFloor,
+    Numbers, ObjectRecord, PolicyMemory, WakeCause, WakeMemory,
 };
 use device_api_core::ids::{
     DeviceUuid, IncidentId, ObjectKey, PciAddress, ResourceVersion, SignalSeq,
 };
+use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdict};
 use device_api_core::policy::PolicyId;
 use device_api_core::seating::Fallback;
 use device_api_core::signal::{Attr, Signal, SignalKind, Source, Value};
@@ -55,6 +56,7 @@ record!(NvLink as NvLinkForm {
     version: Option<u32>,
     remote: Option<String>,
     remote_pci: Option<PciAddress>,
+    remote_link: Option<u32>,
 });
 
 record!(Peer as PeerForm {
@@ -138,6 +140,7 @@ record!(DeviceRecord as DeviceRecordForm {
     info: Arc<DeviceInfo>,
     conditions: Arc<[Condition]>,
     is_deleted: bool,
+    last_slot: Option<PciAddress>,
 });
 
 record!(ObjectRecord as ObjectRecordForm {
@@ -173,10 +176,18 @@ record!(Signal as SignalForm {
     attrs: Vec<Attr>,
 } left out { samples: None });
 
+record!(WakeCause as WakeCauseForm {
+    kind: SignalKind,
+    incident: IncidentId,
+    root: Option<IncidentId>,
+    evidence: String,
+});
+
 record!(WakeMemory as WakeMemoryForm {
     name: String,
     due: BootTime,
     drill: bool,
+    cause: Option<WakeCause>,
 });
 
 record!(PolicyMemory as PolicyMemoryForm {
@@ -207,6 +218,51 @@ record!(DeviceMemory as DeviceMemoryForm {
     assumed: Vec<AssumedFault>,
     awaiting: Vec<Signal>,
     quiet: Vec<(Arc<str>, BootTime)>,
+    held: Vec<Arc<str>>,
+});
+
+record!(Account as AccountForm {
+    source: Source,
+    first_seen: WallTime,
+    last_seen: WallTime,
+    count: u64,
+    evidence: String,
+});
+
+record!(IncidentVerdict as IncidentVerdictForm {
+    policy: PolicyId,
+    condition: String,
+    state: Judgement,
+    severity: Severity,
+    reason: String,
+});
+
+record!(Incident as IncidentForm {
+    id: IncidentId,
+    device: DeviceUuid,
+    kind: SignalKind,
+    code: Option<u64>,
+    root: Option<IncidentId>,
+    instance: Option<String>,
+    first_seen: WallTime,
+    last_seen: WallTime,
+    count: u64,
+    drill: bool,
+    accounts: Vec<Account>,
+    verdicts: Vec<IncidentVerdict>,
+    state: IncidentState,
+});
+
+record!(IncidentMemory as IncidentMemoryForm {
+    incident: Incident,
+    last: SignalSeq,
+    last_boot: BootTime,
+    raised: Vec<Arc<str>>,
+});
+
+record!(Numbers as NumbersForm {
+    signal: SignalSeq,
+    incident: IncidentId,
 });
 
 record!(Claim as ClaimForm {

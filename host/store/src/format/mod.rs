@@ -1,8 +1,8 @@
 //! How things look in the file: one table a kind, keys as text, values as JSON. Each kind has a mirror
 //! here, so that core's words can change without the file changing unseen.
 //!
-//! **Growth.** A new field takes its default where an old file lacks it, and an old daemon skips it:
-//! no new version. Whatever else changes, a word with data of another form above all, raises
+//! **Growth.** A new field takes its default where an old file lacks it, a new table is empty there, and an
+//! old daemon skips both: no new version. Whatever else changes, a word with data of another form above all, raises
 //! [`FORMAT_VERSION`]; a file of a newer version is set aside, not guessed at.
 
 mod forms;
@@ -18,9 +18,10 @@ use std::sync::Arc;
 use device_api_core::clock::BootTime;
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{
-    Change, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LogPosition, ObjectRecord, Snapshot,
+    Change, Claim, DeviceMemory, DeviceRecord, IncidentMemory, LeaseRecord, LogPosition, Numbers,
+    ObjectRecord, Snapshot,
 };
-use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
+use device_api_core::ids::{DeviceUuid, IncidentId, ObjectKey, ResourceVersion};
 use serde::{Deserialize, Serialize};
 
 use self::stored::Stored;
@@ -32,6 +33,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub(crate) const META_FORMAT: &str = "format";
 pub(crate) const META_HEAD: &str = "head";
 const META_LOG: &str = "log";
+const META_NUMBERS: &str = "numbers";
 
 /// The tables of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +42,7 @@ pub(crate) enum Table {
     Devices,
     Objects,
     Memories,
+    Incidents,
     Claims,
     Leases,
     /// Values that a daemon did not understand, by table and key; kept for whoever looks for the fault.
@@ -48,11 +51,12 @@ pub(crate) enum Table {
 
 impl Table {
     /// In the order in which they are read.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Meta,
         Self::Devices,
         Self::Objects,
         Self::Memories,
+        Self::Incidents,
         Self::Claims,
         Self::Leases,
         Self::Unread,
@@ -64,6 +68,7 @@ impl Table {
             Self::Devices => "devices",
             Self::Objects => "objects",
             Self::Memories => "memories",
+            Self::Incidents => "incidents",
             Self::Claims => "claims",
             Self::Leases => "leases",
             Self::Unread => "unread",
@@ -98,6 +103,10 @@ impl Slot {
         Self::new(Table::Meta, META_LOG)
     }
 
+    pub(crate) fn numbers() -> Self {
+        Self::new(Table::Meta, META_NUMBERS)
+    }
+
     /// Where its value is kept if it can't be read.
     pub(crate) fn unread(&self) -> Self {
         Self::new(Table::Unread, &self.to_string())
@@ -116,12 +125,19 @@ impl Slot {
             Change::Object(record) => (Self::object(&record.key), false),
             Change::ObjectGone(key) => (Self::object(key), true),
             Change::Memory(uuid, _) => (Self::new(Table::Memories, uuid.as_str()), false),
+            Change::Incident(memory) => (Self::incident(memory.incident.id), false),
+            Change::IncidentGone(id) => (Self::incident(*id), true),
             Change::Claim(claim) => (Self::new(Table::Claims, &claim.type_), false),
             Change::ClaimGone(type_) => (Self::new(Table::Claims, type_), true),
             Change::Lease(lease) => (Self::new(Table::Leases, &lease.provider), false),
             Change::LeaseGone(provider) => (Self::new(Table::Leases, provider), true),
             Change::LogPosition(_) => (Self::log(), false),
+            Change::Numbers(_) => (Self::numbers(), false),
         }
+    }
+
+    fn incident(id: IncidentId) -> Self {
+        Self::new(Table::Incidents, &id.0.to_string())
     }
 
     /// The namespace's length keeps `a/b` in `c` apart from `b` in `c/a`.
@@ -195,11 +211,14 @@ fn value_of(change: &Change) -> Result<Option<Vec<u8>>, BadRecord> {
         Change::Device(record) => put(record)?,
         Change::Object(record) => put(record)?,
         Change::Memory(_, memory) => put(memory)?,
+        Change::Incident(memory) => put(memory)?,
         Change::Claim(claim) => put(claim)?,
         Change::Lease(lease) => put(lease)?,
         Change::LogPosition(position) => put(position)?,
+        Change::Numbers(numbers) => put(numbers)?,
         Change::DeviceGone(_)
         | Change::ObjectGone(_)
+        | Change::IncidentGone(_)
         | Change::ClaimGone(_)
         | Change::LeaseGone(_) => return Ok(None),
     }))
@@ -225,6 +244,7 @@ fn read_into(
         Table::Meta => match slot.key.as_str() {
             META_HEAD => *head = serde_json::from_slice(value)?,
             META_LOG => snapshot.log = Some(take::<LogPosition>(value)?),
+            META_NUMBERS => snapshot.numbers = take::<Numbers>(value)?,
             // The format's version was looked at before, and what a newer daemon adds is its own.
             _ => {}
         },
@@ -233,6 +253,7 @@ fn read_into(
         Table::Memories => snapshot
             .memories
             .push((DeviceUuid::new(&slot.key), take::<DeviceMemory>(value)?)),
+        Table::Incidents => snapshot.incidents.push(take::<IncidentMemory>(value)?),
         Table::Claims => snapshot.claims.push(take::<Claim>(value)?),
         Table::Leases => snapshot.leases.push(take::<LeaseRecord>(value)?),
         Table::Unread => {}
@@ -247,6 +268,7 @@ pub(crate) fn instead_of(slot: &Slot) -> Option<DeviceRecord> {
         info: Arc::new(DeviceInfo::bare(DeviceUuid::new(&slot.key))),
         conditions: Arc::new([]),
         is_deleted: false,
+        last_slot: None,
     })
 }
 

@@ -5,8 +5,11 @@ use device_api_core::condition::{Condition, Evidence, Owner, Polarity};
 use device_api_core::device::{
     DeviceInfo, Fabric, Hardware, MigInstance, NvLink, Parent, PcieLimits, Peer, PowerLimits,
 };
-use device_api_core::durable::{AssumedFault, LoweredFloor, PolicyMemory, WakeMemory};
+use device_api_core::durable::{
+    AssumedFault, IncidentMemory, LoweredFloor, Numbers, PolicyMemory, WakeCause, WakeMemory,
+};
 use device_api_core::ids::{IncidentId, PciAddress, SignalSeq};
+use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdict};
 use device_api_core::policy::PolicyId;
 use device_api_core::seating::Fallback;
 use device_api_core::signal::{Attr, Signal, SignalKind, Source, Value};
@@ -207,14 +210,20 @@ fn pci() -> impl Strategy<Value = PciAddress> {
 
 fn hardware() -> impl Strategy<Value = Hardware> {
     let maybe = || option::of(any::<u32>());
-    let nvlink = (any::<u32>(), maybe(), option::of(text()), option::of(pci())).prop_map(
-        |(link, version, remote, remote_pci)| NvLink {
+    let nvlink = (
+        any::<u32>(),
+        maybe(),
+        option::of(text()),
+        option::of(pci()),
+        maybe(),
+    )
+        .prop_map(|(link, version, remote, remote_pci, remote_link)| NvLink {
             link,
             version,
             remote,
             remote_pci,
-        },
-    );
+            remote_link,
+        });
     let peer = (uuid(), text()).prop_map(|(uuid, path)| Peer { uuid, path });
     let fabric =
         (text(), option::of(text()), maybe()).prop_map(|(state, cluster_uuid, clique)| Fabric {
@@ -301,11 +310,13 @@ fn info() -> impl Strategy<Value = DeviceInfo> {
 }
 
 fn device() -> impl Strategy<Value = Change> {
-    (info(), vec(condition(), 0..3), any::<bool>()).prop_map(|(info, conditions, is_deleted)| {
+    let rest = (any::<bool>(), option::of(pci()));
+    (info(), vec(condition(), 0..3), rest).prop_map(|(info, conditions, rest)| {
         Change::Device(DeviceRecord {
             info: Arc::new(info),
             conditions: conditions.into(),
-            is_deleted,
+            is_deleted: rest.0,
+            last_slot: rest.1,
         })
     })
 }
@@ -328,11 +339,26 @@ fn object() -> impl Strategy<Value = Change> {
 }
 
 fn memory() -> impl Strategy<Value = Change> {
-    let wake = (text(), boot_time(), any::<bool>()).prop_map(|(name, due, drill)| WakeMemory {
-        name,
-        due,
-        drill,
-    });
+    let cause = (
+        select(SignalKind::ALL.to_vec()),
+        number(),
+        option::of(number()),
+        text(),
+    )
+        .prop_map(|(kind, incident, root, evidence)| WakeCause {
+            kind,
+            incident: IncidentId(incident),
+            root: root.map(IncidentId),
+            evidence,
+        });
+    let wake = (text(), boot_time(), any::<bool>(), option::of(cause)).prop_map(
+        |(name, due, drill, cause)| WakeMemory {
+            name,
+            due,
+            drill,
+            cause,
+        },
+    );
     let state = btree_map(text(), vec(any::<u8>(), 0..40), 0..4);
     let policy = (
         arc(),
@@ -372,9 +398,10 @@ fn memory() -> impl Strategy<Value = Change> {
         vec(assumed, 0..2),
         vec(signal(), 0..2),
         quiet,
+        vec(arc(), 0..2),
     )
         .prop_map(
-            |(uuid, policies, floors, lowered, assumed, awaiting, quiet)| {
+            |(uuid, policies, floors, lowered, assumed, awaiting, quiet, held)| {
                 Change::Memory(
                     uuid,
                     DeviceMemory {
@@ -384,10 +411,76 @@ fn memory() -> impl Strategy<Value = Change> {
                         assumed,
                         awaiting,
                         quiet,
+                        held,
                     },
                 )
             },
         )
+}
+
+fn account() -> impl Strategy<Value = Account> {
+    (source(), wall(), wall(), number(), text()).prop_map(
+        |(source, first_seen, last_seen, count, evidence)| Account {
+            source,
+            first_seen,
+            last_seen,
+            count,
+            evidence,
+        },
+    )
+}
+
+fn incident_verdict() -> impl Strategy<Value = IncidentVerdict> {
+    let state = select(vec![Judgement::Ok, Judgement::Problem, Judgement::Unknown]);
+    let severity = select(vec![Severity::Info, Severity::Warning, Severity::Fatal]);
+    let policy = (arc(), arc(), arc());
+    (policy, text(), state, severity, text()).prop_map(
+        |((name, version, digest), condition, state, severity, reason)| IncidentVerdict {
+            policy: PolicyId {
+                name,
+                version,
+                digest,
+            },
+            condition,
+            state,
+            severity,
+            reason,
+        },
+    )
+}
+
+fn incident() -> impl Strategy<Value = Change> {
+    let ids = (number(), uuid(), option::of(number()), option::of(text()));
+    let kind = (select(SignalKind::ALL.to_vec()), option::of(number()));
+    let times = (wall(), wall(), number(), any::<bool>());
+    let told = (vec(account(), 0..3), vec(incident_verdict(), 0..3));
+    let state = prop_oneof![
+        Just(IncidentState::Open),
+        (wall(), text()).prop_map(|(at, why)| IncidentState::Closed { at, why }),
+    ];
+    let kept = (number(), boot_time(), vec(arc(), 0..3));
+    (ids, kind, times, told, state, kept).prop_map(|(ids, kind, times, told, state, kept)| {
+        Change::Incident(IncidentMemory {
+            incident: Incident {
+                id: IncidentId(ids.0),
+                device: ids.1,
+                kind: kind.0,
+                code: kind.1,
+                root: ids.2.map(IncidentId),
+                instance: ids.3,
+                first_seen: times.0,
+                last_seen: times.1,
+                count: times.2,
+                drill: times.3,
+                accounts: told.0,
+                verdicts: told.1,
+                state,
+            },
+            last: SignalSeq(kept.0),
+            last_boot: kept.1,
+            raised: kept.2,
+        })
+    })
 }
 
 fn claim() -> impl Strategy<Value = Change> {
@@ -450,6 +543,15 @@ fn real_bits(change: &Change) -> Vec<u64> {
         .collect()
 }
 
+fn numbers() -> impl Strategy<Value = Change> {
+    (1_u64.., any::<u64>()).prop_map(|(signal, incident)| {
+        Change::Numbers(Numbers {
+            signal: SignalSeq(signal),
+            incident: IncidentId(incident),
+        })
+    })
+}
+
 /// Writes a change and reads it back.
 fn there_and_back(change: &Change) -> Change {
     let (slot, goes) = Slot::of(change);
@@ -462,9 +564,12 @@ fn there_and_back(change: &Change) -> Change {
     all.extend(snapshot.objects.into_iter().map(Change::Object));
     let memories = snapshot.memories.into_iter();
     all.extend(memories.map(|(uuid, memory)| Change::Memory(uuid, memory)));
+    all.extend(snapshot.incidents.into_iter().map(Change::Incident));
     all.extend(snapshot.claims.into_iter().map(Change::Claim));
     all.extend(snapshot.leases.into_iter().map(Change::Lease));
     all.extend(snapshot.log.map(Change::LogPosition));
+    let numbers = Some(snapshot.numbers).filter(|numbers| *numbers != Numbers::default());
+    all.extend(numbers.map(Change::Numbers));
     assert_eq!(all.len(), 1);
     all.remove(0)
 }
@@ -474,7 +579,7 @@ proptest! {
 
     #[test]
     fn every_kind_survives_a_round_trip_whatever_its_values(change in prop_oneof![
-        device(), object(), memory(), claim(), lease(), log_position(),
+        device(), object(), memory(), incident(), claim(), lease(), log_position(), numbers(),
     ]) {
         let back = there_and_back(&change);
         prop_assert_eq!(looks(&back), looks(&change));
@@ -516,6 +621,24 @@ fn what_version_1_wrote_is_read_and_a_missing_field_takes_its_default() {
     assert_eq!(condition.owner.to_string(), "policy:xid-policy");
     assert_eq!(condition.clears[0].after, Duration::from_secs(60));
     assert!(condition.is_problem() && !record.is_deleted);
+}
+
+#[test]
+fn an_incident_that_lacks_fields_is_open_and_one_of_a_later_kind_costs_itself_alone() {
+    let old = br#"{"incident":{"id":7,"device":"GPU-1","kind":"xid","code":79,"count":2,
+        "accounts":[{"source":"nvml","count":2}],"from_the_future":1},"raised":["XidCriticalError"]}"#;
+    let kept: IncidentMemory = take(old).expect("decoded");
+    assert_eq!(kept.incident.state, IncidentState::Open);
+    assert_eq!((kept.incident.id, kept.incident.count), (IncidentId(7), 2));
+    assert_eq!(&*kept.raised[0], "XidCriticalError");
+    let closed = br#"{"incident":{"state":{"closed":{"at":9,"why":"node-reboot"}}}}"#;
+    let closed: IncidentMemory = take(closed).expect("decoded");
+    let why = IncidentState::Closed {
+        at: WallTime { unix_ns: 9 },
+        why: "node-reboot".to_owned(),
+    };
+    assert_eq!(closed.incident.state, why);
+    take::<IncidentMemory>(br#"{"incident":{"kind":"smell"}}"#).expect_err("no word of ours");
 }
 
 #[test]

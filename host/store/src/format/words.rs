@@ -3,6 +3,7 @@
 use device_api_core::action::Action;
 use device_api_core::condition::{Owner, Polarity};
 use device_api_core::durable::LogPosition;
+use device_api_core::incident::IncidentState;
 use device_api_core::policy::PolicyId;
 use device_api_core::seating::Fallback;
 use device_api_core::signal::{SignalKind, Source, Value};
@@ -189,6 +190,39 @@ impl TryFrom<ValueForm> for Value {
             ValueForm::RealBits(bits) => Self::Real(f64::from_bits(bits)),
             ValueForm::Text(text) => Self::Text(text),
             ValueForm::Bytes(hex) => Self::Bytes(hex.bytes()?),
+        })
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum IncidentStateForm {
+    Open,
+    Closed { at: u64, why: String },
+}
+variants!(IncidentState as IncidentStateForm else IncidentStateForm::Open);
+
+impl From<&IncidentState> for IncidentStateForm {
+    fn from(state: &IncidentState) -> Self {
+        match state {
+            IncidentState::Open => Self::Open,
+            IncidentState::Closed { at, why } => Self::Closed {
+                at: at.form(),
+                why: why.form(),
+            },
+        }
+    }
+}
+
+impl TryFrom<IncidentStateForm> for IncidentState {
+    type Error = BadRecord;
+    fn try_from(form: IncidentStateForm) -> Result<Self, BadRecord> {
+        Ok(match form {
+            IncidentStateForm::Open => Self::Open,
+            IncidentStateForm::Closed { at, why } => Self::Closed {
+                at: Stored::of_form(at)?,
+                why,
+            },
         })
     }
 }

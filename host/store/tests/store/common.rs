@@ -6,9 +6,15 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use device_api_core::clock::{BootId, BootTime, ManualClock, WallTime};
-use device_api_core::durable::{Batch, Change, NotDurable, ObjectRecord, Snapshot, Start};
-use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
+use device_api_core::durable::{
+    Batch, Change, IncidentMemory, NotDurable, ObjectRecord, Snapshot, Start,
+};
+use device_api_core::ids::{DeviceUuid, IncidentId, ObjectKey, ResourceVersion, SignalSeq};
+use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdict};
+use device_api_core::policy::PolicyId;
 use device_api_core::ports::StateLog;
+use device_api_core::signal::{SignalKind, Source};
+use device_api_core::verdict::{Judgement, Severity};
 use device_api_store::{OpenError, Settings, Store, StoreObserver};
 
 /// A test that waits longer than this for anything has failed.
@@ -180,4 +186,50 @@ impl Dice {
             .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
+}
+
+/// An incident that a condition of stands, with all that one may have.
+pub(crate) fn incident(id: u64) -> Change {
+    let (first_seen, last_seen) = (WallTime::from_ms(5), WallTime::from_ms(9));
+    let account = |source: Source, evidence: &str| Account {
+        source,
+        first_seen,
+        last_seen,
+        count: 2,
+        evidence: evidence.to_owned(),
+    };
+    let verdict = IncidentVerdict {
+        policy: PolicyId {
+            name: "xid-policy".into(),
+            version: "0.1.0".into(),
+            digest: "0".repeat(64).into(),
+        },
+        condition: "XidCriticalError".to_owned(),
+        state: Judgement::Problem,
+        severity: Severity::Fatal,
+        reason: "FallenOffTheBus".to_owned(),
+    };
+    Change::Incident(IncidentMemory {
+        incident: Incident {
+            id: IncidentId(id),
+            device: DeviceUuid::new("GPU-0"),
+            kind: SignalKind::Xid,
+            code: Some(79),
+            root: Some(IncidentId(id - 1)),
+            instance: None,
+            first_seen,
+            last_seen,
+            count: 4,
+            drill: true,
+            accounts: vec![
+                account(Source::Nvml, ""),
+                account(Source::Kmsg, "NVRM: Xid"),
+            ],
+            verdicts: vec![verdict],
+            state: IncidentState::Open,
+        },
+        last: SignalSeq(40),
+        last_boot: BootTime { ns: 9 },
+        raised: vec!["XidCriticalError".into()],
+    })
 }

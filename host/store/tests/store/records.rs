@@ -9,13 +9,14 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{
     Change, DeviceMemory, DeviceRecord, LogPosition, NotDurable, PolicyMemory,
 };
-use device_api_core::ids::DeviceUuid;
+use device_api_core::ids::{DeviceUuid, IncidentId};
 use device_api_core::ports::StateLog;
 use device_api_store::{Settings, Status};
 use redb::{ReadableDatabase, TableDefinition};
 
 use crate::common::{
-    Fixture, batch, names, object, open, open_with, sized_object, synced, until, version_of,
+    Fixture, batch, incident, names, object, open, open_with, sized_object, synced, until,
+    version_of,
 };
 use crate::faulty::{Faulty, Mood};
 
@@ -53,6 +54,7 @@ fn device(uuid: &str, product: &str) -> Change {
         }),
         conditions: [].into(),
         is_deleted: false,
+        last_slot: None,
     })
 }
 
@@ -86,6 +88,8 @@ fn used() -> tempfile::TempDir {
         device("GPU-2", "two"),
         memory("GPU-1", 1),
         memory("GPU-2", 2),
+        incident(7),
+        incident(8),
         object("GPU-1", 7),
         object("GPU-2", 7),
         Change::LogPosition(position(70)),
@@ -103,10 +107,15 @@ fn status(fixture: &Fixture) -> String {
 
 #[test]
 fn c7_a_record_that_does_not_decode_costs_itself_alone_and_its_bytes_are_kept() {
-    let cases: [(&str, &str, &[u8]); 5] = [
+    let cases: [(&str, &str, &[u8]); 6] = [
         ("objects", "7:default/GPU-2", b"{\"uid\": 7}"),
         ("devices", "GPU-2", b"\xff\xfe"),
         ("memories", "GPU-2", br#"{"policies":3}"#),
+        (
+            "incidents",
+            "7",
+            br#"{"incident":{"kind":"of-a-later-day"}}"#,
+        ),
         ("claims", "x", br#"{"owner":"nobody-we-know"}"#),
         ("meta", "log", br#"{"tape":1}"#),
     ];
@@ -128,6 +137,10 @@ fn c7_a_record_that_does_not_decode_costs_itself_alone_and_its_bytes_are_kept() 
         let found = snapshot.memories.iter().cloned();
         let found: Vec<_> = found.map(|(uuid, of)| Change::Memory(uuid, of)).collect();
         assert_eq!(found, memories);
+        let incidents = snapshot.incidents.iter().cloned().map(Change::Incident);
+        let all = if table == "incidents" { 8..9 } else { 7..9 };
+        let all: Vec<_> = all.map(incident).collect();
+        assert_eq!(incidents.collect::<Vec<_>>(), all);
         // Of the device nothing is known but that it is there: it is Unknown.
         let two = if table == "devices" { "" } else { "two" };
         let devices: Vec<_> = snapshot
@@ -138,7 +151,7 @@ fn c7_a_record_that_does_not_decode_costs_itself_alone_and_its_bytes_are_kept() 
             .collect();
         assert_eq!(devices, [device("GPU-1", "one"), device("GPU-2", two)]);
         // What the log said of it may have been in what is lost.
-        let kept = matches!(table, "objects" | "claims").then(|| position(70));
+        let kept = matches!(table, "objects" | "claims" | "incidents").then(|| position(70));
         assert_eq!(snapshot.log, kept, "{table}");
         drop(fixture);
         let kept = row(dir.path(), "unread", &format!("{table}/{key}"));
@@ -250,6 +263,29 @@ fn c7_while_what_was_decided_is_left_out_the_logs_position_stays() {
     assert_eq!(synced(&fixture.store), Ok(()));
     assert_eq!(found(dir.path()).log, Some(position(90)));
     assert_eq!(fixture.store.status(), Status::Ok);
+}
+
+#[test]
+fn an_incident_that_cannot_be_kept_holds_up_neither_clients_nor_the_log() {
+    let (dir, disk) = (used(), Faulty::default());
+    let fixture = open_with(bounded(&disk), dir.path());
+    let Change::Incident(mut large) = incident(9) else {
+        unreachable!()
+    };
+    large.raised = vec!["x".repeat(RECORD).into()];
+    let to = Change::LogPosition(position(80));
+    let changes = vec![Change::Incident(large), to];
+    fixture.store.append(batch(8, changes));
+    assert_eq!(synced(&fixture.store), Ok(()), "no client waits for it");
+    assert!(status(&fixture).contains("incidents/9"));
+    // It is over before it could be.
+    let gone = vec![Change::IncidentGone(IncidentId(9))];
+    fixture.store.append(batch(9, gone));
+    assert_eq!(synced(&fixture.store), Ok(()));
+    drop(fixture);
+    let found = open(dir.path()).start.snapshot.expect("kept");
+    assert_eq!(found.log, Some(position(80)));
+    assert_eq!(found.incidents.len(), 2);
 }
 
 #[test]

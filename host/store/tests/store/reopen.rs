@@ -9,14 +9,17 @@ use device_api_core::clock::{BootTime, WallTime};
 use device_api_core::condition::{Condition, Owner, Polarity};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{
-    Change, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LogPosition, PolicyMemory,
+    Change, Claim, DeviceMemory, DeviceRecord, LeaseRecord, LogPosition, Numbers, PolicyMemory,
+    Start,
 };
-use device_api_core::ids::{DeviceUuid, ObjectKey};
+use device_api_core::ids::{DeviceUuid, IncidentId, ObjectKey, SignalSeq};
 use device_api_core::ports::StateLog;
 use device_api_core::verdict::{Judgement, Severity};
 use device_api_store::{OpenError, Settings, Status};
 
-use crate::common::{batch, boot, names, object, open, sized_object, synced, try_open, version_of};
+use crate::common::{
+    batch, boot, incident, names, object, open, sized_object, synced, try_open, version_of,
+};
 
 fn device(uuid: &str) -> Change {
     let condition = Condition {
@@ -42,6 +45,7 @@ fn device(uuid: &str) -> Change {
         info: Arc::new(DeviceInfo::bare(DeviceUuid::new(uuid))),
         conditions: [condition].into(),
         is_deleted: false,
+        last_slot: None,
     })
 }
 
@@ -59,6 +63,33 @@ fn memory(uuid: &str) -> Change {
         ..DeviceMemory::default()
     };
     Change::Memory(DeviceUuid::new(uuid), memory)
+}
+
+#[test]
+fn n5_numbers_are_reserved_by_whoever_opens_the_store_and_none_twice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let numbers = |at| Numbers {
+        signal: SignalSeq(at),
+        incident: IncidentId(at),
+    };
+    let reserved = |start: &Start| start.snapshot.as_ref().expect("a snapshot").numbers;
+    let first = open(dir.path());
+    first.store.append(batch(1, vec![device("GPU-1")]));
+    synced(&first.store).expect("durable");
+    drop(first);
+    // It told nothing of what it used: it may have been all that was reserved.
+    let next = open(dir.path());
+    assert_eq!(reserved(&next.start), numbers(0).reserving());
+    drop(next);
+    // Nor did this one, which wrote nothing at all.
+    let next = open(dir.path());
+    let twice = numbers(0).reserving().reserving();
+    assert_eq!(reserved(&next.start), twice);
+    let told = Change::Numbers(numbers(1 << 40));
+    next.store.append(batch(2, vec![told]));
+    drop(next);
+    let next = open(dir.path());
+    assert_eq!(reserved(&next.start), numbers(1 << 40));
 }
 
 #[test]
@@ -88,6 +119,8 @@ fn c6_all_kinds_of_things_are_found_again_as_they_were() {
         let changes = vec![
             device("GPU-0"),
             memory("GPU-0"),
+            incident(7),
+            incident(8),
             object("gpu-0", version),
             Change::Claim(claim.clone()),
             Change::Lease(lease.clone()),
@@ -106,6 +139,8 @@ fn c6_all_kinds_of_things_are_found_again_as_they_were() {
     assert_eq!(Change::Device(snapshot.devices[0].clone()), device("GPU-0"));
     let (uuid, kept) = snapshot.memories[0].clone();
     assert_eq!(Change::Memory(uuid, kept), memory("GPU-0"));
+    let incidents = snapshot.incidents.iter().cloned().map(Change::Incident);
+    assert_eq!(incidents.collect::<Vec<_>>(), [incident(7), incident(8)]);
     assert_eq!(version_of(&snapshot, "gpu-0"), Some(snapshot.version.0));
     assert_eq!(snapshot.claims, [claim]);
     assert_eq!(snapshot.leases, [lease]);
@@ -119,6 +154,8 @@ fn what_is_gone_stays_gone_and_takes_a_policys_memory_with_it() {
     let changes = vec![
         device("GPU-0"),
         memory("GPU-0"),
+        incident(1),
+        incident(2),
         object("a", 1),
         object("b", 1),
     ];
@@ -126,12 +163,15 @@ fn what_is_gone_stays_gone_and_takes_a_policys_memory_with_it() {
     assert_eq!(synced(&fixture.store), Ok(()));
     let gone = vec![
         Change::DeviceGone(DeviceUuid::new("GPU-0")),
+        Change::IncidentGone(IncidentId(1)),
         Change::ObjectGone(ObjectKey::new("", "a")),
     ];
     fixture.store.append(batch(2, gone));
     drop(fixture);
     let snapshot = open(dir.path()).start.snapshot.expect("kept");
     assert!(snapshot.devices.is_empty() && snapshot.memories.is_empty());
+    let incidents = snapshot.incidents.iter().cloned().map(Change::Incident);
+    assert_eq!(incidents.collect::<Vec<_>>(), [incident(2)]);
     assert_eq!(version_of(&snapshot, "a"), None);
     assert_eq!(version_of(&snapshot, "b"), Some(1));
 }

@@ -196,6 +196,89 @@ fn links_that_were_never_up_are_no_fault_and_those_that_train_have_time() {
     );
 }
 
+/// The GPU was reset: the host has cleared what names that, and asks anew.
+fn reset(bench: &mut Bench, condition: &str) -> Decision {
+    bench.clear(condition);
+    asked_anew(bench)
+}
+
+fn asked_anew(bench: &mut Bench) -> Decision {
+    let after = vec![attr::of_text("after", "gpu-reset")];
+    tell(bench, kind::GPU_FOUND, after)
+}
+
+#[test]
+fn n7_a_link_that_is_down_after_a_reset_is_told_of_once_it_had_time_and_one_that_trains_is_not() {
+    for (after, stands) in [(0x3_bfff, true), (0x3_ffff, false)] {
+        let mut bench = bench();
+        tell(&mut bench, kind::GPU_FOUND, vec![]);
+        mask(&mut bench, 0x3_bfff);
+        assert!(
+            bench
+                .condition("NvLink")
+                .is_some_and(|it| it.state == Judgement::Problem)
+        );
+        let asked = reset(&mut bench, "NvLink");
+        assert_eq!(wakes(&asked), [("nvlink", 30)]);
+        assert!(
+            asked.verdicts.iter().all(|said| said.condition != "NvLink"),
+            "{asked:?}"
+        );
+        let read = mask(&mut bench, after);
+        let is_told = |said: &Decision| {
+            said.verdicts
+                .iter()
+                .any(|it| it.state == Judgement::Problem)
+        };
+        assert!(!is_told(&read), "not within the wait: {read:?}");
+        if stands {
+            assert!(is_told(&wake(&mut bench, "nvlink", 30)));
+        } else {
+            assert_eq!(wakes(&read), [("nvlink", 0)]);
+        }
+    }
+}
+
+#[test]
+fn n7_links_that_a_reset_takes_down_are_not_told_of_while_they_train() {
+    let mut bench = bench();
+    tell(&mut bench, kind::GPU_FOUND, vec![]);
+    check_ok(&bench, "NvLink");
+    // The batch that shows the reset shows the links as well: first the one is told, then the other.
+    bench
+        .host
+        .readings
+        .insert(reading::NVLINK_ACTIVE_MASK.to_owned(), Value::Int(0));
+    asked_anew(&mut bench);
+    mask(&mut bench, 0);
+    mask(&mut bench, 0xff);
+    check_ok(&bench, "NvLink");
+    mask(&mut bench, 0x3_ffff);
+    check_ok(&bench, "NvLink");
+}
+
+#[test]
+fn n7_a_reset_begins_the_wait_of_a_narrow_link_anew() {
+    let mut bench = bench();
+    tell(&mut bench, kind::GPU_FOUND, vec![]);
+    read(&mut bench, reading::PCIE_LINK_WIDTH, Value::Int(8));
+    bench.host.now_ms += 9_000;
+    assert_eq!(wakes(&reset(&mut bench, "PcieLink")), [("pcie-link", 10)]);
+    let early = wake(&mut bench, "pcie-link", 1);
+    assert!(
+        early.verdicts.iter().all(|it| it.state == Judgement::Ok),
+        "{early:?}"
+    );
+    wake(&mut bench, "pcie-link", 9);
+    check(
+        &bench,
+        "PcieLink",
+        Severity::Warning,
+        "CONTACT_SUPPORT",
+        "LinkWidthReduced",
+    );
+}
+
 #[test]
 fn the_fabric_has_time_to_take_a_gpu_in() {
     let mut bench = bench();

@@ -225,6 +225,7 @@ fn pages_wait_for_a_reset_and_are_of_a_number() {
         "{clears:?}"
     );
     let mut strict = bench_with(r#"{"retired_pages_max": 5}"#);
+    set(&mut strict, reading::RETIRED_PAGES_CORRECTED, 0);
     set(&mut strict, reading::RETIRED_PAGES_UNCORRECTED, 5);
     check(
         &strict,

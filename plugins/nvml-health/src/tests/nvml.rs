@@ -36,6 +36,53 @@ fn n1_a_call_that_hangs_leaves_nobody_who_knows() {
 }
 
 #[test]
+fn a_gpu_that_answers_with_errors_only_is_one_of_which_nobody_knows() {
+    let mut bench = bench();
+    let error = Value::Text("nvmlDeviceGetTemperature answered UNKNOWN".to_owned());
+    bench
+        .host
+        .readings
+        .insert(reading::NVML_ERROR.to_owned(), error);
+    tell(&mut bench, kind::GPU_FOUND, vec![]);
+    state(&mut bench, 4);
+    let verdict = bench.condition("NvmlReachable").unwrap();
+    assert_eq!(
+        (verdict.state, &*verdict.reason),
+        (Judgement::Unknown, "Errors")
+    );
+    assert!(
+        verdict
+            .message
+            .contains("nvmlDeviceGetTemperature answered UNKNOWN"),
+        "{verdict:?}"
+    );
+    state(&mut bench, 0);
+    check_ok(&bench, "NvmlReachable");
+}
+
+#[test]
+fn a_lost_gpu_that_is_found_with_errors_only_is_lost_still() {
+    let mut bench = bench();
+    let lost = bench.signal(kind::GPU_LOST);
+    bench.evaluate(&[lost]).unwrap();
+    let errs = Value::Int(4);
+    bench
+        .host
+        .readings
+        .insert(reading::NVML_STATE.to_owned(), errs);
+    tell(&mut bench, kind::GPU_FOUND, vec![]);
+    check(&bench, "GpuLost", Severity::Fatal, "RESTART_BM", "NoAnswer");
+    let answers = Value::Int(0);
+    bench
+        .host
+        .readings
+        .insert(reading::NVML_STATE.to_owned(), answers);
+    tell(&mut bench, kind::GPU_FOUND, vec![]);
+    check_ok(&bench, "GpuLost");
+    check_ok(&bench, "NvmlReachable");
+}
+
+#[test]
 fn that_nvml_has_a_word_again_does_not_bring_a_lost_gpu_back() {
     let mut bench = bench();
     let lost = bench.signal(kind::GPU_LOST);

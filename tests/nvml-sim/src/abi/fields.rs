@@ -158,6 +158,10 @@ fn nvlink(profile: &Profile, gpu: &Gpu, id: u32, scope: u32) -> Option<Result<Va
             }
             NVML_FI_DEV_NVLINK_GET_STATE => Value::Int(link(gpu, scope)?.up.into()),
             NVML_FI_DEV_NVLINK_GET_VERSION => Value::Int(nvlink.version),
+            NVML_FI_DEV_NVLINK_REMOTE_NVLINK_ID => {
+                supported(link(gpu, scope)?.up.then_some(()))?;
+                Value::Int(supported(nvlink.far_end(gpu.identity.index, scope))?)
+            }
             _ => return Ok(None),
         }))
     };

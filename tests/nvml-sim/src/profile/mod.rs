@@ -187,6 +187,19 @@ pub struct NvLink {
     pub peers: bool,
 }
 
+impl NvLink {
+    /// The number that a link of a GPU has at its other end: each has a port of its own on its switch, those of one
+    /// GPU side by side. `None`: whoever is there is not on this node.
+    pub fn far_end(&self, gpu: u32, link: u32) -> Option<u32> {
+        if self.peers {
+            return Some(link);
+        }
+        let switches = u32::try_from(self.switches.len()).ok()?;
+        let of_a_gpu = (switches > 0).then(|| self.links.div_ceil(switches))?;
+        Some(gpu * of_a_gpu + link / switches)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Fabric {

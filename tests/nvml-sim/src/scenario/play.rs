@@ -18,9 +18,9 @@ const ADVANCE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// # Errors
 /// It does not fit the node, or there is no thread.
 pub(crate) fn spawn(sim: &'static Sim, scenario: Scenario, speed: f64) -> Result<(), String> {
-    begin(sim, &scenario, speed)?;
+    let start = begin(sim, &scenario, speed)?;
     let thread = thread::Builder::new().name("nvml-sim-scenario".to_owned());
-    let spawned = thread.spawn(move || run(sim, scenario));
+    let spawned = thread.spawn(move || run(sim, scenario, start));
     spawned.map(drop).map_err(|error| {
         let reason = format!("no thread to play it ({error}): see the limit on threads");
         end(sim, Some(reason.clone()));
@@ -36,8 +36,8 @@ pub(crate) fn command(
     wait: bool,
 ) -> Result<String, String> {
     if wait {
-        begin(sim, &scenario, speed)?;
-        run(sim, scenario);
+        let start = begin(sim, &scenario, speed)?;
+        run(sim, scenario, start);
     } else {
         // Commands come to the one simulation of this process.
         let sim = crate::sim::started().ok_or("the simulation has not started")?;
@@ -69,7 +69,8 @@ pub(crate) fn check(node: &Node, has_kmsg: bool, scenario: &Scenario) -> Result<
     }
 }
 
-fn begin(sim: &Sim, scenario: &Scenario, speed: f64) -> Result<(), String> {
+/// When its steps are counted from: now, whenever its thread comes to run.
+fn begin(sim: &Sim, scenario: &Scenario, speed: f64) -> Result<Duration, String> {
     let speed = check_speed(speed)?;
     let mut node = sim.lock();
     check(&node, sim.kmsg.is_some(), scenario)?;
@@ -81,12 +82,11 @@ fn begin(sim: &Sim, scenario: &Scenario, speed: f64) -> Result<(), String> {
     }
     node.clock.set_speed(speed);
     node.timeline = Some(Timeline::new(scenario));
-    Ok(())
+    Ok(node.clock.now())
 }
 
-fn run(sim: &Sim, scenario: Scenario) {
-    let mut last = sim.lock().clock.now();
-    let start = last;
+fn run(sim: &Sim, scenario: Scenario, start: Duration) {
+    let mut last = start;
     for step in scenario.steps {
         let Some(now) = await_turn(sim, &step, start, last) else {
             break;

@@ -1,12 +1,10 @@
 //! ClearCondition: a problem is over because an operator says so.
 
-use device_api_core::limits::POLICY_REASON_BYTES_MAX;
 use device_api_core::ports::{Devices, Incidents};
 use device_api_core::recovery::ClearRequest;
-use device_api_core::signal::printable;
 use device_api_proto::native::{self as proto, server as served};
 
-use crate::fields::{FieldError, Named, bounded, condition_type};
+use crate::fields::{Named, condition_type};
 use crate::native::convert;
 use crate::status::Refusal;
 
@@ -22,7 +20,10 @@ pub(super) async fn clear<D: Devices>(
     }
     .existing()?;
     condition_type("condition_type", &request.condition_type)?;
-    let reason = reason(&request.reason)?;
+    let reason = super::reason(
+        &request.reason,
+        "say why it is over, for those who find it so",
+    )?;
     // What is being decided of it comes first: it may be what is to be cleared.
     let gpu = devices.get(&key).await?;
     incidents.clear(&ClearRequest {
@@ -35,13 +36,4 @@ pub(super) async fn clear<D: Devices>(
     Ok(served::ClearConditionResponse {
         gpu: now.map(|gpu| convert::gpu(&gpu)),
     })
-}
-
-fn reason(reason: &str) -> Result<String, FieldError> {
-    if reason.trim().is_empty() {
-        let why = "required; say why it is over, for those who find it so";
-        return Err(FieldError::new("reason", why));
-    }
-    bounded("reason", reason, POLICY_REASON_BYTES_MAX)?;
-    Ok(printable(reason, POLICY_REASON_BYTES_MAX))
 }

@@ -1,25 +1,61 @@
 //! ListIncidents.
 
+use std::sync::Arc;
+
 use device_api_core::condition::Owner;
+use device_api_core::error::ApiError;
 use device_api_core::ids::{DeviceUuid, IncidentId};
 use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdict, Wanted};
 use device_api_core::limits::{INCIDENTS_LISTED_MAX, NAME_BYTES_MAX};
 use device_api_core::ports::Incidents;
 use device_api_proto::native as proto;
+use tokio::sync::Semaphore;
 
 use crate::fields::{FieldError, bounded, timestamp};
 use crate::native::convert;
 use crate::status::Refusal;
 
-pub(super) async fn list(
-    incidents: &dyn Incidents,
-    request: proto::ListIncidentsRequest,
-) -> Result<proto::ListIncidentsResponse, Refusal> {
-    let told = incidents.incidents(&wanted(&request)?);
-    Ok(proto::ListIncidentsResponse {
-        incidents: told.listed.into_iter().map(incident).collect(),
-        left_out: u64::try_from(told.left_out).unwrap_or(u64::MAX),
-    })
+/// Lists made at once. A list may be some MiB, and whoever asks for them again and again is to have one processor at
+/// the most.
+const LISTS_AT_ONCE: usize = 1;
+
+/// Makes lists, beside the threads that serve all others.
+#[derive(Debug)]
+pub(super) struct Lists {
+    incidents: Arc<dyn Incidents>,
+    turns: Arc<Semaphore>,
+}
+
+impl Lists {
+    pub(super) fn new(incidents: Arc<dyn Incidents>) -> Self {
+        Self {
+            incidents,
+            turns: Arc::new(Semaphore::new(LISTS_AT_ONCE)),
+        }
+    }
+
+    pub(super) async fn list(
+        &self,
+        request: proto::ListIncidentsRequest,
+    ) -> Result<proto::ListIncidentsResponse, Refusal> {
+        let wanted = wanted(&request)?;
+        let not_made = |why: String| ApiError::Unavailable {
+            why: format!("the list was not made: {why}"),
+        };
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(|error| not_made(error.to_string()))?;
+        let incidents = Arc::clone(&self.incidents);
+        let made = tokio::task::spawn_blocking(move || {
+            // Until it is made: who gave up waiting for it does not make room for another.
+            let _turn = turn;
+            let told = incidents.incidents(&wanted);
+            proto::ListIncidentsResponse {
+                incidents: told.listed.into_iter().map(incident).collect(),
+                left_out: u64::try_from(told.left_out).unwrap_or(u64::MAX),
+            }
+        });
+        Ok(made.await.map_err(|error| not_made(error.to_string()))?)
+    }
 }
 
 fn wanted(request: &proto::ListIncidentsRequest) -> Result<Wanted, FieldError> {

@@ -5,6 +5,7 @@ mod status;
 
 use std::sync::Arc;
 
+use device_api_core::ids::DeviceUuid;
 use device_api_core::ports::Devices;
 use device_api_core::recovery::HungCall;
 use device_api_proto::native as proto;
@@ -62,22 +63,22 @@ impl<D: Devices> NvmlService for Nvml<D> {
         &self,
         request: Request<proto::AttachNvmlRequest>,
     ) -> Result<Response<proto::AttachNvmlResponse>, Status> {
-        let nvml = self.context.nvml();
+        let (nvml, bounds) = (self.context.nvml(), self.context.bounds());
         self.context
             .write(method("AttachNvml"), request, |_, _, request| {
-                command::attach(nvml, request)
+                command::attach(nvml, bounds, request)
             })
             .await
     }
 }
 
 fn hung(hung: HungCall) -> proto::HungNvmlCall {
+    let uuid = |device: Option<DeviceUuid>| device.map(|uuid| uuid.to_string());
     proto::HungNvmlCall {
         call: hung.call,
-        device: hung
-            .device
-            .map(|device| device.to_string())
-            .unwrap_or_default(),
+        device: uuid(hung.device).unwrap_or_default(),
         age: Some(duration(hung.age)),
+        index: hung.index,
+        peer: uuid(hung.peer).unwrap_or_default(),
     }
 }

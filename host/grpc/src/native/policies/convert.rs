@@ -197,6 +197,7 @@ fn subscription(subscription: &Subscription) -> proto::PolicySubscription {
         deadband,
         above,
         below,
+        relative_to,
         min_interval,
     } = &subscription.filter;
     proto::PolicySubscription {
@@ -207,6 +208,7 @@ fn subscription(subscription: &Subscription) -> proto::PolicySubscription {
         deadband: *deadband,
         above: *above,
         below: *below,
+        relative_to: relative_to.as_deref().map(line).unwrap_or_default(),
         min_interval: min_interval.map(duration),
     }
 }

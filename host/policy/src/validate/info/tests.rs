@@ -166,6 +166,21 @@ fn subscriptions_are_narrowed_by_the_keys_of_their_kind() {
         ..Filter::default()
     };
     assert_eq!(filter("reading", &reading).unwrap(), expected);
+    let slowdown = Text("temperature.slowdown".to_owned());
+    let to_a_reading = [
+        ("key", text.clone()),
+        ("relative-to", slowdown.clone()),
+        ("below", Int(0)),
+        ("above", Int(-3)),
+    ];
+    let expected = Filter {
+        key: Some("temperature.gpu".to_owned()),
+        relative_to: Some("temperature.slowdown".to_owned()),
+        below: Some(0.0),
+        above: Some(-3.0),
+        ..Filter::default()
+    };
+    assert_eq!(filter("reading", &to_a_reading).unwrap(), expected);
 
     for (kind, where_, word) in [
         ("xid", vec![("code", Int(-1))], "int of 0 or more"),
@@ -200,6 +215,22 @@ fn subscriptions_are_narrowed_by_the_keys_of_their_kind() {
             "not a finite number",
         ),
         ("reading", vec![("deadband", Real(-1.0))], "negative"),
+        ("reading", vec![("relative-to", Int(5))], "not a text"),
+        (
+            "reading",
+            vec![("relative-to", slowdown.clone()), ("above", Int(0))],
+            "relative-to needs a key",
+        ),
+        (
+            "reading",
+            vec![("relative-to", slowdown.clone()), ("key", slowdown.clone())],
+            "and above or below",
+        ),
+        (
+            "timer",
+            vec![("relative-to", slowdown)],
+            "does not narrow",
+        ),
     ] {
         refused(subscribed(kind, &where_), word);
     }

@@ -47,6 +47,16 @@ pub(super) fn presence() -> Vec<Story> {
             &[Reads("nvml.state", 0)],
         ),
         story(
+            ("NvmlReachable", "Errors"),
+            state,
+            ("4", ""),
+            &[
+                Text("nvml.error", "nvmlDeviceGetTemperature answered UNKNOWN"),
+                Reads("nvml.state", 4),
+            ],
+            &[Reads("nvml.state", 0)],
+        ),
+        story(
             ("NvmlReachable", "NotTold"),
             state,
             ("a number that is not known", ""),

@@ -1,7 +1,10 @@
 //! What NVML's readings say of a GPU: the simulated NVML's figures change, a condition comes, they change back, and
 //! it goes. docs/nvml-health.md has the whole table; here is that it holds from the driver's library to a watcher.
 
+mod steps;
+
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use device_api_proto::native::{Condition, ConditionStatus, Gpu, Health};
@@ -227,6 +230,67 @@ async fn a_power_brake_holds_the_clocks_down_until_it_has_let_go_for_a_while() -
     node.sim()?.request(&throttle(0))?;
     healthy(&mut watch, &name, &brake).await?;
     Ok(())
+}
+
+/// Waits until all was read once more, whatever was read when this began.
+async fn read_once_more(node: &Node) -> Result<()> {
+    let rounds = || -> Result<u64> {
+        let metrics = node.metrics()?;
+        let name = "device_api_server_nvml_polls_total ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.context("no count of rounds")?.trim().parse()?)
+    };
+    // One under way, one of the inventory alone, and one that reads.
+    let enough = rounds()? + 3;
+    let asked = async {
+        while rounds()? < enough {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    let bound = Duration::from_secs(60);
+    let waited = tokio::time::timeout(bound, asked).await;
+    waited.context("NVML is read no more")?
+}
+
+/// A link that is narrow is so until its width says otherwise, however well all else is.
+#[tokio::test]
+async fn a_reading_that_fails_ends_nothing_and_one_that_works_again_does() -> Result<()> {
+    let node = builder()?.gpus(1).start()?;
+    let mut client = node.healthy().await?;
+    let name = node.uuid(0)?;
+    let mut watch = client.watch(0).await?;
+    let mut sim = node.sim()?;
+    let support = "CONTACT_SUPPORT";
+    let narrow = expected("PcieLink", "LinkWidthReduced", Health::Degraded, support);
+    sim.set(0, &[("pcie.link-width", 8)])?;
+    raised(&mut watch, &name, &narrow).await?;
+    let call = "nvmlDeviceGetCurrPcieLinkWidth".to_owned();
+    sim.request(&Request::Fail {
+        gpu: Some(0),
+        call: Some(call.clone()),
+        code: 999,
+        times: None,
+    })?;
+    read_once_more(&node).await?;
+    // It works, and rests: twice news of the link, and each once more than it takes for an end.
+    for (percent, replays) in [(90, 40), (0, 80)] {
+        sim.set(
+            0,
+            &[("utilization.gpu", percent), ("pcie.replays", replays)],
+        )?;
+        let rate = |gpu: &Gpu| problem(gpu, "PcieErrorRate").is_some();
+        watch.until(&name, "told of replays", rate).await?;
+        let over = |gpu: &Gpu| problem(gpu, "PcieErrorRate").is_none();
+        let gpu = watch.until(&name, "no replays any more", over).await?;
+        ensure!(problem(&gpu, narrow.condition).is_some(), "{gpu:?}");
+    }
+    sim.request(&Request::Unfail {
+        gpu: Some(0),
+        call: Some(call),
+    })?;
+    sim.set(0, &[("pcie.link-width", 16)])?;
+    healthy(&mut watch, &name, &narrow).await
 }
 
 /// A reset does what waits for one, and gives no spare rows back.
