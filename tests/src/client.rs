@@ -204,10 +204,18 @@ fn in_words(gpu: &native::Gpu) -> String {
     let status = gpu.status.clone().unwrap_or_default();
     let conditions = status.conditions.iter().map(|condition| {
         let (type_, reason) = (&condition.r#type, &condition.reason);
-        format!("\n  {type_} {:?} {reason} {}", condition.status(), condition.message)
+        format!(
+            "\n  {type_} {:?} {reason} {}",
+            condition.status(),
+            condition.message
+        )
     });
     let conditions: String = conditions.collect();
-    format!("{:?}, {}:{conditions}", status.health(), status.recommended_action)
+    format!(
+        "{:?}, {}:{conditions}",
+        status.health(),
+        status.recommended_action
+    )
 }
 
 /// One condition of a GPU.

@@ -157,8 +157,8 @@ async fn n5_what_nvml_the_kernel_log_and_field_230_tell_of_is_one_incident() -> 
 }
 
 #[tokio::test]
-async fn n5_a_gpu_off_the_bus_has_its_xid_in_either_order_and_numbers_go_on_after_a_kill() -> Result<()>
-{
+async fn n5_a_gpu_off_the_bus_has_its_xid_in_either_order_and_numbers_go_on_after_a_kill()
+-> Result<()> {
     let mut node = Node::start()?;
     node.healthy().await?;
     let fallen = |node: &Node, at: usize| -> Result<()> {
@@ -551,9 +551,8 @@ async fn n5_what_is_well_or_unknown_names_no_incident_and_explain_says_when_it_i
     let mut watch = client.watch(0).await?;
     let mut sim = node.sim()?;
     sim.hang(Some(3), "nvmlDeviceGetPowerUsage")?;
-    let hangs = |gpu: &Gpu| {
-        condition_of(gpu, "NvmlReachable").is_some_and(|it| it.reason == "CallHangs")
-    };
+    let hangs =
+        |gpu: &Gpu| condition_of(gpu, "NvmlReachable").is_some_and(|it| it.reason == "CallHangs");
     let gpu = watch.until(&name, "Unknown: a call hangs", hangs).await?;
     assert_eq!(names(&gpu), Vec::<String>::new());
     assert_eq!(incidents(&node, &["--all"])?, Vec::<Value>::new());

@@ -70,14 +70,20 @@ fn is(health: Health) -> impl Fn(&Gpu) -> bool {
     move |gpu| health_of(gpu) == health
 }
 
-async fn until(client: &mut Native, name: &str, what: &str, is: impl Fn(&Gpu) -> bool) -> Result<Gpu> {
+async fn until(
+    client: &mut Native,
+    name: &str,
+    what: &str,
+    is: impl Fn(&Gpu) -> bool,
+) -> Result<Gpu> {
     client.watch(0).await?.until(name, what, is).await
 }
 
 /// XID 119 of a GPU as the kernel logs it.
 fn fault(node: &Node, gpu: usize) -> Result<()> {
     let pci = node.gpus().get(gpu).context("no such GPU")?.pci.kernel();
-    let line = format!("NVRM: Xid (PCI:{pci}): 119, pid=1, name=x, Timeout waiting for RPC from GSP");
+    let line =
+        format!("NVRM: Xid (PCI:{pci}): 119, pid=1, name=x, Timeout waiting for RPC from GSP");
     node.kernel_log([&*line])
 }
 
@@ -119,7 +125,8 @@ fn metric(node: &Node, series: &str) -> Result<f64> {
 
 /// NVML is not in use, and this is why, in all the places where one looks.
 async fn is_missing(node: &Node, why: &str) -> Result<()> {
-    node.daemon.wait_for(&["no NVML, looking for it again", why])?;
+    node.daemon
+        .wait_for(&["no NVML, looking for it again", why])?;
     ready_says(node, "nvml", &["degraded", why]).await?;
     for (series, expected) in [
         ("nvml_provider_enabled", 1.0),
@@ -179,7 +186,8 @@ async fn n1_n2_a_library_that_comes_late_is_taken_up_and_what_the_kernel_told_un
 }
 
 #[tokio::test]
-async fn n1_n2_a_driver_that_goes_comes_in_another_version_and_comes_whole_is_followed() -> Result<()> {
+async fn n1_n2_a_driver_that_goes_comes_in_another_version_and_comes_whole_is_followed()
+-> Result<()> {
     let node = builder()?.start()?;
     let mut client = node.healthy().await?;
     let name = node.uuid(0)?;
@@ -219,7 +227,11 @@ async fn n1_n2_a_driver_that_goes_comes_in_another_version_and_comes_whole_is_fo
         assert_eq!(spec.driver_version, "580.95.05");
         let is_broken = [1, 2].contains(&gpu.index);
         let expected = [Health::Healthy, Health::Unhealthy][usize::from(is_broken)];
-        assert_eq!(health_of(&told), expected, "a driver heals nothing: {told:#?}");
+        assert_eq!(
+            health_of(&told),
+            expected,
+            "a driver heals nothing: {told:#?}"
+        );
     }
     // That a driver came and went is no fault of any GPU's.
     let told = client.incidents().await?;
@@ -271,7 +283,12 @@ async fn n1_while_calls_hang_the_kernels_log_and_the_other_gpus_flow() -> Result
     until(&mut client, &hung, "Unknown: a call hangs", hangs).await?;
     node.daemon
         .wait_for(&["nvmlDeviceGetTemperature", &hung, "has hung"])?;
-    ready_says(&node, "nvml-calls", &["degraded", "nvmlDeviceGetTemperature", &hung]).await?;
+    ready_says(
+        &node,
+        "nvml-calls",
+        &["degraded", "nvmlDeviceGetTemperature", &hung],
+    )
+    .await?;
     assert!(metric(&node, "nvml_hung_calls_total")? > 0.5);
     for gpu in node.gpus().iter().filter(|gpu| gpu.index != 4) {
         until(&mut client, &gpu.uuid, "Healthy", is(Health::Healthy)).await?;

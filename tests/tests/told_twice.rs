@@ -96,7 +96,10 @@ fn told(node: &Node, gpu: u32, code: u64) -> Result<(Vec<String>, Vec<String>)> 
         .output()?;
     ensure!(output.status.success(), "{output:?}");
     let listed: Value = serde_json::from_slice(&output.stdout)?;
-    let all = listed["incidents"].as_array().context("no incidents")?;
+    let all = listed
+        .get("incidents")
+        .and_then(Value::as_array)
+        .context("no incidents")?;
     let of_code: Vec<&Value> = all.iter().filter(|one| one["xid"] == code).collect();
     let [one] = of_code[..] else {
         anyhow::bail!("not one incident of XID {code}: {all:#?}");

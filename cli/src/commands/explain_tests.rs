@@ -52,7 +52,10 @@ fn what_an_operator_lets_go_of_is_attached_again_and_not_cleared() {
         ..owned("NvmlReachable", owner::Kind::Policy, "nvml-health")
     }];
     let told = explained(&gpu);
-    assert!(told.contains("  Run:      devicectl nvml attach\n"), "{told}");
+    assert!(
+        told.contains("  Run:      devicectl nvml attach\n"),
+        "{told}"
+    );
     assert!(!told.contains("gpu clear"), "{told}");
 }
 
@@ -189,7 +192,8 @@ fn h12_what_is_unknown_says_when_it_is_known_again() {
     check("NvmlReachable", "CallHangs", policy, hangs);
     let driver = "by itself, once the driver is loaded and NVML answers";
     check("NvmlReachable", "DriverGone", policy, driver);
-    let errs = "by itself, once NVML tells anything of it but errors; where it never does, reset the GPU";
+    let errs =
+        "by itself, once NVML tells anything of it but errors; where it never does, reset the GPU";
     check("NvmlReachable", "Errors", policy, errs);
     let told = "once policy nvml-health can tell again how it is";
     check("NvmlReachable", "NotTold", policy, told);

@@ -13,9 +13,9 @@ use device_api_core::recovery::DriverHold;
 
 use crate::backoff::Backoff;
 use crate::control::{Trouble, Wake};
-use crate::holding::Hold;
 use crate::counters::Counters;
 use crate::events::Events;
+use crate::holding::Hold;
 use crate::inventory::{self, Told};
 use crate::library::Library;
 use crate::operator::busy;

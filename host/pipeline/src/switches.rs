@@ -264,9 +264,11 @@ impl Shared {
     pub(crate) fn switches_hold_log(&self, state: &State) -> bool {
         let switches = &state.switches;
         let now = self.clock.boot();
+        if switches.is_settled(now) && !self.gpus_in_place().is_empty() {
+            return false;
+        }
         let mut held = switches.held.iter();
         held.any(|held| held.reached.is_empty() && now.since(held.since) < HELD_MAX)
-            && !(switches.is_settled(now) && !self.gpus_in_place().is_empty())
     }
 
     fn pass_on(

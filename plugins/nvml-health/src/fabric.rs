@@ -19,37 +19,50 @@ const KEYS: [&str; 3] = [
 const NOT_STARTED: i64 = 1;
 const IN_PROGRESS: i64 = 2;
 
-/// The pairs of bits of `fabric.health`, the worst first: the place of one in the state, its reason, and what it says
-/// where it is 1.
-const HEALTH: [(u32, &str, (Severity, &str), &str, &str); 4] = [
-    (
-        4,
-        "RouteUnhealthy",
-        (Severity::Warning, action::CONTACT_SUPPORT),
-        "RouteUnhealthy",
-        "its route is unhealthy",
-    ),
-    (
-        0,
-        "DegradedBandwidth",
-        (Severity::Warning, action::CONTACT_SUPPORT),
-        "DegradedBandwidth",
-        "its bandwidth is degraded",
-    ),
-    (
-        2,
-        "RouteRecovery",
-        (Severity::Info, action::NONE),
-        "Recovering",
-        "its route is being recovered",
-    ),
-    (
-        6,
-        "TimeoutRecovery",
-        (Severity::Info, action::NONE),
-        "Recovering",
-        "it recovers from an access timeout",
-    ),
+/// A pair of bits of `fabric.health`.
+struct Pair {
+    shift: u32,
+    /// Its place in the policy's state.
+    place: &'static str,
+    how: (Severity, &'static str),
+    reason: &'static str,
+    /// What it says where it is 1.
+    what: &'static str,
+}
+
+const WARNING: (Severity, &str) = (Severity::Warning, action::CONTACT_SUPPORT);
+const RECOVERS: (Severity, &str) = (Severity::Info, action::NONE);
+
+/// The worst first.
+const HEALTH: [Pair; 4] = [
+    Pair {
+        shift: 4,
+        place: "RouteUnhealthy",
+        how: WARNING,
+        reason: "RouteUnhealthy",
+        what: "its route is unhealthy",
+    },
+    Pair {
+        shift: 0,
+        place: "DegradedBandwidth",
+        how: WARNING,
+        reason: "DegradedBandwidth",
+        what: "its bandwidth is degraded",
+    },
+    Pair {
+        shift: 2,
+        place: "RouteRecovery",
+        how: RECOVERS,
+        reason: "Recovering",
+        what: "its route is being recovered",
+    },
+    Pair {
+        shift: 6,
+        place: "TimeoutRecovery",
+        how: RECOVERS,
+        reason: "Recovering",
+        what: "it recovers from an access timeout",
+    },
 ];
 /// How many of these are worse than a wrong configuration.
 const WORSE: usize = 2;
@@ -180,20 +193,20 @@ fn unhealthy(is_registered: bool, mask: Option<i64>) -> Vec<Fault> {
         };
         Told::when(is_so, || what)
     };
-    let bits = HEALTH.iter().map(|(shift, name, how, reason, what)| {
-        let is_so = |mask: i64| match mask >> shift & 0b11 {
+    let bits = HEALTH.iter().map(|pair| {
+        let is_so = |mask: i64| match mask >> pair.shift & 0b11 {
             1 => Some(true),
             2 => Some(false),
             _ => None,
         };
-        Fault::new(reason, *how, told(&is_so, (*what).to_owned())).named(name)
+        let told = told(&is_so, pair.what.to_owned());
+        Fault::new(pair.reason, pair.how, told).named(pair.place)
     });
     let mut faults: Vec<Fault> = bits.collect();
     let which = |mask: i64| mask >> CONFIGURATION_SHIFT & 0b1111;
     let is_wrong = |mask: i64| (which(mask) > 0).then(|| which(mask) > 1);
     let wrong = told(&is_wrong, configuration(mask.map_or(0, which)));
-    let how = (Severity::Warning, action::CONTACT_SUPPORT);
-    faults.insert(WORSE, Fault::new("WrongConfiguration", how, wrong));
+    faults.insert(WORSE, Fault::new("WrongConfiguration", WARNING, wrong));
     faults
 }
 

@@ -86,7 +86,10 @@ async fn n4_n7_row_remap_failure() -> Result<()> {
     stage.gpu_until(2, WELL).await?;
     let closed = |line: &str| format!("{line}, closed by gpu-reset");
     let mut all: Vec<String> = others.map(closed).to_vec();
-    all.extend([maybe(double, "gpu-reset"), format!("{ecc}|{}", closed("2: ecc by nvml"))]);
+    all.extend([
+        maybe(double, "gpu-reset"),
+        format!("{ecc}|{}", closed("2: ecc by nvml")),
+    ]);
     stage.incidents(&all).await?;
 
     // No row is left.

@@ -26,7 +26,9 @@ async fn cut_into(stage: &mut Stage, profiles: &[&str]) -> Result<BTreeMap<u32, 
         profiles.sort_unstable();
         profiles == wanted
     };
-    watch.until(&parent, &format!("{profiles:?}"), is_cut).await?;
+    watch
+        .until(&parent, &format!("{profiles:?}"), is_cut)
+        .await?;
     let listed = stage.client.list().await?.gpus;
     let of_gpu = listed.into_iter().filter_map(|gpu| {
         let spec = gpu.spec?;

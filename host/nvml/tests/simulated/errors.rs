@@ -79,10 +79,11 @@ fn rounds(recorder: &Recorder, gpu: &DeviceUuid, n: usize) {
 }
 
 fn state(samples: &Samples) -> Option<i64> {
-    match value(samples, "nvml.state")? {
-        Value::Int(state) => Some(state),
-        other => panic!("{other:?}"),
-    }
+    let state = value(samples, "nvml.state")?;
+    let Value::Int(state) = state else {
+        panic!("{state:?}");
+    };
+    Some(state)
 }
 
 fn error(samples: &Samples) -> String {

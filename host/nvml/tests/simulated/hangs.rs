@@ -305,7 +305,7 @@ fn n1_a_call_about_two_gpus_that_hangs_leaves_both_unknown_until_their_own_calls
             );
             for said in &recorder.said()[start..] {
                 assert!(
-                    !said.probing().is_some_and(|more| more != unknown),
+                    said.probing().is_none_or(|more| more == unknown),
                     "{said:?}"
                 );
                 let Said::Sampled(_, samples) = said else {

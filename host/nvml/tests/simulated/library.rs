@@ -151,10 +151,14 @@ fn n2_that_the_driver_is_gone_is_the_last_that_is_told_of_its_gpus() {
                 for gpu in 0..8 {
                     let gpu = recorder.gpu(gpu);
                     let said = recorder.said();
-                    let until_found = said[start..].iter().take_while(|said| said.found().is_none());
-                    let told = until_found.filter_map(|said| match said {
-                        Said::Sampled(uuid, samples) if *uuid == gpu => value(samples, "nvml.state"),
-                        _ => None,
+                    let until_found = said[start..]
+                        .iter()
+                        .take_while(|said| said.found().is_none());
+                    let told = until_found.filter_map(|said| {
+                        let Said::Sampled(uuid, samples) = said else {
+                            return None;
+                        };
+                        (*uuid == gpu).then(|| value(samples, "nvml.state"))?
                     });
                     assert_eq!(told.last(), Some(Value::Int(3)), "{gpu}");
                 }

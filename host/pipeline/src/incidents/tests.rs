@@ -337,9 +337,11 @@ fn n5_what_is_news_is_written_once_and_a_lister_keeps_what_it_was_given() {
     let (mut incidents, gpu) = (Incidents::default(), gpu());
     let saved = |incidents: &mut Incidents, save| {
         let changes = incidents.unsaved(save).into_iter();
-        let saved = changes.map(|change| match change {
-            Change::Incident(memory) => memory.incident.code.unwrap(),
-            other => panic!("{other:?}"),
+        let saved = changes.map(|change| {
+            let Change::Incident(memory) = change else {
+                panic!("{change:?}");
+            };
+            memory.incident.code.unwrap()
         });
         saved.collect::<Vec<_>>()
     };

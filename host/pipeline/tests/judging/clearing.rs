@@ -217,10 +217,12 @@ fn n7_a_replaced_gpu_is_marked_gone_with_what_stands_and_the_new_one_starts_fres
 fn presence() -> Arc<Scripted> {
     let judges = |evaluation: &Evaluation| {
         let verdicts = evaluation.signals.iter().filter_map(|signal| {
-            let owner = match signal.kind {
-                SignalKind::GpuLost => "p",
-                SignalKind::Xid => "q",
-                _ => return None,
+            let owner = if signal.kind == SignalKind::GpuLost {
+                "p"
+            } else if signal.kind == SignalKind::Xid {
+                "q"
+            } else {
+                return None;
             };
             let (state, severity) = (Judgement::Problem, Severity::Fatal);
             let mut said = verdict(owner, state, severity, Action::RestartBm, signal);

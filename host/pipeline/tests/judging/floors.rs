@@ -213,7 +213,8 @@ fn action(rig: &Rig, action: Option<i64>) -> Arc<Samples> {
 }
 
 fn found(rig: &Rig, samples: Arc<Samples>) {
-    let device = (*rig.cache.gpus()[0]).clone();
+    let device = rig.cache.gpus().into_iter().next().unwrap();
+    let device = (*device).clone();
     rig.sink.device_found(device, samples);
 }
 

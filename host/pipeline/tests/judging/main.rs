@@ -29,6 +29,7 @@ mod seats;
 mod shelf;
 mod swaps;
 mod switches;
+mod table;
 mod terms;
 mod turns;
 mod vacant;

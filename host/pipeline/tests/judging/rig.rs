@@ -141,7 +141,15 @@ impl DeviceCache for Cache {
                     incidents.remove(&id).expect("it was kept");
                 }
                 Change::Numbers(numbers) => *self.numbers.lock().unwrap() = numbers,
-                other => unreachable!("{other:?}"),
+                Change::Device(_)
+                | Change::DeviceGone(_)
+                | Change::Object(_)
+                | Change::ObjectGone(_)
+                | Change::Claim(_)
+                | Change::ClaimGone(_)
+                | Change::Lease(_)
+                | Change::LeaseGone(_)
+                | Change::LogPosition(_) => unreachable!("not the pipeline's: {change:?}"),
             }
         }
     }

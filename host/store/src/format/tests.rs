@@ -338,7 +338,7 @@ fn object() -> impl Strategy<Value = Change> {
     )
 }
 
-fn memory() -> impl Strategy<Value = Change> {
+fn wake() -> impl Strategy<Value = WakeMemory> {
     let cause = (
         select(SignalKind::ALL.to_vec()),
         number(),
@@ -351,20 +351,23 @@ fn memory() -> impl Strategy<Value = Change> {
             root: root.map(IncidentId),
             evidence,
         });
-    let wake = (text(), boot_time(), any::<bool>(), option::of(cause)).prop_map(
-        |(name, due, drill, cause)| WakeMemory {
+    (text(), boot_time(), any::<bool>(), option::of(cause)).prop_map(|(name, due, drill, cause)| {
+        WakeMemory {
             name,
             due,
             drill,
             cause,
-        },
-    );
+        }
+    })
+}
+
+fn memory() -> impl Strategy<Value = Change> {
     let state = btree_map(text(), vec(any::<u8>(), 0..40), 0..4);
     let policy = (
         arc(),
         any::<u32>(),
         state,
-        vec(wake, 0..3),
+        vec(wake(), 0..3),
         vec(signal(), 0..2),
         option::of(boot_time()),
     )
