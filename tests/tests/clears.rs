@@ -89,7 +89,7 @@ const WITH_POLICIES: &[(Stands, &[Event])] = &[
     (
         // An operator's word, or another's on a reset, does not last: what is asked for still is read again.
         Asked,
-        &[Event::ResetNoticed, Event::RecoveryNone, Event::NewBoot],
+        &[Event::ResetNoticed, Event::RecoveryNone],
     ),
     (Providers, &[]),
 ];
@@ -217,7 +217,7 @@ impl Walk {
         match case.event {
             Some(Event::ResetNoticed) => drop(sim.set(gpu, &[("row-remap.pending", 1)])?),
             Some(Event::RecoveryNone) => drop(sim.recovery_action(gpu, DRAIN_P2P)?),
-            _ => {}
+            Some(_) | None => {}
         }
         match stands {
             Reset | Assumed => drop(sim.xid(gpu, &[119])?),
@@ -301,9 +301,10 @@ impl Walk {
             self.node.daemon.wait_for_nth(&["NVML is in use"], 2)?;
             return Ok(());
         }
-        let signal = match event {
-            Event::Kill => Signal::KILL,
-            _ => Signal::TERM,
+        let signal = if event == Event::Kill {
+            Signal::KILL
+        } else {
+            Signal::TERM
         };
         // Once this is answered, all that was decided is durable.
         let first = self.cases.first().context("no GPU")?.name.clone();

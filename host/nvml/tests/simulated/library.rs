@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use device_api_core::ports::NvmlStatus;
 use device_api_core::signal::{SignalKind, Target, Value};
 use device_api_nvml::{Config, Stopped};
 
@@ -148,13 +149,18 @@ fn n2_that_the_driver_is_gone_is_the_last_that_is_told_of_its_gpus() {
                 sim.ask(noticed);
                 recorder.missing_after(start);
                 recorder.ready(session);
+                let said = recorder.said();
+                let is_missing =
+                    |said: &Said| matches!(said.status(), Some(NvmlStatus::Missing { .. }));
+                let missing = said.iter().skip(start).position(is_missing).unwrap() + start;
+                let found = said
+                    .iter()
+                    .skip(missing)
+                    .position(|said| said.found().is_some());
+                let until_found = &said[start..missing + found.unwrap()];
                 for gpu in 0..8 {
                     let gpu = recorder.gpu(gpu);
-                    let said = recorder.said();
-                    let until_found = said[start..]
-                        .iter()
-                        .take_while(|said| said.found().is_none());
-                    let told = until_found.filter_map(|said| {
+                    let told = until_found.iter().filter_map(|said| {
                         let Said::Sampled(uuid, samples) = said else {
                             return None;
                         };

@@ -246,18 +246,20 @@ fn judge(evaluation: &Evaluation, clears: &[Clear]) -> Outcome {
 
 /// The policy of a GPU on which it stands.
 fn policy(standing: Stands, names: Option<ClearOn>) -> Arc<Scripted> {
-    let after = match names {
-        Some(ClearOn::Quiet) => Duration::from_secs(60),
-        _ => Duration::ZERO,
+    let after = if names == Some(ClearOn::Quiet) {
+        Duration::from_secs(60)
+    } else {
+        Duration::ZERO
     };
     let named = names.filter(|_| standing == Policys { named: true });
     let named = named.map(|on| Clear { on, after });
     let clears: Vec<Clear> = std::iter::once(Clear::on(ClearOn::Operator))
         .chain(named)
         .collect();
-    let kinds: &[SignalKind] = match standing {
-        Assumed => &[SignalKind::Ecc],
-        _ => &[SignalKind::Xid, SignalKind::Ecc],
+    let kinds: &[SignalKind] = if standing == Assumed {
+        &[SignalKind::Ecc]
+    } else {
+        &[SignalKind::Xid, SignalKind::Ecc]
     };
     let kinds = kinds.iter().copied().map(every).collect();
     Scripted::new("p", kinds, move |evaluation| judge(evaluation, &clears))
