@@ -230,6 +230,7 @@ fn quiet(was_held: bool) -> Ending {
         event: ClearOn::Quiet,
         reason: "Quiet",
         message: message.to_owned(),
+        through: None,
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  first signal ─▶ open ──repeats: counted──▶ open ─┬─ what it raised is cleared ─▶ closed: by what
+//!                                                   ├─ a recovery ends it as a fault ─▶ closed: by that
 //!                                                   └─ quiet, and nothing of it stands ─▶ closed: quiet
 //! ```
+//!
+//! A policy that clears what it raised on a fault has not ended the fault: that goes on until it is quiet (`ended.rs`).
 //!
 //! A reading, a timer and a GPU that answers are no faults: what a policy raises on them is an incident for each
 //! condition (`raised.rs`). Their own numbers only tell them apart.
@@ -11,6 +14,7 @@
 //! **Invariant:** a repeat costs two look-ups and allocates nothing, unless somebody lists the incident just then; whatever
 //! is kept has a bound.
 
+mod ended;
 mod kept;
 mod known;
 mod listed;
@@ -32,6 +36,7 @@ use device_api_core::verdict::ClearOn;
 
 use crate::alike::is_incident;
 use crate::journal::Moment;
+pub(crate) use ended::Ended;
 pub(crate) use kept::Save;
 use known::{Fault, Key, Known, Seen, key};
 pub(crate) use raised::Word;
@@ -226,6 +231,12 @@ impl Incidents {
             }
         }
         for id in &outcome.floored {
+            // A floor that no reset ends is put up for a fault that one has closed.
+            let mut signals = outcome.signals.iter();
+            let of_it = signals.find(|it| it.incident == *id && is_incident(it.kind));
+            if let Some(cause) = of_it.filter(|_| !self.open.contains_key(id)) {
+                self.reopen(device, cause);
+            }
             if self.open.contains_key(id) {
                 self.note_raiser(device, *id);
             }
@@ -236,12 +247,17 @@ impl Incidents {
         for id in raisers {
             match self.change(id, |record| record.still_stands(outcome)) {
                 Some(true) => stand.push(id),
-                Some(false) => self.close(id, Some(outcome.now), outcome.why),
-                None => {}
+                Some(false) if self.is_over(id, outcome) => {
+                    self.close(id, Some(outcome.now), outcome.why.as_str());
+                }
+                Some(false) | None => {}
             }
         }
         if let Some(known) = self.known.get_mut(device) {
             known.raisers = stand;
+        }
+        for ended in &outcome.ended {
+            self.end(device, ended, outcome.now);
         }
     }
 

@@ -36,6 +36,9 @@ pub(crate) struct Ending {
     pub(crate) reason: &'static str,
     /// One sentence.
     pub(crate) message: String,
+    /// It ends faults as such that were seen last by then, also those of which nothing stood; `None`: only what
+    /// is cleared by it.
+    pub(crate) through: Option<SignalSeq>,
 }
 
 impl Shared {
@@ -58,12 +61,14 @@ impl Shared {
             Recovery::GpuReset => ("GpuReset", "the GPU was reset"),
             Recovery::DriverRebind => ("DriverRebind", "the driver was bound anew"),
         };
+        let event = recovery.clears();
+        let through = self.lane(state, uuid).recoveries.note(event);
         let ending = Ending {
-            event: recovery.clears(),
+            event,
             reason,
             message: format!("Cleared: {what} ({evidence})."),
+            through: Some(through),
         };
-        let through = self.lane(state, uuid).recoveries.note(ending.event);
         self.end_waiting(state, uuid, ending.event, through);
         self.end_floors(state, uuid, ending.event, through);
         let is_over = |state: &State, old: &Condition| {
@@ -226,6 +231,7 @@ impl Shared {
             event: ClearOn::Operator,
             reason: "Operator",
             message: format!("Cleared by an operator: {reason}."),
+            through: None,
         };
         tracing::info!(gpu = %uuid, condition = %old.name(), reason, drill = old.drill, "cleared by an operator");
         if old.owner == Owner::Host {

@@ -2,11 +2,11 @@
 
 use device_api_core::condition::Owner;
 use device_api_core::floor;
-use device_api_core::ids::DeviceUuid;
+use device_api_core::ids::{DeviceUuid, SignalSeq};
 use device_api_core::signal::Signal;
 use device_api_core::verdict::{ClearOn, Verdict};
 
-use crate::incidents::{Outcome, Raised, Save};
+use crate::incidents::{Ended, Outcome, Raised, Save};
 use crate::pipeline::{Shared, State};
 use crate::write::Write;
 
@@ -29,11 +29,9 @@ impl Shared {
             })
         });
         let said = said.collect();
-        let asks_nothing =
-            |signal: &Signal| floor::asks_for_nothing(signal.kind, signal.code, &signal.attrs);
         let why = match write.ending {
             Some(ending) => ending.event,
-            None if write.signals.iter().any(asks_nothing) => ClearOn::RecoveryNone,
+            None if write.signals.iter().any(asks_for_nothing) => ClearOn::RecoveryNone,
             None => ClearOn::Policy,
         };
         let lane = self.lane(state, uuid);
@@ -50,7 +48,9 @@ impl Shared {
             conditions: &conditions,
             floored,
             said,
-            why: why.as_str(),
+            signals: write.signals,
+            ended: ended_by(write),
+            why,
             now: self.moment(state.newest),
         };
         state.incidents.settle(uuid, &outcome);
@@ -64,4 +64,27 @@ impl Shared {
             self.cache.keep(changes);
         }
     }
+}
+
+/// What ends faults, whether or not anything stood of them.
+fn ended_by(write: &Write<'_>) -> Vec<Ended> {
+    let ending = write.ending.and_then(|ending| {
+        Some(Ended {
+            event: ending.event,
+            through: ending.through?,
+            drill: false,
+        })
+    });
+    let told = write.signals.iter().filter(|it| asks_for_nothing(it));
+    let told = told.map(|signal| Ended {
+        event: ClearOn::RecoveryNone,
+        // What was asked for before that.
+        through: SignalSeq(signal.seq.0.saturating_sub(1)),
+        drill: signal.drill,
+    });
+    ending.into_iter().chain(told).collect()
+}
+
+fn asks_for_nothing(signal: &Signal) -> bool {
+    floor::asks_for_nothing(signal.kind, signal.code, &signal.attrs)
 }

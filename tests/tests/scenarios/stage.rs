@@ -30,11 +30,6 @@ pub(crate) type State<'a> = (Health, &'a str, &'a [(&'a str, &'a str)]);
 /// Nothing is wrong.
 pub(crate) const WELL: State<'static> = (Health::Healthy, "NONE", &[]);
 
-/// An incident that is over or not, depending on which signal of a batch has the policy's word.
-pub(crate) fn maybe(line: &str, by: &str) -> String {
-    format!("{line}|{line}, closed by {by}")
-}
-
 /// A scenario that is being played.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -179,7 +174,6 @@ impl Stage {
     }
 
     /// Waits until there are just these incidents, in any order: what a source adds to one is no news to a watch.
-    /// `one|other` where it depends on which signal was quicker.
     pub(crate) async fn incidents<Line: AsRef<str> + std::fmt::Debug>(
         &mut self,
         wanted: &[Line],
@@ -190,8 +184,7 @@ impl Stage {
             let told: Vec<_> = all.iter().map(|one| self.in_words(&all, one)).collect();
             let mut left = told.clone();
             let all_told = wanted.iter().all(|line| {
-                let is_meant = |told: &String| line.as_ref().split('|').any(|line| line == told);
-                let at = left.iter().position(is_meant);
+                let at = left.iter().position(|told| line.as_ref() == told);
                 at.map(|at| left.remove(at)).is_some()
             });
             if all_told && left.is_empty() {

@@ -139,7 +139,7 @@ impl Incidents {
     }
 
     /// A problem was raised on a fault that was closed since.
-    fn reopen(&mut self, device: &DeviceUuid, cause: &Signal) {
+    pub(super) fn reopen(&mut self, device: &DeviceUuid, cause: &Signal) {
         let (id, last) = (cause.incident, cause.observed_boot);
         let known = self.known.entry(device.clone()).or_default();
         let place = (&*cause.attrs, cause.instance.as_deref());

@@ -12,10 +12,10 @@ use device_api_core::incident::{Account, Incident, IncidentState, IncidentVerdic
 use device_api_core::limits;
 use device_api_core::policy::PolicyId;
 use device_api_core::signal::{Observation, Signal, SignalKind, Source, printable};
-use device_api_core::verdict::{Judgement, Verdict};
+use device_api_core::verdict::{ClearOn, Judgement, Verdict};
 use device_api_core::xid;
 
-use super::Told;
+use super::{Ended, Told};
 use crate::alike::is_incident;
 use crate::journal::Moment;
 use crate::wakes;
@@ -29,8 +29,12 @@ pub(crate) struct Outcome<'a> {
     /// Incidents that a floor, or what is assumed, stands for.
     pub(crate) floored: Vec<IncidentId>,
     pub(crate) said: Vec<Raised<'a>>,
+    /// What it was about.
+    pub(crate) signals: &'a [Signal],
+    /// What ends faults besides.
+    pub(crate) ended: Vec<Ended>,
     /// What ended that which stands no more.
-    pub(crate) why: &'static str,
+    pub(crate) why: ClearOn,
     pub(crate) now: Moment,
 }
 
@@ -274,6 +278,11 @@ impl Record {
 
     pub(super) fn is_fault(&self) -> bool {
         is_incident(self.incident.kind)
+    }
+
+    /// Nothing but drills told of it.
+    pub(super) fn is_drill(&self) -> bool {
+        self.incident.drill
     }
 
     pub(super) fn is_wanted(&self, wanted: &Wanted) -> bool {

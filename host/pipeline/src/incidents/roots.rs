@@ -24,7 +24,7 @@ const XIDS_OF_DOUBLE_BIT: [u64; 4] = [63, 64, 94, 95];
 /// The newest fault that another may be the cleanup of, or that the driver may ask for a recovery action for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Latest {
-    id: IncidentId,
+    pub(super) id: IncidentId,
     last: BootTime,
 }
 

@@ -432,3 +432,71 @@ fn n5_a_list_has_what_is_wanted_of_it_and_says_how_much_is_left_out() {
         4,
     );
 }
+
+#[test]
+fn n7_what_ends_which_faults() {
+    #[track_caller]
+    fn check(event: ClearOn, ends: &[&str]) {
+        let (mut incidents, gpu) = (Incidents::default(), gpu());
+        let lost = Observation {
+            kind: SignalKind::GpuLost,
+            code: None,
+            ..xid(0)
+        };
+        let drilled = Told {
+            drill: true,
+            ..at(1)
+        };
+        let all = [
+            ("fault", xid(48), at(1)),
+            ("action", action(2), at(1)),
+            ("lost", lost, at(1)),
+            ("after", xid(63), at(3)),
+            ("stands", xid(31), at(1)),
+            ("drill", xid(13), drilled),
+        ];
+        let ids = all.map(|(name, told, at)| (name, incidents.of(&gpu, &told, at).0));
+        incidents.change(ids[4].1, |record| record.raise("X"));
+        let other = DeviceUuid::new("GPU-1");
+        let (elsewhere, _) = incidents.of(&other, &xid(48), at(1));
+        for (drill, over) in [(true, &[][..]), (false, ends)] {
+            let ended = Ended {
+                event,
+                through: SignalSeq(2),
+                drill,
+            };
+            incidents.end(&gpu, &ended, at(4).at);
+            let of_drill = ends.contains(&"drill").then_some("drill");
+            let over: Vec<_> = over.iter().copied().chain(of_drill).collect();
+            for (name, id) in ids {
+                let is_over = !incidents.open.contains_key(&id);
+                assert_eq!(is_over, over.contains(&name), "{event:?} and {name}");
+            }
+            assert!(incidents.open.contains_key(&elsewhere));
+        }
+        let listed = listed(&mut incidents, at(4).at);
+        let closed = listed.iter().filter_map(|it| match &it.state {
+            IncidentState::Closed { why, .. } => Some(&**why),
+            IncidentState::Open => None,
+        });
+        assert_eq!(closed.collect::<Vec<_>>(), vec![event.as_str(); ends.len()]);
+        // What comes after is new, and follows what is.
+        let is_new = ends.contains(&"fault");
+        let (again, _) = incidents.of(&gpu, &xid(48), at(5));
+        assert_eq!(again != ids[0].1, is_new);
+        assert_eq!(incidents.of(&gpu, &xid(95), at(5)).1, Some(again));
+    }
+    let all = ["fault", "action", "lost", "drill"];
+    check(ClearOn::GpuReset, &all);
+    check(ClearOn::NodeReboot, &all);
+    check(ClearOn::RecoveryNone, &["action"]);
+    check(ClearOn::Replacement, &["lost"]);
+    for none in [
+        ClearOn::DriverRebind,
+        ClearOn::Quiet,
+        ClearOn::Policy,
+        ClearOn::Operator,
+    ] {
+        check(none, &[]);
+    }
+}

@@ -16,6 +16,7 @@ use device_api_core::verdict::ClearOn;
 use super::{Ending, last_told, policy_of};
 use crate::admission::last_seen;
 use crate::dispatch::Call;
+use crate::incidents::Ended;
 use crate::looks::reads_no_action;
 use crate::pipeline::{Shared, State};
 use crate::verdicts::cleared;
@@ -50,7 +51,13 @@ impl Shared {
             let is_over = |signal: &Signal| last_seen(&state.incidents, signal) <= through;
             lane.floors.is_ended(event, is_over)
         });
-        if !of_host && !policies.any(|old| is_over(state, old)) {
+        let ended = Ended {
+            event,
+            through,
+            drill: false,
+        };
+        let of_faults = state.incidents.is_ended(uuid, &ended);
+        if !of_host && !of_faults && !policies.any(|old| is_over(state, old)) {
             return Vec::new();
         }
         tracing::info!(gpu = %uuid, drill = self.is_simulated(uuid), "the driver asks for no recovery action, and did when the GPU was seen last");
@@ -58,6 +65,7 @@ impl Shared {
             event,
             reason: REASON,
             message: WHY.to_owned(),
+            through: Some(through),
         };
         self.end_floors(state, uuid, event, through);
         self.end_conditions(state, uuid, &ending, is_over);

@@ -41,6 +41,7 @@ impl Shared {
             event: ClearOn::Replacement,
             reason: REPLACED,
             message: format!("Over: {by} has taken its slot ({evidence})."),
+            through: Some(state.newest),
         };
         let drill = self.is_simulated(uuid);
         let amend = |conditions: &mut Vec<Condition>| {

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use device_api_core::action::Action;
-use device_api_core::ids::IncidentId;
+use device_api_core::condition::FAULT_FLOOR;
+use device_api_core::ids::{DeviceUuid, IncidentId};
 use device_api_core::incident::{Incident, IncidentState, Wanted};
 use device_api_core::limits;
 use device_api_core::policy::{Evaluated, FailureKind};
+use device_api_core::recovery::Recovery;
 use device_api_core::signal::{Attr, Observation, Reading, Samples, SignalKind, Source, Value};
-use device_api_core::verdict::{Judgement, Severity};
+use device_api_core::verdict::{Clear, ClearOn, Judgement, Severity};
 
 use crate::rig::*;
 
@@ -73,6 +75,15 @@ fn n5_an_incident_tells_what_policies_made_of_it_and_is_open_while_that_stands()
     rig.xid(119);
     policy.answer_all();
     assert_eq!(of(&rig, 119).id, incident.id, "still the same fault");
+    // Its policy calls it over; the fault is over when it has been quiet.
+    rig.xid(43);
+    policy.answer_all();
+    assert_eq!(why(&of(&rig, 119)), "open");
+    rig.xid(119);
+    policy.answer_all();
+    assert_eq!(of(&rig, 119).id, incident.id);
+    rig.later(limits::INCIDENT_QUIET + Duration::from_secs(20));
+    assert_eq!(why(&of(&rig, 119)), "open", "it stands again");
     rig.xid(43);
     policy.answer_all();
     assert_eq!(why(&of(&rig, 119)), "policy");
@@ -97,9 +108,7 @@ fn n5_an_incident_closes_with_what_ended_all_that_it_raised() {
         rig.looked();
         ends(&rig);
         assert_eq!(why(&of(&rig, 95)), expected);
-        assert_eq!(why(&of(&rig, 13)), "open");
-        rig.later(limits::INCIDENT_QUIET + Duration::from_secs(1));
-        assert_eq!(why(&of(&rig, 13)), "quiet");
+        assert_eq!(why(&of(&rig, 13)), "gpu-reset");
     }
     // The policy's condition names the operator alone, the floor beside it a reset.
     check(
@@ -234,4 +243,141 @@ fn n5_a_fault_whose_floor_a_graver_one_hides_stays_open() {
         ("gpu-reset", "open"),
         "79 wants a reboot"
     );
+}
+
+/// A batch of which one has the policy's word, that a reset ends.
+fn one_has_the_word() -> std::sync::Arc<Scripted> {
+    Scripted::new("p", vec![every(SignalKind::Xid)], |evaluation| {
+        let mut decision = device_api_core::verdict::Decision::default();
+        let of_batch = evaluation.signals.iter();
+        for cause in of_batch.filter(|signal| [Some(63), Some(119)].contains(&signal.code)) {
+            let mut said = verdict(
+                "p",
+                Judgement::Problem,
+                Severity::Fatal,
+                Action::ComponentReset,
+                cause,
+            );
+            if cause.code == Some(63) {
+                said.clears = vec![Clear::on(ClearOn::GpuReset)];
+            }
+            decision.verdicts.push(said);
+        }
+        Ok(Evaluated {
+            decision,
+            ..Evaluated::default()
+        })
+    })
+}
+
+#[test]
+fn n7_a_reset_ends_every_fault_from_before_it_whichever_has_the_word() {
+    let policy = one_has_the_word();
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    for code in [48, 63, 94, 31] {
+        rig.xid(code);
+    }
+    policy.answer_all();
+    rig.looked();
+    rig.xid(13);
+    policy.answer_all();
+    let before = of(&rig, 48);
+    assert_eq!(of(&rig, 94).root, Some(before.id));
+    rig.reset();
+    for code in [48, 63, 94, 31] {
+        assert_eq!(why(&of(&rig, code)), "gpu-reset", "{code}");
+    }
+    let unordered = of(&rig, 13);
+    assert_eq!(why(&unordered), "open", "it may have come after the reset");
+    // The same again is new, and of what is new.
+    for code in [45, 13, 94, 48, 95] {
+        rig.xid(code);
+    }
+    policy.answer_all();
+    assert_eq!(of(&rig, 45).root, Some(unordered.id));
+    assert_eq!(of(&rig, 13).id, unordered.id);
+    assert_eq!(of(&rig, 94).root, None, "the 48 of before is over");
+    let after = of(&rig, 48);
+    assert!(after.id > before.id, "{after:?}");
+    assert_eq!((why(&after), after.count), ("open", 1));
+    assert_eq!(of(&rig, 95).root, Some(after.id));
+}
+
+#[test]
+fn n7_a_recovery_ends_no_more_faults_than_it_mends() {
+    #[track_caller]
+    fn check(ends: impl Fn(&Rig), word: &str) {
+        let policy = one_has_the_word();
+        let rig = Rig::new(std::slice::from_ref(&policy));
+        // The condition of one stands on: it names the operator alone.
+        for code in [119, 31] {
+            rig.xid(code);
+        }
+        policy.answer_all();
+        rig.looked();
+        let root = of(&rig, 31);
+        ends(&rig);
+        assert_eq!((why(&of(&rig, 119)), why(&of(&rig, 31))), ("open", word));
+        rig.xid(45);
+        policy.answer_all();
+        let goes_on = Some(root.id).filter(|_| word == "open");
+        assert_eq!(of(&rig, 45).root, goes_on);
+    }
+    let asks_nothing = |rig: &Rig| {
+        rig.sink.observe(Observation {
+            attrs: vec![Attr::int("action", 0)],
+            ..Observation::new(
+                SignalKind::RecoveryAction,
+                device_api_core::signal::Target::Uuid(gpu()),
+                Source::Field230,
+            )
+        });
+    };
+    check(|rig| rig.reset(), "gpu-reset");
+    check(|rig| rig.report_reset(), "gpu-reset");
+    check(|rig| rig.recovered(Recovery::DriverRebind), "open");
+    let by = DeviceUuid::new("GPU-1");
+    let replaced = Recovery::Replaced { by };
+    check(|rig| rig.recovered(replaced.clone()), "open");
+    check(asks_nothing, "open");
+}
+
+#[test]
+fn n7_a_fault_that_is_judged_after_the_reset_goes_on_where_something_of_it_stands() {
+    let policy = one_has_the_word();
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    for code in [79, 119, 31] {
+        rig.xid(code);
+    }
+    let before = [79, 119].map(|code| of(&rig, code).id);
+    rig.looked();
+    rig.reset();
+    policy.answer_all();
+    assert_eq!([79, 119].map(|code| of(&rig, code).id), before);
+    assert_eq!((why(&of(&rig, 79)), why(&of(&rig, 119))), ("open", "open"));
+    assert_eq!(why(&of(&rig, 31)), "gpu-reset");
+    let floor = rig.cache.condition(&gpu(), FAULT_FLOOR).unwrap();
+    assert_eq!(floor.incident, Some(before[0]));
+    rig.later(limits::INCIDENT_QUIET * 2);
+    assert_eq!((why(&of(&rig, 79)), why(&of(&rig, 119))), ("open", "open"));
+}
+
+#[test]
+fn n7_a_reset_ends_faults_of_an_earlier_run() {
+    let policy = one_has_the_word();
+    let rig = Rig::new(std::slice::from_ref(&policy));
+    rig.xid(31);
+    policy.answer_all();
+    let before = of(&rig, 31).id;
+    let policy = one_has_the_word();
+    let rig = rig.restarted(std::slice::from_ref(&policy), false);
+    assert_eq!(why(&of(&rig, 31)), "open");
+    rig.reset();
+    assert_eq!(why(&of(&rig, 31)), "gpu-reset");
+    let policy = one_has_the_word();
+    let rig = rig.restarted(std::slice::from_ref(&policy), false);
+    assert_eq!(why(&of(&rig, 31)), "gpu-reset", "it is durable");
+    rig.xid(31);
+    policy.answer_all();
+    assert!(of(&rig, 31).id > before);
 }

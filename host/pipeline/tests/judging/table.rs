@@ -42,9 +42,10 @@ fn rows() -> Vec<(&'static str, [&'static str; 4])> {
     ];
     assert_eq!(cells(header), columns);
     let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
-    let row = |line| match cells(line)[..] {
-        [event, a, b, c, d] => (event, [a, b, c, d]),
-        _ => panic!("{line}"),
+    let row = |line| {
+        let row = <[&str; 5]>::try_from(cells(line));
+        let [event, a, b, c, d] = row.expect("as many cells as the header has");
+        (event, [a, b, c, d])
     };
     rows.map(row).collect()
 }
@@ -116,12 +117,15 @@ impl Stands {
     }
 }
 
+/// Makes it happen; the rig after it is another where the daemon was restarted.
+type Happens = fn(Rig, &Arc<Scripted>, Stands) -> Rig;
+
 /// What happens, and the way out that names it.
 struct Event {
     words: &'static str,
     names: Option<ClearOn>,
     /// In each of its ways.
-    happens: &'static [fn(Rig, &Arc<Scripted>, Stands) -> Rig],
+    happens: &'static [Happens],
 }
 
 const EVENTS: &[Event] = &[
