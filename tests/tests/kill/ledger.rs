@@ -73,7 +73,10 @@ pub(crate) fn is_broken(gpu: &native::Gpu) -> bool {
         let owned = condition.owner.as_ref();
         owned.is_some_and(|owned| owned.kind() != owner::Kind::Provider)
     };
-    let mut fatal = conditions.filter(|condition| condition.severity() == Severity::Fatal);
+    let mut fatal = conditions.filter(|condition| {
+        // It sums up the others.
+        condition.r#type != "Ready" && condition.severity() == Severity::Fatal
+    });
     health_of(gpu) == Health::Unhealthy && fatal.any(is_the_daemons)
 }
 
