@@ -8,7 +8,7 @@ use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use device_api_proto::native::{self, ConditionStatus, Health};
+use device_api_proto::native::{self, ConditionStatus, Health, Severity, owner};
 use device_api_tests::history::{Names, Shown};
 use device_api_tests::linear::{Key, Version};
 use device_api_tests::{condition_of, health_of};
@@ -64,6 +64,20 @@ struct Book {
     /// What the watcher was told last, and up to which version.
     watched: (Version, BTreeMap<String, Version>),
     counts: Counts,
+}
+
+/// Whether it is Unhealthy for what the kernel log said, and not for the word of a writer who takes it back.
+pub(crate) fn is_broken(gpu: &native::Gpu) -> bool {
+    let conditions = gpu.status.iter().flat_map(|status| &status.conditions);
+    let is_the_daemons = |condition: &native::Condition| {
+        let owned = condition.owner.as_ref();
+        owned.is_some_and(|owned| owned.kind() != owner::Kind::Provider)
+    };
+    let mut fatal = conditions.filter(|condition| {
+        // It sums up the others.
+        condition.r#type != "Ready" && condition.severity() == Severity::Fatal
+    });
+    health_of(gpu) == Health::Unhealthy && fatal.any(is_the_daemons)
 }
 
 /// Shared by the clients of one daemon, over all its runs.
@@ -150,7 +164,7 @@ impl Ledger {
             "version {version} was given out for other content: {gpu:?}"
         );
         let health = health_of(gpu);
-        if health == Health::Unhealthy && book.broken.contains(&gpu.name) {
+        if is_broken(gpu) && book.broken.contains(&gpu.name) {
             let first = book.unhealthy.entry(gpu.name.clone()).or_insert(version);
             *first = version.min(*first);
         }

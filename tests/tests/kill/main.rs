@@ -16,10 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
-use device_api_proto::native;
+use device_api_tests::Node;
 use device_api_tests::history::Names;
 use device_api_tests::soak::{self, Random};
-use device_api_tests::{Node, health_of};
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, block_in_place};
@@ -165,10 +164,9 @@ impl Lane {
         clients::any_version(&mut client, self.node.upstream().await?, &self.ledger).await?;
         // What the kernel log told just before the kill is not forgotten either.
         for gpu in self.ledger.broken() {
-            let told = |gpu: &native::Gpu| health_of(gpu) == native::Health::Unhealthy;
             let mut watch = client.watch(0).await?;
             watch
-                .until(&gpu, "Unhealthy, as the kernel log said", told)
+                .until(&gpu, "Unhealthy, as the kernel log said", ledger::is_broken)
                 .await?;
         }
         Ok(())
