@@ -108,7 +108,6 @@ async fn a_provider_that_is_gone_and_gpus_that_nobody_knows_are_told() -> Result
             seconds: 1,
             nanos: 0,
         }),
-        ..Default::default()
     };
     let lease = providers
         .register_provider(registration)

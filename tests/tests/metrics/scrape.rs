@@ -68,13 +68,9 @@ impl Scrape {
     /// The metric that a series is of.
     fn metric(&self, series: &str) -> String {
         let ends = ["_bucket", "_sum", "_count"];
-        let bases = ends.iter().filter_map(|end| series.strip_suffix(end));
+        let mut bases = ends.iter().filter_map(|end| series.strip_suffix(end));
         let is_histogram = |base: &&str| self.types.get(*base).is_some_and(|is| is == "histogram");
-        bases
-            .filter(is_histogram)
-            .next()
-            .unwrap_or(series)
-            .to_owned()
+        bases.find(is_histogram).unwrap_or(series).to_owned()
     }
 
     /// How many there are of what the page counts by.

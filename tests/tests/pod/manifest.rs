@@ -70,11 +70,10 @@ impl Identity {
 pub(crate) fn environment(container: &Value, node: &str) -> Result<Vec<(String, String)>> {
     let variables = list(container, "env").iter().map(|variable| {
         let name = variable["name"].as_str().context("no name")?;
-        let value = match &variable["value"] {
-            Value::String(value) => value,
-            _ if variable["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName" => node,
-            _ => bail!("no value: {variable}"),
-        };
+        let is_node = variable["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName";
+        let of_node = is_node.then_some(node);
+        let value = variable["value"].as_str().or(of_node);
+        let value = value.with_context(|| format!("no value: {variable}"))?;
         Ok((name.to_owned(), value.to_owned()))
     });
     variables.collect()

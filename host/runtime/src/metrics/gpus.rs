@@ -17,8 +17,11 @@ use super::readings;
 use super::sampled::LastRead;
 use super::series::{self, Series};
 
+/// Puts a GPU's series of one metric.
+type Put = fn(&Gpu, &mut Series<'_>);
+
 /// What is told of each GPU in the cache, read or not.
-const READ: [(&Spec, fn(&Gpu, &mut Series<'_>)); 4] = [
+const READ: [(&Spec, Put); 4] = [
     (&catalog::GPU_INFO, info),
     // A state each, and not the number of one: what is 0 can be told from what is not there, a rule or a panel names
     // the state, and a change is a step in series that stay.

@@ -70,7 +70,6 @@ fn each(of: &'static str, words: &str) -> Values {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "one row for each label")]
 fn values(spec: &Spec, label: &str) -> Values {
     let short = spec.name.trim_start_matches("device_api_server_");
     if let Some(words) = readings::words(spec, label) {

@@ -18,7 +18,10 @@ const USER_HZ: f64 = 100.0;
 /// counts it as 22, from 1, with the two before it).
 const START_FIELD: usize = 19;
 
-const READ: [(&Spec, fn() -> Option<f64>); 7] = [
+/// Its value; `None` where the kernel does not tell.
+type Read = fn() -> Option<f64>;
+
+const READ: [(&Spec, Read); 7] = [
     (&catalog::PROCESS_CPU, || {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         Some(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
