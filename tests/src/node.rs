@@ -75,6 +75,16 @@ impl Builder {
         self
     }
 
+    /// In a boot of its own, which [`Node::next_boot`] ends.
+    ///
+    /// # Errors
+    /// The file that names the boot can't be written.
+    pub fn in_its_own_boot(self) -> Result<Self> {
+        let file = boot_id_file(self.dir());
+        std::fs::write(&file, "first\n")?;
+        Ok(self.flag("boot-id-file", file.to_string_lossy()))
+    }
+
     /// A flag of the daemon, and its value; in place of the node's own, where it sets that flag.
     #[must_use]
     pub fn flag(mut self, flag: &str, value: impl AsRef<str>) -> Self {
@@ -197,6 +207,10 @@ fn repeat(command: &Command) -> Command {
     again
 }
 
+fn boot_id_file(dir: &Path) -> PathBuf {
+    dir.join("boot_id")
+}
+
 impl Node {
     /// # Errors
     /// No temporary directory.
@@ -229,6 +243,14 @@ impl Node {
         self.daemon.signal(signal)?;
         self.daemon.wait()?;
         Ok(())
+    }
+
+    /// The machine was rebooted, where it is [in its own boot](Builder::in_its_own_boot): to a daemon that is started again.
+    ///
+    /// # Errors
+    /// The file that names the boot can't be written.
+    pub fn next_boot(&self) -> Result<()> {
+        Ok(std::fs::write(boot_id_file(self.dir()), "second\n")?)
     }
 
     /// Starts a daemon that was stopped, as it was started first, and waits until it is ready.

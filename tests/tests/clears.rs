@@ -153,12 +153,8 @@ impl Walk {
     /// A node with a GPU for each thing that may stand and each event.
     fn begin(table: &'static [(Stands, &'static [Event])], safe_mode: bool) -> Result<Builder> {
         let count = u32::try_from(table.len() * (TO_ONE.len() + 1))?;
-        let builder = Node::builder()?.gpus(count);
-        let boot = builder.dir().join("boot_id");
-        std::fs::write(&boot, "first\n")?;
-        Ok(builder
-            .flag("boot-id-file", boot.to_string_lossy())
-            .flag("safe-mode", safe_mode.to_string()))
+        let builder = Node::builder()?.gpus(count).in_its_own_boot()?;
+        Ok(builder.flag("safe-mode", safe_mode.to_string()))
     }
 
     async fn start(table: &'static [(Stands, &'static [Event])], safe_mode: bool) -> Result<Self> {
@@ -311,7 +307,7 @@ impl Walk {
         provider_says(&mut self.client, &first).await?;
         self.node.stop(signal)?;
         if event == Event::NewBoot {
-            std::fs::write(self.node.dir().join("boot_id"), "second\n")?;
+            self.node.next_boot()?;
         }
         self.node.start_again()?;
         self.node.daemon.wait_for(&["NVML is in use"])?;

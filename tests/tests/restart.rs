@@ -184,18 +184,13 @@ async fn n5_an_incident_of_which_a_condition_stands_goes_on_over_a_stop_and_a_ki
 
 #[tokio::test]
 async fn n7_a_reboot_closes_the_incidents_that_it_ends() -> Result<()> {
-    let builder = Node::builder()?;
-    let boot = builder.dir().join("boot_id");
-    std::fs::write(&boot, "first\n")?;
-    let mut node = builder
-        .flag("boot-id-file", boot.to_string_lossy())
-        .start()?;
+    let mut node = Node::builder()?.in_its_own_boot()?.start()?;
     let mut client = node.healthy().await?;
     let name = break_gpu(&node, &mut client, 2).await?;
     let before = incident(&client, &name, 79).await?;
     assert_eq!(before.state(), IncidentState::Open);
     node.stop(Signal::KILL)?;
-    std::fs::write(&boot, "second\n")?;
+    node.next_boot()?;
     node.start_again()?;
     let client = node.native().await?;
     let after = incident(&client, &name, 79).await?;
@@ -304,18 +299,13 @@ async fn c7_the_kernel_log_is_read_on_from_where_it_was_decided() -> Result<()> 
 
 #[tokio::test]
 async fn c7_a_reboot_clears_what_a_reboot_clears() -> Result<()> {
-    let builder = Node::builder()?;
-    let boot = builder.dir().join("boot_id");
-    std::fs::write(&boot, "first\n")?;
-    let mut node = builder
-        .flag("boot-id-file", boot.to_string_lossy())
-        .start()?;
+    let mut node = Node::builder()?.in_its_own_boot()?.start()?;
     let mut client = node.healthy().await?;
     let name = break_gpu(&node, &mut client, 2).await?;
     let zeroth = node.uuid(0)?;
     provider_says(&mut client, &zeroth, "AgentBad", true).await?;
     node.stop(Signal::KILL)?;
-    std::fs::write(&boot, "second\n")?;
+    node.next_boot()?;
     node.start_again()?;
 
     let mut client = node.native().await?;

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::finding::{Action, DEGRADED, Finding, Reason, Until};
 use crate::judge;
 use crate::ledger::{Entry, Ledger, Told};
-use crate::{nvlink, nvlink5};
+use crate::{nvlink, nvlink5, wake};
 
 pub(crate) const WAKE: &str = "kernel-line";
 /// How far apart a bare code and its line may be; the shortest wake that the contract has.
@@ -223,15 +223,7 @@ pub(crate) fn wake(before: bool, signals: &[Signal], book: &Book<'_>) -> Option<
     let is_woken = signals
         .iter()
         .any(|signal| device_policy_sdk::verdict::timer_name(signal) == Some(WAKE));
-    let after_ms = match (before && !is_woken, is_waiting(book)) {
-        (false, true) => WINDOW_MS,
-        (true, false) => 0,
-        (true, true) | (false, false) => return None,
-    };
-    Some(Wake {
-        name: WAKE.to_owned(),
-        after_ms,
-    })
+    wake::while_waiting(WAKE, WINDOW_MS, before && !is_woken, is_waiting(book))
 }
 
 /// Says of a verdict that only waits that it does, lest it be taken for a flapping condition's.

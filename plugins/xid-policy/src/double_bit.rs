@@ -15,6 +15,7 @@ use device_policy_sdk::{Host, HostExt as _};
 
 use crate::book::{Book, Standing};
 use crate::finding::{Action, CRITICAL, DEGRADED, Finding, Reason, Until};
+use crate::wake;
 
 pub(crate) const CODE: u64 = 48;
 const CONTAINED: [u64; 2] = [63, 94];
@@ -121,18 +122,9 @@ fn answer(signal: &Signal, instance: Option<String>, drill: bool) -> Signal {
     }
 }
 
-/// Sets the wake once something waits, cancels it once nothing does. A 48 that comes while another
-/// waits does not put it off.
+/// For what waits after this decision, where something did `before` it or not.
 pub(crate) fn wake(before: bool, book: &Book<'_>) -> Option<Wake> {
-    let after_ms = match (before, is_waiting(book)) {
-        (false, true) => WINDOW_MS,
-        (true, false) => 0,
-        (true, true) | (false, false) => return None,
-    };
-    Some(Wake {
-        name: WAKE.to_owned(),
-        after_ms,
-    })
+    wake::while_waiting(WAKE, WINDOW_MS, before, is_waiting(book))
 }
 
 pub(crate) fn is_waiting(book: &Book<'_>) -> bool {

@@ -21,6 +21,7 @@ mod profile;
 mod record;
 mod recovery;
 mod sxid;
+mod wake;
 mod window;
 
 #[cfg(test)]
