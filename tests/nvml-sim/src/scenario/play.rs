@@ -1,5 +1,6 @@
 //! Plays a scenario on the running node: one thread, which sleeps until a step's turn comes.
 
+use std::sync::MutexGuard;
 use std::thread;
 use std::time::Duration;
 
@@ -158,15 +159,25 @@ fn await_turn(sim: &Sim, step: &Step, start: Duration, last: Duration) -> Option
     }
 }
 
-/// The command `advance`: returns when the scenario waits again, or is over.
+/// The command `advance`: returns when the scenario waits again, or is over. What was to happen
+/// before it happens by the clock as it was.
 pub(crate) fn advance(sim: &Sim, ms: u64) -> Result<String, String> {
     if ms > ADVANCE_MS_MAX {
         return Err(format!(
             "{ms} ms is more than a day: up to {ADVANCE_MS_MAX}"
         ));
     }
-    let mut node = sim.lock();
+    let mut node = settled(sim, sim.lock());
     node.clock.advance(Duration::from_millis(ms));
+    let node = settled(sim, node);
+    Ok(format!(
+        "the clock shows {} ms",
+        node.clock.now().as_millis()
+    ))
+}
+
+/// Once the scenario, if one is played, has looked at the node as it is and waits.
+fn settled<'sim>(sim: &'sim Sim, mut node: MutexGuard<'sim, Node>) -> MutexGuard<'sim, Node> {
     if let Some(timeline) = &mut node.timeline {
         timeline.idle = false;
     }
@@ -178,10 +189,7 @@ pub(crate) fn advance(sim: &Sim, ms: u64) -> Result<String, String> {
     {
         node = sim.wait(node, None);
     }
-    Ok(format!(
-        "the clock shows {} ms",
-        node.clock.now().as_millis()
-    ))
+    node
 }
 
 /// The command `stop`: returns when nothing is played.

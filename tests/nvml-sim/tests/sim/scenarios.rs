@@ -91,6 +91,21 @@ fn steps_come_at_their_times_and_triggers() {
 }
 
 #[test]
+fn a_clock_moved_at_once_finds_the_steps_before_it_done() {
+    isolated(&[], || {
+        let _lib = initialised();
+        let mut client = client();
+        let story = scenario::read(&file(STORY)).unwrap();
+        for _ in 0..200 {
+            client.play(story.clone(), 0.0, false).unwrap();
+            client.advance(Duration::from_secs(10)).unwrap();
+            assert_eq!(progress(&mut client).done, 2);
+            client.request(&Request::Stop).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_scenario_is_stopped_and_another_played() {
     isolated(&[], || {
         let _lib = initialised();
