@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1.7
 # The daemon and devicectl on a base that has the C library and nothing else: no shell, no package manager.
 # x86_64 and aarch64; each is built on a machine of its own kind (.github/workflows/release.yml).
+# Bases are named by tag, so that each release is on the newest patch of them; its provenance says by digest which they were.
 #
 #   docker build -t device-api-server .
 
@@ -9,6 +10,8 @@ ARG DEBIAN=bookworm
 
 FROM docker.io/library/rust:${RUST}-slim-${DEBIAN} AS build
 ARG RUST
+# Set by the builder; two platforms that are built side by side share no target folder.
+ARG TARGETARCH
 # The toolchain that is there, and not what rust-toolchain.toml would fetch for developers.
 ENV RUSTUP_TOOLCHAIN=${RUST}
 RUN rustup target add wasm32-unknown-unknown
@@ -17,7 +20,7 @@ WORKDIR /source
 ARG REVISION=unknown
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/source/target,id=target-${RUST} \
+    --mount=type=cache,target=/source/target,id=target-${RUST}-${TARGETARCH} \
     DEVICE_API_REVISION=${REVISION} cargo build --release --locked --package device-api-server --package devicectl \
     && install -D -t /out target/release/device-api-server target/release/devicectl
 

@@ -23,13 +23,13 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "devicectl", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// Socket of device-api-server
+    /// Socket of device-api-server; without it, what DEVICE_API_SOCKET says
+    // Not clap's own `env`: where the variable is set, each usage line would have the flag as if it were wanted.
     #[arg(
         long,
         global = true,
         value_name = "PATH",
-        env = "DEVICE_API_SOCKET",
-        default_value = "/var/run/device-api/device.sock"
+        default_value_os_t = socket_of_environment()
     )]
     pub(crate) socket: PathBuf,
 
@@ -43,6 +43,12 @@ pub(crate) struct Args {
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The daemon's own default where the variable is not set, or is empty.
+fn socket_of_environment() -> PathBuf {
+    let set = std::env::var_os("DEVICE_API_SOCKET").filter(|path| !path.is_empty());
+    set.map_or_else(|| "/var/run/device-api/device.sock".into(), PathBuf::from)
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -201,6 +201,7 @@ impl Client {
     }
 
     pub(crate) async fn reload_policies(&mut self) -> Result<Report, Failure> {
+        self.is_there().await?;
         let call = self.policies.reload_policies(ReloadPoliciesRequest {});
         let answer = within(COMMAND_WAIT_MAX, call).await;
         let answer = answer.map(Response::into_inner).map(|answer| Report {
@@ -213,6 +214,7 @@ impl Client {
 
     /// Carries out a command on one policy.
     pub(crate) async fn command(&mut self, command: OnPolicy) -> Result<Report, Failure> {
+        self.is_there().await?;
         let policies = &mut self.policies;
         let answer = within(COMMAND_WAIT_MAX, async {
             Ok(match command {
@@ -293,6 +295,7 @@ impl Client {
         &mut self,
         request: ReleaseNvmlRequest,
     ) -> Result<ReleaseNvmlResponse, Failure> {
+        self.is_there().await?;
         let answer = within(HOLD_WAIT_MAX, self.nvml.release_nvml(request)).await;
         answer
             .map(Response::into_inner)
@@ -303,6 +306,7 @@ impl Client {
         &mut self,
         no_wait: bool,
     ) -> Result<AttachNvmlResponse, Failure> {
+        self.is_there().await?;
         let request = AttachNvmlRequest { no_wait };
         let answer = within(HOLD_WAIT_MAX, self.nvml.attach_nvml(request)).await;
         answer

@@ -21,6 +21,45 @@ pub fn http(address: &str, path: &str) -> Result<(u16, String)> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let code = answer.split(' ').nth(1).context("no status")?.parse()?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
+    let is_chunked = "transfer-encoding: chunked";
+    if head.to_ascii_lowercase().contains(is_chunked) {
+        return Ok((code, joined(body)?));
+    }
     Ok((code, body.to_owned()))
+}
+
+/// Of chunks, each after its length in hexadecimal; the last is empty.
+fn joined(mut chunks: &str) -> Result<String> {
+    let mut body = String::new();
+    loop {
+        let (length, rest) = chunks.split_once("\r\n").context("no chunk")?;
+        let length = usize::from_str_radix(length.trim(), 16)?;
+        let (chunk, rest) = rest
+            .split_at_checked(length)
+            .context("a chunk is cut off")?;
+        if chunk.is_empty() {
+            return Ok(body);
+        }
+        body.push_str(chunk);
+        chunks = rest.strip_prefix("\r\n").context("no end of a chunk")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_joined() {
+        let joined = |chunks| joined(chunks).ok();
+        assert_eq!(
+            joined("3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n").as_deref(),
+            Some("abc0123456789")
+        );
+        assert_eq!(joined("0\r\n\r\n").as_deref(), Some(""));
+        for cut in ["", "3\r\nab", "3\r\nabc0\r\n", "x\r\n"] {
+            assert_eq!(joined(cut), None, "{cut}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod http;
 pub mod linear;
 pub mod markdown;
 mod node;
+mod program;
 pub mod shell;
 pub mod soak;
 pub mod tools;
@@ -24,6 +25,7 @@ pub use configmap::ConfigMap;
 pub use daemon::{Daemon, LogLine};
 pub use http::http;
 pub use node::{Builder, Node};
+pub use program::{Program, leashed};
 
 /// The guest fixtures, as components.
 pub mod guests {

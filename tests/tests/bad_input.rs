@@ -76,6 +76,50 @@ fn a_configuration_file_is_refused_by_key_and_line() -> Result<()> {
     Ok(())
 }
 
+/// The configuration alone, with a variable: its exit code, and what it says.
+fn checked(variable: (&str, &str), args: &[&str]) -> Result<(Option<i32>, String)> {
+    let mut command = Command::new(binary("device-api-server")?);
+    command.env(variable.0, variable.1).arg("--check-config");
+    let Output { status, stderr, .. } = command.args(args).output()?;
+    let text = String::from_utf8_lossy(&stderr).into_owned();
+    Ok((status.code(), text))
+}
+
+#[test]
+fn a_filter_with_which_it_would_not_start_fails_the_check_too() -> Result<()> {
+    for (filter, word) in [
+        ("foo=bar", "foo=bar"),
+        ("dbug", "no level"),
+        ("info,,nvml", "no level"),
+    ] {
+        let (code, text) = checked(("RUST_LOG", filter), &[])?;
+        ensure!(code == Some(2) && text.lines().count() == 1, "{text}");
+        ensure!(text.contains("RUST_LOG") && text.contains(word), "{text}");
+    }
+    let (code, text) = checked(("RUST_LOG", "info,device_api_nvml=debug"), &[])?;
+    ensure!(code == Some(0) && text.is_empty(), "{text}");
+    // With -v it is not read.
+    ensure!(checked(("RUST_LOG", "dbug"), &["-v"])?.0 == Some(0));
+    Ok(())
+}
+
+#[test]
+fn what_the_file_sets_wrongly_together_is_named_by_its_keys() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("config.yaml");
+    std::fs::write(&file, "insecure-tcp: off\n\ngrpc-address: 0.0.0.0:1\n")?;
+    let (code, text) = checked(("RUST_LOG", ""), &["--config", &file.to_string_lossy()])?;
+    ensure!(code == Some(2), "{text}");
+    ensure!(
+        text.contains("beyond this machine")
+            && text.contains("set by ")
+            && text.contains("grpc-address ("),
+        "{text}"
+    );
+    ensure!(text.contains("config.yaml, line 3)"), "{text}");
+    Ok(())
+}
+
 #[test]
 fn a_port_in_use_names_its_flag() -> Result<()> {
     let dir = tempfile::tempdir()?;

@@ -276,6 +276,26 @@ fn the_readme_counts_the_hostile_guests() -> Result<()> {
     Ok(())
 }
 
+/// Who is woken by a phase finds it in the handbook's table: all that the metric may say (docs/metrics.md is generated).
+#[test]
+fn every_phase_of_a_policy_is_in_the_table_of_states() -> Result<()> {
+    let root = root()?;
+    let metrics = fs::read_to_string(root.join("docs/metrics.md"))?;
+    let mut rows = metrics.lines();
+    let row = rows.find(|row| row.starts_with("| `device_api_server_policy_phase`"));
+    let (_, phases) = row
+        .and_then(|row| row.split_once("`phase` ("))
+        .context("docs/metrics.md: no phases")?;
+    let phases = quoted(phases.split(')').next().unwrap_or_default());
+    ensure!(phases.len() > 5, "{phases:?}");
+    let page = fs::read_to_string(root.join("docs/operate.md"))?;
+    for phase in phases {
+        let row = format!("\n| `{phase}` |");
+        ensure!(page.contains(&row), "docs/operate.md: no state {phase}");
+    }
+    Ok(())
+}
+
 /// The table of docs/policies.md has each metric of a policy; `…_total` is one that was not named before.
 #[test]
 fn h2_every_metric_of_policies_is_documented() -> Result<()> {

@@ -201,3 +201,57 @@ async fn an_unknown_gpu_is_not_found_and_says_what_to_do() -> Result<()> {
     );
     Ok(())
 }
+
+/// A line of a scrape.
+fn metric(node: &Node, line: &str) -> Result<bool> {
+    Ok(node.metrics()?.lines().any(|is| is == line))
+}
+
+#[tokio::test]
+async fn a_socket_that_is_removed_or_replaced_is_bound_anew() -> Result<()> {
+    let mut node = Node::start()?;
+    let mut before = node.healthy().await?;
+    ensure!(metric(&node, "device_api_server_sockets_lost 0")?);
+
+    std::fs::remove_file(node.socket())?;
+    let line = node.daemon.wait_for(&["listening anew"])?;
+    ensure!(
+        line.contains("WARN") && line.contains("its file is gone") && line.contains("device.sock"),
+        "{line}"
+    );
+    let mode = std::fs::metadata(node.socket())?.permissions();
+    ensure!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777 == 0o660);
+    ensure!(node.native().await?.list().await?.gpus.len() == 8);
+    ensure!(
+        before.list().await?.gpus.len() == 8,
+        "who was connected still is"
+    );
+    ensure!(metric(
+        &node,
+        "device_api_server_sockets_bound_anew_total 1"
+    )?);
+
+    // What is no socket is another's: it stays, and the daemon says so for as long as it does.
+    std::fs::remove_file(node.socket())?;
+    std::fs::write(node.socket(), "another's")?;
+    node.daemon
+        .wait_for(&["nobody reaches the socket", "is not a socket"])?;
+    let health = node.address("/healthz")?;
+    let (code, detail) = http(&health, "/readyz")?;
+    ensure!(
+        code == 200 && detail.contains("sockets: degraded: nobody reaches"),
+        "{detail}"
+    );
+    ensure!(metric(&node, "device_api_server_sockets_lost 1")?);
+    ensure!(std::fs::read_to_string(node.socket())? == "another's");
+    std::fs::remove_file(node.socket())?;
+    node.daemon.wait_for_nth(&["listening anew"], 2)?;
+    ensure!(node.native().await?.list().await?.gpus.len() == 8);
+    ensure!(metric(&node, "device_api_server_sockets_lost 0")?);
+    let (_, detail) = http(&health, "/readyz")?;
+    ensure!(detail.contains("sockets: up: 1 listening"), "{detail}");
+
+    node.stop(Signal::TERM)?;
+    ensure!(!node.socket().exists(), "the socket is removed");
+    Ok(())
+}

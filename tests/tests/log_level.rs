@@ -41,7 +41,7 @@ async fn debug_counts_at_once_and_ends_by_itself() -> Result<()> {
     let is_debug = |line: &String| line.contains(" DEBUG ");
     ensure!(!node.daemon.log().iter().any(is_debug));
 
-    let said = done(&node, &["debug", "--ttl", "500ms"])?;
+    let said = done(&node, &["debug", "--ttl", "1h"])?;
     ensure!(
         said["filter"] == "warn,policy=debug,device_api=debug,audit=info",
         "{said}"
@@ -55,12 +55,16 @@ async fn debug_counts_at_once_and_ends_by_itself() -> Result<()> {
         "INFO",
         "identity=\"uid:",
         "object=\"debug\"",
+        "ttl=3600s",
         "outcome=\"OK\"",
     ] {
         ensure!(line.contains(words), "{line}");
     }
-    // A connection that is turned to something else is told of at that level.
-    node.daemon.wait_for(&[" DEBUG "])?;
+    // The call that set it is the first that is told of at that level.
+    node.daemon
+        .wait_for(&[" DEBUG ", "handled", "SetLogFilter"])?;
+    // The shorter time counts from when it is set, and what it ends is as it was at the start.
+    done(&node, &["debug", "--ttl", "100ms"])?;
     node.daemon
         .wait_for(&["the log is as at the start again"])?;
     let said = done(&node, &[])?;
@@ -145,5 +149,25 @@ async fn one_crate_alone_is_set_to_debug_and_a_json_log_stays_one() -> Result<()
         .iter()
         .filter(|line| line.contains("\"DEBUG\"") && !line.contains("device_api_grpc"));
     ensure!(others.count() == 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn however_it_was_started_no_filter_takes_the_audit_log_away() -> Result<()> {
+    for (variable, value) in [
+        ("DEVICE_API_VERBOSE", "0"),
+        ("DEVICE_API_VERBOSE", "1"),
+        ("DEVICE_API_VERBOSE", "2"),
+        ("RUST_LOG", "info"),
+        ("RUST_LOG", "info,audit[{identity}]=trace"),
+    ] {
+        let node = Node::builder()?.gpus(1).env(variable, value).start()?;
+        let said = done(&node, &["off"])?;
+        let what = format!("{variable}={value}: {said}");
+        let line = node
+            .daemon
+            .wait_for(&[" audit", "SetLogFilter", "object=\"off\""]);
+        line.with_context(|| what)?;
+    }
     Ok(())
 }

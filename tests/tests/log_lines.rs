@@ -40,17 +40,18 @@ fn message(line: &Value) -> &str {
     line["message"].as_str().unwrap_or_default()
 }
 
-async fn provider(node: &Node) -> Result<String> {
+/// The leases that it was given: one that lasts, and one that nobody uses and that runs out.
+async fn provider(node: &Node) -> Result<Vec<String>> {
     let mut client = node.native().await?;
-    let registration = native::RegisterProviderRequest {
-        name: "agent".to_owned(),
-        lease_duration: Some(prost_types::Duration {
-            seconds: 1,
-            nanos: 0,
-        }),
-    };
-    let lease = client.providers.register_provider(registration).await?;
-    let lease = lease.into_inner().lease_id;
+    let mut leases = Vec::new();
+    for (name, seconds) in [("agent", 600), ("short-lived", 1)] {
+        let registration = native::RegisterProviderRequest {
+            name: name.to_owned(),
+            lease_duration: Some(prost_types::Duration { seconds, nanos: 0 }),
+        };
+        let lease = client.providers.register_provider(registration).await?;
+        leases.push(lease.into_inner().lease_id);
+    }
     let heartbeat = |lease_id: &str| {
         let lease_id = lease_id.to_owned();
         let mut request = tonic::Request::new(native::HeartbeatRequest { lease_id });
@@ -58,16 +59,17 @@ async fn provider(node: &Node) -> Result<String> {
         request.metadata_mut().insert("authorization", token);
         request
     };
-    client.providers.heartbeat(heartbeat(&lease)).await?;
+    let lease = leases.first().context("no lease")?;
+    client.providers.heartbeat(heartbeat(lease)).await?;
     let guessed = client.providers.heartbeat(heartbeat(GUESSED)).await;
     ensure!(guessed.is_err(), "a guessed lease is none");
-    Ok(lease)
+    Ok(leases)
 }
 
 /// All that happens to it.
-async fn ill_treat(node: &Node) -> Result<String> {
+async fn ill_treat(node: &Node) -> Result<Vec<String>> {
     node.healthy().await?;
-    let lease = provider(node).await?;
+    let leases = provider(node).await?;
     let lines: Vec<String> = (0..NONSENSE)
         .map(|n| format!("NVRM: Xid (PCI:0000:1b:00): no number, {n}"))
         .collect();
@@ -97,7 +99,7 @@ async fn ill_treat(node: &Node) -> Result<String> {
     );
     node.daemon.wait_for(&["provider lost"])?;
     node.daemon.wait_for(&["not understood", "\"seen\":2048"])?;
-    Ok(lease)
+    Ok(leases)
 }
 
 fn started(verbose: &str) -> Result<(Node, String)> {
@@ -127,16 +129,17 @@ fn started(verbose: &str) -> Result<(Node, String)> {
 #[tokio::test]
 async fn no_secret_is_in_it_however_much_is_logged() -> Result<()> {
     let (mut node, key) = started("2")?;
-    let lease = ill_treat(&node).await?;
+    let leases = ill_treat(&node).await?;
     node.stop(Signal::TERM)?;
     let log = node.daemon.log();
     ensure!(
         log.iter().any(|line| line.contains("starting")),
         "the log is not whole"
     );
-    let mut secrets: Vec<&str> = vec![&lease, GUESSED, IN_CONFIGURATION, "hunter2"];
+    let mut secrets: Vec<&str> = vec![GUESSED, IN_CONFIGURATION, "hunter2"];
+    secrets.extend(leases.iter().map(String::as_str));
     secrets.extend(key.lines().filter(|line| !line.starts_with("---")));
-    ensure!(secrets.len() > 4 && lease.len() > 8);
+    ensure!(secrets.len() > 5 && secrets.iter().all(|secret| secret.len() > 6));
     for line in &log {
         let found = secrets.iter().find(|secret| line.contains(**secret));
         ensure!(found.is_none(), "{found:?} is in {line}");
@@ -166,6 +169,7 @@ async fn each_level_means_one_thing_and_repeats_are_few() -> Result<()> {
         ("started", "INFO", "target"),
         ("policy refused", "ERROR", "policy"),
         ("incident opened", "INFO", "gpu"),
+        ("GPU is Unhealthy", "INFO", "reason"),
         ("has hung for", "ERROR", "gpu"),
         ("not understood", "WARN", "seen"),
         ("provider lost", "WARN", "provider"),
@@ -192,5 +196,28 @@ async fn each_level_means_one_thing_and_repeats_are_few() -> Result<()> {
     let nonsense = nonsense.count();
     // 1, 2, 4, … 2048.
     ensure!(nonsense == 12, "{nonsense} lines of {NONSENSE}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_happens_to_gpus_is_in_it_also_where_no_catalogue_and_no_nvml_knows_it() -> Result<()>
+{
+    let node = Node::start()?;
+    node.healthy().await?;
+    node.kernel_log([
+        "NVRM: Xid (PCI:0000:1b:00): 999, pid=1, name=a, of a driver to come",
+        "NVRM: Xid (PCI:0000:fe:00): 79, pid=1, GPU has fallen off the bus.",
+    ])?;
+    let opened = node.daemon.wait_for(&["incident opened", "xid 999"])?;
+    ensure!(opened.contains(" INFO "), "{opened}");
+    let unknown = node
+        .daemon
+        .wait_for(&["a GPU that is not known yet", "0000:fe:00"])?;
+    ensure!(unknown.contains("fallen off the bus"), "{unknown}");
+    node.sim()?.xid(5, &[79])?;
+    let turned = node.daemon.wait_for(&["GPU is Unhealthy"])?;
+    for word in [" INFO ", "was=", "health=Unhealthy", "action=RESTART_BM"] {
+        ensure!(turned.contains(word), "{word}: {turned}");
+    }
     Ok(())
 }

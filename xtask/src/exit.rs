@@ -8,6 +8,7 @@ use std::process::{ExitCode, ExitStatus};
 pub(crate) struct Failed {
     what: String,
     status: ExitStatus,
+    is_said: bool,
 }
 
 impl Failed {
@@ -15,7 +16,22 @@ impl Failed {
         Self {
             what: what.into(),
             status,
+            is_said: false,
         }
+    }
+
+    /// Of a child whose own closing lines say it: they are to be the last.
+    pub(crate) fn said(what: impl Into<String>, status: ExitStatus) -> Self {
+        Self {
+            is_said: true,
+            ..Self::new(what, status)
+        }
+    }
+
+    /// Whether `error` is such a one.
+    pub(crate) fn is_said(error: &anyhow::Error) -> bool {
+        let failed = error.downcast_ref::<Self>();
+        failed.is_some_and(|failed| failed.is_said)
     }
 
     /// The child's code where `error` holds one (128 + n for signal n, as a shell says it), else 1.
@@ -65,6 +81,16 @@ mod tests {
         check(1 << 8, 1);
         check(2, 130); // SIGINT
         check(15, 143); // SIGTERM
+    }
+
+    #[test]
+    fn what_a_child_has_said_is_not_said_again() {
+        let status = ExitStatus::from_raw(101 << 8);
+        let said = anyhow::Error::from(Failed::said("cargo test", status));
+        assert!(Failed::is_said(&said));
+        assert_eq!(Failed::exit_code(&said), ExitCode::from(101));
+        assert!(!Failed::is_said(&Failed::new("cargo", status).into()));
+        assert!(!Failed::is_said(&anyhow::anyhow!("other")));
     }
 
     #[test]

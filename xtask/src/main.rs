@@ -13,6 +13,7 @@ mod hardware_check;
 mod lint;
 mod process;
 mod setup;
+mod skipped;
 mod soak;
 mod test;
 mod workspace;
@@ -51,7 +52,9 @@ fn main() -> ExitCode {
     match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask: {error:#}");
+            if !Failed::is_said(&error) {
+                eprintln!("xtask: {error:#}");
+            }
             Failed::exit_code(&error)
         }
     }

@@ -72,3 +72,14 @@ pub(crate) fn become_it(command: &mut Command) -> Result<()> {
     let error = command.exec();
     bail!("cannot start `{what}`: {error}");
 }
+
+/// A script to be run. Another process writes it: a child that another test starts while we have it open to write would
+/// keep it so, and it could not be run ("text file busy").
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn write_program(path: &std::path::Path, script: &str) {
+    let write = "printf %s \"$1\" >\"$2\" && chmod +x \"$2\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", write, "sh", script]).arg(path);
+    assert!(succeeds(&mut shell), "writing {}", path.display());
+}

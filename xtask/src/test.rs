@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use crate::workspace::Workspace;
-use crate::{process, setup};
+use crate::{setup, skipped};
 
 /// Sets up, builds what the black-box tests drive, and runs all tests, doc tests included.
 ///
 /// Installs the wasm targets if they are missing, builds the workspace in the dev profile, then runs
-/// `cargo test --workspace --all-features`.
+/// `cargo test --workspace --all-features`. The last lines say what was skipped for want of a program.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Passed on to `cargo test`; naming packages (-p) takes the place of --workspace.
@@ -26,7 +26,7 @@ pub(crate) struct Args {
 }
 
 /// # Errors
-/// Set-up or the build fails. Otherwise cargo takes our place: its closing lines are the last.
+/// Set-up, the build or a test fails. Of tests, cargo's closing lines say which, and its exit code is kept.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::toolchain(workspace)?;
     setup::target(workspace, setup::WASI_TARGET)?;
@@ -38,7 +38,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if !names_packages(&args.cargo_args) {
         cargo.arg("--workspace");
     }
-    process::become_it(cargo.arg("--all-features").args(&args.cargo_args))
+    skipped::run(
+        workspace,
+        cargo.arg("--all-features").args(&args.cargo_args),
+    )
 }
 
 /// Whether cargo's own part of the arguments (before `--`) says which packages.

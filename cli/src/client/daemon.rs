@@ -10,6 +10,18 @@ use super::{Client, in_time};
 use crate::failure::Failure;
 
 impl Client {
+    /// Asked before a call that may take minutes, so that a daemon that hangs is found out in seconds.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(super) async fn is_there(&mut self) -> Result<(), Failure> {
+        match self.daemon_status().await {
+            // One that does not know the call is there, too.
+            Ok(_) | Err(Failure::Refused(_)) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
     pub(crate) async fn daemon_status(&mut self) -> Result<GetDaemonStatusResponse, Failure> {
         let request = GetDaemonStatusRequest {};
         let answer = in_time(self.daemon.get_daemon_status(request)).await;

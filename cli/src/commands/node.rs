@@ -8,14 +8,19 @@
 //! is followed and nothing is looked up twice: each entry is opened once, as a place (`O_PATH`), looked at
 //! and changed through that.
 
+mod judge;
+
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, chownat, fstat, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, chownat, fstat, openat};
 use rustix::process::geteuid;
 use serde::Serialize;
+
+pub(super) use self::judge::is_system;
+use self::judge::{Judged, LOST_AND_FOUND, judge};
 
 use crate::args::{Args, Format, Owner};
 use crate::failure::Failure;
@@ -43,6 +48,18 @@ pub(crate) enum OwnError {
     Link,
     #[error("it is no directory")]
     NotDirectory,
+    #[error(
+        "it is one that many programs share, and they would lose it; name a directory of the daemon's own, like /var/run/device-api or /var/lib/device-api"
+    )]
+    System,
+    #[error(
+        "the daemon did not make this, so the directory that it is in may be another's, and nothing was changed; name a directory of the daemon's own, or move this away"
+    )]
+    Foreign,
+    #[error(
+        "it is to be of sockets, which a group reaches, and of state, which is the daemon's alone; give each a directory of its own"
+    )]
+    Both,
     #[error("cannot open it: {0}")]
     Open(#[source] io::Error),
     #[error("cannot change its owner: {0}; this needs root with CAP_CHOWN")]
@@ -87,16 +104,20 @@ pub(super) fn own<W: Write>(
 ) -> Result<(), Failure> {
     let sockets = socket_dirs.iter().map(|path| (path, Kind::Socket));
     let states = state_dirs.iter().map(|path| (path, Kind::State));
-    let mut report = Report {
-        directories: Vec::new(),
-    };
-    for (path, kind) in sockets.chain(states) {
-        let owned = give(path, kind, owner).map_err(|why| Failure::Own {
-            path: path.clone(),
-            why,
-        })?;
-        report.directories.push(owned);
+    let judged: Result<Vec<_>, _> = sockets
+        .chain(states)
+        .map(|(path, kind)| judge(path, kind, owner))
+        .collect();
+    let judged = judged?;
+    for (at, one) in judged.iter().enumerate() {
+        if judged.iter().take(at).any(|other| other.contradicts(one)) {
+            return Err(failed(&one.path, OwnError::Both));
+        }
     }
+    let given: Result<Vec<_>, _> = judged.iter().map(|judged| give(judged, owner)).collect();
+    let report = Report {
+        directories: given?,
+    };
     match args.output {
         Format::Json => out.json(&report),
         Format::Yaml => out.yaml(&report, false),
@@ -142,25 +163,16 @@ impl Kind {
     }
 }
 
-fn give(path: &Path, kind: Kind, owner: Owner) -> Result<Owned, OwnError> {
-    // `/`, and paths that end in `..`, which may lead there.
-    if path.file_name().is_none() {
-        return Err(OwnError::Root);
-    }
-    let (dir, stat) = open(CWD, path)?;
-    let found = FileType::from_raw_mode(stat.st_mode);
-    if found == FileType::Symlink {
-        return Err(OwnError::Link);
-    }
-    if found != FileType::Directory {
-        return Err(OwnError::NotDirectory);
-    }
+fn give(judged: &Judged, owner: Owner) -> Result<Owned, Failure> {
+    let Judged {
+        path, kind, dir, ..
+    } = judged;
     let mode = kind.mode();
     let mut owned = Owned {
-        path: path.to_owned(),
+        path: path.clone(),
         owner: owner.to_string(),
         mode: format!("{mode:04o}"),
-        unchanged: is_owned(&stat, owner) && stat.st_mode & 0o7777 == mode,
+        unchanged: judged.is_right(owner),
         entries_changed: 0,
         left_alone: Vec::new(),
     };
@@ -168,13 +180,15 @@ fn give(path: &Path, kind: Kind, owner: Owner) -> Result<Owned, OwnError> {
     if owned.unchanged {
         return Ok(owned);
     }
-    chown(&dir, own_ids())?;
-    fs::set_permissions(place(&dir), permissions(mode)).map_err(OwnError::Chmod)?;
-    if kind == Kind::State {
+    let refused = |why| failed(path, why);
+    chown(dir, own_ids()).map_err(refused)?;
+    fs::set_permissions(place(dir), permissions(mode))
+        .map_err(|error| refused(OwnError::Chmod(error)))?;
+    if *kind == Kind::State {
         let mut entries_left = ENTRIES_MAX;
-        give_entries(&dir, path, owner, DEPTH_MAX, &mut entries_left, &mut owned)?;
+        give_entries(dir, path, owner, DEPTH_MAX, &mut entries_left, &mut owned)?;
     }
-    chown(&dir, owner)?;
+    chown(dir, owner).map_err(refused)?;
     Ok(owned)
 }
 
@@ -186,36 +200,49 @@ fn give_entries(
     depth_left: usize,
     entries_left: &mut usize,
     owned: &mut Owned,
-) -> Result<(), OwnError> {
-    for entry in fs::read_dir(place(dir)).map_err(OwnError::List)? {
-        let name = entry.map_err(OwnError::List)?.file_name();
-        *entries_left = entries_left.checked_sub(1).ok_or(OwnError::TooMany)?;
-        let (place, stat) = open(dir, Path::new(&name))?;
+) -> Result<(), Failure> {
+    let unlisted = |error| failed(path, OwnError::List(error));
+    for entry in fs::read_dir(place(dir)).map_err(unlisted)? {
+        let name = entry.map_err(unlisted)?.file_name();
+        if name == LOST_AND_FOUND && *path == *owned.path {
+            continue;
+        }
+        let at = path.join(&name);
+        let too_many = || failed(&at, OwnError::TooMany);
+        let refused = |why| failed(&at, why);
+        *entries_left = entries_left.checked_sub(1).ok_or_else(too_many)?;
+        let (place, stat) = open(dir, Path::new(&name), &at)?;
         let found = FileType::from_raw_mode(stat.st_mode);
         if found == FileType::Directory {
-            let depth_left = depth_left.checked_sub(1).ok_or(OwnError::TooMany)?;
-            chown(&place, own_ids())?;
-            let path = path.join(&name);
-            give_entries(&place, &path, owner, depth_left, entries_left, owned)?;
+            let depth_left = depth_left.checked_sub(1).ok_or_else(too_many)?;
+            chown(&place, own_ids()).map_err(refused)?;
+            give_entries(&place, &at, owner, depth_left, entries_left, owned)?;
         } else if found != FileType::RegularFile || stat.st_nlink != 1 {
             // A second name may be that of a file of root's elsewhere.
-            owned.left_alone.push(path.join(&name));
+            owned.left_alone.push(at);
             continue;
         }
         if !is_owned(&stat, owner) {
             owned.entries_changed += 1;
         }
-        chown(&place, owner)?;
+        chown(&place, owner).map_err(refused)?;
     }
     Ok(())
 }
 
-/// A place in the file system, and what is there; of a symbolic link, the link.
-fn open(at: impl AsFd, path: &Path) -> Result<(OwnedFd, Stat), OwnError> {
+fn failed(path: &Path, why: OwnError) -> Failure {
+    Failure::Own {
+        path: path.to_owned(),
+        why,
+    }
+}
+
+/// A place in the file system, and what is there; of a symbolic link, the link. `name`: what errors call it.
+fn open(at: impl AsFd, path: &Path, name: &Path) -> Result<(OwnedFd, Stat), Failure> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat(at, path, flags, Mode::empty())
         .and_then(|place| fstat(&place).map(|stat| (place, stat)));
-    opened.map_err(|errno| OwnError::Open(errno.into()))
+    opened.map_err(|errno| failed(name, OwnError::Open(errno.into())))
 }
 
 fn chown(place: &OwnedFd, owner: Owner) -> Result<(), OwnError> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use device_api_proto::Encoded;
@@ -43,6 +44,8 @@ struct Daemon {
     events: Events,
     asked: Arc<Mutex<Vec<String>>>,
     forgotten: Arc<Mutex<Vec<String>>>,
+    /// Lists fail.
+    is_broken: Arc<AtomicBool>,
 }
 
 impl Daemon {
@@ -89,6 +92,9 @@ impl GpuService for Daemon {
         request: Request<ListGpusRequest>,
     ) -> Result<Response<ListGpusResponse>, Status> {
         let request = request.into_inner();
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(Status::internal("broken"));
+        }
         self.note("list", &request.label_selector, &request.field_selector, "")?;
         Ok(Response::new(ListGpusResponse {
             gpus: self.gpus.iter().map(Encoded::of).collect(),
@@ -242,6 +248,7 @@ pub(crate) fn start(socket: &Path, gpus: &[Gpu], version: i64, oldest: i64) -> R
         events,
         asked: Arc::default(),
         forgotten: Arc::default(),
+        is_broken: Arc::default(),
     };
     let (policies, incidents) = (Policies::default(), Incidents::default());
     let listener = runtime
@@ -267,6 +274,11 @@ impl Running {
         while self.daemon.events.send(Ok(event.clone())).is_err() {
             std::thread::yield_now();
         }
+    }
+
+    /// From now on no list of GPUs is answered.
+    pub(crate) fn fail_lists(&self) {
+        self.daemon.is_broken.store(true, Ordering::Relaxed);
     }
 
     /// Lists and watches with selectors, in order.

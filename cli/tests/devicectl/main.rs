@@ -17,8 +17,8 @@ use device_api_proto::native::{EventType, Gpu, GpuSpec, GpuStatus, Health};
 use crate::daemon::{bookmark, event, start};
 
 mod daemon;
+mod doctor;
 mod incidents;
-mod node;
 mod policies;
 mod terminal;
 
@@ -238,6 +238,33 @@ fn answers_and_exit_codes_are_what_help_says() {
     );
     assert_eq!(answer(&socket, &["describe", "gpu", "GPU-aaaa"]).0, Some(1));
     assert_eq!(answer(&socket, &["get", "cpus"]).0, Some(2));
+}
+
+#[test]
+fn a_daemon_that_hangs_is_found_out_by_calls_that_may_take_minutes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("d.sock");
+    // The kernel lets clients in; nobody ever speaks to them.
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let asked = [
+        &["nvml", "attach"][..],
+        &["nvml", "attach", "--no-wait"],
+        &["nvml", "release", "--for=reset", "--ttl=10m"],
+        &["policy", "reload"],
+        &["policy", "resume", "p"],
+        &["get", "gpus"],
+    ];
+    let running = asked.map(|args| {
+        let mut command = devicectl(&socket, args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        (args, command.spawn().unwrap())
+    });
+    for (args, child) in running {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("no answer within 10 s"), "{args:?}: {said}");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
 }
 
 #[test]

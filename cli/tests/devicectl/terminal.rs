@@ -1,4 +1,5 @@
-//! What `devicectl` is to a terminal and to a shell: colours there alone, and completions.
+//! What `devicectl` is to a terminal and to a shell: colours there alone, and a script of completions (what bash
+//! makes of it is tried in `tests/tests/devicectl`).
 
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
@@ -103,36 +104,28 @@ fn completions_are_of_the_commands_that_there_are() {
     assert_eq!(code, Some(2), "{errors}");
 }
 
-/// What bash offers for a word that is unfinished, after others; `None`: there is no bash here.
-fn offered(before: &[&str], word: &str) -> Option<Vec<String>> {
-    let nowhere = std::path::Path::new("/no/such/socket");
-    let (_, script, _) = answer(nowhere, &["completions", "bash"]);
-    let (at, last) = (before.len(), before.last().unwrap());
-    let line = before.join(" ");
-    let ask = format!(
-        "{script}\nCOMP_WORDS=({line} {word}); COMP_CWORD={at}; _devicectl devicectl \"{word}\" \"{last}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    );
-    let output = Command::new("bash")
-        .args(["--noprofile", "--norc", "-c", &ask])
-        .output()
-        .ok()?;
-    let said = String::from_utf8(output.stdout).unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(errors, "", "{line} {word}");
-    Some(said.lines().map(str::to_owned).collect())
-}
-
 #[test]
-fn bash_completes_commands_and_their_words() {
-    let Some(commands) = offered(&["devicectl"], "do") else {
-        eprintln!("SKIPPED: there is no bash here");
-        return;
+fn a_socket_by_the_environment_is_no_flag_that_usage_asks_for() {
+    let said = |socket: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_devicectl"));
+        let output = command.env("DEVICE_API_SOCKET", socket).args(args).output();
+        let output = output.unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
-    assert_eq!(commands, ["doctor"]);
-    let of_gpu = offered(&["devicectl", "gpu"], "cl");
-    assert_eq!(of_gpu, Some(vec!["clear".to_owned()]));
-    let shells = offered(&["devicectl", "completions"], "z");
-    assert_eq!(shells, Some(vec!["zsh".to_owned()]));
+    let (code, usage) = said("/no/such", &["gpu", "clear"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        usage.contains("Usage: devicectl gpu clear") && !usage.contains("--socket"),
+        "{usage}"
+    );
+    let (code, error) = said("/no/such", &["get", "gpus"]);
+    assert_eq!(code, Some(3));
+    assert!(error.contains("/no/such: no such file"), "{error}");
+    let (_, error) = said("/no/such", &["get", "gpus", "--socket=/nor/this"]);
+    assert!(error.contains("/nor/this: no such file"), "{error}");
 }
 
 #[test]

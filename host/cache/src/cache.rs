@@ -26,7 +26,7 @@ use crate::hub::Hub;
 use crate::leases::Leases;
 use crate::restore;
 use crate::state::State;
-use crate::transaction::{Transaction, Written};
+use crate::transaction::{Transaction, Turn, Written};
 
 /// Is told what the cache measures of itself. Called on hot paths: be quick.
 pub trait CacheObserver: Debug + Send + Sync {
@@ -40,6 +40,8 @@ pub trait CacheObserver: Debug + Send + Sync {
     fn updated(&self, change: EventType, by: &Author);
     /// What the cache holds after a write.
     fn written(&self, version: ResourceVersion, gpus: &[(Health, usize)]);
+    /// A GPU turned healthy, or ill, or is to be treated otherwise. No more of one GPU than have a line in the log.
+    fn turned(&self, turn: &Turn);
     /// A provider writes a type of unknown polarity: it does not count (design P3). Once a type.
     fn uncounted_type(&self, type_: &str);
 }
@@ -54,6 +56,7 @@ impl CacheObserver for Unobserved {
     fn watch_merged(&self, _: usize) {}
     fn updated(&self, _: EventType, _: &Author) {}
     fn written(&self, _: ResourceVersion, _: &[(Health, usize)]) {}
+    fn turned(&self, _: &Turn) {}
     fn uncounted_type(&self, _: &str) {}
 }
 
@@ -195,6 +198,7 @@ impl Cache {
                 events,
                 mut changes,
                 uncounted,
+                turns,
                 author,
             } = written;
             if let Some(log) = &self.log {
@@ -219,6 +223,9 @@ impl Cache {
             }
             if let Some(gpus) = summary {
                 self.observer.written(version, &gpus);
+            }
+            for turn in &turns {
+                self.observer.turned(turn);
             }
             for type_ in uncounted {
                 self.observer.uncounted_type(&type_);

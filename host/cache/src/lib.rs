@@ -30,4 +30,5 @@ mod watcher;
 
 pub use author::Author;
 pub use cache::{Cache, CacheObserver, Config, Unobserved};
+pub use transaction::Turn;
 pub use watcher::Watcher;

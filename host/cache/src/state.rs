@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
+use device_api_core::allowance::Allowance;
 use device_api_core::condition::{self, Condition, Owner};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::{Claim, DeviceRecord, ObjectRecord, SeenBefore};
@@ -29,6 +30,8 @@ pub(crate) struct Record {
     pub(crate) objects: Vec<ObjectKey>,
     /// Over which connection a client last wrote a type.
     pub(crate) written_over: HashMap<Arc<str>, u64>,
+    /// Lines of the log about its health.
+    pub(crate) lines: Allowance,
 }
 
 impl Record {
@@ -40,6 +43,7 @@ impl Record {
             last_slot: None,
             objects: Vec::new(),
             written_over: HashMap::new(),
+            lines: Allowance::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use device_api_core::device::DeviceInfo;
 use device_api_core::durable::Change;
 use device_api_core::error::ApiError;
 use device_api_core::gpu::Gpu;
-use device_api_core::health::Derived;
+use device_api_core::health::{Derived, Health};
 use device_api_core::ids::{DeviceUuid, ObjectKey, ResourceVersion};
 use device_api_core::limits::Bounds;
 use device_api_core::watch::{Event, EventType};
@@ -27,6 +27,17 @@ pub(crate) struct Transaction<'a> {
     events: Vec<Event>,
     changes: Vec<Change>,
     uncounted: Vec<Arc<str>>,
+    turns: Vec<Turn>,
+}
+
+/// A GPU whose health, or recommended action, is another than before: a line of the log.
+#[derive(Debug)]
+pub struct Turn {
+    pub gpu: Arc<Gpu>,
+    /// Unknown also where the object is new.
+    pub was: Health,
+    /// Turns of this GPU since the last that was told of.
+    pub left_out: u64,
 }
 
 /// What came of a write, for those who are told after the gate.
@@ -36,6 +47,7 @@ pub(crate) struct Written {
     pub(crate) changes: Vec<Change>,
     /// New condition types of unknown polarity.
     pub(crate) uncounted: Vec<Arc<str>>,
+    pub(crate) turns: Vec<Turn>,
     pub(crate) author: Author,
 }
 
@@ -49,6 +61,7 @@ impl<'a> Transaction<'a> {
             events: Vec::new(),
             changes: Vec::new(),
             uncounted: Vec::new(),
+            turns: Vec::new(),
         }
     }
 
@@ -57,6 +70,7 @@ impl<'a> Transaction<'a> {
             events: self.events,
             changes: self.changes,
             uncounted: self.uncounted,
+            turns: self.turns,
             author: self.author,
         }
     }
@@ -82,6 +96,7 @@ impl<'a> Transaction<'a> {
         gpu.version = self.state.next_version();
         let gpu = Arc::new(gpu);
         let before = self.state.object(&gpu.key).cloned();
+        self.note_turn(before.as_deref(), &gpu);
         self.state.insert(gpu.clone());
         self.changes.push(Change::Object(object_record(&gpu)));
         self.events.push(Event {
@@ -90,6 +105,23 @@ impl<'a> Transaction<'a> {
             before,
         });
         gpu
+    }
+
+    fn note_turn(&mut self, before: Option<&Gpu>, gpu: &Arc<Gpu>) {
+        let of = |derived: &Derived| (derived.health, derived.action);
+        let was = before.map_or_else(Default::default, |before| of(&before.derived));
+        if was == of(&gpu.derived) {
+            return;
+        }
+        let record = self.state.records.get_mut(&gpu.uuid);
+        let now = self.now.unix_ns;
+        if let Some(left_out) = record.and_then(|record| record.lines.admit(now)) {
+            self.turns.push(Turn {
+                gpu: gpu.clone(),
+                was: was.0,
+                left_out,
+            });
+        }
     }
 
     /// Creates an object for a device; what is known of the device comes with it.

@@ -5,6 +5,7 @@
 //! (what the cache keeps), [`health`] (what follows from it) and [`ports`] (who talks to whom).
 
 pub mod action;
+pub mod allowance;
 pub mod clock;
 pub mod condition;
 pub mod daemon;

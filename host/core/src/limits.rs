@@ -159,6 +159,11 @@ pub const FAILED_PER_POLICY_MAX: usize = 64;
 /// Observations kept while nobody knows their device yet (kernel log read before NVML is up).
 pub const UNATTRIBUTED_MAX: usize = 1024;
 
+/// Lines of the log about one thing (the health of one GPU, codes in no catalogue, GPUs not known yet) in a [`LOG_WINDOW`]: what
+/// flaps, or is made up, is to fill no disk, and the first minute of a fault is to be read whole.
+pub const LOG_LINES_MAX: u32 = 20;
+pub const LOG_WINDOW: Duration = Duration::from_mins(1);
+
 /// Different errors of NVSwitches that are kept while it is not known which GPUs are behind them: 4 to 12 switches of a
 /// node, each with a few at once.
 pub const SXIDS_HELD_MAX: usize = 256;

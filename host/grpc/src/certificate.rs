@@ -5,16 +5,25 @@ use std::time::{Duration, SystemTime};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer as _, Validity, X509Certificate};
 
 /// Names taken from one certificate; the largest public ones have a hundred.
 const NAMES_MAX: usize = 256;
 
 /// When a certificate runs out; the epoch where that can't be read.
 pub(crate) fn expires(certificate: &CertificateDer<'_>) -> SystemTime {
+    at(certificate, |validity| validity.not_after)
+}
+
+/// From when on a certificate is good; the epoch where that can't be read.
+pub(crate) fn begins(certificate: &CertificateDer<'_>) -> SystemTime {
+    at(certificate, |validity| validity.not_before)
+}
+
+fn at(certificate: &CertificateDer<'_>, end: fn(&Validity) -> ASN1Time) -> SystemTime {
     let seconds = X509Certificate::from_der(certificate)
         .ok()
-        .and_then(|(_, parsed)| u64::try_from(parsed.validity().not_after.timestamp()).ok());
+        .and_then(|(_, parsed)| u64::try_from(end(parsed.validity()).timestamp()).ok());
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or_default())
 }
 

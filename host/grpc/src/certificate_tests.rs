@@ -35,13 +35,16 @@ fn p4_a_certificate_says_uris_then_hosts_then_common_names() {
 }
 
 #[test]
-fn when_a_certificate_runs_out_is_read() {
+fn when_a_certificate_is_good_is_read() {
     let mut params = CertificateParams::new(Vec::new()).expect("params");
+    params.not_before = rcgen::date_time_ymd(2001, 1, 1);
     params.not_after = rcgen::date_time_ymd(2031, 1, 1);
     let key = KeyPair::generate().expect("a key");
     let signed = params.self_signed(&key).expect("signed");
-    let seconds = expires(signed.der())
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .expect("after 1970");
-    assert_eq!(seconds.as_secs(), 1_924_992_000);
+    let seconds = |at: SystemTime| {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH);
+        since.expect("after 1970").as_secs()
+    };
+    assert_eq!(seconds(begins(signed.der())), 978_307_200);
+    assert_eq!(seconds(expires(signed.der())), 1_924_992_000);
 }

@@ -47,7 +47,7 @@ mod watch;
 pub use context::Operated;
 pub use handshake::HandshakeFailure;
 pub use limits::fixed_limits;
-pub use listen::{BindError, Bound, GrpcConfig, PlainTcp, bind};
+pub use listen::{BindError, Bound, GrpcConfig, PlainTcp, SocketsHealth, bind};
 pub use observe::RpcObserver;
 pub use peer::RefusalReason;
 pub use server::{ServeError, serve};

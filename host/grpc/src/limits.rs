@@ -93,6 +93,9 @@ pub(crate) const AUDIT_WINDOW: Duration = Duration::from_mins(1);
 /// Identities told apart by that. Past it, those that are new count as one.
 pub(crate) const AUDIT_IDENTITIES: usize = 1024;
 
+/// How often it is looked whether a Unix socket still has its path.
+pub(crate) const SOCKET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often the files of TLS are looked at. What is new is used when it was the same twice, so
 /// within two of these.
 pub(crate) const TLS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -224,6 +227,10 @@ fn ending() -> Vec<(&'static str, String)> {
         (
             "audit lines about refused writes, for each identity; the rest are counted",
             format!("{AUDIT_LINES} in {}", seconds(AUDIT_WINDOW)),
+        ),
+        (
+            "listening anew where a Unix socket's file is gone",
+            format!("within {}", seconds(2 * SOCKET_CHECK_INTERVAL)),
         ),
         (
             "use of changed TLS files",

@@ -86,6 +86,12 @@ impl Methods {
         self.known.get(path).copied().unwrap_or(UNKNOWN)
     }
 
+    /// Each as metrics name it, the one for what there is not among them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Method> {
+        let known = self.known.values().chain([&UNKNOWN]);
+        known.map(|known| known.method)
+    }
+
     /// How many elements of repeated fields a request has.
     pub(crate) fn elements(&self, known: Known, request: &[u8]) -> usize {
         known

@@ -12,6 +12,9 @@ use crate::status::code_name;
 /// Hears of each call. Called on the path of every request: it must be quick and never block.
 /// All names are from closed sets, fit for labels.
 pub trait RpcObserver: Send + Sync {
+    /// There is such a method; told of each, and of `unknown`, before the first call.
+    fn known(&self, service: &'static str, method: &'static str);
+
     /// A call of `service` (full name, with its package) and `method` began; both are `unknown`
     /// where there is no such method.
     fn started(&self, service: &'static str, method: &'static str);

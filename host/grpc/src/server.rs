@@ -108,6 +108,9 @@ pub async fn serve<D: Devices>(
 ) -> Result<(), ServeError> {
     let parts = bound.into_parts();
     let methods = Methods::get().map_err(ServeError::Methods)?;
+    for method in methods.all() {
+        observer.known(method.service, method.name);
+    }
     let audit = Arc::new(Audit::default());
     let context = Arc::new(Context::new(
         devices.clone(),

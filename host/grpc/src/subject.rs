@@ -58,7 +58,6 @@ subjects! {
     native::ReloadPoliciesRequest: |_it| "";
     native::ResumePolicyRequest: |it| &it.name;
     native::AttachNvmlRequest: |_it| "";
-    native::SetLogFilterRequest: |it| &it.filter;
     native::ResetLogFilterRequest: |_it| "";
     upstream::CreateGpuRequest: |it| upstream_name(it.gpu.as_ref());
     upstream::UpdateGpuRequest: |it| upstream_name(it.gpu.as_ref());
@@ -145,6 +144,16 @@ impl Subject for native::ReleaseNvmlRequest {
             native::NvmlReleasePurpose::Upgrade => "upgrade",
             native::NvmlReleasePurpose::Unspecified => "",
         })
+    }
+
+    fn ttl(&self) -> Option<Duration> {
+        self.ttl.and_then(span)
+    }
+}
+
+impl Subject for native::SetLogFilterRequest {
+    fn subject(&self) -> &str {
+        &self.filter
     }
 
     fn ttl(&self) -> Option<Duration> {

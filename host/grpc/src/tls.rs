@@ -39,7 +39,9 @@ struct State {
     config: Arc<ServerConfig>,
     /// Of clients; `None`: they show no certificates.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// When our certificate runs out.
+    /// From when on our certificate is good.
+    begins: SystemTime,
+    /// When it runs out.
     expires: SystemTime,
     /// Why the files, as they are now, are not in use.
     failure: Option<Arc<str>>,
@@ -94,6 +96,11 @@ impl Tls {
 pub struct TlsHealth(watch::Receiver<State>);
 
 impl TlsHealth {
+    /// From when on the certificate in use is good.
+    pub fn begins(&self) -> SystemTime {
+        self.0.borrow().begins
+    }
+
     /// When the certificate in use runs out.
     pub fn expires(&self) -> SystemTime {
         self.0.borrow().expires

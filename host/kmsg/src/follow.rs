@@ -24,6 +24,7 @@ use std::time::Duration;
 use device_api_core::clock::BootId;
 use device_api_core::durable::LogPosition;
 use device_api_core::ports::SignalSink;
+use device_api_core::repeats::Repeats;
 use device_api_core::signal::SignalKind;
 use rustix::io::Errno;
 
@@ -73,6 +74,10 @@ pub(crate) struct Reader {
     told: Option<LogPosition>,
     /// How often it was not told, for the rest of a message.
     withheld: u32,
+    /// The kernel was faster; it goes well when all is read.
+    overrun: Repeats,
+    /// Lines on an XID in unknown words; it goes well with each that is understood.
+    strange: Repeats,
 }
 
 impl Reader {
@@ -97,6 +102,8 @@ impl Reader {
             lines: Lines::default(),
             told: None,
             withheld: 0,
+            overrun: Repeats::new(),
+            strange: Repeats::new(),
         }
     }
 
@@ -206,15 +213,14 @@ impl Reader {
                     | SignalKind::RecoveryAction
                     | SignalKind::Timer => count(&counters.xids),
                 }
+                self.strange.went_well();
                 observation.drill |= self.drill;
                 self.sink.observe(observation);
             }
             Outcome::Nothing if !unparsed => {}
             Outcome::Nothing | Outcome::Orphan => {
                 count(&counters.unparsed);
-                let seen = counters.read().unparsed;
-                // A storm of them must not become a storm of log lines.
-                if seen.is_power_of_two() {
+                if let Some(seen) = self.strange.due() {
                     tracing::warn!(seen, line = ?line.text, "kernel log: a line on an XID that is not understood; please report it");
                 }
             }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use device_api_core::device::DeviceInfo;
 use device_api_core::durable::SeenBefore;
 use device_api_core::ids::DeviceUuid;
+use device_api_core::repeats::Repeats;
 use device_api_core::signal::Samples;
 
 use crate::action::{RecoveryAction, Wish};
@@ -36,6 +37,8 @@ struct Entry {
     samples: Arc<Samples>,
     /// The driver was loaded anew since it was announced; how that was noticed.
     rebound: Option<String>,
+    /// NVML gave an address that is none: the inventory is taken again every few seconds.
+    strange: Repeats,
 }
 
 /// A GPU at one moment.
@@ -63,6 +66,7 @@ impl Entry {
             vitals: Vitals::default(),
             samples: Arc::default(),
             rebound: None,
+            strange: Repeats::new(),
         }
     }
 }
@@ -177,6 +181,19 @@ impl Devices {
                 ..DeviceInfo::clone(&seen.info)
             })
         })
+    }
+
+    /// NVML gave its address, or what is none: how often by now, where a line of the log is due. Of one that is not
+    /// known yet there is none before it is asked again.
+    pub(crate) fn has_address(&self, uuid: &DeviceUuid, is_one: bool) -> Option<u64> {
+        self.with(uuid, |entry| match is_one {
+            true => {
+                entry.strange.went_well();
+                None
+            }
+            false => entry.strange.due(),
+        })
+        .flatten()
     }
 
     /// Whether this is news.
@@ -343,6 +360,22 @@ mod tests {
 
     fn gpu(uuid: &str) -> DeviceInfo {
         DeviceInfo::bare(DeviceUuid::new(uuid))
+    }
+
+    #[test]
+    fn a_strange_address_of_one_gpu_hides_no_others() {
+        let devices = Devices::default();
+        let [first, second] = ["GPU-1", "GPU-2"].map(DeviceUuid::new);
+        assert_eq!(devices.has_address(&first, false), None, "not known yet");
+        for (uuid, at) in [("GPU-1", 1), ("GPU-2", 2)] {
+            devices.found(&gpu(uuid), handle(at));
+        }
+        let due: Vec<u64> = (0..9)
+            .filter_map(|_| devices.has_address(&first, false))
+            .collect();
+        assert_eq!(due, [1, 2, 4, 8]);
+        assert_eq!(devices.has_address(&second, false), Some(1));
+        assert_eq!(devices.has_address(&second, true), None);
     }
 
     #[test]

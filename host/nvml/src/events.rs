@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use device_api_core::ids::DeviceUuid;
+use device_api_core::repeats::Repeats;
 use device_api_core::signal::{Attr, Observation, SignalKind, Source, Target};
 
 use crate::backoff::Backoff;
@@ -60,6 +61,8 @@ pub(crate) struct Events {
     failing: Failing,
     /// Waits that failed since the last that did not.
     failures: u32,
+    /// Events of a GPU that can't be named.
+    nameless: Repeats,
 }
 
 impl Events {
@@ -76,6 +79,7 @@ impl Events {
             failing: Failing::default(),
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
             failures: 0,
+            nameless: Repeats::new(),
         };
         events.register();
         Ok(events)
@@ -274,13 +278,12 @@ impl Events {
         };
         let Some(target) = self.target(event.device) else {
             Counters::add(&context.counters.unattributed_events);
-            let times = context.counters.get().unattributed_events;
-            // A storm of events must not become a storm of log lines.
-            if times.is_power_of_two() {
+            if let Some(times) = self.nameless.due() {
                 tracing::warn!(times, "{} of a GPU that NVML can't name", evidence(event));
             }
             return;
         };
+        self.nameless.went_well();
         self.look_for_instance(&target, event);
         context.sink.observe(Observation {
             code,

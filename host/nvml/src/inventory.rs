@@ -5,7 +5,6 @@ use std::ffi::c_ulong;
 use device_api_core::device::{DeviceInfo, Fabric, Hardware, MigInstance, PcieLimits, PowerLimits};
 use device_api_core::ids::{DeviceUuid, PciAddress};
 use device_api_core::limits::NVML_DEVICES_MAX;
-use device_api_core::repeats::Repeats;
 use nvml_wrapper::enum_wrappers::device::TopologyLevel;
 use nvml_wrapper::enums::device::DeviceArchitecture;
 use nvml_wrapper::error::NvmlError;
@@ -131,7 +130,7 @@ pub(crate) fn describe(
         index: told("nvmlDeviceGetIndex", || device.index())?.or(before.index),
         minor: told("nvmlDeviceGetMinorNumber", || device.minor_number())?.or(before.minor),
         pci: told("nvmlDeviceGetPciInfo_v3", || device.pci_info())?
-            .and_then(|pci| address(&pci.bus_id))
+            .and_then(|pci| address(&uuid, &pci.bus_id, known))
             .or(before.pci),
         architecture: told("nvmlDeviceGetArchitecture", || device.architecture())?
             .and_then(architecture)
@@ -300,14 +299,12 @@ pub(crate) fn told<T>(
     }
 }
 
-fn address(bus_id: &str) -> Option<PciAddress> {
-    /// The inventory is taken again every few seconds.
-    static STRANGE: Repeats = Repeats::new();
+fn address(uuid: &DeviceUuid, bus_id: &str, known: &Devices) -> Option<PciAddress> {
     let address = bus_id.parse();
-    if let Err(error) = &address
-        && let Some(times) = STRANGE.due()
+    if let Some(times) = known.has_address(uuid, address.is_ok())
+        && let Err(error) = &address
     {
-        tracing::warn!(times, "NVML gave a strange PCI address: {error}");
+        tracing::warn!(gpu = %uuid, times, "NVML gave a strange PCI address: {error}");
     }
     address.ok()
 }

@@ -358,7 +358,7 @@ fn replace(session: &Session, role: Role) {
     }
     let number = context.control.supersede(role);
     tracing::info!(
-        ?role,
+        thread = role.as_str(),
         number,
         "another thread takes the place of one that hangs in NVML"
     );
@@ -399,11 +399,7 @@ pub(crate) fn spawn(
     (role, number): (Role, u64),
     run: impl FnOnce() + Send + 'static,
 ) -> Result<(), String> {
-    let name = match role {
-        Role::Poll => "nvml-poll",
-        Role::Events => "nvml-events",
-        Role::Life => "nvml",
-    };
+    let name = role.as_str();
     let context = &session.context;
     let worker = context.control.worker(session.id, name, (role, number));
     let watch = Arc::clone(&context.watch);

@@ -24,6 +24,17 @@ pub(crate) enum Asked {
     Pair(DeviceUuid, DeviceUuid),
 }
 
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nvml => f.write_str("NVML"),
+            Self::Index(index) => write!(f, "the GPU at index {index}"),
+            Self::Gpu(uuid) => write!(f, "{uuid}"),
+            Self::Pair(first, second) => write!(f, "{first} and {second}"),
+        }
+    }
+}
+
 /// What a thread of the source does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
@@ -31,6 +42,17 @@ pub(crate) enum Role {
     Life,
     Poll,
     Events,
+}
+
+impl Role {
+    /// The thread, as the system names it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Life => "nvml",
+            Self::Poll => "nvml-poll",
+            Self::Events => "nvml-events",
+        }
+    }
 }
 
 /// A call that is past its bound.
@@ -315,7 +337,7 @@ impl Drop for Began {
             ended.map(|ended| (ended, state.asked.clone()))
         });
         if let Some((ended, asked)) = ended.flatten().filter(|(ended, _)| ended.told) {
-            tracing::warn!(call = ended.call, ?asked, after = ?ended.since.elapsed(), "an NVML call that hung came back");
+            tracing::warn!(call = ended.call, %asked, after = ?ended.since.elapsed(), "an NVML call that hung came back");
         }
     }
 }

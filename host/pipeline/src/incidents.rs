@@ -26,6 +26,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 
+use device_api_core::allowance::Allowance;
 use device_api_core::clock::BootTime;
 use device_api_core::condition::Owner;
 use device_api_core::floor;
@@ -65,6 +66,8 @@ pub(crate) struct Incidents {
     gone: Vec<IncidentId>,
     newest: u64,
     swept: BootTime,
+    /// Lines of the log about codes that are in no catalogue.
+    uncatalogued: Allowance,
 }
 
 /// Why an incident is closed whose MIG instance is gone.
@@ -180,7 +183,9 @@ impl Incidents {
     /// Begins with an incident, or goes on with one that was over.
     fn put(&mut self, mut record: Record) {
         let id = record.id();
-        record.open();
+        let now = record.last().boot;
+        let line = self.line(&record, now);
+        record.open(line);
         self.open.insert(id, record);
         self.news.push(id);
     }
@@ -328,8 +333,19 @@ impl Incidents {
             let fault = key(record.kind(), record.code(), (&[], None)).fault;
             known.forget((fault, record.instance()), id);
         }
-        record.close(at, why);
+        let now = at.map_or(self.swept, |at| at.boot);
+        let line = self.line(&record, now);
+        record.close(at, why, line);
         self.put_closed(record);
+    }
+
+    /// Whether the log has a line about an incident now; then how many are missing before it.
+    fn line(&mut self, record: &Record, now: BootTime) -> Option<u64> {
+        if record.is_uncatalogued() {
+            self.uncatalogued.admit(now.ns)
+        } else {
+            Some(0)
+        }
     }
 }
 

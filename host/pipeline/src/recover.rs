@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use device_api_core::condition::{Condition, FALLBACK, FAULT_FLOOR, Owner, find, find_on};
+use device_api_core::condition::{Condition, FALLBACK, FAULT_FLOOR, Owner, READY, find, find_on};
 use device_api_core::error::ApiError;
 use device_api_core::floor;
 use device_api_core::ids::{DeviceUuid, ObjectKey, SignalSeq};
@@ -311,6 +311,9 @@ fn clearable<'a>(
     let Some(old) = find_on(conditions, type_, instance) else {
         return refused(match find(conditions, type_) {
             Some(_) => format!("{type_} of {uuid} is its GPU's, and is cleared there: {gpu}"),
+            None if type_ == READY => format!(
+                "{READY} of {uuid} is made of its other conditions, and ends as a problem when they do"
+            ),
             None => format!("{uuid} has no condition {type_:?}"),
         });
     };

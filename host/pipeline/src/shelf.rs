@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use device_api_core::action::Action;
+use device_api_core::allowance::Allowance;
 use device_api_core::clock::BootTime;
 use device_api_core::limits;
 use device_api_core::signal::{Observation, SignalKind, Source, Target, printable};
@@ -52,6 +53,8 @@ pub(crate) struct Shelf {
     arrivals: u64,
     /// Something that the log told was dropped: it must be read again for it.
     has_dropped: bool,
+    /// Lines of the log about targets that are new.
+    lines: Allowance,
 }
 
 impl Shelf {
@@ -66,6 +69,7 @@ impl Shelf {
         {
             Some(at) => self.groups.get_mut(at),
             None => {
+                self.tell_of_new(&observation, now);
                 let (target, items) = (observation.target.clone(), Vec::new());
                 self.groups.push(Group { target, items });
                 self.groups.last_mut()
@@ -89,6 +93,20 @@ impl Shelf {
         self.len += 1;
         if self.len > limits::UNATTRIBUTED_MAX {
             self.drop_one();
+        }
+    }
+
+    /// The first of a target has a line, so that a fault of a GPU which NVML never shows is in the log.
+    fn tell_of_new(&mut self, first: &Observation, now: BootTime) {
+        if let Some(suppressed) = self.lines.admit(now.ns) {
+            let Observation {
+                target,
+                evidence,
+                drill,
+                ..
+            } = first;
+            let evidence = printable(evidence, limits::EVIDENCE_BYTES_MAX);
+            tracing::info!(gpu = %target, evidence, suppressed, drill, "told of a GPU that is not known yet; kept until NVML shows it");
         }
     }
 

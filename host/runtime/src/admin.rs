@@ -147,6 +147,7 @@ async fn accept(listener: TcpListener, routes: Router, bounds: Bounds) {
         };
         match listener.accept().await {
             Ok((stream, _)) => {
+                failed.went_well();
                 let routes = routes.clone();
                 connections.spawn(async move {
                     if tokio::time::timeout(bounds.connection_max, answer(stream, routes))
@@ -272,13 +273,15 @@ fn as_json(report: &Report) -> serde_json::Value {
 }
 
 async fn render_metrics(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.render() {
-        Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "metrics can't be rendered");
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
-        }
-    }
+    // It reads `/proc` and waits for another scrape, which no worker of the runtime is to do.
+    let rendered = tokio::task::spawn_blocking(move || metrics.render()).await;
+    let error = match rendered {
+        Ok(Ok(text)) => return ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Ok(Err(error)) => error.to_string(),
+        Err(panicked) => panicked.to_string(),
+    };
+    tracing::error!(error, "metrics can't be rendered");
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Check the configuration, as it would be used, and end: exit code 0 or 2. Certificates and keys
-    /// are not looked at.
+    /// Check the configuration, as it would be used, and RUST_LOG, and end: exit code 0 or 2. Certificates
+    /// and keys are not looked at.
     ///
     /// Neither a variable nor a key.
     #[arg(long, help_heading = "Configuration")]
@@ -436,3 +436,7 @@ pub(crate) struct Args {
 #[cfg(test)]
 #[path = "args_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "chart_tests.rs"]
+mod chart;

@@ -161,9 +161,19 @@ pub(crate) fn load(
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Loaded, ConfigError> {
     let resolved = layers::resolve(argv, environment)?;
+    let check_only = resolved.args.check_config;
+    let config = Config::new(resolved.args).map_err(|error| {
+        match resolved.sources.set_by(&error.to_string()) {
+            Some(by) => ConfigError::SetBy {
+                error: Box::new(error),
+                by,
+            },
+            None => error,
+        }
+    })?;
     Ok(Loaded {
-        check_only: resolved.args.check_config,
-        config: Config::new(resolved.args)?,
+        check_only,
+        config,
         effective: serde_json::Value::Object(resolved.effective).to_string(),
         origins: resolved.origins.join(", "),
     })

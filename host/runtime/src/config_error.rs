@@ -15,6 +15,9 @@ use crate::units::Size;
 pub(crate) enum ConfigError {
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// One of those below, of flags that nobody typed.
+    #[error("{error}; set by {by}")]
+    SetBy { error: Box<ConfigError>, by: String },
     #[error(
         "--grpc-address and --unix-socket are both turned off; give one of them, or nobody can ask"
     )]

@@ -302,3 +302,65 @@ fn the_store_has_a_place() {
     refused(&["--state-dir="], &["--state-dir"]);
     refused(&["--store=disk"], &["--store", "durable", "memory"]);
 }
+
+#[test]
+fn a_combination_of_the_file_is_refused_with_its_keys_and_lines() {
+    #[track_caller]
+    fn refused(text: &str, (variable, value): (&str, &str), words: &[&str], not: &str) {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), text).expect("written");
+        let argv = [
+            "device-api-server".into(),
+            "--config".into(),
+            file.path().into(),
+        ];
+        let environment =
+            |asked: &str| (asked == variable).then(|| std::ffi::OsString::from(value));
+        let error = super::load(&argv, &environment).expect_err("refused");
+        let error = error.to_string();
+        assert!(
+            words.iter().all(|word| error.contains(word)),
+            "{error:?} lacks one of {words:?}"
+        );
+        assert!(!error.contains(not), "{error:?} names {not:?}");
+    }
+    let none = ("", "");
+    refused(
+        "\n\ngrpc-address: 0.0.0.0:1\n",
+        none,
+        &["beyond this machine", "; set by grpc-address (", "line 3)"],
+        "line 1",
+    );
+    refused(
+        "drills: report\nhealth-port: 9090\n",
+        none,
+        &[
+            "both listen on port 9090",
+            "; set by health-port (",
+            "line 2)",
+        ],
+        "metrics-port (",
+    );
+    refused(
+        "tls-cert: /x\n",
+        none,
+        &[
+            "--tls-cert without --tls-key",
+            "; set by tls-cert (",
+            "line 1)",
+        ],
+        "tls-key (",
+    );
+    refused(
+        "limits:\n  - gpus=7\n  - gpus=8\n",
+        none,
+        &["twice", "; set by limits ("],
+        "gpus (",
+    );
+    refused(
+        "health-port: 1\n",
+        ("DEVICE_API_METRICS_PORT", "1"),
+        &["; set by DEVICE_API_METRICS_PORT, health-port ("],
+        "grpc-address",
+    );
+}

@@ -17,7 +17,16 @@ pub(crate) struct Entry {
     pub(crate) key: String,
     /// From 1.
     pub(crate) line: u64,
-    pub(crate) values: Vec<String>,
+    /// At least one.
+    pub(crate) values: Vec<Word>,
+}
+
+/// One value of an entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) text: String,
+    /// From 1; `None`: that of the key.
+    pub(crate) line: Option<u64>,
 }
 
 /// Why the file can't be used.
@@ -58,12 +67,27 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Entry>, FileError> {
 }
 
 fn parse(text: &str) -> Result<Vec<Entry>, String> {
+    // A word means what it means to a flag: `off` is one of `insecure-tcp`, and no truth value.
+    let options = serde_saphyr::options! { strict_booleans: true };
     // `None`: an empty file, or one of comments only.
-    let entries: Option<Entries> = serde_saphyr::from_str(text).map_err(|error| {
-        let plain = error.without_snippet().to_string();
-        plain.lines().map(str::trim).collect::<Vec<_>>().join(" ")
-    })?;
+    let entries: Option<Entries> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| why(&error))?;
     Ok(entries.map(|entries| entries.0).unwrap_or_default())
+}
+
+/// In the words of whoever wrote the file; the library's advice is for programmers.
+fn why(error: &serde_saphyr::Error) -> String {
+    let error = error.without_snippet();
+    if let serde_saphyr::Error::DuplicateMappingKey { key, location } = error {
+        let (key, line) = (key.as_deref().unwrap_or("a key"), location.line());
+        return format!("`{key}` is there twice, again in line {line}; leave one of them out");
+    }
+    if let serde_saphyr::Error::MultipleDocuments { location, .. } = error {
+        let line = location.line();
+        return format!("a second document begins in line {line}; put all settings in one");
+    }
+    let plain = error.to_string();
+    plain.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 struct Entries(Vec<Entry>);
@@ -85,9 +109,9 @@ impl<'de> Deserialize<'de> for Entries {
                     map.next_entry::<Spanned<String>, Values>()?
                 {
                     if values.is_empty() {
-                        let key = &key.value;
+                        let (line, key) = (key.referenced.line(), &key.value);
                         return Err(A::Error::custom(format!(
-                            "`{key}` is an empty list; leave the key out"
+                            "`{key}` in line {line} has no value; give one, or leave the key out"
                         )));
                     }
                     entries.push(Entry {
@@ -104,8 +128,15 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-/// The words of a scalar, a list or a mapping; what they mean is for the table of flags to say.
-struct Values(Vec<String>);
+/// The words of a scalar, a list or a mapping; what they mean is for the table of flags to say. None: there is no value.
+struct Values(Vec<Word>);
+
+impl Values {
+    fn of(text: impl ToString) -> Self {
+        let text = text.to_string();
+        Self(vec![Word { text, line: None }])
+    }
+}
 
 impl<'de> Deserialize<'de> for Values {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -118,38 +149,59 @@ impl<'de> Deserialize<'de> for Values {
                 f.write_str("a value, a list of values, or a mapping to values")
             }
 
+            fn visit_unit<E>(self) -> Result<Values, E> {
+                Ok(Values(Vec::new()))
+            }
+
             fn visit_bool<E>(self, value: bool) -> Result<Values, E> {
-                Ok(Values(vec![value.to_string()]))
+                Ok(Values::of(value))
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<Values, E> {
-                Ok(Values(vec![value.to_string()]))
+                Ok(Values::of(value))
             }
 
             fn visit_u64<E>(self, value: u64) -> Result<Values, E> {
-                Ok(Values(vec![value.to_string()]))
+                Ok(Values::of(value))
             }
 
-            fn visit_f64<E>(self, value: f64) -> Result<Values, E> {
-                Ok(Values(vec![value.to_string()]))
+            /// Read as a number, `8084.0` is no more told from 8084.
+            fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Values, E> {
+                Err(E::custom(
+                    "a number with a point or an exponent, and no setting is one; put it in quotes if it is a word",
+                ))
             }
 
             fn visit_str<E>(self, value: &str) -> Result<Values, E> {
-                Ok(Values(vec![value.to_owned()]))
+                Ok(Values::of(value))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Values, A::Error> {
                 let mut all = Vec::new();
-                while let Some(Values(values)) = seq.next_element()? {
-                    all.extend(values);
+                while let Some(entry) = seq.next_element::<Spanned<Values>>()? {
+                    let (line, Values(words)) = (entry.referenced.line(), entry.value);
+                    if words.is_empty() {
+                        return Err(A::Error::custom(format!(
+                            "the entry of a list in line {line} has no value"
+                        )));
+                    }
+                    all.extend(words.into_iter().map(|word| Word {
+                        line: word.line.or(Some(line)),
+                        ..word
+                    }));
                 }
                 Ok(Values(all))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Values, A::Error> {
                 let mut all = Vec::new();
-                while let Some((key, Scalar(value))) = map.next_entry::<String, Scalar>()? {
-                    all.push(format!("{key}={value}"));
+                while let Some((key, Scalar(value))) =
+                    map.next_entry::<Spanned<String>, Scalar>()?
+                {
+                    all.push(Word {
+                        text: format!("{}={value}", key.value),
+                        line: Some(key.referenced.line()),
+                    });
                 }
                 Ok(Values(all))
             }
@@ -166,87 +218,12 @@ impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Values(mut words) = Values::deserialize(deserializer)?;
         match (words.pop(), words.is_empty()) {
-            (Some(word), true) => Ok(Self(word)),
+            (Some(word), true) => Ok(Self(word.text)),
             _ => Err(D::Error::custom("expected one value")),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(text: &str, expected: &[(&str, u64, &[&str])]) {
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|(key, line, values)| Entry {
-                key: (*key).to_owned(),
-                line: *line,
-                values: values.iter().map(|value| (*value).to_owned()).collect(),
-            })
-            .collect();
-        assert_eq!(parse(text), Ok(expected));
-    }
-
-    #[test]
-    fn scalars_and_lists_are_read_with_their_lines() {
-        check("", &[]);
-        check("# nothing yet\n", &[]);
-        check(
-            "health-port: 8081\n\n# twice\nunix-socket:\n  - /a\n  - '/b'\nkmsg-drill: true\nshutdown-timeout: 10s\ngrpc-address: \"\"\n",
-            &[
-                ("health-port", 1, &["8081"]),
-                ("unix-socket", 4, &["/a", "/b"]),
-                ("kmsg-drill", 7, &["true"]),
-                ("shutdown-timeout", 8, &["10s"]),
-                ("grpc-address", 9, &[""]),
-            ],
-        );
-        check(
-            "nvml-ignored-xids: [43, 45]\n",
-            &[("nvml-ignored-xids", 1, &["43", "45"])],
-        );
-        check(
-            "limits:\n  gpus: 7\n  request-time: 5s\nhealth-port: 1\n",
-            &[
-                ("limits", 1, &["gpus=7", "request-time=5s"]),
-                ("health-port", 4, &["1"]),
-            ],
-        );
-    }
-
-    #[track_caller]
-    fn refused(text: &str, words: &[&str]) {
-        let why = parse(text).expect_err("refused");
-        assert!(
-            words.iter().all(|word| why.contains(word)),
-            "{why:?} lacks one of {words:?}"
-        );
-        assert_eq!(why.lines().count(), 1, "{why:?}");
-    }
-
-    #[test]
-    fn what_is_no_list_of_settings_is_refused_with_its_line() {
-        refused(
-            "health-port: 1\nhealth-port: 2\n",
-            &["health-port", "line 2"],
-        );
-        refused("a:\n  b: [1, 2]\n", &["line", "one value"]);
-        refused("a: {}\n", &["`a`", "empty list"]);
-        refused("- a\n- b\n", &["line 1"]);
-        refused("just words\n", &["line 1"]);
-        refused("a: [1\n", &["line"]);
-        refused(
-            "health-port: 1\nunix-socket: []\n",
-            &["unix-socket", "empty list"],
-        );
-        refused("health-port:\n", &["line 1"]);
-    }
-
-    #[test]
-    fn an_endless_file_is_cut_off() {
-        let error = read(Path::new("/dev/zero")).expect_err("refused");
-        assert!(matches!(error, FileError::TooLarge { .. }), "{error}");
-    }
-}
+#[path = "file_tests.rs"]
+mod tests;

@@ -23,6 +23,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::args::Args;
 use crate::file::{self, FileError};
+use crate::set_by::Sources;
 
 /// Environment variables are the flag's name in capitals after this.
 const ENVIRONMENT_PREFIX: &str = "DEVICE_API_";
@@ -77,6 +78,8 @@ pub(crate) enum LayerError {
     Usage(String),
     #[error("invalid value '{value}' for '{origin}': expected a number from 0 to {VERBOSE_MAX}")]
     Verbosity { value: String, origin: String },
+    #[error("the value of '{origin}' is not UTF-8; see --help for what it may be")]
+    NotText { origin: String },
     #[error("unknown key '{key}' in {}, line {line}{}; --help lists the settings", path.display(), did_you_mean(suggestion.as_deref()))]
     UnknownKey {
         key: String,
@@ -101,6 +104,7 @@ pub(crate) struct Resolved {
     pub(crate) effective: serde_json::Map<String, serde_json::Value>,
     /// The settings that are no default, and where each comes from.
     pub(crate) origins: Vec<String>,
+    pub(crate) sources: Sources,
 }
 
 /// The table of flags, with the variable named in each one's help.
@@ -176,10 +180,13 @@ pub(crate) fn resolve(
     let origins = from_flags
         .chain(entries.iter().map(|entry| entry.origin.to_string()))
         .collect();
+    let sources = entries.into_iter();
+    let sources = sources.map(|entry| (entry.flag, entry.origin.to_string()));
     Ok(Resolved {
         args,
         effective,
         origins,
+        sources: Sources::new(sources),
     })
 }
 
@@ -270,18 +277,29 @@ fn file_entries(command: &Command, path: &Path) -> Result<Vec<Entry>, LayerError
                 suggestion,
             });
         };
-        let values: Vec<OsString> = if is_list(arg) {
-            values.into_iter().map(OsString::from).collect()
-        } else {
-            vec![values.join(",").into()]
-        };
-        let origin = Origin::File {
+        let flag = flag_of(arg).unwrap_or(&key);
+        let origin = |line| Origin::File {
             key: key.clone(),
             path: path.to_owned(),
             line,
         };
-        let flag = flag_of(arg).unwrap_or(&key);
-        entries.push(entry(command, arg, flag, &values, origin)?);
+        if !is_list(arg) {
+            let words: Vec<_> = values.into_iter().map(|word| word.text).collect();
+            let values = [words.join(",").into()];
+            entries.push(entry(command, arg, flag, &values, origin(line))?);
+            continue;
+        }
+        let mut argv = Vec::new();
+        for word in values {
+            // Alone, so that what is wrong is named with its own line.
+            let origin = origin(word.line.unwrap_or(line));
+            argv.extend(entry(command, arg, flag, &[word.text.into()], origin)?.argv);
+        }
+        entries.push(Entry {
+            flag: flag.to_owned(),
+            argv,
+            origin: origin(line),
+        });
     }
     Ok(entries)
 }
@@ -320,6 +338,11 @@ fn entry(
         .clone()
         .try_get_matches_from(alone)
         .map_err(|mut error| {
+            if error.kind() == ErrorKind::InvalidUtf8 {
+                return LayerError::NotText {
+                    origin: origin.to_string(),
+                };
+            }
             error.insert(
                 ContextKind::InvalidArg,
                 ContextValue::String(origin.to_string()),

@@ -113,7 +113,7 @@ fn limits_are_a_list_of_flags_a_list_in_the_environment_and_a_mapping_in_the_fil
         .refused(&["DEVICE_API_LIMIT", "\"gpu\"", "gpus"]);
     none().file("\nlimits:\n  watches: none\n").refused(&[
         "limits (",
-        "line 2",
+        "line 3",
         "watches",
         "whole number",
     ]);
@@ -298,6 +298,25 @@ fn a_wrong_value_is_refused_naming_where_it_stands_and_what_is_expected() {
     file("drills: report\nhealth-port: http\n").refused(&["health-port", "line 2", "'http'"]);
     file("verbose: 3\n").refused(&["verbose", "line 1", "'3'", "0 to 2"]);
     file("health-port: [1, 2]\n").refused(&["health-port", "line 1", "'1,2'"]);
+    file("limits:\n  gpus: 5\n  watches: 0\n").refused(&["limits (", "line 3", "watches"]);
+    file("allow-write-uid:\n  - 1001\n  - 65534\n").refused(&["line 3", "'65534'"]);
+    file("safe-mode: yes\n").refused(&["safe-mode", "'yes'", "true, false"]);
+}
+
+#[test]
+fn a_word_of_the_file_is_taken_as_a_flag_takes_it() {
+    let args = none().file("insecure-tcp: off\n").args();
+    assert_eq!(args.insecure_tcp, InsecureTcp::Off);
+}
+
+#[test]
+fn what_is_no_text_is_refused_naming_the_variable() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut sources = none();
+    let value = OsString::from_vec(vec![0xff]);
+    let variable = "DEVICE_API_HEALTH_PORT".to_owned();
+    sources.environment.insert(variable, value);
+    sources.refused(&["DEVICE_API_HEALTH_PORT", "is not UTF-8"]);
 }
 
 #[test]

@@ -23,7 +23,9 @@ mod nvml_report;
 mod operator;
 mod policies;
 mod readiness;
+mod set_by;
 mod shutdown;
+mod socket_report;
 mod state;
 mod tls_report;
 mod units;
@@ -68,7 +70,10 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     if loaded.check_only {
-        return ExitCode::SUCCESS;
+        return match logging::check(loaded.config.log, &environment) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error),
+        };
     }
     let log = match logging::init(loaded.config.log, &environment) {
         Ok(log) => Arc::new(log),

@@ -332,6 +332,35 @@ impl Row {
     }
 }
 
+/// A row as the chart has it.
+#[cfg(test)]
+pub(crate) struct ForChart {
+    pub(crate) name: &'static str,
+    /// `count`, `duration` or `size`.
+    pub(crate) unit: &'static str,
+    pub(crate) min: u64,
+    pub(crate) max: u64,
+    pub(crate) shown_min: String,
+    pub(crate) shown_max: String,
+}
+
+#[cfg(test)]
+pub(crate) fn for_chart() -> Vec<ForChart> {
+    let row = |row: &Row| ForChart {
+        name: row.name,
+        unit: match row.unit {
+            Unit::Count => "count",
+            Unit::Duration => "duration",
+            Unit::Size => "size",
+        },
+        min: row.min,
+        max: row.max,
+        shown_min: row.show(row.min),
+        shown_max: row.show(row.max),
+    };
+    TABLE.iter().map(row).collect()
+}
+
 #[cfg(test)]
 #[path = "limits_tests.rs"]
 mod tests;

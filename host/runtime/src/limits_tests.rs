@@ -128,6 +128,10 @@ fn contract() -> Vec<(&'static str, String)> {
             fixed::FAILED_PER_POLICY_MAX.to_string(),
         ),
         (
+            "lines of the log in a minute about each of: the health of a GPU, codes that are in no catalogue, GPUs that are not known yet",
+            fixed::LOG_LINES_MAX.to_string(),
+        ),
+        (
             "observations kept while nobody knows their device",
             fixed::UNATTRIBUTED_MAX.to_string(),
         ),

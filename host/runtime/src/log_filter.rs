@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Invariant:** nobody turns the audit log off over the API. What the daemon was started with says what is in
-//! it, and a filter that names it is refused.
+//! it, always by a directive that names it, which each filter keeps; a filter that names it is refused.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -62,17 +62,18 @@ pub(crate) fn at_start(
         return Ok(Directives { text, filter });
     };
     let value = value.to_string_lossy().into_owned();
-    let text = if value.split(',').any(names_audit) {
+    let text = if value.split(',').any(is_of_audit) {
         value.clone()
     } else {
         format!("{value},{AUDIT_KEPT}")
     };
-    match EnvFilter::try_new(&text) {
+    let mut directives = value.split(',').map(str::trim);
+    let parsed = directives
+        .try_for_each(check_word)
+        .and_then(|()| EnvFilter::try_new(&text).map_err(|error| error.to_string()));
+    match parsed {
         Ok(filter) => Ok(Directives { text, filter }),
-        Err(error) => Err(WrongVariable {
-            value,
-            why: error.to_string(),
-        }),
+        Err(why) => Err(WrongVariable { value, why }),
     }
 }
 
@@ -81,11 +82,17 @@ fn of_verbosity(verbose: u8) -> &'static str {
     match verbose {
         0 => "warn,audit=info,policy=info,device_api=info",
         1 => "warn,audit=info,policy=debug,device_api=debug",
-        _ => "info,policy=debug,device_api=trace",
+        _ => "info,audit=info,policy=debug,device_api=trace",
     }
 }
 
-/// Whether a directive is for the audit log, as in `audit=off`.
+/// Whether a directive says of the whole audit log what is in it. One for a span or a field
+/// (`audit[{identity}]=trace`) says nothing of the lines without.
+fn is_of_audit(directive: &str) -> bool {
+    names_audit(directive) && !directive.contains('[')
+}
+
+/// Whether a directive has to do with the audit log, as `audit=off` has.
 fn names_audit(directive: &str) -> bool {
     let end = directive.find(['=', '[']).unwrap_or(directive.len());
     directive
@@ -139,8 +146,13 @@ fn check(directive: &str) -> Result<(), String> {
             "{directive:?}: the audit log is not turned on or off here; {FILTER_VARIABLE} of the daemon's start says what is in it"
         ));
     }
-    // To the library a word alone is a target that is to tell everything, which of a mistyped level is the opposite.
-    let is_word = !directive.contains(['=', '[']);
+    check_word(directive)
+}
+
+/// To the library a word alone is a target that is to tell everything, which of a mistyped level is the opposite: of
+/// `dbug`, which nothing is called, there would be no line at all.
+fn check_word(directive: &str) -> Result<(), String> {
+    let is_word = !directive.is_empty() && !directive.contains(['=', '[']);
     let is_level = LEVELS
         .iter()
         .any(|level| directive.eq_ignore_ascii_case(level));

@@ -21,13 +21,20 @@ fn verbosity_beats_the_variable_and_a_wrong_variable_is_refused() {
     );
     assert_eq!(
         started(9, None).as_deref(),
-        Ok("info,policy=debug,device_api=trace")
+        Ok("info,audit=info,policy=debug,device_api=trace")
     );
-    let error = started(0, Some("device_api=loud")).expect_err("refused");
-    assert!(
-        error.contains("RUST_LOG") && error.contains("device_api=loud"),
-        "{error}"
-    );
+    for (wrong, says) in [
+        ("device_api=loud", "expected as in"),
+        ("dbug", "\"dbug\" is no level"),
+        ("info,hyper", "\"hyper\" is no level"),
+        ("audit", "\"audit\" is no level"),
+    ] {
+        let error = started(0, Some(wrong)).expect_err(wrong);
+        assert!(
+            error.contains("RUST_LOG") && error.contains(wrong) && error.contains(says),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -40,11 +47,13 @@ fn the_audit_log_is_silenced_by_its_name_alone() {
     check("error", "error,audit=info");
     check("off", "off,audit=info");
     check("warn,auditor=error", "warn,auditor=error,audit=info");
+    check("info,", "info,,audit=info");
     check("audit=off", "audit=off");
     check("error,audit=warn", "error,audit=warn");
+    // Of the lines without that field it says nothing.
     check(
         "error,audit[{identity}]=trace",
-        "error,audit[{identity}]=trace",
+        "error,audit[{identity}]=trace,audit=info",
     );
 }
 
@@ -170,6 +179,42 @@ fn no_filter_over_the_api_takes_a_line_from_the_audit_log_nor_adds_one() {
         lines.contains(" wanted") && !lines.contains("not wanted"),
         "{lines}"
     );
+}
+
+#[test]
+fn however_it_was_started_the_audit_log_outlives_each_filter() {
+    let verbose = (0..=3).map(|verbose| started(verbose, None));
+    let by_variable = [
+        "off",
+        "error",
+        "info",
+        "trace",
+        "info,",
+        "warn,auditor=off",
+        "info,audit[{identity}]=trace",
+        "info,audit[span]=off",
+        "info,device_api=debug",
+        "error,audit=info",
+    ];
+    let by_variable = by_variable.map(|variable| started(0, Some(variable)));
+    for at_start in verbose.chain(by_variable) {
+        let at_start = at_start.expect("a filter");
+        for filter in ["off", "error", "error,policy=off", "device_api=trace"] {
+            let lines = Lines::of(&at_start, |control| {
+                let write = || tracing::info!(target: "audit", identity = "me", "kept");
+                write();
+                control.set(&change(filter)).expect(filter);
+                write();
+                control.reset().expect("reset");
+                write();
+            });
+            assert_eq!(
+                lines.matches("kept").count(),
+                3,
+                "{at_start}, {filter}: {lines}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -40,9 +40,7 @@ pub(crate) fn init(
     config: LogConfig,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<LogControl, LogError> {
-    let Directives { text, filter } =
-        log_filter::at_start(config.verbose, environment(FILTER_VARIABLE))
-            .map_err(LogError::Filter)?;
+    let Directives { text, filter } = directives(config, environment)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr as fn() -> Stderr)
@@ -54,6 +52,24 @@ pub(crate) fn init(
     .map_err(LogError::Init)?;
     log_panics();
     Ok(LogControl::new(text, swap))
+}
+
+/// Whether there could be a log, without setting one up.
+///
+/// # Errors
+/// [`LogError::Filter`]
+pub(crate) fn check(
+    config: LogConfig,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<(), LogError> {
+    directives(config, environment).map(drop)
+}
+
+fn directives(
+    config: LogConfig,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Directives, LogError> {
+    log_filter::at_start(config.verbose, environment(FILTER_VARIABLE)).map_err(LogError::Filter)
 }
 
 fn start<N, E>(

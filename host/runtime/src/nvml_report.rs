@@ -173,8 +173,16 @@ mod tests {
         assert_eq!(told.components[0].state, ComponentState::Degraded);
         assert!(told.components[0].detail.contains("upgrade"), "{told:?}");
         let text = metrics.render().expect("rendered");
+        for line in ["nvml_health_monitor_running 0", "nvml_released 1"] {
+            let line = format!("\ndevice_api_server_{line}\n");
+            assert!(text.contains(&line), "{text}");
+        }
+        report.nvml_status(NvmlStatus::Missing {
+            why: "gone".to_owned(),
+        });
+        let text = metrics.render().expect("rendered");
         assert!(
-            text.contains("\ndevice_api_server_nvml_health_monitor_running 0\n"),
+            text.contains("\ndevice_api_server_nvml_released 0\n"),
             "{text}"
         );
     }

@@ -10,7 +10,7 @@ use crate::readiness::{ComponentState, Readiness};
 /// Has both ask whenever they are asked. (The log hears of a change from the API itself.)
 pub(crate) fn watch(tls: TlsHealth, metrics: &Metrics, readiness: &Readiness) {
     let scraped = tls.clone();
-    metrics.before_scrape(move |metrics| metrics.tls_expires(scraped.expires()));
+    metrics.before_scrape(move |metrics| metrics.tls_good(scraped.begins(), scraped.expires()));
     readiness.asked("tls", move || {
         let left = tls.expires().duration_since(SystemTime::now());
         report(tls.failure().as_deref(), left.ok())

@@ -44,6 +44,7 @@ use crate::nvml_report::{self, NvmlReport};
 use crate::operator::Operator;
 use crate::policies;
 use crate::readiness::{ComponentState, Readiness};
+use crate::socket_report;
 use crate::state::{self, Opened};
 use crate::tls_report;
 use crate::values;
@@ -285,6 +286,9 @@ async fn bind(
     for socket in bound.unix_sockets() {
         tracing::info!(socket = %socket.display(), "API: Unix socket");
     }
+    if !config.unix_sockets.is_empty() {
+        socket_report::watch(bound.sockets(), metrics, readiness);
+    }
     if let Some(address) = bound.tcp_addr() {
         let tls = match &config.tls {
             None => "none",
@@ -396,7 +400,14 @@ fn start_kmsg(
 /// Waits until the kernel log has caught up, or can't be read, for [`LOG_WAIT`] at most.
 fn await_log(log: &KernelLog) {
     if !log.wait_caught_up(LOG_WAIT) {
-        tracing::warn!(status = ?log.status(), "GPUs are looked for before the kernel log was read: until then a fault of the time in which the daemon was down is not known");
+        let status = match log.status() {
+            LogStatus::Waiting { why } => why,
+            LogStatus::Following { .. } => "still reading".to_owned(),
+        };
+        tracing::warn!(
+            status,
+            "GPUs are looked for before the kernel log was read: until then a fault of the time in which the daemon was down is not known"
+        );
     }
 }
 

@@ -32,8 +32,8 @@ const SET_ASIDE_PER_SECOND_MAX: u32 = 1000;
 /// [`Settings::read_pause`]: crate::Settings::read_pause
 const READ_TRIES: u32 = 6;
 
-/// Mode of a state directory that is made here: the group may look (design P4).
-const DIRECTORY_MODE: u32 = 0o750;
+/// Mode of a state directory that is made here: nobody but the daemon has anything to do in it.
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// What is known of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,8 @@ pub(crate) struct Left {
     pub(crate) loaded: Option<Loaded>,
     /// The ceiling of a file that can't be used, where at least that was readable.
     pub(crate) ceiling: u64,
-    pub(crate) was_set_aside: bool,
+    /// The old file was set aside: what that means, for whoever asks how the store is.
+    pub(crate) set_aside: Option<String>,
 }
 
 impl Home {
@@ -183,11 +184,10 @@ impl Home {
                     return Err(OpenError::Newer { path, found });
                 }
                 Err(NotRead::Wrong { why, ceiling }) => {
-                    self.set_aside(&why, now);
                     return Ok(Left {
+                        set_aside: self.set_aside(&why, now),
                         loaded: None,
                         ceiling: ceiling.max(self.noted_ceiling()),
-                        was_set_aside: self.known == Known::Absent,
                     });
                 }
                 Err(NotRead::Disk(why)) => why,
@@ -233,8 +233,9 @@ impl Home {
         }
     }
 
-    /// Gives a file that can't be used another name. It is never deleted: it may be evidence.
-    fn set_aside(&mut self, why: &str, now: WallTime) {
+    /// Gives a file that can't be used another name. It is never deleted: it may be evidence. Where that went well, says
+    /// what it comes to.
+    fn set_aside(&mut self, why: &str, now: WallTime) -> Option<String> {
         let seconds = now.unix_ms() / 1000;
         let free = (0..SET_ASIDE_PER_SECOND_MAX)
             .map(|number| match number {
@@ -252,13 +253,20 @@ impl Home {
             self.owes_names = true;
         }
         match (renamed, free) {
-            (Ok(()), Some(kept)) => tracing::error!(
-                why,
-                kept = %kept.display(),
-                set_aside_in_all = self.count_set_aside(),
-                "the old state can't be used: {why}. It was set aside, and every GPU starts Unknown. \
-                 Delete the files that were set aside once nobody needs them"
-            ),
+            (Ok(()), Some(kept)) => {
+                let kept = kept.display();
+                tracing::error!(
+                    why,
+                    %kept,
+                    set_aside_in_all = self.count_set_aside(),
+                    "the old state can't be used: {why}. It was set aside, and every GPU starts Unknown. \
+                     Delete the files that were set aside once nobody needs them"
+                );
+                Some(format!(
+                    "the old state could not be used ({why}) and is kept as {kept}: what stood before this run is \
+                     forgotten"
+                ))
+            }
             (Err(error), _) => {
                 let path = self.path.display();
                 let why = format!(
@@ -267,8 +275,9 @@ impl Home {
                 );
                 tracing::error!(%why, "the old state can't be used, and every GPU starts Unknown");
                 self.known = Known::Untouchable(why);
+                None
             }
-            (Ok(()), None) => {}
+            (Ok(()), None) => None,
         }
     }
 
@@ -333,8 +342,17 @@ impl Home {
     /// The ceiling of all versions that any run here reserved, as a file of its own tells: for when the
     /// store itself can't.
     fn noted_ceiling(&self) -> u64 {
-        let noted = fs::read_to_string(self.directory.join(CEILING_NAME)).unwrap_or_default();
-        noted.trim().parse().unwrap_or(0)
+        let path = self.directory.join(CEILING_NAME);
+        let why = match fs::read_to_string(&path) {
+            Ok(noted) => match noted.trim().parse() {
+                Ok(ceiling) => return ceiling,
+                Err(error) => error.to_string(),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return 0,
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(path = %path.display(), why, "which versions were given out can't be read beside the store; the clock is to say what is newer than all of them");
+        0
     }
 
     /// Notes it. A second line of defence: where it fails, the store's own still stands.

@@ -88,7 +88,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `state_dir` (made with mode 0750 where it is missing), reads what the last run
+    /// Opens the store in `state_dir` (made with mode 0700 where it is missing), reads what the last run
     /// left, and reserves this run's versions durably (design C5). Waits for the disk.
     ///
     /// # Errors
@@ -117,13 +117,13 @@ impl Store {
         let record_bytes_max = settings.record_bytes_max;
         let mut home = Home::enter(state_dir, settings)?;
         let left = home.look(clock.wall())?;
-        if left.was_set_aside {
+        if left.set_aside.is_some() {
             observer.set_aside();
         }
         let loaded = left.loaded.unwrap_or_default();
         let mut head = loaded.head;
         head.ceiling = head.ceiling.max(left.ceiling);
-        let missing = tell_unread(&loaded.unread);
+        let missing = left.set_aside.or_else(|| tell_unread(&loaded.unread));
         let shared = Arc::new(Shared::new(clock, loaded.slots, missing));
         let mut writer = Writer::new(shared.clone(), observer, home, boot, head, record_bytes_max);
         let snapshot = loaded.snapshot;

@@ -15,6 +15,8 @@ const TARGET: &str = "wasm32-wasip2";
 
 /// Set to 1 where every toolchain is there, so that a skipped guest is a failure.
 const REQUIRE: &str = "DEVICE_API_REQUIRE_TOOLCHAINS";
+/// A file for what was skipped, as tests/src/tools.rs has it.
+const SKIPPED: &str = "DEVICE_API_SKIPPED";
 
 /// The contract's world.
 const WORLD: &str = "health-policy";
@@ -208,7 +210,13 @@ fn skip<T>(why: &str) -> Result<Option<T>> {
         env::var(REQUIRE).as_deref() != Ok("1"),
         "{REQUIRE}=1, and {why}"
     );
-    // Not `eprintln`, which a test that passes keeps to itself.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    let why = why.lines().collect::<Vec<_>>().join(" ");
+    let Some(file) = env::var_os(SKIPPED).filter(|file| !file.is_empty()) else {
+        // Not `eprintln`, which a test that passes keeps to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+        return Ok(None);
+    };
+    let mut told = File::options().append(true).create(true).open(file)?;
+    told.write_all(format!("{why}\n").as_bytes())?;
     Ok(None)
 }

@@ -5,12 +5,16 @@
 //!  unshare --mount --pid --net --ipc --uts --fork -- test-container WORD… -- PROGRAM ARGUMENT…
 //! ```
 //!
+//! With `join=PID`, and in no new namespaces, it runs one more program in the container whose first process that is, as
+//! `kubectl exec` does, and ends as that ends.
+//!
 //! Words: `root=DIR` (an empty folder, to mount on), `cgroup=FILE` (a `cgroup.procs`), `uid=N`, `gid=N`, `group=N`, `cap=N` (a
 //! capability by number), `ro=FROM:TO` and `rw=FROM:TO` (a file or directory, and where it is seen), `env=NAME=VALUE`.
 //! No seccomp filter is set: a runtime's own is not here to be had.
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -21,9 +25,12 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
     mount_remount, unmount,
 };
-use rustix::process::{Signal, pivot_root, set_parent_process_death_signal, umask};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, pidfd_open, pivot_root, set_parent_process_death_signal, umask,
+};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    CapabilitySet, CapabilitySets, ThreadNameSpaceType, capabilities,
+    capability_is_in_bounding_set, clear_ambient_capability_set, move_into_thread_name_spaces,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
 };
@@ -37,6 +44,7 @@ const CAPABILITIES: u64 = 64;
 #[derive(Default)]
 struct Spec {
     root: PathBuf,
+    join: Option<Pid>,
     cgroups: Vec<PathBuf>,
     uid: u32,
     gid: u32,
@@ -69,6 +77,13 @@ fn run() -> Result<std::convert::Infallible> {
     for cgroup in &spec.cgroups {
         fs::write(cgroup, "0").with_context(|| format!("joining {}", cgroup.display()))?;
     }
+    if let Some(first) = spec.join {
+        join(first).context("joining the container")?;
+        give_up(&spec).context("giving up what the container does not have")?;
+        // Of its processes only children of this one are.
+        let status = spec.program()?.status().context("running it")?;
+        std::process::exit(status.code().unwrap_or(128));
+    }
     // Its own network has a loopback that is down, which the kubelet's sandbox has up.
     let up = Command::new("ip")
         .args(["link", "set", "lo", "up"])
@@ -76,11 +91,20 @@ fn run() -> Result<std::convert::Infallible> {
     ensure!(up.context("running ip")?.success(), "ip can't set lo up");
     make_root(&spec).context("making the root file system")?;
     give_up(&spec).context("giving up what the container does not have")?;
-    let (program, args) = spec.command.split_first().context("no program")?;
-    let mut command = Command::new(program);
-    command.args(args).env_clear().envs(spec.env);
+    let mut command = spec.program()?;
     let error = command.exec();
-    Err(error).with_context(|| format!("running {}", program.display()))
+    Err(error).with_context(|| format!("running {command:?}"))
+}
+
+fn join(first: Pid) -> Result<()> {
+    let first = pidfd_open(first, PidfdFlags::empty())?;
+    let all = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+    move_into_thread_name_spaces(first.as_fd(), all)?;
+    Ok(std::env::set_current_dir("/")?)
 }
 
 impl Spec {
@@ -95,6 +119,7 @@ impl Spec {
             let (key, value) = word.split_once('=').with_context(|| word.to_owned())?;
             match key {
                 "root" => spec.root = value.into(),
+                "join" => spec.join = Pid::from_raw(value.parse()?),
                 "cgroup" => spec.cgroups.push(value.into()),
                 "uid" => spec.uid = value.parse()?,
                 "gid" => spec.gid = value.parse()?,
@@ -117,6 +142,14 @@ impl Spec {
         }
         spec.command = words.collect();
         Ok(spec)
+    }
+
+    fn program(&self) -> Result<Command> {
+        let (program, args) = self.command.split_first().context("no program")?;
+        let mut command = Command::new(program);
+        let env = self.env.iter().map(|(name, value)| (name, value));
+        command.args(args).env_clear().envs(env);
+        Ok(command)
     }
 }
 
@@ -181,16 +214,15 @@ fn give_up(spec: &Spec) -> Result<()> {
     set_thread_groups(&spec.groups).context("groups")?;
     let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
     set_thread_res_gid(gid, gid, gid).context("the group")?;
-    // Of a user that is not root, this takes every capability away.
+    // Of a user that is not root, this takes every capability away but those that a program might inherit.
     set_thread_res_uid(uid, uid, uid).context("the user")?;
-    if spec.uid == 0 {
-        let sets = CapabilitySets {
-            effective: kept,
-            permitted: kept,
-            inheritable: CapabilitySet::empty(),
-        };
-        set_capabilities(None, sets).context("capabilities")?;
-    }
+    let had = capabilities(None)?.permitted;
+    let sets = CapabilitySets {
+        effective: kept & had,
+        permitted: kept & had,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets).context("capabilities")?;
     set_no_new_privs(true)?;
     // `unshare --kill-child` asked for it, and another user's number forgets it.
     set_parent_process_death_signal(Some(Signal::KILL))?;

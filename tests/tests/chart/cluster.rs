@@ -138,9 +138,10 @@ fn install(chart: &Chart, values: &str) -> Result<std::result::Result<String, St
     run(helm.args(["--values", "-"]), values)
 }
 
-/// What stands at the end of an install; `helm template` renders no notes.
-pub(crate) fn notes(chart: &Chart) -> Result<String> {
-    install(chart, &with_present())?.map_err(anyhow::Error::msg)
+/// What stands at the end of an install with these values; `helm template` renders no notes.
+pub(crate) fn notes(chart: &Chart, values: &str) -> Result<String> {
+    let values = format!("{}\n{values}\n", with_present());
+    install(chart, &values)?.map_err(anyhow::Error::msg)
 }
 
 fn with_present() -> String {
@@ -150,6 +151,9 @@ fn with_present() -> String {
 /// What Helm says where the RuntimeClass of the values is missing; and that it says nothing where it is there.
 pub(crate) fn without_runtime_class(chart: &Chart) -> Result<String> {
     install(chart, &with_present())?.map_err(anyhow::Error::msg)?;
+    // Whoever may not ask has it left out.
+    let unasked = "nvml: {checkRuntimeClass: false}";
+    install(chart, unasked)?.map_err(anyhow::Error::msg)?;
     let why = install(chart, "{}")?
         .err()
         .context("no refusal without RuntimeClass")?;
@@ -157,6 +161,7 @@ pub(crate) fn without_runtime_class(chart: &Chart) -> Result<String> {
         "nvml.runtimeClassName",
         "no RuntimeClass \"nvidia\"",
         "GPU operator",
+        "with nvml.driverRoot and kernelLog.enabled",
     ] {
         ensure!(why.contains(word), "{why}");
     }

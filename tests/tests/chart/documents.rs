@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use device_api_tests::markdown::{Document, documents};
-use device_api_tests::shell::Command;
+use device_api_tests::shell::{self, Command};
 use serde_json::Value;
 
 use crate::helm::{Chart, folder, run};
@@ -212,5 +212,29 @@ fn commands_of_helm_that_the_documents_show_are_commands() -> Result<()> {
         }
     }
     ensure!(tried > 12, "{tried} commands found: is this test blind?");
+    Ok(())
+}
+
+/// In a sentence a command may be named without what it needs; command and flags are right.
+#[test]
+fn commands_of_helm_that_sentences_name_are_commands() -> Result<()> {
+    let Some(chart) = Chart::find()? else {
+        return Ok(());
+    };
+    let mut tried = 0;
+    for document in documents()? {
+        for quoted in document.quoted() {
+            if !quoted.starts_with("helm ") || quoted.contains('…') {
+                continue;
+            }
+            let at = || format!("{}: `{quoted}`", document.name);
+            for command in shell::commands(&quoted, &mut BTreeMap::new())? {
+                let known = flags(&chart, &name_of(&command)).with_context(at)?;
+                parted(&command, &known).with_context(at)?;
+                tried += 1;
+            }
+        }
+    }
+    ensure!(tried > 6, "{tried} commands found: is this test blind?");
     Ok(())
 }

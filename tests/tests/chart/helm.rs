@@ -1,7 +1,7 @@
 //! Helm, and what it renders.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -100,7 +100,11 @@ pub(crate) fn run(
         .spawn()
         .with_context(|| format!("running {command:?}"))?;
     let mut stdin = child.stdin.take().context("no standard input")?;
-    stdin.write_all(values.as_bytes())?;
+    match stdin.write_all(values.as_bytes()) {
+        // It ended before it read them; what it says tells more.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     drop(stdin);
     let output = child.wait_with_output()?;
     let (said, errors) = (
@@ -172,6 +176,15 @@ impl Rendered {
 
 pub(crate) fn folder() -> Result<PathBuf> {
     Ok(root()?.join("charts/device-api-server"))
+}
+
+#[test]
+fn a_program_that_reads_nothing_is_heard() -> Result<()> {
+    let long = "a".repeat(1 << 20);
+    let mut ends = Command::new("sh");
+    let said = run(ends.args(["-c", "exec <&-; echo why >&2; exit 1"]), &long)?;
+    ensure!(said == Err("why\n".to_owned()), "{said:?}");
+    Ok(())
 }
 
 /// One that Go has built, now or before.

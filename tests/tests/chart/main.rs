@@ -12,13 +12,16 @@
 
 mod alerts;
 mod cluster;
+mod contradictions;
 mod dashboard;
 mod documents;
 mod helm;
 mod matrix;
 mod metrics;
+mod names;
 mod pod;
 mod readme;
 mod refused;
 mod rendered;
 mod schemas;
+mod settings;

@@ -77,6 +77,15 @@ pub(crate) const MATRIX: &[(&str, &str)] = &[
         "podSecurity: {runAsUser: 4242, runAsGroup: 4243}",
     ),
     (
+        "numbers as OpenShift gives them",
+        "{podSecurity: {runAsUser: 1000660000, runAsGroup: 1000660000}, \
+         tolerations: [{operator: Exists, effect: NoExecute, tolerationSeconds: 86400000}]}",
+    ),
+    (
+        "no RuntimeClass to be seen",
+        "nvml: {checkRuntimeClass: false}",
+    ),
+    (
         "other directories",
         "{socket: {hostPath: /run/site/gpus, name: api.sock}, state: {hostPath: /srv/gpus}}",
     ),

@@ -7,9 +7,13 @@ use anyhow::{Context as _, Result, ensure};
 use device_api_tests::tools::root;
 use regex::Regex;
 
-/// Of Prometheus itself, of cAdvisor; with what may be asked of them.
-const OTHERS: [(&str, &str); 4] = [
+/// Of Prometheus itself, of cAdvisor, of kube-state-metrics; with what may be asked of them.
+const OTHERS: [(&str, &str); 5] = [
     ("up", "whether Prometheus could scrape"),
+    (
+        "kube_daemonset_status_number_unavailable",
+        "pods of a DaemonSet that are not ready, or not there",
+    ),
     (
         "container_memory_working_set_bytes",
         "what counts against a container's limit",

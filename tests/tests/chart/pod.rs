@@ -181,6 +181,34 @@ fn what_needs_root_has_one_capability_and_what_does_not_has_none() -> Result<()>
     Ok(())
 }
 
+/// Elsewhere there is no socket, and a kubelet does not start it.
+#[test]
+fn the_tests_pod_goes_where_the_daemons_go_and_is_of_their_group() -> Result<()> {
+    let Some(chart) = Chart::find()? else {
+        return Ok(());
+    };
+    let mut tried = BTreeSet::new();
+    for (case, values) in MATRIX {
+        let rendered = chart.rendered(values)?;
+        let Ok(test) = rendered.the("Pod") else {
+            ensure!(values.contains("tests: {enabled: false}"), "{case}: no pod");
+            continue;
+        };
+        let (test, pod) = (&test["spec"], rendered.pod()?);
+        for key in ["nodeSelector", "tolerations", "affinity"] {
+            ensure!(test[key] == pod[key], "{case}: {key}: {}", test[key]);
+            tried.extend((!pod[key].is_null()).then_some(key));
+        }
+        let group = &pod["containers"][0]["securityContext"]["runAsGroup"];
+        ensure!(
+            test["securityContext"]["supplementalGroups"] == json!([group]) && group.is_u64(),
+            "{case}: {group} is not in {test}"
+        );
+    }
+    ensure!(tried.len() == 3, "only {tried:?}");
+    Ok(())
+}
+
 /// Whether a path lies in one of the mounts.
 fn is_mounted(path: &str, mounts: &[&str]) -> bool {
     mounts

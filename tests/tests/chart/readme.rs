@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use device_api_tests::binary;
+use device_api_tests::tools::root;
 use serde_json::Value;
 
 use crate::helm::folder;
@@ -127,13 +128,59 @@ fn every_mapping_of_the_schema_refuses_what_it_does_not_name() -> Result<()> {
         schema["additionalProperties"] == false,
         "the top takes what it does not name"
     );
-    // A list's items are what Kubernetes says; the API server checks them.
-    for field in ["extraEnv", "config"] {
-        ensure!(schema["properties"][field].is_object(), "{field}");
+    for (name, definition) in schema["definitions"].as_object().into_iter().flatten() {
+        ensure!(
+            definition["properties"].is_null() || definition["additionalProperties"] == false,
+            "{name} takes what it does not name"
+        );
+        check(definition, name)?;
     }
-    let mut without_lists = schema.clone();
-    without_lists["properties"]["extraEnv"].take();
-    check(&without_lists, "")
+    check(&schema, "")
+}
+
+/// Fields by the last part of the name of a definition.
+fn fields(file: &str) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let path = root()?.join("tests/fixtures/kubernetes").join(file);
+    let all: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
+    let definitions = all["definitions"].as_object().context("no definitions")?;
+    let keys = |of: &Value| {
+        of.as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key.clone())
+            .collect()
+    };
+    let named = definitions.iter().map(|(name, definition)| {
+        let name = name.rsplit('.').next().unwrap_or_default();
+        (name.to_owned(), keys(&definition["properties"]))
+    });
+    Ok(named.collect())
+}
+
+/// Nothing that the oldest cluster takes is refused, and nothing taken that the newest does not know.
+#[test]
+fn parts_of_a_pod_are_those_of_kubernetes() -> Result<()> {
+    let (oldest, newest) = (fields("1.30.json")?, fields("1.37.json")?);
+    let schema = files()?.schema;
+    let mut tried = 0;
+    for (name, definition) in schema["definitions"].as_object().context("none")? {
+        if !name.starts_with(char::is_uppercase) {
+            continue;
+        }
+        let ours = definition["properties"].as_object().into_iter().flatten();
+        let ours: BTreeSet<_> = ours.map(|(field, _)| field.clone()).collect();
+        let (old, new) = oldest
+            .get(name)
+            .zip(newest.get(name))
+            .with_context(|| format!("{name} is none of Kubernetes"))?;
+        ensure!(
+            old.is_subset(&ours) && ours.is_subset(new),
+            "{name}: {ours:?}, in 1.30 {old:?}, in 1.37 {new:?}"
+        );
+        tried += 1;
+    }
+    ensure!(tried > 15, "{tried} definitions found");
+    Ok(())
 }
 
 /// The daemon's settings, by its own word.

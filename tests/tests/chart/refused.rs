@@ -4,127 +4,41 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::contradictions::CONTRADICTIONS;
 use crate::helm::Chart;
 
-/// Values, and what the refusal says of them.
-const CONTRADICTIONS: &[(&str, &[&str])] = &[
-    (
-        "grpc: {address: '0.0.0.0:50051'}",
-        &[
-            "grpc.address",
-            "0.0.0.0:50051 is no loopback",
-            "tls.enabled",
-        ],
-    ),
-    (
-        "grpc: {address: '[::]:50051'}",
-        &["grpc.address", "is no loopback"],
-    ),
-    (
-        "grpc: {address: '127.0.0.1:70000'}",
-        &["grpc.address", "there is no port 70000"],
-    ),
-    (
-        "grpc: {address: '127.0.0.1:9090'}",
-        &["grpc.address", "port 9090 is ports.metrics"],
-    ),
-    (
-        "{grpc: {address: ''}, tls: {enabled: true, secretName: s}}",
-        &["tls.enabled", "grpc.address is empty"],
-    ),
-    (
-        "tls: {enabled: true}",
-        &["tls.secretName", "kubernetes.io/tls"],
-    ),
-    (
-        "tls: {writers: ['cn:a']}",
-        &["tls.writers", "tls.clientAuth"],
-    ),
-    (
-        "{tls: {enabled: true, secretName: s, clientAuth: false, writers: ['cn:a']}}",
-        &["tls.writers"],
-    ),
-    (
-        "policies: {source: inline}",
-        &["policies.inline", "neither a component nor a manifest"],
-    ),
-    (
-        "policies: {inline: {manifest: a}}",
-        &[
-            "policies.inline",
-            "only read with policies.source=inline, and that is bundled",
-        ],
-    ),
-    (
-        "policies: {source: configMap}",
-        &["policies.configMap", "policies.source=configMap needs it"],
-    ),
-    (
-        "policies: {source: image}",
-        &["policies.image.reference", "policies.source=image needs it"],
-    ),
-    (
-        "policies: {source: hostPath}",
-        &["policies.hostPath", "policies.source=hostPath needs it"],
-    ),
-    (
-        "policies: {configMap: a}",
-        &[
-            "policies.configMap",
-            "only read with policies.source=configMap",
-        ],
-    ),
-    (
-        "policies: {source: configMap, configMap: a, hostPath: /a}",
-        &["policies.hostPath", "and that is configMap"],
-    ),
-    ("ports: {health: 9090}", &["ports", "both 9090"]),
-    (
-        "nvml: {runtimeClassName: ''}",
-        &["nvml", "nvml.runtimeClassName or nvml.driverRoot"],
-    ),
-    (
-        "metrics: {service: {enabled: false}, serviceMonitor: {enabled: true}}",
-        &["metrics.serviceMonitor", "metrics.service.enabled"],
-    ),
-    (
-        "config: {grpc-address: ''}",
-        &["config.grpc-address", "by grpc.address; set that"],
-    ),
-    (
-        "config: {kmsg-path: /dev/kmsg}",
-        &["config.kmsg-path", "by kernelLog.enabled"],
-    ),
-    (
-        "config: {shutdown-timeout: soon}",
-        &["config.shutdown-timeout", "soon is no duration"],
-    ),
-    (
-        "config: {shutdown-timeout: 1m}",
-        &[
-            "terminationGracePeriodSeconds",
-            "20 is too little",
-            "64 at least",
-        ],
-    ),
-    (
-        "config: {shutdown-timeout: 16001ms}",
-        &["terminationGracePeriodSeconds", "21 at least"],
-    ),
-    (
-        "extraEnv: [{name: DEVICE_API_STORE, value: memory}]",
-        &["extraEnv", "DEVICE_API_STORE would override"],
-    ),
-    (
-        "podLabels: {app.kubernetes.io/name: x}",
-        &["podLabels", "app.kubernetes.io/name is the chart's own"],
-    ),
-    (
-        "commonLabels: {helm.sh/chart: x}",
-        &["commonLabels", "helm.sh/chart is the chart's own"],
-    ),
-    ("writers: {uids: [1, 65534]}", &["writers.uids", "65534"]),
-    ("writers: {gids: [65534]}", &["writers.gids", "65534"]),
+/// Directories of the host that have another owner, or many.
+const OF_OTHERS: [&str; 20] = [
+    "/run",
+    "/var/run",
+    "/usr",
+    "/etc",
+    "/etc/kubernetes",
+    "/usr/local/lib",
+    "/var/lib",
+    "/var/log",
+    "/var/tmp",
+    "/tmp",
+    "/srv",
+    "/dev/shm",
+    "/proc/sys",
+    "/home/ops",
+    "/var/lib/kubelet",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/containerd",
+    "/run/systemd",
+    "/var/run/nvidia",
+    "/var/run/user/1000",
+];
+
+/// Such as others' are like.
+const OF_OUR_OWN: [&str; 6] = [
+    "/run/gpus",
+    "/var/lib/gpus",
+    "/var/lib/kubelet/plugins/gpus",
+    "/opt/gpus/run",
+    "/home/ops/gpus",
+    "/tmp/gpus",
 ];
 
 /// Values that the schema refuses, and the path it names.
@@ -147,19 +61,34 @@ const TYPOS: &[(&str, &[&str])] = &[
     ),
     ("policies: {source: git}", &["policies", "source"]),
     (
-        "policies: {source: inline, inline: {components: {a.wasm: 'bm8gd2FzbQ=='}}}",
-        &["components", "a.wasm"],
-    ),
-    (
         "policies: {source: inline, inline: {components: {a.txt: 'AGFzbQ0AAQA='}}}",
         &["components", "a.txt"],
     ),
     ("policies: {unlisted: ignore}", &["policies", "unlisted"]),
     ("socket: {hostPath: var/run}", &["socket", "hostPath"]),
     ("socket: {name: a/b}", &["socket", "name"]),
+    ("socket: {name: ..}", &["socket", "name"]),
+    ("nameOverride: Bad_Name", &["nameOverride"]),
+    ("image: {repository: 'a:b'}", &["image", "repository"]),
+    ("image: {tag: '1 2'}", &["image", "tag"]),
+    ("tls: {secretName: Foo_bar}", &["tls", "secretName"]),
+    (
+        "policies: {configMap: Bad_Name}",
+        &["policies", "configMap"],
+    ),
+    (
+        "policies: {image: {reference: 'a b'}}",
+        &["policies", "image", "reference"],
+    ),
+    (
+        "config: {shutdown-timeout: soon}",
+        &["config", "shutdown-timeout"],
+    ),
     ("state: {type: disk}", &["state", "type"]),
     ("grpc: {address: 'localhost:50051'}", &["grpc", "address"]),
     ("grpc: {address: '127.0.0.256:50051'}", &["grpc", "address"]),
+    // To Helm, `off` without quotes is false.
+    ("config: {insecure-tcp: off}", &["config", "insecure-tcp"]),
     ("ports: {health: 80}", &["ports", "health"]),
     ("podSecurity: {runAsUser: 0}", &["podSecurity", "runAsUser"]),
     ("writers: {uids: [root]}", &["writers", "uids", "0"]),
@@ -187,7 +116,41 @@ const TYPOS: &[(&str, &[&str])] = &[
         &["terminationGracePeriodSeconds"],
     ),
     ("extraEnv: [{value: a}]", &["extraEnv", "0", "name"]),
+    (
+        "extraEnv: [{name: A, vaule: x}]",
+        &["extraEnv", "0", "vaule"],
+    ),
+    (
+        "extraEnv: [{name: A, valueFrom: {secretKeyRef: {nam: s, key: k}}}]",
+        &["extraEnv", "secretKeyRef", "nam"],
+    ),
+    (
+        "imagePullSecrets: [{nam: x}]",
+        &["imagePullSecrets", "0", "nam"],
+    ),
+    (
+        "networkPolicy: {enabled: true, metricsFrom: [{namespaceSelectr: {}}]}",
+        &["metricsFrom", "0", "namespaceSelectr"],
+    ),
+    (
+        "networkPolicy: {enabled: true, metricsFrom: [{podSelector: {matchLabel: {a: b}}}]}",
+        &["metricsFrom", "podSelector", "matchLabel"],
+    ),
     ("affinity: {nodeAfinity: {}}", &["affinity", "nodeAfinity"]),
+    (
+        "affinity: {nodeAffinity: {requiredDuringScheduling: {}}}",
+        &["affinity", "nodeAffinity", "requiredDuringScheduling"],
+    ),
+    (
+        "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: \
+         {nodeSelectorTerms: [{matchExpresions: []}]}}}",
+        &["affinity", "nodeSelectorTerms", "0", "matchExpresions"],
+    ),
+    (
+        "affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: \
+         [{weight: 1, podAffinityTerm: {topologykey: a}}]}}",
+        &["affinity", "podAffinityTerm", "topologyKey"],
+    ),
     (
         "tolerations: [{key: a, efect: NoSchedule}]",
         &["tolerations", "0", "efect"],
@@ -211,8 +174,9 @@ fn refused(chart: &Chart, values: &str, flags: &[&str], words: &[&str]) -> Resul
 
 /// The constant parts of every message that the templates can end with.
 fn messages() -> Result<Vec<String>> {
-    let templates = crate::helm::folder()?.join("templates/_helpers.tpl");
-    let text = fs::read_to_string(templates)?;
+    let templates = crate::helm::folder()?.join("templates");
+    let text = |name: &str| fs::read_to_string(templates.join(name));
+    let text = text("_helpers.tpl")? + &text("_validate.tpl")?;
     let fails = text
         .lines()
         .filter_map(|line| line.split_once("fail ").map(|(_, rest)| rest));
@@ -248,9 +212,10 @@ fn every_contradiction_is_refused_and_every_refusal_is_tried() -> Result<()> {
         &["policies.inline", "a ConfigMap holds 1 MiB"],
     )?;
     said += &crate::cluster::without_runtime_class(&chart)?;
+    said += &refused(&chart, "socket: {hostPath: /var/run}", &[], &[])?;
 
     let messages = messages()?;
-    ensure!(messages.len() > 20, "{messages:?}");
+    ensure!(messages.len() > 35, "{messages:?}");
     for message in messages {
         let parts = message.split('%').map(|part| {
             part.trim_start_matches(['s', 'd', 'v', 'q'])
@@ -259,6 +224,33 @@ fn every_contradiction_is_refused_and_every_refusal_is_tried() -> Result<()> {
         let longest = parts.max_by_key(|part| part.len()).unwrap_or_default();
         ensure!(said.contains(longest), "no case for {message:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_others_use_is_not_given_to_the_daemon() -> Result<()> {
+    let Some(chart) = Chart::find()? else {
+        return Ok(());
+    };
+    for value in ["socket", "state"] {
+        for path in OF_OTHERS {
+            let why = [
+                &format!("{value}.hostPath: {path} belongs to"),
+                "name a directory of its own",
+            ];
+            refused(&chart, &format!("{value}: {{hostPath: {path}}}"), &[], &why)?;
+        }
+        for path in OF_OUR_OWN {
+            chart.rendered(&format!("{value}: {{hostPath: {path}}}"))?;
+        }
+    }
+    // `/` has no part that could be a name.
+    refused(
+        &chart,
+        "state: {hostPath: /}",
+        &[],
+        &["state", "hostPath", "pattern"],
+    )?;
     Ok(())
 }
 

@@ -257,6 +257,25 @@ fn a_changed_configuration_is_a_new_pod_and_changed_policies_are_not() -> Result
 }
 
 #[test]
+fn prometheus_and_grafana_get_what_the_files_hold() -> Result<()> {
+    let Some(chart) = Chart::find()? else {
+        return Ok(());
+    };
+    let on = "{metrics: {serviceMonitor: {enabled: true}, dashboard: {enabled: true}}}";
+    let rendered = chart.rendered(on)?;
+    let map = rendered.named(
+        "ConfigMap",
+        &format!("{RELEASE}-device-api-server-dashboard"),
+    )?;
+    let text = map["data"]["device-api-server.json"].as_str();
+    let shown: Value = serde_json::from_str(text.context("no dashboard")?)?;
+    let file = std::fs::read_to_string(chart.folder.join("files/dashboard.json"))?;
+    same("dashboard", &shown, serde_json::from_str(&file)?)?;
+    let endpoint = &rendered.the("ServiceMonitor")?["spec"]["endpoints"][0];
+    same("interval", &endpoint["interval"], json!("30s"))
+}
+
+#[test]
 fn selectors_meet_the_pods_they_are_for_and_no_others() -> Result<()> {
     let Some(chart) = Chart::find()? else {
         return Ok(());
@@ -330,7 +349,7 @@ fn the_notes_tell_what_to_type() -> Result<()> {
     let Some(chart) = Chart::find()? else {
         return Ok(());
     };
-    let said = crate::cluster::notes(&chart)?;
+    let said = crate::cluster::notes(&chart, "")?;
     for wanted in [
         "kubectl -n monitoring exec daemonset/gpus-device-api-server -- devicectl get gpus",
         "helm test -n monitoring gpus",
@@ -339,7 +358,36 @@ fn the_notes_tell_what_to_type() -> Result<()> {
     ] {
         ensure!(said.contains(wanted), "no {wanted} in\n{said}");
     }
+    let affinity = "{nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: \
+        [{matchExpressions: [{key: a, operator: Exists}]}]}}}";
+    let values = format!(
+        "podSecurity: {{runAsGroup: 1000660000}}\nnodeSelector: {{nvidia.com/gpu.present: null}}\naffinity: {affinity}"
+    );
+    let said = crate::cluster::notes(&chart, &values)?;
+    for wanted in [
+        "have 1000660000 among",
+        "each node that its affinity names\n",
+    ] {
+        ensure!(said.contains(wanted), "no {wanted} in\n{said}");
+    }
     Ok(())
+}
+
+/// Its first line says nothing of how far the others are in.
+#[test]
+fn a_manifest_is_brought_to_the_letter() -> Result<()> {
+    let Some(chart) = Chart::find()? else {
+        return Ok(());
+    };
+    let manifest = "   # mine\npolicies: []\n\t# \"<&>\" µ\n\n";
+    let values = json!({"policies": {"source": "inline", "inline": {"manifest": manifest}}});
+    let rendered = chart.rendered(&values.to_string())?;
+    let map = format!("{RELEASE}-device-api-server-policies");
+    same(
+        "manifest",
+        &rendered.named("ConfigMap", &map)?["data"]["policies.yaml"],
+        json!(manifest),
+    )
 }
 
 #[test]

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use device_api_tests::markdown::{Document, documents};
 use device_api_tests::{guests, shell};
 use serde_json::json;
 
+use crate::release::Release;
 use crate::shared::{Cluster, cluster};
 
 /// Where the pages have the chart from; it lies here.
@@ -25,6 +27,8 @@ const FOR_A_KUBELET: [&str; 5] = [
 ];
 /// A Helm that Go built has a Kubernetes of 2020 in mind where it asks no cluster.
 const TEMPLATE: &str = "helm template --kube-version=1.34.0 ";
+/// Where the pages install.
+const NAMESPACE: &str = "device-api";
 /// The pages' `NODE`.
 const NODE: &str = "node-1";
 
@@ -58,6 +62,23 @@ fn section(page: &Document, heading: &str) -> Result<Document> {
     })
 }
 
+/// The line that asks for the daemon's pod finds it, and nothing else: a DaemonSet's controller would have made it.
+fn finds_the_pod(cluster: &Arc<Cluster>, part: &Document, folder: &Path) -> Result<()> {
+    let release = Release {
+        cluster: cluster.clone(),
+        namespace: NAMESPACE.to_owned(),
+    };
+    let pod = release.pod()?;
+    let name = pod["metadata"]["name"].as_str().context("no name")?;
+    cluster.create(std::slice::from_ref(&pod))?;
+    let is_it = |line: &&str| line.starts_with("POD=");
+    let line = part.text.lines().find(is_it).context("no POD=")?;
+    let answer = cluster.type_in(folder, &format!("{line}\nprintf %s \"$POD\""))?;
+    let found = answer.map_err(anyhow::Error::msg)?;
+    ensure!(found == name, "{line}: {found:?}");
+    Ok(())
+}
+
 /// Files that a page shows, by the names in their first lines.
 fn write_files(page: &Document, folder: &Path) -> Result<()> {
     for block in page.blocks().iter().filter(|block| block.info == "yaml") {
@@ -66,11 +87,27 @@ fn write_files(page: &Document, folder: &Path) -> Result<()> {
             .lines()
             .next()
             .and_then(|line| line.strip_prefix("# "));
-        if let Some(name) = first.filter(|name| name.ends_with(".yaml")) {
+        if let Some(name) = first.filter(|name| name.ends_with(".yaml") && !name.contains(' ')) {
             fs::write(folder.join(name), &block.text)?;
         }
     }
     Ok(fs::write(folder.join("thermal.wasm"), guests::SLOW_GUEST)?)
+}
+
+/// What a page has one add to a file, by a first line `# to NAME`.
+fn add_to_files(page: &Document, folder: &Path) -> Result<()> {
+    let mut added = 0;
+    for block in page.blocks().iter().filter(|block| block.info == "yaml") {
+        let first = block.text.lines().next();
+        if let Some(name) = first.and_then(|line| line.strip_prefix("# to ")) {
+            let path = folder.join(name);
+            let before = fs::read_to_string(&path).with_context(|| format!("no {name}"))?;
+            fs::write(path, format!("{before}{}", block.text))?;
+            added += 1;
+        }
+    }
+    ensure!(added > 0, "{}: nothing is added to a file", page.name);
+    Ok(())
 }
 
 /// Of each shell block the lines for kubectl and Helm, in order; how many were typed.
@@ -130,10 +167,19 @@ fn the_pages_on_install_and_upgrade_work_word_by_word() -> Result<()> {
     // The first consumer is the namespace's that one works in, whose account a controller makes.
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}});
     cluster.create(&[account])?;
+    add_to_files(&install, folder.path())?;
     type_section(&install, "## The first policy", 3)?;
     type_section(&install, "## The first consumer", 1)?;
+    let alert = section(&install, "## The first alert")?;
+    finds_the_pod(&cluster, &alert, folder.path())?;
+    type_section(&install, "## The first alert", 1)?;
     type_section(&upgrade, "## Before", 1)?;
-    type_section(&upgrade, "## Roll it out", 6)?;
+    type_section(&upgrade, "## Roll it out", 7)?;
+    let daemons = cluster.get("device-api", &["daemonset", "gpus-device-api-server"])?;
+    ensure!(
+        daemons.to_string().contains("gpu-policies"),
+        "the upgrade lost the site's policies: {daemons}"
+    );
     type_section(&upgrade, "## Go back", 2)?;
     // Each of the other ways begins where none was gone.
     for heading in [

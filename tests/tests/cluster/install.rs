@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::helm::RELEASE;
 use crate::release::{FULL_NAME, Release};
+use crate::server::TIMEOUT;
 use crate::shared::cluster;
 
 /// Every object that the chart can bring.
@@ -81,7 +82,7 @@ fn uninstall_leaves_what_was_there_before_and_nothing_else() -> Result<()> {
         .collect();
     ensure!(hooks == ["test"], "{hooks:?}");
 
-    release.done(&["uninstall", RELEASE, "--wait", "--timeout=60s"], "")?;
+    release.done(&["uninstall", RELEASE, "--wait", TIMEOUT], "")?;
     let after = release.inventory()?;
     ensure!(after == before, "{after:?} is not {before:?}");
     ensure!(release.helm(&["status", RELEASE], "")?.is_err());

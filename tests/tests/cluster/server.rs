@@ -1,13 +1,13 @@
 //! An API server of Kubernetes over an etcd, in a folder of their own, on this machine's loopback.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::SystemTime;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use device_api_tests::PATIENCE;
+use device_api_tests::Program;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -15,8 +15,13 @@ use crate::identity;
 
 /// A free port may be another's by the time the server takes it.
 const PORTS_MAX: usize = 5;
-/// Lines of a log that a failure shows.
-const LINES_SHOWN: usize = 20;
+/// The house's patience and more: an API server reads hundreds of megabytes of itself before it says a word, and every
+/// answer is a process.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+/// The same, as clients take it.
+pub(crate) const TIMEOUT: &str = "--timeout=300s";
+/// Between two questions, whoever is asked has the machine for itself.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// On sockets in its folder, hence no ports and no certificates; nothing is to survive a power cut.
 const ETCD: [&str; 7] = [
@@ -63,7 +68,7 @@ impl Server {
     pub(crate) fn start(programs: &Path) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         identity::write(folder.path())?;
-        let etcd = Program::spawn("etcd", programs, folder.path(), &ETCD)?;
+        let etcd = spawn("etcd", programs, folder.path(), &ETCD)?;
         let kubectl = programs.join("kubectl");
         let api = start_api(programs, &kubectl, folder.path())?;
         Ok(Self {
@@ -106,7 +111,7 @@ fn start_api(programs: &Path, kubectl: &Path, folder: &Path) -> Result<Program> 
         write_kubeconfig(folder, port)?;
         let port = format!("--secure-port={port}");
         let flags: Vec<&str> = API.into_iter().chain([&*etcd, &*port]).collect();
-        let mut api = Program::spawn("kube-apiserver", programs, folder, &flags)?;
+        let mut api = spawn("kube-apiserver", programs, folder, &flags)?;
         if wait_until_ready(&mut api, || client(kubectl, folder))? {
             return Ok(api);
         }
@@ -114,7 +119,7 @@ fn start_api(programs: &Path, kubectl: &Path, folder: &Path) -> Result<Program> 
     bail!("{PORTS_MAX} ports were free, and another's before the API server had them")
 }
 
-/// Asks until it is ready; each question is a process that takes its time. False: its port is another's.
+/// Asks until it is ready. False: its port is another's.
 fn wait_until_ready(api: &mut Program, kubectl: impl Fn() -> Command) -> Result<bool> {
     let began = SystemTime::now();
     loop {
@@ -124,7 +129,7 @@ fn wait_until_ready(api: &mut Program, kubectl: impl Fn() -> Command) -> Result<
         if answer.status.success() && answer.stdout == b"ok" {
             return Ok(true);
         }
-        if let Some(status) = api.child.try_wait()? {
+        if let Some(status) = api.ended(ASK_AGAIN)? {
             let said = api.said()?;
             ensure!(
                 said.contains("address already in use"),
@@ -153,39 +158,9 @@ fn write_kubeconfig(folder: &Path, port: u16) -> Result<()> {
     Ok(fs::write(folder.join("kubeconfig"), config.to_string())?)
 }
 
-/// A program that serves until it is dropped; what it says goes to a file.
-struct Program {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Program {
-    fn spawn(name: &str, programs: &Path, folder: &Path, flags: &[&str]) -> Result<Self> {
-        let log = folder.join(format!("{name}.log"));
-        let file = File::create(&log)?;
-        let child = Command::new(programs.join(name))
-            .args(flags)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("starting {name} of {}", programs.display()))?;
-        Ok(Self { child, log })
-    }
-
-    /// Its last words.
-    fn said(&self) -> Result<String> {
-        let text = fs::read_to_string(&self.log)?;
-        let lines: Vec<_> = text.lines().collect();
-        Ok(lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"))
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Either fails only where it has ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+fn spawn(name: &str, programs: &Path, folder: &Path, flags: &[&str]) -> Result<Program> {
+    let mut command = Command::new(programs.join(name));
+    command.args(flags).current_dir(folder);
+    let program = Program::spawn(&command, &folder.join(format!("{name}.log")));
+    program.with_context(|| format!("starting {name} of {}", programs.display()))
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use device_api_tests::tools::{root, skip};
 use serde_json::{Map, Value, json};
 
 use crate::helm::{Answer as Rendering, Chart, run};
-use crate::server::Server;
+use crate::server::{Server, TIMEOUT};
 
 /// The programs' folder, which `cargo xtask e2e` says.
 const PROGRAMS: &str = "DEVICE_API_KUBERNETES";
@@ -27,8 +27,15 @@ pub(crate) struct Cluster {
     pub(crate) before_the_class: Answer,
 }
 
-/// Ends with the last test that holds it, for a static is never dropped.
-static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+/// What the tests before have found.
+enum Shared {
+    /// Ends with the last test that holds it, for a static is never dropped.
+    Started(Weak<Cluster>),
+    /// It would not start for the next one either, and each try takes its time.
+    Failed(String),
+}
+
+static SHARED: Mutex<Shared> = Mutex::new(Shared::Started(Weak::new()));
 
 /// `None` where it can't be had, and that is said.
 pub(crate) fn cluster() -> Result<Option<Arc<Cluster>>> {
@@ -39,12 +46,25 @@ pub(crate) fn cluster() -> Result<Option<Arc<Cluster>>> {
         return Ok(None);
     };
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(cluster) = shared.upgrade() {
-        return Ok(Some(cluster));
+    match &*shared {
+        Shared::Started(cluster) => {
+            if let Some(cluster) = cluster.upgrade() {
+                return Ok(Some(cluster));
+            }
+        }
+        Shared::Failed(why) => bail!("as in the test before: {why}"),
     }
-    let cluster = Arc::new(Cluster::start(programs.as_ref(), chart)?);
-    *shared = Arc::downgrade(&cluster);
-    Ok(Some(cluster))
+    match Cluster::start(programs.as_ref(), chart) {
+        Ok(cluster) => {
+            let cluster = Arc::new(cluster);
+            *shared = Shared::Started(Arc::downgrade(&cluster));
+            Ok(Some(cluster))
+        }
+        Err(error) => {
+            *shared = Shared::Failed(format!("{error:#}"));
+            Err(error)
+        }
+    }
 }
 
 impl Cluster {
@@ -56,7 +76,7 @@ impl Cluster {
         };
         let definitions = definitions()?;
         cluster.create(&definitions)?;
-        let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+        let wait = ["wait", "--for=condition=Established", TIMEOUT];
         cluster.done(&[&wait[..], &["customresourcedefinition", "--all"]].concat())?;
 
         cluster.namespace("without-class", "privileged")?;

@@ -4,18 +4,16 @@ use std::process::Stdio;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
-use device_api_tests::PATIENCE;
 use serde_json::Value;
 
 use crate::helm::RELEASE;
 use crate::release::{FULL_NAME, Release};
+use crate::server::{PATIENCE, TIMEOUT};
 use crate::shared::cluster;
 
 /// Runs `helm test`, and gives its pod that end: the pod as it was, whether Helm was content, and what it said.
 fn helm_test(release: &Release, phase: &str) -> Result<(Value, bool, String)> {
-    let mut helm = release
-        .cluster
-        .helm_command(&["test", RELEASE, "--timeout=60s"]);
+    let mut helm = release.cluster.helm_command(&["test", RELEASE, TIMEOUT]);
     helm.args(["--namespace", &release.namespace]);
     let helm = helm.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let ended = end(release, phase);

@@ -26,7 +26,7 @@ async fn a_policy_that_is_set_aside_and_safe_mode_are_told() -> Result<()> {
     let mut command = Command::new(binary("devicectl")?);
     command.arg("--socket").arg(node.socket()).args(order);
     ensure!(command.output()?.status.success());
-    let said = until(node.socket(), "policies.ready", "fail", "xid-policy")?;
+    let said = until(node.socket(), "policies.ready", "warn", "xid-policy")?;
     said.check(
         "policies.quarantined",
         "warn",
@@ -72,6 +72,23 @@ async fn a_store_in_memory_or_of_someone_else_and_a_log_that_can_t_be_read_are_t
     Ok(())
 }
 
+#[tokio::test]
+async fn a_state_file_that_could_not_be_used_is_told_though_writes_are_taken() -> Result<()> {
+    let builder = Node::builder()?;
+    let state = builder.dir().join("state");
+    fs::create_dir(&state)?;
+    fs::write(state.join("store.redb"), "no database")?;
+    let node = builder.start()?;
+    let said = until(
+        node.socket(),
+        "store.durable",
+        "warn",
+        "store.redb.corrupt-",
+    )?;
+    said.check("store.durable", "warn", "look at the GPUs anew")?;
+    Ok(())
+}
+
 /// The disk is full from now on for this daemon: no file of its grows past what is there.
 fn fill_up(pid: u32) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -102,15 +119,12 @@ async fn a_provider_that_is_gone_and_gpus_that_nobody_knows_are_told() -> Result
     let uri = format!("unix:{}", node.socket().display());
     let channel = Endpoint::from_shared(uri)?.connect().await?;
     let mut providers = native::provider_service_client::ProviderServiceClient::new(channel);
-    let registration = native::RegisterProviderRequest {
+    let registration = |seconds| native::RegisterProviderRequest {
         name: "agent".to_owned(),
-        lease_duration: Some(prost_types::Duration {
-            seconds: 1,
-            nanos: 0,
-        }),
+        lease_duration: Some(prost_types::Duration { seconds, nanos: 0 }),
     };
     let lease = providers
-        .register_provider(registration)
+        .register_provider(registration(600))
         .await?
         .into_inner();
     let condition = native::Condition {
@@ -128,6 +142,8 @@ async fn a_provider_that_is_gone_and_gpus_that_nobody_knows_are_told() -> Result
         ..Default::default()
     };
     providers.update_gpu_condition(update).await?;
+    // It comes again, and is not heard of any more; nothing is said under this lease.
+    providers.register_provider(registration(1)).await?;
     let said = until(node.socket(), "providers.lost", "fail", "agent")?;
     said.check("providers.lost", "fail", "devicectl provider forget agent")?;
     said.check("gpus.known", "fail", "devicectl explain GPU-")?;

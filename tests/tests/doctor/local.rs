@@ -1,7 +1,7 @@
 //! The socket, and what is found where no daemon answers.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -32,6 +32,7 @@ fn without_a_daemon_it_looks_at_what_is_there() -> Result<()> {
     fs::write(&file, "")?;
     let said = Doctor::of(&file)?.says()?;
     said.check("socket.file", "fail", "is no socket")?;
+    said.check("socket.connect", "skipped", "is no socket")?;
 
     // What is found here without the daemon: a library, and a directory of state that others may read.
     let folder = dir.path().join("root/usr/lib64");
@@ -70,8 +71,15 @@ fn who_may_not_pass_is_told_which_group_may() -> Result<()> {
     }
     let (node, socket, program) = shared_node()?;
     let directory = socket.parent().context("a directory")?;
-    let group = fs::metadata(directory)?.gid();
     let as_user = |uid, gid| Doctor::from(&program, &socket)?.user(uid, gid).says();
+
+    // The daemon is root here, with root's group: nobody is told to join that.
+    let said = as_user(65_534, 65_534)?;
+    said.check("socket.directory", "fail", "a group of its own")?;
+    let group = 4_242;
+    for path in [directory, &socket] {
+        chown(path, None, Some(group))?;
+    }
 
     let said = as_user(65_534, 65_534)?;
     said.check("socket.directory", "fail", "mode 0750")?;
@@ -87,7 +95,7 @@ fn who_may_not_pass_is_told_which_group_may() -> Result<()> {
     // The directory lets everybody pass, and the socket does not.
     fs::set_permissions(directory, Permissions::from_mode(0o755))?;
     let said = as_user(65_534, 65_534)?;
-    said.check("socket.directory", "ok", "mode 0755")?;
+    said.check("socket.directory", "warn", "chmod 0750")?;
     said.check("socket.connect", "fail", "mode 0660")?;
     said.check(
         "socket.connect",
@@ -111,5 +119,48 @@ fn who_may_not_pass_is_told_which_group_may() -> Result<()> {
     let said = as_user(65_534, group)?;
     said.check("socket.directory", "fail", "chmod 0750")?;
     drop(node);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_socket_that_all_may_reach_is_told_though_it_works() -> Result<()> {
+    let node = Node::start()?;
+    node.healthy().await?;
+    let socket = node.socket();
+    let directory = socket.parent().context("a directory")?;
+    fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+    let said = Doctor::of(socket)?.says()?;
+    said.check("socket.directory", "warn", "chmod 0750")?;
+    said.check("socket.file", "ok", "mode 0660")?;
+    fs::set_permissions(socket, Permissions::from_mode(0o666))?;
+    let said = Doctor::of(socket)?.says()?;
+    ensure!(said.failed() == ["socket.file"], "{}", said.text);
+    said.check("socket.file", "fail", "chmod 0660")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_socket_that_is_not_the_one_of_a_daemon_that_runs_has_another_remedy() -> Result<()> {
+    let node = Node::start()?;
+    node.healthy().await?;
+    let health = node.address("/healthz")?;
+    // Not the daemon's own path: what is removed there comes back.
+    let elsewhere = node.dir().join("elsewhere.sock");
+    let says = || {
+        let doctor = Doctor::of(&elsewhere)?;
+        doctor.arg("--health-address", &health).says()
+    };
+    let said = says()?;
+    said.check("daemon.ready", "ok", "says ready")?;
+    said.check("socket.file", "fail", "path of its --unix-socket")?;
+    said.check(
+        "socket.file",
+        "fail",
+        "device-api-server runs, by 127.0.0.1:",
+    )?;
+    // One that another daemon left there.
+    drop(UnixListener::bind(&elsewhere)?);
+    let said = says()?;
+    said.check("socket.connect", "fail", "another device-api-server runs")?;
     Ok(())
 }

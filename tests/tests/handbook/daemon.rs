@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use device_api_tests::binary;
 use device_api_tests::markdown::documents;
 
+use crate::help::Usage;
+
 /// Where the documents have policies and settings; here there is nothing.
 const ETC: &str = "/etc/device-api";
 
@@ -66,15 +68,12 @@ fn commands_of_the_documents_are_commands() -> Result<()> {
     Ok(())
 }
 
-/// The flags that a document names anywhere, as in `--state-dir`: of the daemon, or of a program that is named here.
+/// The flags that a document names anywhere, as in `--state-dir`: of the daemon, of devicectl, or of a program that is
+/// named here.
 #[test]
 fn flags_that_sentences_name_are_flags() -> Result<()> {
-    let help = |program: &str| -> Result<String> {
-        let output = Command::new(binary(program)?).arg("--help").output()?;
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    let known = help("device-api-server")?;
-    let known: Vec<_> = known.split([' ', '\n', '[', '=', '.', ',']).collect();
+    let mut known = Usage::of("device-api-server")?.all_flags();
+    known.extend(Usage::of("devicectl")?.all_flags());
     let mut tried = 0;
     for document in documents()? {
         // Pages for operators; others tell of other programs as well.
@@ -90,7 +89,7 @@ fn flags_that_sentences_name_are_flags() -> Result<()> {
                 continue;
             };
             ensure!(
-                known.contains(&flag) || OTHERS.contains(&flag),
+                known.contains(flag) || OTHERS.contains(&flag),
                 "{}: no flag {flag}",
                 document.name
             );
@@ -113,13 +112,10 @@ const PAGES: [&str; 9] = [
     "docs/upgrade.md",
 ];
 
-/// Of `devicectl`, Helm and kubectl.
-const OTHERS: [&str; 7] = [
-    "--for",
-    "--reason",
+/// Of Helm.
+const OTHERS: [&str; 4] = [
     "--reuse-values",
     "--reset-then-reuse-values",
     "--set",
     "--set-file",
-    "--yes",
 ];

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 use device_api_tests::markdown::documents;
+use device_api_tests::shell;
 use device_api_tests::tools::{skip, works};
 
 /// What kubectl says of a command line that is none.
@@ -23,6 +24,9 @@ const WRONG: [&str; 11] = [
     "unable to match a printer",
     "error parsing",
 ];
+
+/// Of a command that a sentence names, what it needs may be left out; what is there is right.
+const UNKNOWN: [&str; 3] = ["unknown command", "unknown flag", "unknown shorthand"];
 
 /// Files that the commands read: what they are does not matter here.
 const FILES: [&str; 3] = ["policies.yaml", "thermal.wasm", "consumer.yaml"];
@@ -67,7 +71,11 @@ fn commands_of_the_documents_are_commands() -> Result<()> {
         objection(path, &["get".to_owned(), "--bogus".to_owned()])?.is_some(),
         "a flag that is none is found"
     );
-    let mut tried = 0;
+    ensure!(
+        objection(path, &["bogus".to_owned()])?.is_some_and(|why| why.contains(UNKNOWN[0])),
+        "a command that is none is found"
+    );
+    let (mut tried, mut inline) = (0, 0);
     for document in documents()? {
         for command in document.commands()? {
             if command.program() != "kubectl" {
@@ -78,7 +86,19 @@ fn commands_of_the_documents_are_commands() -> Result<()> {
             }
             tried += 1;
         }
+        let quoted = document.quoted();
+        for quoted in quoted.iter().filter(|text| text.starts_with("kubectl ")) {
+            for command in shell::commands(quoted, &mut Default::default())? {
+                let why = objection(path, command.arguments())?;
+                let why = why.filter(|why| UNKNOWN.iter().any(|words| why.contains(words)));
+                ensure!(why.is_none(), "{}: `{quoted}`: {why:?}", document.name);
+                inline += 1;
+            }
+        }
     }
-    ensure!(tried > 20, "{tried} commands found: is this test blind?");
+    ensure!(
+        tried > 20 && inline > 8,
+        "{tried} and {inline} commands found: is this test blind?"
+    );
     Ok(())
 }

@@ -42,6 +42,73 @@ fn check(document: &Document, link: &str, all: &BTreeMap<&Path, &Document>) -> R
     Ok(())
 }
 
+/// Our own repository, as the forge shows it: what follows is a path of the checkout.
+const OURS: [&str; 2] = [
+    "https://github.com/device-api/device-api-server/blob/main/",
+    "https://github.com/device-api/device-api-server/tree/main/",
+];
+
+/// Files besides the documents that tell people where to read on, or folders of such.
+const TELLING: [&str; 6] = [
+    ".github",
+    "Cargo.toml",
+    "Dockerfile",
+    "charts",
+    "cli/src",
+    "packaging",
+];
+
+/// Every address in a text, up to what can't be in one.
+fn addresses(text: &str) -> impl Iterator<Item = &str> {
+    let begins = text.match_indices("https://").map(|(at, _)| &text[at..]);
+    begins.map(|rest| {
+        let is_end = |c: char| c.is_whitespace() || "\"'`)>]|".contains(c);
+        rest.split(is_end).next().unwrap_or_default()
+    })
+}
+
+/// Addresses on the forge are of files that are here, with their headings. Other people's are not looked at: no test
+/// asks a network.
+#[test]
+fn addresses_of_our_repository_lead_to_files_and_headings() -> Result<()> {
+    let root = device_api_tests::tools::root()?;
+    let documents = documents()?;
+    let all: BTreeMap<_, _> = documents.iter().map(|of| (&*of.path, of)).collect();
+    let mut texts: Vec<(String, String)> = documents
+        .iter()
+        .map(|of| (of.name.clone(), of.text.clone()))
+        .collect();
+    let mut paths: Vec<_> = TELLING.iter().map(|name| root.join(name)).collect();
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                paths.push(entry?.path());
+            }
+        } else {
+            texts.push((path.display().to_string(), std::fs::read_to_string(&path)?));
+        }
+    }
+    let mut tried = 0;
+    for (name, text) in &texts {
+        for address in addresses(text) {
+            let Some(path) = OURS.iter().find_map(|ours| address.strip_prefix(ours)) else {
+                continue;
+            };
+            // A template ends the path, and gives the rest.
+            let path = path.split("{{").next().unwrap_or_default();
+            let from_root = Document {
+                name: name.clone(),
+                path: root.join("README.md"),
+                text: String::new(),
+            };
+            check(&from_root, path.trim_end_matches(['.', ',']), &all)?;
+            tried += 1;
+        }
+    }
+    ensure!(tried > 10, "{tried} addresses found: is this test blind?");
+    Ok(())
+}
+
 #[test]
 fn links_of_the_documents_lead_to_files_and_headings() -> Result<()> {
     let documents = documents()?;

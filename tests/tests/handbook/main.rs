@@ -9,7 +9,10 @@
 mod blocks;
 mod daemon;
 mod devicectl;
+mod help;
 mod kubectl;
 mod links;
+mod programs;
 mod release;
 mod unit;
+mod workflows;

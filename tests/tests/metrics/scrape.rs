@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use device_api_tests::tools::root;
@@ -116,6 +116,9 @@ impl Scrape {
     }
 }
 
+/// Pause between scrapes, which leaves the daemon the cores it shares with its test.
+const POLL: Duration = Duration::from_millis(50);
+
 /// Scrapes until it shows what it should.
 pub(crate) fn until(
     node: &Node,
@@ -129,6 +132,7 @@ pub(crate) fn until(
             return Ok(scrape);
         }
         ensure!(start.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::sleep(POLL);
     }
 }
 

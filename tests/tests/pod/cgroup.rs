@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
+use device_api_tests::PATIENCE;
 
 /// Version 2, and where version 1 has its memory controller.
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -114,7 +116,15 @@ impl Cgroup {
 }
 
 impl Drop for Cgroup {
+    /// Its last process may have been killed, and not be gone yet.
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.path);
+        let began = SystemTime::now();
+        while let Err(error) = fs::remove_dir(&self.path) {
+            if began.elapsed().unwrap_or(PATIENCE) >= PATIENCE {
+                eprintln!("{} stays: {error}", self.path.display());
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 }

@@ -1,30 +1,20 @@
-//! A consumer's pod, as docs/install.md has it: it mounts the directory and joins by its group.
+//! Consumers' pods: they mount the directory and join by its group.
 
-use anyhow::{Context as _, Result, ensure};
-use device_api_tests::tools::root;
-use serde_json::{Value, json};
+use anyhow::{Result, ensure};
+use serde_json::json;
 
-use crate::release::Release;
+use crate::page::Page;
 
-/// The pod that docs/install.md applies.
-fn documented() -> Result<Value> {
-    let page = std::fs::read_to_string(root()?.join("docs/install.md"))?;
-    let blocks = page.split("\n```").skip(1).step_by(2);
-    let mut pods = blocks
-        .filter_map(|block| block.strip_prefix("yaml\n"))
-        .filter(|block| block.contains("kind: Pod\n"));
-    let pod: Value = serde_saphyr::from_str(pods.next().context("no pod in docs/install.md")?)?;
-    Ok(pod["spec"].clone())
-}
-
+/// The pod that docs/install.md applies, at a release of that page.
 #[tokio::test]
 async fn a_consumer_gets_in_by_the_group_and_not_without_it() -> Result<()> {
-    let Some(mut release) = Release::install("")? else {
+    let page = Page::read()?;
+    let Some(mut release) = page.install()? else {
         return Ok(());
     };
     let _running = release.started().await?;
     release.healthy().await?;
-    let mut pod = documented()?;
+    let mut pod = page.pod("consumer.yaml")?;
     let mut container = pod["containers"][0].clone();
     container["args"] = json!(["--socket=/var/run/device-api/device.sock", "get", "gpus"]);
     // What it leaves to the runtime, and this one wants to hear.
@@ -33,9 +23,12 @@ async fn a_consumer_gets_in_by_the_group_and_not_without_it() -> Result<()> {
         "allowPrivilegeEscalation": false,
         "capabilities": {"drop": ["ALL"]},
     });
-    // The page gives the daemon a group of its own; the chart's default is this one.
-    pod["securityContext"]["supplementalGroups"] = json!([65534]);
     let (status, said) = release.machine.start(&pod, &container)?.end()?;
+    ensure!(status.success(), "{status}\n{said}");
+
+    // The pod of `helm test`, which is nobody in particular but of that group, too.
+    let (test, its) = (release.test.clone(), release.test["containers"][0].clone());
+    let (status, said) = release.machine.start(&test, &its)?.end()?;
     ensure!(status.success(), "{status}\n{said}");
 
     pod["securityContext"]["supplementalGroups"] = json!([]);

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::os::fd::AsFd as _;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use device_api_tests::{Daemon, http};
+use device_api_tests::{Daemon, http, leashed};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -20,8 +21,13 @@ pub(crate) struct Container {
     /// `unshare`, whose child is the first process of the container.
     pub(crate) process: Daemon,
     pub(crate) group: Option<Cgroup>,
+    /// What each process of it is told of itself.
+    words: Vec<String>,
     has_ended: bool,
 }
+
+/// A process that is run in a container finds its mounts made.
+const OF_THE_FIRST: [&str; 3] = ["root=", "ro=", "rw="];
 
 impl Container {
     pub(crate) fn start(
@@ -36,11 +42,26 @@ impl Container {
             .args(words)
             .arg("--")
             .args(program);
+        let is_of_all = |word: &&String| !OF_THE_FIRST.iter().any(|first| word.starts_with(first));
         Ok(Self {
-            process: Daemon::spawn(command)?,
+            process: Daemon::spawn(leashed(&command)?)?,
             group,
+            words: words.iter().filter(is_of_all).cloned().collect(),
             has_ended: false,
         })
+    }
+
+    /// Runs one more program in it, as `kubectl exec` does: how it ended, and what it said.
+    pub(crate) fn exec(&self, program: &[String]) -> Result<(ExitStatus, String)> {
+        let mut command = Command::new(RUNTIME);
+        command
+            .arg(format!("join={}", self.pid()?.as_raw_nonzero()))
+            .args(&self.words)
+            .arg("--")
+            .args(program);
+        let output = command.stdin(Stdio::null()).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status, String::from_utf8(said)?))
     }
 
     /// Its first process, as this machine numbers it; there once it has said something.
@@ -96,13 +117,25 @@ impl Container {
 
     /// Asks in the container's network, where whoever asks the pod's address is answered.
     pub(crate) fn http(&self, port: u16, path: &str) -> Result<(u16, String)> {
+        let path = path.to_owned();
+        self.in_its_network(move || http(&format!("127.0.0.1:{port}"), &path))
+    }
+
+    /// A connection in the container's network.
+    pub(crate) fn connect(&self, port: u16) -> Result<TcpStream> {
+        self.in_its_network(move || Ok(TcpStream::connect(("127.0.0.1", port))?))
+    }
+
+    fn in_its_network<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let pid = self.pid()?.as_raw_nonzero();
         let network = File::open(format!("/proc/{pid}/ns/net"))?;
-        let path = path.to_owned();
         // A thread of its own, since what it enters it does not leave.
         let asked = std::thread::spawn(move || {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-            http(&format!("127.0.0.1:{port}"), &path)
+            work()
         });
         asked.join().map_err(|_| anyhow::anyhow!("it panicked"))?
     }

@@ -16,6 +16,14 @@ pub(crate) fn strings(of: &Value, key: &str) -> Result<Vec<String>> {
     words.collect()
 }
 
+/// The group that volumes of the pod's own are made for.
+pub(crate) fn fs_group(pod: &Value) -> Option<u64> {
+    pod["securityContext"]["fsGroup"].as_u64()
+}
+
+/// Numbers of capabilities: the kernel's sets have 64 bits.
+const CAPABILITIES: u64 = 64;
+
 /// As whom it runs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -35,20 +43,33 @@ impl Identity {
             let value = own[key].as_u64().or_else(|| outer[key].as_u64());
             value.with_context(|| format!("no {key}"))
         };
-        let is_strict = own["readOnlyRootFilesystem"] == true
-            && own["allowPrivilegeEscalation"] == false
+        let is_privileged = own["privileged"] == true;
+        let is_bound = own["allowPrivilegeEscalation"] == false
             && own["privileged"].is_null()
             && own["capabilities"]["drop"] == serde_json::json!(["ALL"]);
-        ensure!(is_strict, "not what this runtime starts: {own}");
-        let (uid, gid) = (either("runAsUser")?, either("runAsGroup")?);
-        let is_root_allowed = own["runAsNonRoot"] == false;
         ensure!(
-            uid != 0 || is_root_allowed,
+            own["readOnlyRootFilesystem"] == true && (is_privileged || is_bound),
+            "not what this runtime starts: {own}"
+        );
+        let (uid, gid) = (either("runAsUser")?, either("runAsGroup")?);
+        let is_root_refused = [own, outer].map(|of| of["runAsNonRoot"].as_bool());
+        let is_root_refused = is_root_refused.into_iter().flatten().next();
+        ensure!(
+            uid != 0 || is_root_refused != Some(true),
             "the kubelet would not start it"
         );
         let mut groups = vec![gid];
+        groups.extend(fs_group(pod));
         for group in list(outer, "supplementalGroups") {
             groups.push(group.as_u64().context("no number")?);
+        }
+        if is_privileged {
+            return Ok(Self {
+                uid,
+                gid,
+                groups,
+                capabilities: (0..CAPABILITIES).collect(),
+            });
         }
         let capabilities = list(&own["capabilities"], "add").iter().map(|name| {
             // linux/capability.h

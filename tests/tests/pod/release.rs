@@ -1,10 +1,14 @@
 //! A release of the chart on a node: its manifest, and the pod that runs from it.
 
+use std::process::ExitStatus;
+use std::time::{Duration, SystemTime};
+
 use anyhow::{Context as _, Result, ensure};
-use device_api_proto::native::{Gpu, Health};
+use device_api_proto::native::{Gpu, Health, Policy, PolicyPhase};
 use device_api_tests::{Native, health_of};
 use nvml_sim::control::Client;
 use nvml_sim::profile::Profile;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::container::Container;
@@ -28,18 +32,26 @@ config:
 pub(crate) struct Release {
     pub(crate) machine: Machine,
     pub(crate) pod: Value,
+    /// Of `helm test`.
+    pub(crate) test: Value,
 }
 
 impl Release {
     /// `None` where Helm or containers are not to be had, and that is said. `values` go over [`VALUES`].
     pub(crate) fn install(values: &str) -> Result<Option<Self>> {
+        Self::install_with(values, &[])
+    }
+
+    /// The same, with flags of Helm besides: what [`VALUES`] says something of already.
+    pub(crate) fn install_with(values: &str, flags: &[&str]) -> Result<Option<Self>> {
         let Some(chart) = Chart::find()? else {
             return Ok(None);
         };
         let Some(mut machine) = Machine::find()? else {
             return Ok(None);
         };
-        let rendered = chart.rendered(&format!("{VALUES}{values}"))?;
+        let answer = chart.template(&format!("{VALUES}{values}"), flags)?;
+        let rendered = answer.map_err(anyhow::Error::msg)?;
         for map in rendered
             .objects
             .iter()
@@ -54,7 +66,8 @@ impl Release {
             machine.config_map(name, &files.collect::<Result<Vec<_>>>()?)?;
         }
         let pod = rendered.pod()?.clone();
-        Ok(Some(Self { machine, pod }))
+        let test = rendered.the("Pod")?["spec"].clone();
+        Ok(Some(Self { machine, pod, test }))
     }
 
     /// The daemon's container in the manifest.
@@ -70,6 +83,17 @@ impl Release {
         }
         let container = self.container().clone();
         self.machine.start(&self.pod, &container)
+    }
+
+    /// What the kubelet does at the end of a pod: how it ended, and what it said.
+    pub(crate) fn stop(&self, running: Container) -> Result<(ExitStatus, String)> {
+        running.signal(Signal::TERM)?;
+        let ended = running.end()?;
+        let is_of_the_pod = |volume: &Value| volume["emptyDir"].is_object();
+        if list(&self.pod, "volumes").iter().any(is_of_the_pod) {
+            self.machine.forget_the_pod()?;
+        }
+        Ok(ended)
     }
 
     /// [`Self::start_pod`], until the kubelet would call it started.
@@ -97,9 +121,27 @@ impl Release {
 
     /// Breaks GPUs.
     pub(crate) fn sim(&self) -> Result<Client> {
-        Ok(Client::connect(
-            self.machine.path("/var/lib/device-api/sim.sock"),
-        )?)
+        let state = self.machine.volume(&self.pod, &"state".into())?;
+        Ok(Client::connect(state.join("sim.sock"))?)
+    }
+}
+
+/// How long a compile may take: an interpreter's takes ten seconds of an idle core, and minutes of a busy one.
+const COMPILED_WITHIN: Duration = Duration::from_secs(900);
+
+/// A policy, once no version of it is being compiled any more.
+pub(crate) async fn compiled(client: &mut Native, name: &str) -> Result<Policy> {
+    let began = SystemTime::now();
+    loop {
+        // Waits for what is being compiled, but not for ever.
+        let report = client.reload().await?;
+        ensure!(report.refused.is_empty(), "{report:?}");
+        let policy = client.policy(name).await?;
+        if policy.phase() != PolicyPhase::Compiling {
+            return Ok(policy);
+        }
+        let waited = began.elapsed().unwrap_or(COMPILED_WITHIN);
+        ensure!(waited < COMPILED_WITHIN, "still being compiled: {policy:?}");
     }
 }
 

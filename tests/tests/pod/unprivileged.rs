@@ -1,6 +1,7 @@
 //! What the daemon's process may, by the kernel's word, and that it is all that it needs.
 
 use anyhow::{Result, ensure};
+use rustix::thread::{capabilities, set_capabilities};
 
 use crate::manifest::{list, port};
 use crate::probe::ask;
@@ -9,11 +10,19 @@ use crate::release::Release;
 /// What a runtime gives every container.
 const OF_THE_RUNTIME: [&str; 2] = ["/proc", "/dev/"];
 
+/// As some runtimes have their root, and who tests may run under one: a container has none of it for that.
+fn let_all_be_inherited() -> Result<()> {
+    let mut sets = capabilities(None)?;
+    sets.inheritable = sets.permitted;
+    Ok(set_capabilities(None, sets)?)
+}
+
 #[tokio::test]
 async fn the_daemon_serves_eight_gpus_with_nothing_but_what_the_chart_gives_it() -> Result<()> {
     let Some(mut release) = Release::install("")? else {
         return Ok(());
     };
+    let_all_be_inherited()?;
     let running = release.started().await?;
     let mut client = release.healthy().await?;
     ensure!(client.list().await?.gpus.len() == 8);

@@ -26,6 +26,29 @@ pub(super) struct Answers {
     pub(super) providers: Result<Vec<Provider>, Failure>,
 }
 
+impl Answers {
+    /// The calls that failed, by their names, where the daemon answered at all.
+    pub(super) fn failed(&self) -> Vec<(&'static str, &Failure)> {
+        if self.hangs() {
+            return Vec::new();
+        }
+        let failures = [
+            ("GetNvmlStatus", self.nvml.as_ref().err()),
+            ("ListPolicies", self.policies.as_ref().err()),
+            ("ListGpus", self.gpus.as_ref().err()),
+            ("ListProviders", self.providers.as_ref().err()),
+        ];
+        let failed = failures.into_iter();
+        failed
+            .filter_map(|(call, failure)| Some((call, failure?)))
+            .collect()
+    }
+
+    pub(super) fn hangs(&self) -> bool {
+        matches!(self.daemon, Err(Failure::NoAnswer { .. }))
+    }
+}
+
 /// # Errors
 /// There is no connection, or whoever listens is no daemon of ours.
 pub(super) async fn ask(socket: &Path) -> Result<Answers, Failure> {

@@ -4,7 +4,7 @@ use device_api_proto::native::{DaemonPart, DaemonPartState, GetDaemonStatusRespo
 use tonic::Code;
 
 use super::ask::Readyz;
-use super::check::Check;
+use super::check::{Check, State};
 use super::place::Place;
 use crate::failure::Failure;
 use crate::words;
@@ -12,6 +12,7 @@ use crate::words;
 const ANSWERS: &str = "api.answers";
 const VERSION: &str = "api.version";
 const ACCESS: &str = "api.access";
+const CALLS: &str = "api.calls";
 const READY: &str = "daemon.ready";
 const PARTS: &str = "daemon.parts";
 const LOG: &str = "daemon.log-level";
@@ -65,6 +66,25 @@ pub(super) fn answers(daemon: &Result<GetDaemonStatusResponse, Failure>) -> Vec<
             "see the daemon's log; if it hangs, restart it, and report what the log says",
         )],
     }
+}
+
+/// Those that failed while the daemon answers others; what they would have told is not looked at.
+pub(super) fn calls(failed: &[(&str, &Failure)]) -> Check {
+    if failed.is_empty() {
+        return Check::ok(CALLS, "all were answered");
+    }
+    let is_unknown = |failure: &Failure| matches!(failure, Failure::Refused(status) if status.code() == Code::Unimplemented);
+    let said: Vec<String> = failed
+        .iter()
+        .map(|(call, failure)| format!("{call}: {failure}"))
+        .collect();
+    let why = said.join("; ");
+    if failed.iter().all(|(_, failure)| is_unknown(failure)) {
+        let fix = "use the devicectl of the daemon's release, which its image holds";
+        return Check::warn(CALLS, why, fix);
+    }
+    let fix = "see the daemon's log for why, then run this again: what these calls tell was not looked at";
+    Check::fail(CALLS, why, fix)
 }
 
 /// The same minor version, or before 1.0 too, speaks the same API.
@@ -121,6 +141,11 @@ pub(super) fn readyz(answer: std::io::Result<Readyz>, address: std::net::SocketA
     }
 }
 
+/// Whether a check says what [`readyz`] says of a daemon that is ready.
+pub(super) fn says_ready(check: &Check) -> bool {
+    check.id == READY && check.state == State::Ok
+}
+
 pub(super) fn part<'a>(status: &'a GetDaemonStatusResponse, name: &str) -> Option<&'a DaemonPart> {
     status.parts.iter().find(|part| part.name == name)
 }
@@ -172,7 +197,12 @@ pub(super) fn boot(place: &Place, status: &GetDaemonStatusResponse) -> Check {
     )
 }
 
-pub(super) fn clock(place: &Place, status: &GetDaemonStatusResponse, gpus: &[Gpu]) -> Check {
+/// `gpus`: where they were listed.
+pub(super) fn clock(
+    place: &Place,
+    status: &GetDaemonStatusResponse,
+    gpus: Option<&[Gpu]>,
+) -> Check {
     let fix = "have the machine's clock set (chrony, systemd-timesyncd), then restart the daemon";
     let now = place.now.as_second();
     if now < CLOCK_EARLIEST {
@@ -190,6 +220,10 @@ pub(super) fn clock(place: &Place, status: &GetDaemonStatusResponse, gpus: &[Gpu
         let why = format!("the daemon's clock is {apart} s from ours");
         return Check::warn(CLOCK, why, fix);
     }
+    let Some(gpus) = gpus else {
+        let why = format!("{}, as far as is known without the GPUs", place.now);
+        return Check::ok(CLOCK, why);
+    };
     let changed = gpus.iter().flat_map(words::conditions);
     let latest = changed
         .filter_map(|condition| condition.last_transition_time)

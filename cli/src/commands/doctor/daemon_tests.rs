@@ -43,6 +43,17 @@ fn another_minor_version_is_told() {
     let checks = answers(&old);
     is(&checks[0], ANSWERS, State::Ok, "answers");
     is(&checks[1], VERSION, State::Warn, "older");
+    let refused = |status: Status| Failure::from(status);
+    let (unknown, broken) = (
+        refused(Status::unimplemented("")),
+        refused(Status::internal("no room")),
+    );
+    is(&calls(&[]), CALLS, State::Ok, "");
+    let of = calls(&[("ListPolicies", &unknown)]);
+    is(&of, CALLS, State::Warn, "daemon's release");
+    let of = calls(&[("ListPolicies", &unknown), ("ListGpus", &broken)]);
+    is(&of, CALLS, State::Fail, "no room");
+    is(&of, CALLS, State::Fail, "ListGpus");
     let hangs = Err(Failure::NoAnswer {
         after: std::time::Duration::from_secs(10),
     });
@@ -144,25 +155,25 @@ fn clocks_agree_and_time_does_not_run_backwards() {
         ..Default::default()
     };
     is(
-        &clock(&place(NOW), &status, &[gpu(NOW - 9)]),
+        &clock(&place(NOW), &status, Some(&[gpu(NOW - 9)])),
         CLOCK,
         State::Ok,
         "2027",
     );
     is(
-        &clock(&place(NOW), &status, &[gpu(NOW + 90)]),
+        &clock(&place(NOW), &status, Some(&[gpu(NOW + 90)])),
         CLOCK,
         State::Warn,
         "set back",
     );
     is(
-        &clock(&place(NOW + 60), &status, &[]),
+        &clock(&place(NOW + 60), &status, Some(&[])),
         CLOCK,
         State::Warn,
         "-59 s from ours",
     );
     is(
-        &clock(&place(86_400), &status, &[]),
+        &clock(&place(86_400), &status, Some(&[])),
         CLOCK,
         State::Fail,
         "1970",

@@ -28,6 +28,13 @@ const LIBRARY_NAME: &str = "libnvidia-ml.so.1";
 /// How NVML's code for it is named in what the daemon says.
 const MISMATCH: &str = "VERSION_MISMATCH";
 
+/// How the daemon says, in its first moment, that it knows nothing yet.
+const NOT_YET: &str = "not looked for yet";
+
+/// How it says that it found none, and that what it found does not start; else it was named, and is wrong.
+const NOWHERE: &str = "(looked in ";
+const NO_START: &str = "does not start";
+
 /// Version of the kernel's module, as in `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  …`.
 const MODULE_VERSION: &str = "/proc/driver/nvidia/version";
 
@@ -51,8 +58,16 @@ pub(super) fn check_here(place: &Place, driver_root: &std::path::Path) -> Vec<Ch
     ]
 }
 
+fn is_not_yet_looked_for(nvml: &GetNvmlStatusResponse) -> bool {
+    nvml.state() == NvmlState::Missing && nvml.detail == NOT_YET
+}
+
 fn library(nvml: &GetNvmlStatusResponse) -> Check {
     match nvml.state() {
+        NvmlState::Missing if is_not_yet_looked_for(nvml) => Check::skipped(
+            LIBRARY,
+            format!("{NOT_YET}: the daemon has just started; run this again"),
+        ),
         NvmlState::Ready if nvml.simulated => Check::warn(
             LIBRARY,
             format!(
@@ -74,7 +89,13 @@ fn library(nvml: &GetNvmlStatusResponse) -> Check {
         NvmlState::Missing => Check::fail(
             LIBRARY,
             nvml.detail.clone(),
-            "run nvidia-smi on the node; if it works there, have --nvml-driver-root (chart: nvml.driverRoot, or nvml.runtimeClassName) lead to the driver",
+            if nvml.detail.contains(NO_START) {
+                "the library was found: see that the kernel's module is loaded, and of its version (driver.module, nvml.version; nvidia-smi on the node)"
+            } else if nvml.detail.contains(NOWHERE) {
+                "run nvidia-smi on the node; if it works there, have --nvml-driver-root (chart: nvml.driverRoot, or nvml.runtimeClassName) lead to the driver"
+            } else {
+                "have --nvml-library name the driver's libnvidia-ml.so.1, or leave it out: then the driver's root is looked through"
+            },
         ),
         NvmlState::Unspecified => {
             Check::skipped(LIBRARY, "in a state that this devicectl does not know")
@@ -184,6 +205,9 @@ fn module(place: &Place, nvml: Option<&GetNvmlStatusResponse>) -> Check {
         "no {MODULE_VERSION}: the kernel's module is not loaded, or not to be seen from here"
     );
     match nvml.map(GetNvmlStatusResponse::state) {
+        Some(NvmlState::Missing) if nvml.is_some_and(is_not_yet_looked_for) => {
+            Check::skipped(MODULE, absent)
+        }
         Some(NvmlState::Missing) | None => Check::warn(
             MODULE,
             absent,
@@ -199,6 +223,9 @@ fn runtime_class(place: &Place, nvml: Option<&GetNvmlStatusResponse>) -> Check {
         return Check::skipped(RUNTIME_CLASS, "this is no pod");
     }
     match nvml.map(GetNvmlStatusResponse::state) {
+        Some(NvmlState::Missing) if nvml.is_some_and(is_not_yet_looked_for) => {
+            return Check::skipped(RUNTIME_CLASS, format!("NVML is {NOT_YET}"));
+        }
         Some(NvmlState::Missing) | None => {}
         Some(NvmlState::Ready) => return Check::ok(RUNTIME_CLASS, "NVML is in use"),
         Some(_) => return Check::skipped(RUNTIME_CLASS, "NVML is not looked for"),
@@ -241,6 +268,9 @@ fn runtime_class(place: &Place, nvml: Option<&GetNvmlStatusResponse>) -> Check {
     )
 }
 
+/// How the system says that one may not (EACCES, EPERM).
+const DENIED: [&str; 2] = ["Permission denied", "not permitted"];
+
 pub(super) fn kernel_log(place: &Place, status: &GetDaemonStatusResponse) -> Check {
     if status.kernel_log.is_empty() {
         return Check::skipped(
@@ -257,9 +287,15 @@ pub(super) fn kernel_log(place: &Place, status: &GetDaemonStatusResponse) -> Che
     if part.state() != DaemonPartState::Degraded {
         return Check::ok(KERNEL_LOG, part.detail.clone());
     }
+    if !DENIED.iter().any(|words| part.detail.contains(words)) {
+        let fix = "have --kmsg-path name the kernel log, /dev/kmsg; in a pod, kernelLog.enabled=true mounts it";
+        return Check::fail(KERNEL_LOG, part.detail.clone(), fix);
+    }
     let restricted = place.read("/proc/sys/kernel/dmesg_restrict");
     let hint = match restricted.as_deref() {
-        Some("1") => " (kernel.dmesg_restrict is 1: it takes root with CAP_SYSLOG)",
+        Some("1") if status.kernel_log == "/dev/kmsg" => {
+            " (kernel.dmesg_restrict is 1: it takes root with CAP_SYSLOG)"
+        }
         _ => "",
     };
     Check::fail(

@@ -48,6 +48,18 @@ fn missing(detail: &str) -> GetNvmlStatusResponse {
     }
 }
 
+#[test]
+fn a_library_that_nobody_has_looked_for_yet_is_no_failure() {
+    // As the daemon says it.
+    let words = include_str!("../../../../host/nvml/src/operator.rs");
+    assert!(words.contains(&format!("{NOT_YET:?}.to_owned()")));
+    let (_dir, place) = machine(&[], &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
+    for check in check(&place, &missing(NOT_YET)) {
+        let is_fine = matches!(check.state, State::Ok | State::Skipped);
+        assert!(is_fine, "{check:?}");
+    }
+}
+
 #[track_caller]
 fn is(check: &Check, id: &str, state: State, words: &str) {
     assert_eq!((check.id, check.state), (id, state), "{check:?}");
@@ -172,6 +184,45 @@ fn gpus_that_have_a_device_and_no_answer_are_missed() {
 }
 
 #[test]
+fn the_remedy_of_a_library_is_that_of_what_is_wrong_with_it() {
+    // As the daemon says it.
+    let words = include_str!("../../../../host/nvml/src/library.rs");
+    assert!(words.contains(NOWHERE) && words.contains(NO_START));
+    for (detail, remedy) in [
+        ("no libnvidia-ml.so.1 (looked in /a)", "--nvml-driver-root"),
+        (
+            "NVML of /a does not start: check with nvidia-smi",
+            "kernel's module",
+        ),
+        ("can't use /nonexist.so: point", "--nvml-library"),
+    ] {
+        is(&library(&missing(detail)), LIBRARY, State::Fail, remedy);
+    }
+}
+
+#[test]
+fn a_kernel_log_that_is_not_there_is_no_matter_of_rights() {
+    let of = |path: &str, why: &str| GetDaemonStatusResponse {
+        kernel_log: path.to_owned(),
+        parts: vec![DaemonPart {
+            name: "kernel-log".to_owned(),
+            state: DaemonPartState::Degraded.into(),
+            detail: why.to_owned(),
+        }],
+        ..Default::default()
+    };
+    let (_dir, place) = machine(&[("/proc/sys/kernel/dmesg_restrict", "1\n")], &[]);
+    let absent = of("/none", "cannot open: No such file or directory");
+    let said = kernel_log(&place, &absent);
+    is(&said, KERNEL_LOG, State::Fail, "have --kmsg-path name");
+    assert!(!said.fix.contains("CAP_SYSLOG"), "{said:?}");
+    let theirs = of("/var/log/kern.log", "Permission denied (os error 13)");
+    let said = kernel_log(&place, &theirs);
+    is(&said, KERNEL_LOG, State::Fail, "may read /var/log/kern.log");
+    assert!(!said.fix.contains("CAP_SYSLOG"), "a file has a mode");
+}
+
+#[test]
 fn a_call_that_hangs_is_named() {
     is(&calls(&ready("1", 1)), CALLS, State::Ok, "none");
     let call = HungNvmlCall {
@@ -239,7 +290,7 @@ fn the_kernel_log_is_read_or_says_what_it_takes() {
         parts: vec![DaemonPart {
             name: "kernel-log".to_owned(),
             state: state.into(),
-            detail: "/dev/kmsg: EPERM".to_owned(),
+            detail: "/dev/kmsg: Operation not permitted (os error 1)".to_owned(),
         }],
         ..Default::default()
     };
@@ -251,7 +302,7 @@ fn the_kernel_log_is_read_or_says_what_it_takes() {
         "/dev/kmsg",
     );
     let degraded = kernel_log(&place, &of(DaemonPartState::Degraded));
-    is(&degraded, KERNEL_LOG, Fail, "EPERM");
+    is(&degraded, KERNEL_LOG, Fail, "not permitted");
     is(&degraded, KERNEL_LOG, Fail, "kernelLog.enabled=true");
     is(&degraded, KERNEL_LOG, Fail, "dmesg_restrict is 1");
     let none = GetDaemonStatusResponse::default();

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use device_api_proto::native::{
     Condition, DaemonPartState, GetDaemonStatusResponse, Gpu, ListPoliciesResponse, Policy,
-    PolicyPhase, PolicySetAside, Provider, owner,
+    PolicyMode, PolicyPhase, PolicySetAside, Provider, owner,
 };
 
-use super::check::Check;
+use super::check::{Check, State};
 use super::daemon::part;
 use crate::client::qualified;
 use crate::text::shell_word;
@@ -37,11 +37,13 @@ pub(super) fn policies(
     daemon: Option<&GetDaemonStatusResponse>,
 ) -> Vec<Check> {
     let policies = &listed.policies;
+    let safe_mode = safe_mode(policies, daemon);
+    let is_safe_mode = safe_mode.state == State::Warn;
     vec![
-        safe_mode(policies, daemon),
+        safe_mode,
         set(listed),
         saved(listed),
-        running(policies),
+        running(policies, is_safe_mode),
         refused(policies),
         aside(HELD, policies, |policy| policy.held.as_slice(), held),
         aside(
@@ -109,12 +111,18 @@ fn saved(listed: &ListPoliciesResponse) -> Check {
     }
 }
 
-fn running(policies: &[Policy]) -> Check {
-    if policies.is_empty() {
-        return Check::skipped(RUNNING, "there is no policy");
+fn running(policies: &[Policy], is_safe_mode: bool) -> Check {
+    if policies.is_empty() || is_safe_mode {
+        return Check::skipped(RUNNING, "no policy is loaded");
     }
-    let (mut failed, mut waiting) = (Vec::new(), Vec::new());
-    for policy in policies {
+    let (mut failed, mut waiting, mut commands) = (Vec::new(), Vec::new(), Vec::new());
+    // Of those that were refused from the start another check tells.
+    let loaded: Vec<&Policy> = policies
+        .iter()
+        .filter(|policy| policy.phase() != PolicyPhase::Refused || policy.refused.is_none())
+        .collect();
+    for policy in &loaded {
+        let name = shell_word(&policy.name);
         let phase = words::policy_phase(policy.phase());
         let said = match &*policy.detail {
             "" => format!("{} is {phase}", policy.name),
@@ -122,24 +130,41 @@ fn running(policies: &[Policy]) -> Check {
         };
         match policy.phase() {
             PolicyPhase::Running | PolicyPhase::LastGood => {}
-            PolicyPhase::Paused | PolicyPhase::Compiling | PolicyPhase::StandIn => {
+            PolicyPhase::Paused => {
                 waiting.push(said);
+                commands.push(match policy.mode() {
+                    PolicyMode::Paused => format!("mode: enforce of {name} in policies.yaml"),
+                    PolicyMode::Enforce | PolicyMode::Shadow | PolicyMode::Unspecified => {
+                        format!("devicectl policy resume {name}")
+                    }
+                });
+            }
+            PolicyPhase::Compiling | PolicyPhase::StandIn => {
+                waiting.push(said);
+                commands.push(format!("devicectl policy describe {name}"));
             }
             PolicyPhase::BackOff
             | PolicyPhase::Quarantined
             | PolicyPhase::Refused
-            | PolicyPhase::Unspecified => failed.push(said),
+            | PolicyPhase::Unspecified => {
+                failed.push(said);
+                commands.push(format!("devicectl policy describe {name}"));
+            }
         }
     }
+    commands.truncate(NAMES_MAX);
+    let fix = commands.join(" ; ");
     if !failed.is_empty() {
-        let fix = "devicectl policy describe NAME shows its failures; the fallback judges its signals meanwhile";
+        failed.append(&mut waiting);
         return Check::fail(RUNNING, failed.join("; "), fix);
     }
     if !waiting.is_empty() {
-        let fix = "devicectl policy describe NAME; a pause ends with devicectl policy resume NAME";
         return Check::warn(RUNNING, waiting.join("; "), fix);
     }
-    Check::ok(RUNNING, format!("{} judge", policies.len()))
+    if loaded.is_empty() {
+        return Check::skipped(RUNNING, format!("none is left: see {REFUSED}"));
+    }
+    Check::ok(RUNNING, format!("{} judge", loaded.len()))
 }
 
 fn refused(policies: &[Policy]) -> Check {
@@ -200,12 +225,20 @@ fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
-/// How GPUs are, where nobody knows; and whose policies fail.
-pub(super) fn gpus(gpus: &[Gpu]) -> Vec<Check> {
-    vec![ready(gpus), known(gpus)]
+/// How GPUs are, where nobody knows; and whose policies fail, of which `others` may have told.
+pub(super) fn gpus(gpus: &[Gpu], others: &[Check]) -> Vec<Check> {
+    let causes = [SAFE_MODE, SET, RUNNING, REFUSED, QUARANTINED, HELD];
+    let told: Vec<&str> = others
+        .iter()
+        .filter(|check| matches!(check.state, State::Warn | State::Fail))
+        .map(|check| check.id)
+        .filter(|id| causes.contains(id))
+        .collect();
+    vec![ready(gpus, &told), known(gpus)]
 }
 
-fn ready(gpus: &[Gpu]) -> Check {
+/// `told`: the checks that have told why; one cause is one failure.
+fn ready(gpus: &[Gpu], told: &[&str]) -> Check {
     let is_ill = |condition: &&Condition| {
         condition.r#type == POLICY_READY && words::judgement(condition) != Judgement::Ok
     };
@@ -219,11 +252,15 @@ fn ready(gpus: &[Gpu]) -> Check {
         return Check::ok(READY, "every GPU is judged by all policies");
     }
     let ill: Vec<&str> = ill.into_iter().take(NAMES_MAX).collect();
-    Check::fail(
-        READY,
-        format!("{POLICY_READY} is not True: {}", ill.join("; ")),
-        "devicectl policy list says which, and what to do",
-    )
+    let why = format!("{POLICY_READY} is not True: {}", ill.join("; "));
+    if told.is_empty() {
+        return Check::fail(
+            READY,
+            why,
+            "devicectl policy list says which, and what to do",
+        );
+    }
+    Check::warn(READY, why, format!("as {} says", told.join(", ")))
 }
 
 fn known(gpus: &[Gpu]) -> Check {
@@ -250,7 +287,14 @@ fn known(gpus: &[Gpu]) -> Check {
     Check::fail(KNOWN, why, fix)
 }
 
-pub(super) fn providers(providers: &[Provider], gpus: &[Gpu]) -> Check {
+/// `gpus`: where they were listed.
+pub(super) fn providers(providers: &[Provider], gpus: Option<&[Gpu]>) -> Check {
+    let Some(gpus) = gpus else {
+        return Check::skipped(
+            LOST,
+            "their conditions are the GPUs', which were not listed",
+        );
+    };
     let lost: BTreeSet<&str> = gpus
         .iter()
         .flat_map(words::conditions)

@@ -80,6 +80,17 @@ fn what_judges_nothing_fails_and_what_was_asked_for_warns() {
     ] {
         is(&policies(&listed(policy(phase)), None), RUNNING, state, "");
     }
+    let mut never = policy(PolicyPhase::Refused);
+    never.refused = Some(aside("no component"));
+    let checks = policies(&listed(never), None);
+    is(&checks, RUNNING, State::Skipped, "see policies.refused");
+    is(&checks, REFUSED, Fail, "no component");
+    let mut paused = policy(PolicyPhase::Paused);
+    let said = policies(&listed(paused.clone()), None);
+    is(&said, RUNNING, Warn, "devicectl policy resume 'p q'");
+    paused.mode = PolicyMode::Paused.into();
+    let said = policies(&listed(paused.clone()), None);
+    is(&said, RUNNING, Warn, "policies.yaml");
     let none = ListPoliciesResponse::default();
     is(&policies(&none, None), SAFE_MODE, Fail, "no policy");
     let safe = GetDaemonStatusResponse {
@@ -95,6 +106,12 @@ fn what_judges_nothing_fails_and_what_was_asked_for_warns() {
         SAFE_MODE,
         Warn,
         "--safe-mode",
+    );
+    is(
+        &policies(&listed(paused), Some(&safe)),
+        RUNNING,
+        State::Skipped,
+        "no policy is loaded",
     );
     let refused = ListPoliciesResponse {
         refused: "line 3".to_owned(),
@@ -137,17 +154,36 @@ fn gpus_that_nobody_knows_and_providers_that_are_gone_are_named() {
         ..Default::default()
     };
     let well = [gpu(Health::Healthy, Vec::new())];
-    is(&gpus(&well), KNOWN, State::Ok, "1 GPUs");
-    is(&gpus(&well), READY, State::Ok, "all policies");
-    is(&gpus(&[]), KNOWN, State::Skipped, "no GPU");
+    is(&gpus(&well, &[]), KNOWN, State::Ok, "1 GPUs");
+    is(&gpus(&well, &[]), READY, State::Ok, "all policies");
+    is(&gpus(&[], &[]), KNOWN, State::Skipped, "no GPU");
     let ill = [gpu(Health::Unknown, vec![ill, lost])];
-    is(&gpus(&ill), KNOWN, State::Fail, "devicectl explain");
-    is(&gpus(&ill), READY, State::Fail, "xid-policy is quarantined");
+    is(&gpus(&ill, &[]), KNOWN, State::Fail, "devicectl explain");
     is(
-        &[providers(&[], &ill)],
+        &gpus(&ill, &[]),
+        READY,
+        State::Fail,
+        "xid-policy is quarantined",
+    );
+    // One cause is one failure.
+    let told = [
+        Check::ok(SET, ""),
+        Check::fail(RUNNING, "", "do"),
+        Check::warn(KNOWN, "", "do"),
+    ];
+    is(
+        &gpus(&ill, &told),
+        READY,
+        State::Warn,
+        "as policies.running says",
+    );
+    is(
+        &[providers(&[], Some(&ill))],
         LOST,
         State::Fail,
         "provider forget agent",
     );
-    is(&[providers(&[], &well)], LOST, State::Ok, "none");
+    is(&[providers(&[], Some(&well))], LOST, State::Ok, "none");
+    // Nobody knows, then.
+    is(&[providers(&[], None)], LOST, State::Skipped, "not listed");
 }

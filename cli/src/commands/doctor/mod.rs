@@ -14,7 +14,6 @@ mod store;
 use std::io::{self, Write};
 use std::path::Path;
 
-use device_api_proto::native::Gpu;
 use serde::Serialize;
 
 use self::ask::Answers;
@@ -39,10 +38,11 @@ struct Report {
 }
 
 /// All but those of the socket, which never go unanswered: where the daemon says nothing, they are skipped.
-const OF_THE_DAEMON: [&str; 28] = [
+const OF_THE_DAEMON: [&str; 29] = [
     "api.answers",
     "api.version",
     "api.access",
+    "api.calls",
     "daemon.ready",
     "daemon.parts",
     "daemon.log-level",
@@ -82,10 +82,26 @@ pub(super) async fn run<W: Write>(
 ) -> Result<(), Failure> {
     let place = Place::here();
     let answers = ask::ask(&args.socket).await;
-    let mut checks = match &answers {
-        Ok(answers) => of_daemon(&place, &args.socket, answers),
-        Err(failure) => without_daemon(&place, &args.socket, failure, asked).await,
+    let status = answers
+        .as_ref()
+        .ok()
+        .and_then(|answers| answers.daemon.as_ref().ok());
+    let mut checks = Vec::new();
+    if status.is_none() {
+        unaided(&mut checks, &place, asked).await;
+    }
+    let is_ready = checks.iter().any(daemon::says_ready);
+    let socket = socket::Asked {
+        path: &args.socket,
+        daemon: status.map(|status| status.uid),
+        refused: answers.as_ref().err(),
+        ready: is_ready.then_some(asked.health_address),
     };
+    let mut checks = [socket.check(&place), checks].concat();
+    match &answers {
+        Ok(answers) => of_daemon(&mut checks, &place, answers, asked),
+        Err(_) => checks.extend(driver::check_here(&place, &asked.driver_root)),
+    }
     rest(&mut checks);
     let count = |state| checks.iter().filter(|check| check.state == state).count();
     let report = Report {
@@ -106,12 +122,21 @@ pub(super) async fn run<W: Write>(
     }
 }
 
-fn of_daemon(place: &Place, socket: &Path, answers: &Answers) -> Vec<Check> {
+/// What can be seen without the daemon's word.
+async fn unaided(checks: &mut Vec<Check>, place: &Place, asked: &DoctorArgs) {
+    let readyz = ask::readyz(asked.health_address).await;
+    checks.push(daemon::readyz(readyz, asked.health_address));
+    checks.push(store::directory(place, &asked.state_dir, None));
+}
+
+fn of_daemon(checks: &mut Vec<Check>, place: &Place, answers: &Answers, asked: &DoctorArgs) {
     let status = answers.daemon.as_ref().ok();
     let uid = status.map(|status| status.uid);
-    let gpus: &[Gpu] = answers.gpus.as_ref().map_or(&[], |listed| &listed.gpus);
-    let mut checks = socket::check(place, socket, uid, None);
+    let gpus = answers.gpus.as_ref().ok().map(|listed| &*listed.gpus);
     checks.extend(daemon::answers(&answers.daemon));
+    if !answers.hangs() {
+        checks.push(daemon::calls(&answers.failed()));
+    }
     if let Some(status) = status {
         checks.extend([
             daemon::ready(status),
@@ -122,8 +147,9 @@ fn of_daemon(place: &Place, socket: &Path, answers: &Answers) -> Vec<Check> {
             daemon::certificate(place, status),
         ]);
     }
-    if let Ok(nvml) = &answers.nvml {
-        checks.extend(driver::check(place, nvml));
+    match &answers.nvml {
+        Ok(nvml) => checks.extend(driver::check(place, nvml)),
+        Err(_) => checks.extend(driver::check_here(place, &asked.driver_root)),
     }
     if let Some(status) = status {
         checks.push(driver::kernel_log(place, status));
@@ -135,27 +161,12 @@ fn of_daemon(place: &Place, socket: &Path, answers: &Answers) -> Vec<Check> {
     if let Ok(listed) = &answers.policies {
         checks.extend(judged::policies(listed, status));
     }
-    if answers.gpus.is_ok() {
-        checks.extend(judged::gpus(gpus));
+    if let Some(gpus) = gpus {
+        checks.extend(judged::gpus(gpus, checks));
     }
     if let Ok(providers) = &answers.providers {
         checks.push(judged::providers(providers, gpus));
     }
-    checks
-}
-
-async fn without_daemon(
-    place: &Place,
-    socket: &Path,
-    failure: &Failure,
-    asked: &DoctorArgs,
-) -> Vec<Check> {
-    let mut checks = socket::check(place, socket, None, Some(failure));
-    let readyz = ask::readyz(asked.health_address).await;
-    checks.push(daemon::readyz(readyz, asked.health_address));
-    checks.extend(driver::check_here(place, &asked.driver_root));
-    checks.push(store::directory(place, &asked.state_dir, None));
-    checks
 }
 
 /// What could not be looked at is said to be so: a check that is not there would be taken for one that is well.

@@ -2,11 +2,13 @@
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::place::{Place, ownership, shown};
+use crate::commands::node::is_system;
 use crate::failure::Failure;
 
 const FILE: &str = "socket.file";
@@ -18,27 +20,42 @@ const WRITE: u32 = 0o2;
 const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
+const OTHERS_LOOK: u32 = 0o005;
 
-/// `daemon`: the daemon's user, where it was asked; `refused`: why there is no connection.
-pub(super) fn check(
-    place: &Place,
-    socket: &Path,
-    daemon: Option<u32>,
-    refused: Option<&Failure>,
-) -> Vec<Check> {
-    vec![
-        directory(place, socket, daemon),
-        file(socket),
-        connect(place, socket, refused),
-    ]
+/// A socket, and what is known of it by asking.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) path: &'a Path,
+    /// The daemon's user, where it said so.
+    pub(super) daemon: Option<u32>,
+    /// Why there is no connection.
+    pub(super) refused: Option<&'a Failure>,
+    /// Where a daemon says that it is ready.
+    pub(super) ready: Option<SocketAddr>,
+}
+
+impl Asked<'_> {
+    pub(super) fn check(self, place: &Place) -> Vec<Check> {
+        vec![directory(place, self), file(self), connect(place, self)]
+    }
+
+    /// What to do where it is not there.
+    fn absent(self) -> String {
+        match self.ready {
+            None => START.to_owned(),
+            Some(address) => format!(
+                "device-api-server runs, by {address}: name the path of its --unix-socket with --socket; where it is this one, it was removed: the daemon makes it again within a second, or its log says why not, and a restart does"
+            ),
+        }
+    }
 }
 
 fn of(meta: &Metadata) -> (u32, u32, u32) {
     (meta.uid(), meta.gid(), meta.mode())
 }
 
-fn directory(place: &Place, socket: &Path, daemon: Option<u32>) -> Check {
-    let directory = parent(socket);
+fn directory(place: &Place, asked: Asked<'_>) -> Check {
+    let directory = parent(asked.path);
     let mut ancestors: Vec<&Path> = directory.ancestors().collect();
     ancestors.reverse();
     let mut last = None;
@@ -52,7 +69,7 @@ fn directory(place: &Place, socket: &Path, daemon: Option<u32>) -> Check {
             Ok(meta) => meta,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let why = format!("{} does not exist", shown(path));
-                return Check::fail(DIRECTORY, why, START);
+                return Check::fail(DIRECTORY, why, asked.absent());
             }
             Err(error) => {
                 let why = format!("cannot look at {}: {error}", shown(path));
@@ -65,7 +82,7 @@ fn directory(place: &Place, socket: &Path, daemon: Option<u32>) -> Check {
         last = Some(meta);
     }
     match last {
-        Some(meta) => safe(&directory, &meta, daemon),
+        Some(meta) => safe(&directory, &meta, asked.daemon),
         None => Check::skipped(DIRECTORY, "the socket's path has no directory"),
     }
 }
@@ -100,6 +117,10 @@ fn blocked(place: &Place, path: &Path, meta: &Metadata) -> Check {
 }
 
 fn join(gid: u32) -> String {
+    if gid == 0 {
+        // Nobody should become a member of root's group to read.
+        return "become root; or have the daemon run with a group of its own (chart: podSecurity.runAsGroup, unit: Group=) and join that".to_owned();
+    }
     format!(
         "join group {gid}: `supplementalGroups: [{gid}]` in a pod, `usermod -aG` and a new login on a node; or become root"
     )
@@ -108,7 +129,11 @@ fn join(gid: u32) -> String {
 /// Whether it is the daemon's, or root's, to say which socket is there.
 fn safe(path: &Path, meta: &Metadata, daemon: Option<u32>) -> Check {
     let what = format!("{} is {}", shown(path), ownership(of(meta)));
-    let fix = format!("chmod 0750 {}", shown(path));
+    let fix = if is_system(path) {
+        "have --unix-socket name one in a directory of the daemon's own, which is made with mode 0750".to_owned()
+    } else {
+        format!("chmod 0750 {}", shown(path))
+    };
     let is_sticky = meta.mode() & STICKY != 0;
     if !is_sticky && meta.mode() & OTHERS_WRITE != 0 {
         let why = format!("{what}: anyone may put a socket of their own there");
@@ -128,10 +153,27 @@ fn safe(path: &Path, meta: &Metadata, daemon: Option<u32>) -> Check {
         let fix = format!("chown {daemon} {}", shown(path));
         return Check::warn(DIRECTORY, why, fix);
     }
+    if meta.mode() & OTHERS_LOOK != 0 {
+        let why = format!(
+            "{what}: who is not of its group sees the socket, and what its mode is decides alone"
+        );
+        return Check::warn(DIRECTORY, why, fix);
+    }
     Check::ok(DIRECTORY, what)
 }
 
-fn file(socket: &Path) -> Check {
+fn file(asked: Asked<'_>) -> Check {
+    let socket = asked.path;
+    let target = fs::metadata(socket);
+    if let Ok(meta) = target
+        && meta.file_type().is_socket()
+        && meta.mode() & OTHERS_WRITE != 0
+    {
+        let what = format!("{} is {}", shown(socket), ownership(of(&meta)));
+        let why = format!("{what}: whoever passes its directory reads, of whatever group");
+        let fix = format!("chmod 0660 {}, as the daemon makes it", shown(socket));
+        return Check::fail(FILE, why, fix);
+    }
     match fs::symlink_metadata(socket) {
         Ok(meta) if meta.file_type().is_socket() => Check::ok(
             FILE,
@@ -146,7 +188,8 @@ fn file(socket: &Path) -> Check {
             "name the daemon's socket with --socket; what is there the daemon will not remove",
         ),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            Check::fail(FILE, format!("{} does not exist", shown(socket)), START)
+            let why = format!("{} does not exist", shown(socket));
+            Check::fail(FILE, why, asked.absent())
         }
         Err(error) => Check::skipped(FILE, format!("cannot look at {}: {error}", shown(socket))),
     }
@@ -156,8 +199,9 @@ fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-fn connect(place: &Place, socket: &Path, refused: Option<&Failure>) -> Check {
-    let Some(failure) = refused else {
+fn connect(place: &Place, asked: Asked<'_>) -> Check {
+    let socket = asked.path;
+    let Some(failure) = asked.refused else {
         return Check::ok(CONNECT, format!("connected as {}", place.who()));
     };
     let why = failure.to_string();
@@ -171,15 +215,31 @@ fn connect(place: &Place, socket: &Path, refused: Option<&Failure>) -> Check {
     } else if kind == ErrorKind::PermissionDenied {
         denied(place, socket)
     } else if kind == ErrorKind::ConnectionRefused {
-        let why = format!(
-            "nobody listens on {}: the daemon that made it is gone",
-            shown(socket)
-        );
-        let fix = "start device-api-server again, and see its log for why it ended; it replaces the socket";
-        Check::fail(CONNECT, why, fix)
+        dead(asked)
     } else {
         Check::fail(CONNECT, why, "see the daemon's log")
     }
+}
+
+/// Nobody listens.
+fn dead(asked: Asked<'_>) -> Check {
+    let socket = asked.path;
+    if fs::metadata(socket).is_ok_and(|meta| !meta.file_type().is_socket()) {
+        return Check::skipped(CONNECT, "what is there is no socket");
+    }
+    let why = format!(
+        "nobody listens on {}: the daemon that made it is gone",
+        shown(socket)
+    );
+    let fix = match asked.ready {
+        None => {
+            "start device-api-server again, and see its log for why it ended; it replaces the socket".to_owned()
+        }
+        Some(address) => format!(
+            "another device-api-server runs, by {address}: name the path of its --unix-socket with --socket"
+        ),
+    };
+    Check::fail(CONNECT, why, fix)
 }
 
 fn denied(place: &Place, socket: &Path) -> Check {

@@ -14,7 +14,10 @@ use super::place::{Place, ownership, shown};
 const DURABLE: &str = "store.durable";
 const DIRECTORY: &str = "store.directory";
 
-/// What nobody else should do: the daemon makes it 0750, the chart's init container 0700.
+/// How the daemon begins to tell of a store that takes writes.
+const DURABLE_IN: &str = "durable in ";
+
+/// What nobody else should do: the daemon, and the chart's init container, make it 0700; its group may have been let in.
 const OTHERS: u32 = 0o027;
 
 pub(super) fn durable(status: &GetDaemonStatusResponse) -> Check {
@@ -31,6 +34,19 @@ pub(super) fn durable(status: &GetDaemonStatusResponse) -> Check {
             ),
             "have --store=durable (chart: state.type=hostPath), where the node has a disk",
         ),
+        // It takes writes, and not all that it should hold is in it.
+        DaemonPartState::Degraded | DaemonPartState::Unspecified
+            if part.detail.starts_with(DURABLE_IN) =>
+        {
+            let fix = "look at the GPUs anew, as to what it names (the kernel log, the jobs' logs), and see the daemon's log; a file that was set aside may be deleted";
+            Check::warn(DURABLE, part.detail.clone(), fix)
+        }
+        DaemonPartState::Degraded | DaemonPartState::Unspecified
+            if part.detail.contains("no regular file") =>
+        {
+            let fix = "move away what is there under that name, then restart the daemon";
+            Check::fail(DURABLE, part.detail.clone(), fix)
+        }
         DaemonPartState::Degraded | DaemonPartState::Unspecified => Check::fail(
             DURABLE,
             part.detail.clone(),
@@ -87,4 +103,44 @@ pub(super) fn directory(place: &Place, path: &Path, daemon: Option<u32>) -> Chec
         ", as far as we may look"
     };
     Check::ok(DIRECTORY, format!("{what}{by}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use device_api_proto::native::DaemonPart;
+
+    use super::super::check::State;
+    use super::*;
+
+    #[track_caller]
+    fn check(state: DaemonPartState, detail: &str, expected: State, fix: &str) {
+        let status = GetDaemonStatusResponse {
+            state_dir: "/state".to_owned(),
+            parts: vec![DaemonPart {
+                name: "store".to_owned(),
+                state: state.into(),
+                detail: detail.to_owned(),
+            }],
+            ..Default::default()
+        };
+        let said = durable(&status);
+        assert_eq!(said.state, expected, "{said:?}");
+        assert!(said.fix.contains(fix), "{said:?}");
+    }
+
+    #[test]
+    fn the_remedy_of_a_store_is_that_of_what_is_wrong_with_it() {
+        use DaemonPartState::{Degraded, Off, Up};
+        check(Up, "durable in /state", State::Ok, "");
+        check(Off, "in memory", State::Warn, "--store=durable");
+        let full = "writing failed: No space left on device";
+        check(Degraded, full, State::Fail, "make room on the disk");
+        let strange = "opening /state/store.redb failed: it is no regular file";
+        check(Degraded, strange, State::Fail, "move away what is there");
+        let forgotten = "durable in /state, but not all: the old state could not be used";
+        check(Degraded, forgotten, State::Warn, "look at the GPUs anew");
+        // As the daemon says it.
+        let words = include_str!("../../../../host/runtime/src/state.rs");
+        assert!(words.contains(DURABLE_IN));
+    }
 }

@@ -1,5 +1,6 @@
 //! Binding: the Unix sockets and the TCP address, or one line that says what is in the way.
 
+mod kept;
 mod lock;
 mod tcp;
 mod unix;
@@ -11,7 +12,9 @@ use std::sync::Arc;
 
 use device_api_core::limits::{Bounds, SOCKET_PATH_BYTES_MAX};
 
-pub(crate) use unix::UnixSocket;
+pub(crate) use kept::Kept;
+pub use kept::SocketsHealth;
+use unix::UnixSocket;
 
 use crate::incoming::Listener;
 use crate::peer::Writers;
@@ -125,7 +128,7 @@ pub enum BindError {
 /// What is bound and not served yet. Dropping it removes the socket files again.
 #[derive(Debug)]
 pub struct Bound {
-    unix: Vec<UnixSocket>,
+    unix: Vec<Kept>,
     tcp: Option<(tokio::net::TcpListener, SocketAddr)>,
     tls: Option<Watcher>,
     writers: Writers,
@@ -145,7 +148,12 @@ pub(crate) struct Parts {
 impl Bound {
     /// Paths of the sockets.
     pub fn unix_sockets(&self) -> impl Iterator<Item = &Path> {
-        self.unix.iter().map(UnixSocket::path)
+        self.unix.iter().map(Kept::path)
+    }
+
+    /// How the sockets are while they are served.
+    pub fn sockets(&self) -> SocketsHealth {
+        kept::health(&self.unix)
     }
 
     /// The actual address, where port 0 was asked for too.
@@ -186,7 +194,7 @@ pub async fn bind(config: &GrpcConfig) -> Result<Bound, BindError> {
     let tls = config.tls.clone().map(tls::load).transpose()?;
     let mut unix = Vec::with_capacity(config.unix_sockets.len());
     for path in &config.unix_sockets {
-        unix.push(UnixSocket::bind(path).await?);
+        unix.push(Kept::bind(path).await?);
     }
     let tcp = match config.tcp {
         Some(addr) => Some(tcp::bind(addr, tls.is_some(), config.plain_tcp).await?),

@@ -83,8 +83,29 @@ impl UnixSocket {
         &self.file.path
     }
 
-    pub(crate) fn listener(&self) -> &UnixListener {
+    pub(super) fn listener(&self) -> &UnixListener {
         &self.listener
+    }
+
+    /// Why nobody finds it at its path; `None`: it is there.
+    pub(super) fn lost(&self) -> Option<String> {
+        match identity(&self.file.path) {
+            Ok(there) if there == self.file.identity => None,
+            Ok(_) => Some("another file has its path".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some("its file is gone".to_owned())
+            }
+            Err(error) => Some(format!("its path can't be looked at ({error})")),
+        }
+    }
+
+    /// Binds the path that was lost once more, by the rules of the first time, and lets go of the listener that nobody
+    /// reaches. (The kernel keeps the inode of the old file until then, so no new one passes for it.)
+    pub(super) async fn bind_anew(&mut self) -> Result<(), BindError> {
+        let anew = Self::bind(&self.file.path).await?;
+        let mut old = std::mem::replace(self, anew);
+        old.file.is_lost = true;
+        Ok(())
     }
 }
 
@@ -93,6 +114,8 @@ impl UnixSocket {
 struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
+    /// Another has its path by now, as we know.
+    is_lost: bool,
 }
 
 impl SocketFile {
@@ -100,12 +123,16 @@ impl SocketFile {
         Ok(Self {
             path: path.to_owned(),
             identity: identity(path)?,
+            is_lost: false,
         })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.is_lost {
+            return;
+        }
         if !identity(&self.path).is_ok_and(|now| now == self.identity) {
             tracing::warn!(path = ?self.path, "the socket file is not ours any more; left alone");
         } else if let Err(error) = fs::remove_file(&self.path) {

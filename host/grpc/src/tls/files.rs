@@ -14,7 +14,7 @@ use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier}
 use tokio_rustls::rustls;
 
 use super::State;
-use crate::certificate::expires;
+use crate::certificate::{begins, expires};
 use crate::limits::TLS_FILE_BYTES;
 
 /// What HTTP/2 is called in a TLS handshake; gRPC speaks nothing else.
@@ -121,6 +121,7 @@ fn read_file(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
 
 pub(super) fn configure(files: &TlsFiles, content: &Content) -> Result<State, TlsError> {
     let chain = certificates(CERT, &files.cert, &content.cert)?;
+    let begins = chain.first().map_or(SystemTime::UNIX_EPOCH, begins);
     let expires = chain.first().map_or(SystemTime::UNIX_EPOCH, expires);
     let key = PrivateKeyDer::from_pem_slice(&content.key).map_err(|source| {
         let (flag, path) = (KEY, files.key.clone());
@@ -157,6 +158,7 @@ pub(super) fn configure(files: &TlsFiles, content: &Content) -> Result<State, Tl
     Ok(State {
         config: Arc::new(config),
         verifier,
+        begins,
         expires,
         failure: None,
     })

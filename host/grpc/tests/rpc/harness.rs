@@ -200,6 +200,8 @@ pub(crate) async fn created(client: &mut Native, name: &str) -> i64 {
 /// Keeps what the server says of its calls.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
+    /// Methods that there are.
+    pub(crate) known: Mutex<std::collections::BTreeSet<String>>,
     pub(crate) handled: Mutex<Vec<(String, &'static str)>>,
     pub(crate) events: Mutex<Vec<&'static str>>,
     pub(crate) refusals: Mutex<Vec<&'static str>>,
@@ -222,6 +224,11 @@ impl Recorder {
 }
 
 impl RpcObserver for Recorder {
+    fn known(&self, service: &'static str, method: &'static str) {
+        let mut known = self.known.lock().expect("lock");
+        known.insert(format!("{service}/{method}"));
+    }
+
     fn started(&self, _service: &'static str, _method: &'static str) {
         self.open.send_modify(|open| *open += 1);
     }

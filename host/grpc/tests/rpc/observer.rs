@@ -37,6 +37,11 @@ async fn each_call_is_told_once_with_its_code() {
         (method("WatchGpus"), "Canceled"),
     ];
     assert_eq!(server.observer.handled(), expected);
+    let known = server.observer.known.lock().expect("lock").clone();
+    for (method, _) in &expected {
+        assert!(known.contains(method), "{method} is in {known:?}");
+    }
+    assert!(known.contains("unknown/unknown") && known.len() > 40);
     assert_eq!(*server.observer.events.lock().expect("lock"), ["ADDED"]);
     assert_eq!(*server.observer.watches.borrow(), 0);
 }

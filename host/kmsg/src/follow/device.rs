@@ -38,6 +38,7 @@ impl Reader {
                 Ok(0) => return Err(Errno::IO),
                 Ok(bytes) => self.record(record.get(..bytes).unwrap_or_default()),
                 Err(Errno::AGAIN) => {
+                    self.overrun.went_well();
                     self.shared
                         .set_status(&self.path, LogStatus::Following { caught_up: true });
                     if let Newest(Some(sequence)) = self.newest_record {
@@ -52,9 +53,7 @@ impl Reader {
                 }
                 Err(Errno::PIPE) => {
                     count(&self.shared.counters.overruns);
-                    let times = self.shared.counters.read().overruns;
-                    // A storm of records must not become a storm of log lines.
-                    if times.is_power_of_two() {
+                    if let Some(times) = self.overrun.due() {
                         tracing::warn!(
                             times,
                             "kernel log: records were overwritten before they were read"

@@ -350,7 +350,8 @@ impl Record {
         self.unsaved = Unsaved::Change;
     }
 
-    pub(super) fn close(&mut self, at: Option<Moment>, why: &str) {
+    /// `left_out`: lines about such incidents that are missing before this one; `None`: so is this.
+    pub(super) fn close(&mut self, at: Option<Moment>, why: &str, left_out: Option<u64>) {
         let quiet = limits::INCIDENT_QUIET.as_nanos();
         let quiet = u64::try_from(quiet).unwrap_or(u64::MAX);
         let over = WallTime {
@@ -370,12 +371,13 @@ impl Record {
             drill,
             ..
         } = &*self.incident;
-        if self.is_of_interest() {
-            tracing::info!(gpu = %device, incident = id.0, fault = %self.name(), count, why, drill, "incident closed");
+        if let Some(suppressed) = left_out {
+            tracing::info!(gpu = %device, incident = id.0, fault = %self.name(), count, why, suppressed, drill, "incident closed");
         }
     }
 
-    pub(super) fn open(&mut self) {
+    /// `left_out`: as in [`Record::close`].
+    pub(super) fn open(&mut self, left_out: Option<u64>) {
         self.unsaved = Unsaved::Change;
         Arc::make_mut(&mut self.incident).state = IncidentState::Open;
         let Incident {
@@ -386,20 +388,19 @@ impl Record {
             accounts,
             ..
         } = &*self.incident;
-        if self.is_of_interest() {
+        if let Some(suppressed) = left_out {
             let evidence = accounts
                 .first()
                 .map_or("", |account| account.evidence.as_str());
             let root = root.map(|root| root.0);
-            tracing::info!(gpu = %device, incident = id.0, fault = %self.name(), root, evidence, drill, "incident opened");
+            tracing::info!(gpu = %device, incident = id.0, fault = %self.name(), root, evidence, suppressed, drill, "incident opened");
         }
     }
 
-    /// Made-up codes, of which there is no end, are not to fill the log.
-    fn is_of_interest(&self) -> bool {
+    /// A code that the catalogue does not have: a newer driver's, or made up, and of those there is no end.
+    pub(super) fn is_uncatalogued(&self) -> bool {
         let code = self.incident.code;
-        self.incident.kind != SignalKind::Xid
-            || code.is_some_and(|code| xid::lookup(code).is_some())
+        self.incident.kind == SignalKind::Xid && code.is_none_or(|code| xid::lookup(code).is_none())
     }
 
     fn name(&self) -> String {

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use device_api_grpc::{HandshakeFailure, RefusalReason, Turned};
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
-use super::{Maker, Metrics, catalog};
+use super::{Maker, Metrics, advance, catalog, gauge};
 
 /// What comes of changed files of TLS.
 const RELOADS: [&str; 2] = ["used", "broken"];
@@ -13,11 +13,14 @@ const RELOADS: [&str; 2] = ["used", "broken"];
 #[derive(Debug)]
 pub(super) struct Access {
     connections: IntGauge,
+    sockets_lost: IntGauge,
+    sockets_bound: IntCounter,
     turned_away: IntCounterVec,
     refusals: IntCounterVec,
     suppressed: IntCounter,
     handshakes: IntCounterVec,
     reloads: IntCounterVec,
+    begins: IntGauge,
     expires: IntGauge,
 }
 
@@ -25,11 +28,14 @@ impl Access {
     pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             connections: make.gauge(&catalog::CONNECTIONS)?,
+            sockets_lost: make.gauge(&catalog::SOCKETS_LOST)?,
+            sockets_bound: make.counter(&catalog::SOCKETS_BOUND)?,
             turned_away: make.counters(&catalog::TURNED_AWAY)?,
             refusals: make.counters(&catalog::REFUSALS)?,
             suppressed: make.counter(&catalog::AUDIT_SUPPRESSED)?,
             handshakes: make.counters(&catalog::TLS_HANDSHAKES)?,
             reloads: make.counters(&catalog::TLS_RELOADS)?,
+            begins: make.gauge(&catalog::TLS_BEGINS)?,
             expires: make.gauge(&catalog::TLS_EXPIRES)?,
         })
     }
@@ -77,11 +83,19 @@ impl Access {
 }
 
 impl Metrics {
-    /// When the certificate in use runs out.
-    pub(crate) fn tls_expires(&self, at: SystemTime) {
-        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.access
-            .expires
-            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    /// How the Unix sockets are: those that nobody reaches, and how often one was bound anew since the start.
+    pub(crate) fn sockets(&self, lost: usize, bound_anew: u64) {
+        self.access.sockets_lost.set(gauge(lost));
+        advance(&self.access.sockets_bound, bound_anew);
+    }
+
+    /// From when on, and until when, the certificate in use is good.
+    pub(crate) fn tls_good(&self, begins: SystemTime, expires: SystemTime) {
+        let seconds = |at: SystemTime| {
+            let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            i64::try_from(seconds).unwrap_or(i64::MAX)
+        };
+        self.access.begins.set(seconds(begins));
+        self.access.expires.set(seconds(expires));
     }
 }

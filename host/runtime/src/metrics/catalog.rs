@@ -20,10 +20,17 @@ pub(crate) struct Spec {
     pub(crate) help: &'static str,
 }
 
-/// 50 µs (a read of the cache) to 2.5 s; half a second, which the alert on slow calls asks for, is one.
-const CALL: &[f64] = &[
+/// 50 µs (a read of the cache) to 30 s, the default of `--limit request-time`; half a second, which the alert on slow
+/// calls asks for, is one.
+pub(crate) const CALL: &[f64] = &[
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 0.5,
-    1.0, 2.5,
+    1.0, 2.5, 10.0, 30.0,
+];
+
+/// The same, and of streams: five minutes, in which one that breaks off has no time to be of use, an hour and a day.
+pub(crate) const CALL_OR_STREAM: &[f64] = &[
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 0.5,
+    1.0, 2.5, 10.0, 30.0, 300.0, 3_600.0, 86_400.0,
 ];
 
 /// 1 µs (an uncontended lock) to 100 ms (twice the bound of a barrier wait).
@@ -72,14 +79,17 @@ catalog! {
     GRPC_DURATION Histogram(CALL), "device_api_server_grpc_request_duration_seconds", ["method"], "How long unary gRPC calls took.";
     GRPC_STARTED Counter, "grpc_server_started_total", ["grpc_service", "grpc_method"], "gRPC calls and streams that began.";
     GRPC_HANDLED Counter, "grpc_server_handled_total", ["grpc_service", "grpc_method", "grpc_code"], "gRPC calls and streams that ended; one that the client left is Canceled.";
-    GRPC_HANDLING Histogram(CALL), "grpc_server_handling_seconds", ["grpc_service", "grpc_method"], "How long gRPC calls took; of a stream, its whole life.";
+    GRPC_HANDLING Histogram(CALL_OR_STREAM), "grpc_server_handling_seconds", ["grpc_service", "grpc_method"], "How long gRPC calls took; of a stream, its whole life.";
 
     CONNECTIONS Gauge, "device_api_server_connections", [], "Connections to the API, whose clients speak HTTP/2.";
+    SOCKETS_LOST Gauge, "device_api_server_sockets_lost", [], "Unix sockets of the API that nobody reaches, as their file is gone or another's; /readyz names them.";
+    SOCKETS_BOUND Counter, "device_api_server_sockets_bound_anew_total", [], "Times that a Unix socket of the API was bound anew, as its file was gone or another's.";
     TURNED_AWAY Counter, "device_api_server_connections_turned_away_total", ["reason"], "Connections turned away: too many in all, too many of one user, or no HTTP/2 in time (TLS handshakes that failed among them).";
     REFUSALS Counter, "device_api_server_refusals_total", ["reason"], "Writes that their callers were not allowed; the audit log has them one by one.";
     AUDIT_SUPPRESSED Counter, "device_api_server_audit_suppressed_total", [], "Refusals without a line in the audit log, as their identity had too many.";
     TLS_HANDSHAKES Counter, "device_api_server_tls_handshakes_failed_total", ["reason"], "TLS handshakes that failed; the audit log says of whom.";
     TLS_RELOADS Counter, "device_api_server_tls_reloads_total", ["result"], "Changes of the files of TLS: in use for new connections, or broken, so that the old ones stay.";
+    TLS_BEGINS Gauge, "device_api_server_tls_certificate_begins", [], "Unix time in seconds from which on the certificate in use is good; 0 without TLS.";
     TLS_EXPIRES Gauge, "device_api_server_tls_certificate_expires", [], "Unix time in seconds at which the certificate in use runs out; 0 without TLS.";
 
     STORE_COMMIT Histogram(DISK), "device_api_server_store_commit_seconds", [], "How long commits to the state directory took.";
@@ -107,6 +117,7 @@ catalog! {
 
     NVML_ENABLED Gauge, "device_api_server_nvml_provider_enabled", [], "1 if the daemon is to watch GPUs through NVML.";
     NVML_GPUS Gauge, "device_api_server_nvml_gpu_count", [], "GPUs that NVML shows; 0 without NVML.";
+    NVML_RELEASED Gauge, "device_api_server_nvml_released", [], "1 while NVML is let go of on request (devicectl nvml release).";
     NVML_RUNNING Gauge, "device_api_server_nvml_health_monitor_running", [], "1 while NVML is in use and the events of all its GPUs that have any are waited for; /readyz names those whose are not.";
     NVML_EVENTS Counter, "device_api_server_nvml_events_total", [], "Events that NVML reported, of whatever type.";
     NVML_IGNORED Counter, "device_api_server_nvml_ignored_xids_total", [], "XIDs dropped because --nvml-ignored-xids names them.";

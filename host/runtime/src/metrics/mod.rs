@@ -92,6 +92,7 @@ struct Cache {
 struct Nvml {
     enabled: IntGauge,
     gpus: IntGauge,
+    released: IntGauge,
     running: IntGauge,
     events: IntCounter,
     ignored: IntCounter,
@@ -287,6 +288,7 @@ impl Nvml {
         Ok(Self {
             enabled: make.gauge(&catalog::NVML_ENABLED)?,
             gpus: make.gauge(&catalog::NVML_GPUS)?,
+            released: make.gauge(&catalog::NVML_RELEASED)?,
             running: make.gauge(&catalog::NVML_RUNNING)?,
             events: make.counter(&catalog::NVML_EVENTS)?,
             ignored: make.counter(&catalog::NVML_IGNORED)?,

@@ -144,7 +144,10 @@ fn values(spec: &Spec, label: &str) -> Values {
 fn unit(spec: &Spec) -> &'static str {
     let name = spec.name.trim_end_matches("_total");
     // Older than the convention here, and Unix time like the other.
-    if name.ends_with("_expires") || name.ends_with("start_time_seconds") {
+    if name.ends_with("_begins")
+        || name.ends_with("_expires")
+        || name.ends_with("start_time_seconds")
+    {
         return "Unix time, s";
     }
     let units = [

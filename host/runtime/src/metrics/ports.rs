@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use device_api_cache::{Author, CacheObserver};
+use device_api_cache::{Author, CacheObserver, Turn};
 use device_api_core::durable::NotDurable;
 use device_api_core::health::Health;
 use device_api_core::ids::ResourceVersion;
@@ -17,7 +17,18 @@ use super::{Metrics, advance, gauge, seconds, source_label};
 /// The method of gRPC reflection, a stream.
 const REFLECTION: &str = "ServerReflectionInfo";
 
+/// How gRPC calls a call that went well.
+const OK: &str = "OK";
+
 impl RpcObserver for Metrics {
+    /// The series that each daemon has sooner or later. Of codes there are 17 for each method, nearly all of them for
+    /// ever at zero: those are born with their first call.
+    fn known(&self, service: &'static str, method: &'static str) {
+        self.rpc.started.with_label_values(&[service, method]);
+        self.rpc.handled.with_label_values(&[service, method, OK]);
+        self.rpc.requests.with_label_values(&[method, OK]);
+    }
+
     fn started(&self, service: &'static str, method: &'static str) {
         self.rpc.started.with_label_values(&[service, method]).inc();
     }
@@ -110,6 +121,32 @@ impl CacheObserver for Metrics {
         self.cached(version, gpus);
     }
 
+    fn turned(&self, turn: &Turn) {
+        let Turn {
+            gpu,
+            was,
+            left_out: suppressed,
+        } = turn;
+        let derived = &gpu.derived;
+        let decides = derived
+            .health_from
+            .as_ref()
+            .or(derived.action_from.as_ref());
+        let condition = gpu.conditions.iter().find(|it| Some(&it.type_) == decides);
+        let reason = condition.map_or("", |condition| &condition.reason);
+        tracing::info!(
+            gpu = %gpu.key.name,
+            %was,
+            health = %derived.health,
+            action = %derived.action,
+            condition = decides.map(|type_| &**type_),
+            reason,
+            suppressed,
+            "GPU is {}",
+            derived.health
+        );
+    }
+
     fn uncounted_type(&self, type_: &str) {
         tracing::warn!(
             condition = %type_,
@@ -172,12 +209,14 @@ impl device_api_pipeline::Observer for Metrics {
 
 impl NvmlObserver for Metrics {
     fn nvml_status(&self, status: NvmlStatus) {
-        let (enabled, running, gpus) = match status {
-            NvmlStatus::Disabled => (0, 0, 0),
-            NvmlStatus::Missing { .. } | NvmlStatus::Released { .. } => (1, 0, 0),
-            NvmlStatus::Ready { gpus, .. } => (1, 1, gpus),
+        let (enabled, released, running, gpus) = match status {
+            NvmlStatus::Disabled => (0, 0, 0, 0),
+            NvmlStatus::Missing { .. } => (1, 0, 0, 0),
+            NvmlStatus::Released { .. } => (1, 1, 0, 0),
+            NvmlStatus::Ready { gpus, .. } => (1, 0, 1, gpus),
         };
         self.nvml.enabled.set(enabled);
+        self.nvml.released.set(released);
         self.nvml.running.set(running);
         self.nvml.gpus.set(gauge(gpus));
     }

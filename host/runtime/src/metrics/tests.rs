@@ -21,6 +21,8 @@ pub(super) fn rendered(metrics: &Metrics) -> String {
 #[expect(clippy::too_many_lines, reason = "everything is much")]
 fn exercised() -> Metrics {
     let metrics = Metrics::new().expect("metrics");
+    metrics.known("s.GpuService", "GetGpu");
+    metrics.known("s.GpuService", "ListGpus");
     metrics.started("s.GpuService", "GetGpu");
     metrics.handled("s.GpuService", "GetGpu", "OK", MS);
     metrics.handled("s.GpuService", "WatchGpus", "Canceled", 60_000 * MS);
@@ -29,10 +31,12 @@ fn exercised() -> Metrics {
     metrics.refused("uid");
     metrics.audit_suppressed();
     metrics.connections(1);
+    metrics.sockets(1, 2);
     metrics.turned_away("full");
     metrics.handshake_failed("expired");
     metrics.tls_reloaded(false);
-    metrics.tls_expires(std::time::UNIX_EPOCH + 7_000 * MS);
+    let epoch = std::time::UNIX_EPOCH;
+    metrics.tls_good(epoch + 5_000 * MS, epoch + 7_000 * MS);
     metrics.store_committed(MS, 3);
     metrics.store_failed();
     metrics.store_recovered();
@@ -137,8 +141,8 @@ fn every_metric_of_the_catalogue_is_exported_and_fed_and_no_other() {
             let series = line.split(['{', ' ']).next().unwrap_or_default();
             series == name && line.rsplit(' ').next() != Some("0")
         });
-        // Nothing is Degraded above, and NVML answers.
-        let is_zero = ["_gpus_degraded", "_nvml_state"];
+        // Nothing is Degraded above, and NVML answers and is held.
+        let is_zero = ["_gpus_degraded", "_nvml_state", "_nvml_released"];
         assert!(
             fed || is_zero.iter().any(|end| spec.name.ends_with(end)),
             "{} is not fed",
@@ -217,6 +221,8 @@ fn values_are_those_observed() {
         &text,
         "device_api_server_connections_turned_away_total{reason=\"full\"} 1",
     );
+    check(&text, "device_api_server_sockets_lost 1");
+    check(&text, "device_api_server_sockets_bound_anew_total 2");
     check(
         &text,
         "device_api_server_tls_handshakes_failed_total{reason=\"expired\"} 1",
@@ -225,6 +231,7 @@ fn values_are_those_observed() {
         &text,
         "device_api_server_tls_reloads_total{result=\"broken\"} 1",
     );
+    check(&text, "device_api_server_tls_certificate_begins 5");
     check(&text, "device_api_server_tls_certificate_expires 7");
     check(
         &text,
@@ -237,6 +244,27 @@ fn values_are_those_observed() {
     check(&text, "device_api_server_policy_compile_last_seconds 2.5");
     check(&text, "device_api_server_store_batches_total 3");
     check(&text, "device_api_server_store_writable 1");
+}
+
+#[test]
+fn a_method_counts_from_zero_and_not_from_its_first_call() {
+    let text = rendered(&exercised());
+    for line in [
+        "grpc_server_started_total{grpc_method=\"GetGpu\",grpc_service=\"s.GpuService\"} 1",
+        "grpc_server_started_total{grpc_method=\"ListGpus\",grpc_service=\"s.GpuService\"} 0",
+        "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"ListGpus\",grpc_service=\"s.GpuService\"} 0",
+        "device_api_server_grpc_requests_total{code=\"OK\",method=\"GetGpu\"} 1",
+        "device_api_server_grpc_requests_total{code=\"OK\",method=\"ListGpus\"} 0",
+    ] {
+        check(&text, line);
+    }
+}
+
+#[test]
+fn buckets_reach_as_far_as_a_call_may_take_and_a_stream_lives() {
+    let most = device_api_core::limits::Bounds::default().request_time;
+    assert_eq!(catalog::CALL.last(), Some(&most.as_secs_f64()));
+    assert!(catalog::CALL_OR_STREAM.starts_with(catalog::CALL));
 }
 
 #[test]

@@ -105,3 +105,13 @@ fn c5_versions_do_not_go_back_with_a_store_that_is_damaged_or_lost() {
         assert!(next.start.base.0 >= last + RESERVED, "lost: {lost}");
     }
 }
+
+#[test]
+fn a_state_directory_that_is_made_is_the_daemons_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = dir.path().join("a/state");
+    let _fixture = open(&made);
+    let mode = std::fs::metadata(&made).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}

@@ -1,4 +1,7 @@
-//! `devicectl` against the real daemon.
+//! `devicectl` against the real daemon, a shell, and a node that is prepared for it.
+
+mod node;
+mod shell;
 
 use std::path::Path;
 use std::process::Command;
@@ -101,6 +104,11 @@ async fn failures_are_one_line_with_an_exit_code_of_their_own() -> Result<()> {
         error.contains("/no/such/socket") && error.contains("--socket"),
         "{error}"
     );
+    // What every GPU has is not said to be missing.
+    let clear = ["gpu", "clear", "5", "Ready", "--reason=r"];
+    let (code, _, error) = devicectl(node.socket(), &clear)?;
+    assert_eq!(code, Some(1));
+    assert!(error.contains("is made of its other conditions"), "{error}");
     let (code, _, _) = devicectl(node.socket(), &["get", "gpus", "-o", "xml"])?;
     assert_eq!(code, Some(2));
     Ok(())
