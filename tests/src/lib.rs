@@ -19,7 +19,7 @@ pub mod shell;
 pub mod soak;
 pub mod tools;
 
-pub use binaries::binary;
+pub use binaries::{binary, copy_binary};
 pub use client::{Native, Upstream, Watch, condition_of, health_of};
 pub use configmap::ConfigMap;
 pub use daemon::{Daemon, LogLine};

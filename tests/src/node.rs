@@ -151,6 +151,8 @@ impl Builder {
                 ("nvml-fault-interval", "200ms"),
                 ("nvml-counter-interval", "200ms"),
                 ("nvml-inventory-interval", "1s"),
+                // The most there may be: a policy that misses 5 ms on a busy machine is not what a test is about.
+                ("policy-deadline", "25ms"),
                 ("state-dir", &*state.to_string_lossy()),
             ]
             .map(|(flag, value)| (flag.to_owned(), value.to_owned())),

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,20 +23,43 @@ pub fn root() -> Result<PathBuf> {
     Ok(tests.parent().context("no parent")?.to_owned())
 }
 
-/// Runs it; where it fails, why, in one line of its own words.
+/// Runs it; where it fails, what was run, and why, in one line of its own words.
 ///
 /// # Errors
 /// It is not there, or it failed.
 pub fn works(command: &mut Command) -> std::result::Result<(), String> {
+    succeeds(command).map_err(|why| format!("{command:?}: {why}"))
+}
+
+/// The same without the arguments, for those that name a temporary folder: what many tests are skipped for is told once, where it
+/// is said in the same words.
+///
+/// # Errors
+/// It is not there, or it failed.
+pub fn succeeds(command: &mut Command) -> std::result::Result<(), String> {
     match command.output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            let words = String::from_utf8_lossy(&output.stderr);
             let last = words.lines().rfind(|line| !line.trim().is_empty());
-            Err(format!("{command:?}: {}", last.unwrap_or("failed")))
+            Err(last.map_or_else(|| output.status.to_string(), str::to_owned))
         }
-        Err(error) => Err(format!("{command:?}: {error}")),
+        Err(error) => Err(format!("{}: {error}", command.get_program().display())),
     }
+}
+
+/// Whether root may start a program as that user here, and give files away: it may have few rights, and know no other users.
+///
+/// # Errors
+/// Why not.
+pub fn may_become(uid: u32, gid: u32) -> std::result::Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("not run as root".to_owned());
+    }
+    works(Command::new("true").uid(uid).gid(gid))?;
+    let given = tempfile::NamedTempFile::new()
+        .and_then(|file| std::os::unix::fs::chown(file.path(), Some(uid), Some(gid)));
+    given.map_err(|error| format!("giving a file to {uid}:{gid}: {error}"))
 }
 
 /// Says that a test can't run here, and why.

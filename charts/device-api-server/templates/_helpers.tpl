@@ -71,7 +71,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "device-api.configuration" -}}
 {{- $own := dict
   "unix-socket" (list (printf "%s/%s" .Values.socket.hostPath .Values.socket.name))
-  "grpc-address" .Values.grpc.address
+  "grpc-address" (.Values.grpc.address | default "")
   "admin-address" "0.0.0.0"
   "health-port" .Values.ports.health
   "metrics-port" .Values.ports.metrics
@@ -112,7 +112,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $_ := set $own "tcp-writers" . }}
 {{- end }}
 {{- end }}
-{{- range $key, $value := merge $own .Values.config }}
+{{- range $key, $value := merge $own (.Values.config | default dict) }}
 {{ $key }}: {{ toJson $value }}
 {{- end }}
 {{- end }}
@@ -126,6 +126,7 @@ enable-nvml-provider: nvml.enabled
 grpc-address: grpc.address
 health-port: ports.health
 kmsg-path: kernelLog.enabled
+limit: config.limits
 log-format: log.format
 metrics-port: ports.metrics
 nvml-driver-root: nvml.driverRoot

@@ -13,6 +13,10 @@
 {{- end }}
 {{- end }}
 {{- include "device-api.validateLabels" . }}
+{{- $fullname := include "device-api.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) }}
+{{- fail (printf "fullnameOverride: %s is no name that a Service may have (a-z, 0-9 and -, a letter first): set another, or install under another name" $fullname) }}
+{{- end }}
 {{- if and $v.image.tag $v.image.digest }}
 {{- fail (printf "image.tag: %s is not looked at, as image.digest is set (a released chart has that of its image): set image.digest to that image's, or to nothing" $v.image.tag) }}
 {{- end }}
@@ -82,7 +86,7 @@
 {{- end }}
 {{- $bytes = add $bytes (div (mul 3 (len (nospace .))) 4) }}
 {{- end }}
-{{- if gt (add $bytes (len $p.inline.manifest)) 1000000 }}
+{{- if gt (add $bytes (len ($p.inline.manifest | default ""))) 1000000 }}
 {{- fail (printf "policies.inline: %d bytes, and a ConfigMap holds 1 MiB: use policies.source=image or hostPath" $bytes) }}
 {{- end }}
 {{- if eq (int $v.ports.health) (int $v.ports.metrics) }}
@@ -102,6 +106,9 @@
 {{- end }}
 {{- if and $v.serviceAccount.annotations (not $v.serviceAccount.create) }}
 {{- fail "serviceAccount.annotations: none is created that could have them: set serviceAccount.create, or annotate yours" }}
+{{- end }}
+{{- if and $v.podDisruptionBudget.enabled (lt (int $v.podDisruptionBudget.minAvailable) 1) }}
+{{- fail "podDisruptionBudget.minAvailable: podDisruptionBudget.enabled needs it: how many of the daemon's pods, of all nodes, an eviction has to leave ready" }}
 {{- end }}
 {{- if and $v.metrics.serviceMonitor.enabled (not $v.metrics.service.enabled) }}
 {{- fail "metrics.serviceMonitor: it selects the metrics Service: set metrics.service.enabled" }}
@@ -132,11 +139,11 @@
 {{/* What the daemon would refuse, and the schema can't: amounts out of bounds, and settings that don't go together. */}}
 {{- define "device-api.validateConfig" -}}
 {{- $v := .Values }}
-{{- $config := $v.config }}
+{{- $config := $v.config | default dict }}
 {{- $known := .Files.Get "files/bounds.yaml" | fromYaml }}
 {{- range $key, $bounds := omit $known "limits" "defaults" }}
 {{- /* At most half of barrier-wait; where that is set, the daemon compares. */}}
-{{- if and (hasKey $config $key) (not (and (eq $key "policy-deadline") (contains "barrier-wait" (toJson $config)))) }}
+{{- if and (hasKey $config $key) (not (and (eq $key "policy-deadline") (hasKey ($config.limits | default dict) "barrier-wait"))) }}
 {{- $value := get $config $key }}
 {{- range $one := ternary $value (list $value) (kindIs "slice" $value) }}
 {{- include "device-api.validateAmount" (dict "at" (printf "config.%s" $key) "value" $one "bounds" $bounds) }}
@@ -177,18 +184,20 @@
 {{- define "device-api.validateLabels" -}}
 {{- $v := .Values }}
 {{- $m := $v.metrics }}
-{{- range $at, $labels := dict "commonLabels" $v.commonLabels "podLabels" $v.podLabels "metrics.serviceMonitor.labels" $m.serviceMonitor.labels "metrics.prometheusRule.labels" $m.prometheusRule.labels "metrics.dashboard.labels" $m.dashboard.labels }}
+{{- $common := $v.commonLabels | default dict }}
+{{- $own := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
+{{- range $at, $labels := dict "commonLabels" $common "podLabels" $v.podLabels "metrics.serviceMonitor.labels" $m.serviceMonitor.labels "metrics.prometheusRule.labels" $m.prometheusRule.labels "metrics.dashboard.labels" $m.dashboard.labels }}
 {{- range $label, $_ := $labels }}
-{{- if or (hasPrefix "app.kubernetes.io/" $label) (eq $label "helm.sh/chart") }}
+{{- if has $label $own }}
 {{- fail (printf "%s: %s is the chart's own label; choose another" $at $label) }}
 {{- end }}
-{{- if and (ne $at "commonLabels") (hasKey $v.commonLabels $label) }}
+{{- if and (ne $at "commonLabels") (hasKey $common $label) }}
 {{- fail (printf "%s: %s is in commonLabels as well; leave one out" $at $label) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- range $key := list "checksum/configuration" "kubectl.kubernetes.io/default-container" }}
-{{- if hasKey $v.podAnnotations $key }}
+{{- if hasKey ($v.podAnnotations | default dict) $key }}
 {{- fail (printf "podAnnotations: %s is the chart's own annotation; choose another" $key) }}
 {{- end }}
 {{- end }}
@@ -235,9 +244,9 @@
 {{- $pod := dict "socket.hostPath" $v.socket.hostPath "the state" (include "device-api.stateDir" .) "the configuration" "/etc/device-api" }}
 {{- with $v.nvml.driverRoot }}
 {{- $_ := set $pod "nvml.driverRoot" . }}
+{{- if regexMatch "^/((bin|boot|dev|etc|lib|lib32|lib64|proc|sbin|sys)(/.*)?|usr(/(bin|lib|lib32|lib64|libexec|sbin|share)(/.*)?)?|var(/lib)?|run)$" (include "device-api.onHost" .) }}
+{{- fail (printf "nvml.driverRoot: %s would hide what the pod has there: name the root of a driver container, such as /run/nvidia/driver" .) }}
 {{- end }}
-{{- if regexMatch "^/(bin|boot|dev|etc|lib|lib32|lib64|proc|sbin|sys|usr|var)(/|$)" $v.nvml.driverRoot }}
-{{- fail (printf "nvml.driverRoot: %s would hide what the image has there: name the root of a driver container, such as /run/nvidia/driver" $v.nvml.driverRoot) }}
 {{- end }}
 {{- include "device-api.validateApart" (dict "paths" $pod "where" "in the pod") }}
 {{- end }}
@@ -265,8 +274,9 @@
 {{- end }}
 
 {{- define "device-api.validateResources" -}}
-{{- $limits := .Values.resources.limits | default dict }}
-{{- range $resource, $request := .Values.resources.requests }}
+{{- $resources := .Values.resources | default dict }}
+{{- $limits := $resources.limits | default dict }}
+{{- range $resource, $request := $resources.requests }}
 {{- with get $limits $resource }}
 {{- if gt (include "device-api.quantity" $request | float64) (include "device-api.quantity" . | float64) }}
 {{- fail (printf "resources.requests.%s: %v is more than resources.limits.%s, which is %v" $resource $request $resource .) }}

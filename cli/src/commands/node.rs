@@ -148,9 +148,8 @@ fn say(to: &mut impl Write, owned: &Owned) -> io::Result<()> {
 /// What a directory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Nothing in it outlives the daemon.
+    /// Sockets, and the locks beside them.
     Socket,
-    /// What is in it goes with it: the daemon may have run as another user before.
     State,
 }
 
@@ -164,10 +163,8 @@ impl Kind {
 }
 
 fn give(judged: &Judged, owner: Owner) -> Result<Owned, Failure> {
-    let Judged {
-        path, kind, dir, ..
-    } = judged;
-    let mode = kind.mode();
+    let Judged { path, dir, .. } = judged;
+    let mode = judged.kind.mode();
     let mut owned = Owned {
         path: path.clone(),
         owner: owner.to_string(),
@@ -184,10 +181,8 @@ fn give(judged: &Judged, owner: Owner) -> Result<Owned, Failure> {
     chown(dir, own_ids()).map_err(refused)?;
     fs::set_permissions(place(dir), permissions(mode))
         .map_err(|error| refused(OwnError::Chmod(error)))?;
-    if *kind == Kind::State {
-        let mut entries_left = ENTRIES_MAX;
-        give_entries(dir, path, owner, DEPTH_MAX, &mut entries_left, &mut owned)?;
-    }
+    let mut entries_left = ENTRIES_MAX;
+    give_entries(dir, path, owner, DEPTH_MAX, &mut entries_left, &mut owned)?;
     chown(dir, owner).map_err(refused)?;
     Ok(owned)
 }
@@ -213,6 +208,10 @@ fn give_entries(
         *entries_left = entries_left.checked_sub(1).ok_or_else(too_many)?;
         let (place, stat) = open(dir, Path::new(&name), &at)?;
         let found = FileType::from_raw_mode(stat.st_mode);
+        // The next daemon makes another.
+        if found == FileType::Socket {
+            continue;
+        }
         if found == FileType::Directory {
             let depth_left = depth_left.checked_sub(1).ok_or_else(too_many)?;
             chown(&place, own_ids()).map_err(refused)?;

@@ -40,7 +40,8 @@ pub trait CacheObserver: Debug + Send + Sync {
     fn updated(&self, change: EventType, by: &Author);
     /// What the cache holds after a write.
     fn written(&self, version: ResourceVersion, gpus: &[(Health, usize)]);
-    /// A GPU turned healthy, or ill, or is to be treated otherwise. No more of one GPU than have a line in the log.
+    /// A GPU turned healthy, or ill, or is to be treated otherwise. No more of one GPU than have a line in the log. Called
+    /// with no lock held.
     fn turned(&self, turn: &Turn);
     /// A provider writes a type of unknown polarity: it does not count (design P3). Once a type.
     fn uncounted_type(&self, type_: &str);
@@ -185,7 +186,7 @@ impl Cache {
         remember: impl FnOnce() -> Vec<Change>,
     ) -> R {
         let now = self.clock.wall();
-        self.hub.with(|hub| {
+        let (result, turns) = self.hub.with(|hub| {
             let (result, written, version, summary) =
                 self.gate.write(&*self.clock, &*self.observer, |state| {
                     let mut transaction = Transaction::new(state, &self.config.bounds, now);
@@ -224,14 +225,16 @@ impl Cache {
             if let Some(gpus) = summary {
                 self.observer.written(version, &gpus);
             }
-            for turn in &turns {
-                self.observer.turned(turn);
-            }
             for type_ in uncounted {
                 self.observer.uncounted_type(&type_);
             }
-            result
-        })
+            (result, turns)
+        });
+        // Whoever reads the log may be slow, and nobody is to wait for that at the hub.
+        for turn in &turns {
+            self.observer.turned(turn);
+        }
+        result
     }
 
     /// A write of a client: refused where it could not be made to survive, and answered when it

@@ -183,8 +183,7 @@ impl Incidents {
     /// Begins with an incident, or goes on with one that was over.
     fn put(&mut self, mut record: Record) {
         let id = record.id();
-        let now = record.last().boot;
-        let line = self.line(&record, now);
+        let line = self.line(&record, None);
         record.open(line);
         self.open.insert(id, record);
         self.news.push(id);
@@ -333,16 +332,16 @@ impl Incidents {
             let fault = key(record.kind(), record.code(), (&[], None)).fault;
             known.forget((fault, record.instance()), id);
         }
-        let now = at.map_or(self.swept, |at| at.boot);
-        let line = self.line(&record, now);
+        let line = self.line(&record, at);
         record.close(at, why, line);
         self.put_closed(record);
     }
 
     /// Whether the log has a line about an incident now; then how many are missing before it.
-    fn line(&mut self, record: &Record, now: BootTime) -> Option<u64> {
+    fn line(&mut self, record: &Record, at: Option<Moment>) -> Option<u64> {
         if record.is_uncatalogued() {
-            self.uncatalogued.admit(now.ns)
+            let known = record.last().boot.ns.max(self.swept.ns);
+            self.uncatalogued.admit(at.map_or(known, |at| at.boot.ns))
         } else {
             Some(0)
         }

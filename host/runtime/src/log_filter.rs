@@ -29,6 +29,8 @@ const AUDIT: &str = "audit";
 const AUDIT_KEPT: &str = "audit=info";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// The same, as the library takes them besides.
+const LEVELS_BY_NUMBER: [&str; 6] = ["0", "1", "2", "3", "4", "5"];
 
 /// What the daemon was started with can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -55,22 +57,21 @@ pub(crate) fn at_start(
     verbose: u8,
     variable: Option<OsString>,
 ) -> Result<Directives, WrongVariable> {
-    let from_environment = variable.filter(|value| verbose == 0 && !value.is_empty());
-    let Some(value) = from_environment else {
+    let value = variable.filter(|_| verbose == 0).unwrap_or_default();
+    let value = value.to_string_lossy().into_owned();
+    let mut directives: Vec<&str> = directives_of(&value).filter(|it| !it.is_empty()).collect();
+    if directives.is_empty() {
         let text = of_verbosity(verbose).to_owned();
         let filter = EnvFilter::new(&text);
         return Ok(Directives { text, filter });
-    };
-    let value = value.to_string_lossy().into_owned();
-    let text = if value.split(',').any(is_of_audit) {
-        value.clone()
-    } else {
-        format!("{value},{AUDIT_KEPT}")
-    };
-    let mut directives = value.split(',').map(str::trim);
-    let parsed = directives
-        .try_for_each(check_word)
-        .and_then(|()| EnvFilter::try_new(&text).map_err(|error| error.to_string()));
+    }
+    let checked = directives.iter().try_for_each(|it| check_words(it));
+    if !directives.iter().any(|it| is_of_audit(it)) {
+        directives.push(AUDIT_KEPT);
+    }
+    let text = directives.join(",");
+    let parsed =
+        checked.and_then(|()| EnvFilter::try_new(&text).map_err(|error| error.to_string()));
     match parsed {
         Ok(filter) => Ok(Directives { text, filter }),
         Err(why) => Err(WrongVariable { value, why }),
@@ -112,9 +113,8 @@ fn asked(text: &str, audit: &str) -> Result<Directives, String> {
     let text = match level {
         Some(level) => of_level(level),
         None => {
-            let mut directives = text.split(',').map(str::trim);
-            directives.try_for_each(check)?;
-            text.trim().to_owned()
+            directives_of(text).try_for_each(check)?;
+            directives_of(text).collect::<Vec<_>>().join(",")
         }
     };
     let text = [&*text, audit].join(",").trim_end_matches(',').to_owned();
@@ -146,17 +146,31 @@ fn check(directive: &str) -> Result<(), String> {
             "{directive:?}: the audit log is not turned on or off here; {FILTER_VARIABLE} of the daemon's start says what is in it"
         ));
     }
-    check_word(directive)
+    check_words(directive)
+}
+
+/// To the library white space is part of a name.
+fn directives_of(filter: &str) -> impl Iterator<Item = &str> {
+    filter.split(',').map(str::trim)
 }
 
 /// To the library a word alone is a target that is to tell everything, which of a mistyped level is the opposite: of
-/// `dbug`, which nothing is called, there would be no line at all.
-fn check_word(directive: &str) -> Result<(), String> {
-    let is_word = !directive.is_empty() && !directive.contains(['=', '[']);
-    let is_level = LEVELS
-        .iter()
+/// `dbug`, which nothing is called, there would be no line at all. So it is a level, or a target of ours.
+fn check_words(directive: &str) -> Result<(), String> {
+    let end = directive.find('[').unwrap_or(directive.len());
+    if directive
+        .get(..end)
+        .is_some_and(|it| it.contains(char::is_whitespace))
+    {
+        return Err(format!("{directive:?}: white space within a directive"));
+    }
+    let is_word = !directive.contains(['=', '[']);
+    let levels = LEVELS.into_iter().chain(LEVELS_BY_NUMBER);
+    let is_level = levels
+        .into_iter()
         .any(|level| directive.eq_ignore_ascii_case(level));
-    if is_word && !is_level {
+    let is_ours = directive == "policy" || directive.starts_with("device_api");
+    if is_word && !is_level && !is_ours {
         return Err(format!(
             "{directive:?} is no level; expected one of {}, or TARGET=LEVEL, as in info,device_api_nvml=debug",
             LEVELS.join(", ")

@@ -14,7 +14,9 @@ fn started(verbose: u8, variable: Option<&str>) -> Result<String, String> {
 fn verbosity_beats_the_variable_and_a_wrong_variable_is_refused() {
     let default = "warn,audit=info,policy=info,device_api=info";
     assert_eq!(started(0, None).as_deref(), Ok(default));
-    assert_eq!(started(0, Some("")).as_deref(), Ok(default));
+    for empty in ["", " ", ",\n"] {
+        assert_eq!(started(0, Some(empty)).as_deref(), Ok(default));
+    }
     assert_eq!(
         started(1, Some("error")).as_deref(),
         Ok("warn,audit=info,policy=debug,device_api=debug")
@@ -28,6 +30,7 @@ fn verbosity_beats_the_variable_and_a_wrong_variable_is_refused() {
         ("dbug", "\"dbug\" is no level"),
         ("info,hyper", "\"hyper\" is no level"),
         ("audit", "\"audit\" is no level"),
+        ("warn,audit =info", "white space"),
     ] {
         let error = started(0, Some(wrong)).expect_err(wrong);
         assert!(
@@ -47,7 +50,18 @@ fn the_audit_log_is_silenced_by_its_name_alone() {
     check("error", "error,audit=info");
     check("off", "off,audit=info");
     check("warn,auditor=error", "warn,auditor=error,audit=info");
-    check("info,", "info,,audit=info");
+    // What stands in a file of variables, or in a manifest.
+    check("info,", "info,audit=info");
+    check("info\n", "info,audit=info");
+    check(
+        " info, device_api=debug",
+        "info,device_api=debug,audit=info",
+    );
+    check("3", "3,audit=info");
+    check(
+        "off,device_api_nvml,policy",
+        "off,device_api_nvml,policy,audit=info",
+    );
     check("audit=off", "audit=off");
     check("error,audit=warn", "error,audit=warn");
     // Of the lines without that field it says nothing.
@@ -70,7 +84,7 @@ fn a_level_is_for_the_daemon_and_its_policies_and_a_filter_is_taken_as_it_stands
     check("trace", "info,policy=trace,device_api=trace");
     check("error", "error,policy=error,device_api=error");
     check("off", "off,policy=off,device_api=off");
-    check("info,device_api_nvml=debug", "info,device_api_nvml=debug");
+    check("info, device_api_nvml=debug", "info,device_api_nvml=debug");
     check("warn,policy=off", "warn,policy=off");
     check("[{gpu=GPU-1}]=trace", "[{gpu=GPU-1}]=trace");
     check(

@@ -5,6 +5,8 @@
 //!  unshare --mount --pid --net --ipc --uts --fork -- test-container WORD… -- PROGRAM ARGUMENT…
 //! ```
 //!
+//! Without `--`, and what follows it, all is done but the last step, which tells whether a container can be started here.
+//!
 //! With `join=PID`, and in no new namespaces, it runs one more program in the container whose first process that is, as
 //! `kubectl exec` does, and ends as that ends.
 //!
@@ -52,7 +54,8 @@ struct Spec {
     capabilities: u64,
     mounts: Vec<Mounted>,
     env: Vec<(String, String)>,
-    command: Vec<OsString>,
+    /// `None`: there is none to become.
+    command: Option<Vec<OsString>>,
 }
 
 struct Mounted {
@@ -63,7 +66,7 @@ struct Mounted {
 
 fn main() -> ExitCode {
     match run() {
-        Ok(never) => match never {},
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("test-container: {error:#}");
             // As runtimes do where the program could not be started.
@@ -72,7 +75,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<std::convert::Infallible> {
+/// Comes back where there was no program to become.
+fn run() -> Result<()> {
     let spec = Spec::read()?;
     for cgroup in &spec.cgroups {
         fs::write(cgroup, "0").with_context(|| format!("joining {}", cgroup.display()))?;
@@ -91,6 +95,9 @@ fn run() -> Result<std::convert::Infallible> {
     ensure!(up.context("running ip")?.success(), "ip can't set lo up");
     make_root(&spec).context("making the root file system")?;
     give_up(&spec).context("giving up what the container does not have")?;
+    if spec.command.is_none() {
+        return Ok(());
+    }
     let mut command = spec.program()?;
     let error = command.exec();
     Err(error).with_context(|| format!("running {command:?}"))
@@ -113,6 +120,7 @@ impl Spec {
         let mut spec = Self::default();
         for word in words.by_ref() {
             if word == "--" {
+                spec.command = Some(Vec::new());
                 break;
             }
             let word = word.to_str().context("a word that is no UTF-8")?;
@@ -140,12 +148,15 @@ impl Spec {
                 _ => bail!("what is {word}?"),
             }
         }
-        spec.command = words.collect();
+        if let Some(command) = &mut spec.command {
+            command.extend(words);
+        }
         Ok(spec)
     }
 
     fn program(&self) -> Result<Command> {
-        let (program, args) = self.command.split_first().context("no program")?;
+        let command = self.command.as_deref().unwrap_or_default();
+        let (program, args) = command.split_first().context("no program")?;
         let mut command = Command::new(program);
         let env = self.env.iter().map(|(name, value)| (name, value));
         command.args(args).env_clear().envs(env);

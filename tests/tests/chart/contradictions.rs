@@ -97,6 +97,26 @@ pub(crate) const CONTRADICTIONS: &[(&str, &[&str])] = &[
         "config: {kmsg-path: /dev/kmsg}",
         &["config.kmsg-path", "by kernelLog.enabled"],
     ),
+    // Its amounts would have no bounds here.
+    (
+        "config: {limit: ['request-time=99h']}",
+        &["config.limit:", "by config.limits; set that"],
+    ),
+    (
+        "podDisruptionBudget: {enabled: true}",
+        &[
+            "podDisruptionBudget.minAvailable",
+            "how many of the daemon's pods",
+        ],
+    ),
+    // A Service is made by that name.
+    (
+        "nameOverride: '1.2'",
+        &[
+            "gpus-1.2 is no name that a Service may have",
+            "fullnameOverride",
+        ],
+    ),
     (
         "config: {shutdown-timeout: 1m}",
         &[

@@ -91,11 +91,12 @@ pub(crate) const MATRIX: &[(&str, &str)] = &[
     ),
     (
         "everything besides",
-        "{metrics: {service: {annotations: {a: b}}, serviceMonitor: {enabled: true, interval: 15s, labels: {release: prom}}, \
+        "{metrics: {service: {annotations: {a: b}}, serviceMonitor: {enabled: true, interval: 1m30s, labels: {release: prom}}, \
          prometheusRule: {enabled: true, labels: {release: prom}}, dashboard: {enabled: true}}, \
          networkPolicy: {enabled: true, metricsFrom: [{namespaceSelector: {}}]}, \
-         podDisruptionBudget: {enabled: true, maxUnavailable: 10%}, updateStrategy: {maxUnavailable: 25%}, \
-         podAnnotations: {c: d}, podLabels: {e: f}, commonLabels: {team: gpu}, extraEnv: [{name: RUST_LOG, value: info}], \
+         podDisruptionBudget: {enabled: true, minAvailable: 3}, updateStrategy: {maxUnavailable: 25%}, \
+         podAnnotations: {c: d}, podLabels: {e: f, app.kubernetes.io/created-by: site}, \
+         commonLabels: {team: gpu, app.kubernetes.io/part-of: stack}, extraEnv: [{name: RUST_LOG, value: info}], \
          imagePullSecrets: [{name: pull}], image: {repository: example.org/das, digest: \
          'sha256:0000000000000000000000000000000000000000000000000000000000000000'}, \
          affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: \

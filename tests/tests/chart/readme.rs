@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::helm::folder;
 
-/// Of Helm itself: it hands the parent chart's values down under this name.
-const HELMS: &str = "global";
+/// Of Helm itself: the parent chart's values under one name, and under the other what turns a dependency on.
+const HELMS: [&str; 2] = ["enabled", "global"];
 
 struct Files {
     readme: String,
@@ -54,11 +54,24 @@ fn defaults(
     }
     for field in known.keys() {
         ensure!(
-            fields.contains_key(field) || field == HELMS,
+            fields.contains_key(field) || (path.is_empty() && HELMS.contains(&field.as_str())),
             "values.yaml lacks {path} {field}"
         );
     }
     Ok(())
+}
+
+/// The values by their paths, each with its default.
+pub(crate) fn values() -> Result<BTreeMap<String, Value>> {
+    let Files { values, schema, .. } = files()?;
+    let mut found = BTreeMap::new();
+    defaults(&values, &schema, "", &mut found)?;
+    Ok(found)
+}
+
+/// `values.yaml`, as it is.
+pub(crate) fn defaults_tree() -> Result<Value> {
+    Ok(files()?.values)
 }
 
 /// Rows of the table of values: path and default.
@@ -82,14 +95,8 @@ fn rows(readme: &str) -> Result<BTreeMap<String, Value>> {
 
 #[test]
 fn the_readme_has_every_value_with_its_default_and_no_other() -> Result<()> {
-    let Files {
-        readme,
-        values,
-        schema,
-    } = files()?;
-    let mut expected = BTreeMap::new();
-    defaults(&values, &schema, "", &mut expected)?;
-    let rows = rows(&readme)?;
+    let expected = values()?;
+    let rows = rows(&files()?.readme)?;
     for (path, default) in &expected {
         let row = rows
             .get(path)

@@ -41,6 +41,29 @@ const OF_OUR_OWN: [&str; 6] = [
     "/tmp/gpus",
 ];
 
+/// Where the image has what the daemon runs on; the last as the host calls it, too.
+const OF_THE_IMAGE: [&str; 9] = [
+    "/usr",
+    "/usr/bin",
+    "/usr/lib/nvidia",
+    "/lib64",
+    "/etc/nvidia",
+    "/proc/driver/nvidia",
+    "/var",
+    "/var/lib",
+    "/var/run",
+];
+
+/// Roots of drivers, of sites that there are.
+const DRIVERS: [&str; 6] = [
+    "/run/nvidia/driver",
+    "/var/run/nvidia/driver",
+    "/usr/local/nvidia",
+    "/var/lib/nvidia/driver",
+    "/home/kubernetes/bin/nvidia",
+    "/opt/nvidia",
+];
+
 /// Values that the schema refuses, and the path it names.
 const TYPOS: &[(&str, &[&str])] = &[
     ("nvlm: {enabled: false}", &["nvlm"]),
@@ -53,6 +76,31 @@ const TYPOS: &[(&str, &[&str])] = &[
     (
         "metrics: {serviceMonitor: {interval: often}}",
         &["metrics", "serviceMonitor", "interval"],
+    ),
+    (
+        "metrics: {serviceMonitor: {interval: 30s1m}}",
+        &["metrics", "serviceMonitor", "interval"],
+    ),
+    (
+        "metrics: {serviceMonitor: {interval: 0s}}",
+        &["metrics", "serviceMonitor", "interval"],
+    ),
+    (
+        "metrics: {serviceMonitor: {interval: ''}}",
+        &["metrics", "serviceMonitor", "interval"],
+    ),
+    ("fullnameOverride: a.b", &["fullnameOverride"]),
+    ("fullnameOverride: 1gpus", &["fullnameOverride"]),
+    // A condition of the parent's, and there is none.
+    ("enabled: false", &["enabled"]),
+    // A share of the pods is a share of what the scale subresource says, and a DaemonSet has none.
+    (
+        "podDisruptionBudget: {enabled: true, minAvailable: 10%}",
+        &["podDisruptionBudget", "minAvailable"],
+    ),
+    (
+        "podDisruptionBudget: {enabled: true, maxUnavailable: 1}",
+        &["podDisruptionBudget", "maxUnavailable"],
     ),
     ("config: {helth-port: 1}", &["config", "helth-port"]),
     (
@@ -251,6 +299,26 @@ fn a_directory_that_others_use_is_not_given_to_the_daemon() -> Result<()> {
         &[],
         &["state", "hostPath", "pattern"],
     )?;
+    Ok(())
+}
+
+#[test]
+fn a_drivers_root_hides_nothing_of_the_image() -> Result<()> {
+    let Some(chart) = Chart::find()? else {
+        return Ok(());
+    };
+    for path in OF_THE_IMAGE {
+        let why = format!("nvml.driverRoot: {path} would hide");
+        refused(
+            &chart,
+            &format!("nvml: {{driverRoot: {path}}}"),
+            &[],
+            &[&why],
+        )?;
+    }
+    for path in DRIVERS {
+        chart.rendered(&format!("nvml: {{driverRoot: {path}}}"))?;
+    }
     Ok(())
 }
 

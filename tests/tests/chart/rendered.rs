@@ -1,14 +1,12 @@
 //! What the values come to: the defaults to the letter, the other objects, and a configuration that the daemon takes.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, ensure};
-use device_api_tests::binary;
 use serde_json::{Value, json};
 
 use crate::helm::{Chart, NAMESPACE, RELEASE, Rendered};
 use crate::matrix::MATRIX;
 use crate::pod::list;
+use crate::settings::objection;
 
 #[track_caller]
 fn same(what: &str, found: &Value, expected: Value) -> Result<()> {
@@ -202,33 +200,15 @@ fn the_daemon_takes_the_configuration_of_every_case() -> Result<()> {
     let Some(chart) = Chart::find()? else {
         return Ok(());
     };
-    let daemon = binary("device-api-server")?;
-    let dir = tempfile::tempdir()?;
-    let check = |configuration: &str| -> Result<(Option<i32>, String)> {
-        let file = dir.path().join("device-api-server.yaml");
-        std::fs::write(&file, configuration)?;
-        let mut command = Command::new(&daemon);
-        command
-            .env_clear()
-            .arg("--check-config")
-            .arg("--config")
-            .arg(&file);
-        // It has to be there, and in the pod it is.
-        if configuration.contains("\npolicy-dir:") {
-            command.arg("--policy-dir").arg(dir.path());
-        }
-        let output = command.output()?;
-        Ok((output.status.code(), String::from_utf8(output.stderr)?))
-    };
     for (case, values) in MATRIX {
         let rendered = chart.rendered(values)?;
         let configuration = rendered.configuration()?;
-        let (code, errors) = check(configuration)?;
-        ensure!(code == Some(0), "{case}: {errors}\n{configuration}");
+        let against = objection(configuration)?;
+        ensure!(against.is_none(), "{case}: {against:?}\n{configuration}");
     }
-    let (code, errors) = check("helth-port: 1\n")?;
+    let errors = objection("helth-port: 1\n")?.unwrap_or_default();
     ensure!(
-        code == Some(2) && errors.contains("helth-port"),
+        errors.contains("helth-port"),
         "what is wrong is refused: {errors}"
     );
     Ok(())
@@ -273,6 +253,18 @@ fn prometheus_and_grafana_get_what_the_files_hold() -> Result<()> {
     same("dashboard", &shown, serde_json::from_str(&file)?)?;
     let endpoint = &rendered.the("ServiceMonitor")?["spec"]["endpoints"][0];
     same("interval", &endpoint["interval"], json!("30s"))
+}
+
+#[test]
+fn a_budget_is_a_count_as_any_other_field_takes_a_scale_subresource_that_a_daemon_set_lacks()
+-> Result<()> {
+    let Some(chart) = Chart::find()? else {
+        return Ok(());
+    };
+    let rendered = of(&chart, "everything besides")?;
+    let budget = &rendered.the("PodDisruptionBudget")?["spec"];
+    let said = json!([budget["minAvailable"], budget["maxUnavailable"]]);
+    same("budget", &said, json!([3, null]))
 }
 
 #[test]

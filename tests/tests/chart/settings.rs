@@ -22,14 +22,10 @@ const TAKEN: &[(&str, &str)] = &[
         "",
     ),
     (
-        "{policy-deadline: 100ms, limit: ['barrier-wait=200ms']}",
-        "",
-    ),
-    (
         "{limits: {gpus: 16384, condition-bytes: 65536, request-time: 10m}}",
         "",
     ),
-    ("{limit: gpus=7}", ""),
+    ("{limits: {gpus: 7}}", ""),
     (
         "{provider-timeout: ['uid:1001=30s', 'cn:a=b=24h', 'uri:spiffe://x/y=1s']}",
         "",
@@ -89,16 +85,18 @@ const REFUSED: &[&str] = &[
 ];
 
 /// What the daemon says against a configuration file, where it does.
-fn objection(file: &str) -> Result<Option<String>> {
+pub(crate) fn objection(file: &str) -> Result<Option<String>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("device-api-server.yaml");
     std::fs::write(&path, file)?;
-    let output = Command::new(binary("device-api-server")?)
-        .env_clear()
-        .arg("--check-config")
-        .arg("--config")
-        .arg(&path)
-        .output()?;
+    let mut daemon = Command::new(binary("device-api-server")?);
+    daemon.env_clear().args(["--check-config", "--config"]);
+    daemon.arg(&path);
+    // It has to be there, and in the pod it is.
+    if file.contains("\npolicy-dir:") {
+        daemon.arg("--policy-dir").arg(folder.path());
+    }
+    let output = daemon.output()?;
     let said = String::from_utf8(output.stderr)?;
     match output.status.code() {
         Some(0) => Ok(None),

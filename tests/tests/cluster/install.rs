@@ -10,8 +10,8 @@ use crate::shared::cluster;
 
 /// Every object that the chart can bring.
 const EVERYTHING: &str = "{metrics: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}, \
-    dashboard: {enabled: true}}, networkPolicy: {enabled: true}, podDisruptionBudget: {enabled: true}, \
-    policies: {source: inline, inline: {manifest: 'policies: []'}}}";
+    dashboard: {enabled: true}}, networkPolicy: {enabled: true}, \
+    podDisruptionBudget: {enabled: true, minAvailable: 1}, policies: {source: inline, inline: {manifest: 'policies: []'}}}";
 
 #[test]
 #[ignore = "needs an API server: cargo xtask e2e"]

@@ -46,8 +46,8 @@ const STEPS: &[(&str, Change)] = &[
     ("{}", Change::Configuration),
     (
         "{metrics: {service: {annotations: {a: b}}, serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}, \
-         dashboard: {enabled: true}}, networkPolicy: {enabled: true}, podDisruptionBudget: {enabled: true}, \
-         serviceAccount: {annotations: {c: d}}, tests: {enabled: false}}",
+         dashboard: {enabled: true}}, networkPolicy: {enabled: true}, \
+         podDisruptionBudget: {enabled: true, minAvailable: 1}, serviceAccount: {annotations: {c: d}}, tests: {enabled: false}}",
         Change::Nothing,
     ),
     ("metrics: {service: {enabled: false}}", Change::Nothing),

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use device_api_tests::tools::skip;
-use device_api_tests::{Node, binary};
+use device_api_tests::tools::{may_become, skip};
+use device_api_tests::{Node, copy_binary};
 
 use crate::Doctor;
 
@@ -55,7 +55,7 @@ fn shared_node() -> Result<(Node, PathBuf, PathBuf)> {
     let builder = Node::builder()?;
     fs::set_permissions(builder.dir(), Permissions::from_mode(0o755))?;
     let program = builder.dir().join("devicectl");
-    fs::copy(binary("devicectl")?, &program)?;
+    copy_binary("devicectl", &program)?;
     let socket = builder.dir().join("run/device.sock");
     let node = builder
         .flag("unix-socket", socket.to_string_lossy())
@@ -65,8 +65,9 @@ fn shared_node() -> Result<(Node, PathBuf, PathBuf)> {
 
 #[test]
 fn who_may_not_pass_is_told_which_group_may() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        skip::<()>("only root may become somebody else")?;
+    let group = 4_242;
+    if let Err(why) = may_become(65_534, group) {
+        skip::<()>(&format!("only root may become somebody else: {why}"))?;
         return Ok(());
     }
     let (node, socket, program) = shared_node()?;
@@ -76,7 +77,6 @@ fn who_may_not_pass_is_told_which_group_may() -> Result<()> {
     // The daemon is root here, with root's group: nobody is told to join that.
     let said = as_user(65_534, 65_534)?;
     said.check("socket.directory", "fail", "a group of its own")?;
-    let group = 4_242;
     for path in [directory, &socket] {
         chown(path, None, Some(group))?;
     }

@@ -121,9 +121,11 @@ fn until(socket: &Path, id: &str, state: &str, words: &str) -> Result<Said> {
 async fn a_node_that_is_well_has_nothing_that_fails_and_nothing_is_changed() -> Result<()> {
     let node = Node::start()?;
     let mut client = node.healthy().await?;
-    let before = client.list().await?.resource_version;
     // The harness makes it for all.
     fs::set_permissions(node.dir(), Permissions::from_mode(0o750))?;
+    // Healthy comes with the first of the policies.
+    until(node.socket(), "policies.running", "ok", "judge")?;
+    let before = client.list().await?.resource_version;
     let said = Doctor::of(node.socket())?.says()?;
     ensure!(said.code == Some(0), "{}", said.text);
     // The simulated library is nothing for a real node, and said to be so.

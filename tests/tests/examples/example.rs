@@ -6,12 +6,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use device_api_proto::native::{ConditionStatus, Gpu, Health};
 use device_api_tests::{Native, Node, PATIENCE, condition_of, health_of};
+use rustix::process::Signal;
 
 /// How long an example may be silent before the daemon is asked again what is so.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// On a busy machine a policy misses its time now and then, and is back a moment later; not so often in a row.
+const RESTARTS_MAX: u32 = 10;
 
 /// A running example, and what it has printed.
 pub(crate) struct Example {
@@ -111,6 +115,43 @@ impl Example {
     /// The lines after the first so many.
     pub(crate) fn since(&self, before: usize) -> &[String] {
         self.seen.get(before..).unwrap_or_default()
+    }
+
+    /// Stops the daemon and starts it again, until that falls between two changes; gives what the example has printed since.
+    ///
+    /// Where something changed between its last event and the daemon's end (a policy that answers again, say), that part of the
+    /// history is gone: then it has to list again, and must not go on (W1).
+    pub(crate) async fn goes_on_after(
+        &mut self,
+        node: &mut Node,
+        signal: Signal,
+        says: Says,
+    ) -> Result<Vec<String>> {
+        for _ in 0..RESTARTS_MAX {
+            let before = self.seen.len();
+            node.stop(signal)?;
+            node.start_again()?;
+            let going_on = node.daemon.wait_for(&["going on from the store"])?;
+            let durable = number(&going_on, "version=")?;
+            settled(node, true).await?;
+            self.until_it_knows(node, says).await?;
+            let told = self.seen.iter().filter(|line| line.contains("version="));
+            let told = told
+                .map(|line| number(line, "version="))
+                .collect::<Result<Vec<_>>>()?;
+            let saw_all = told.contains(&durable);
+            let since = self.since(before);
+            let lists = |line: &String| line.starts_with("LIST ") || line.starts_with("EXPIRED");
+            ensure!(
+                since.iter().any(lists) != saw_all,
+                "it had seen all up to {durable}: {saw_all}; then:\n{}",
+                since.join("\n")
+            );
+            if saw_all {
+                return Ok(since.to_vec());
+            }
+        }
+        bail!("{RESTARTS_MAX} times something changed while the daemon went down")
     }
 
     /// The versions of the events it has printed.

@@ -30,17 +30,9 @@ async fn go_informer_of_kubernetes_0_35_syncs_with_watch_list_off() -> Result<()
 
     // Killed: a daemon that drains may end a second watch at once, and a reflector that saw nothing in a watch
     // of less than a second lists again, for reasons of its own.
-    let before = example.seen.len();
-    node.stop(Signal::KILL)?;
-    node.start_again()?;
-    settled(&node, true).await?;
-    example.until_it_knows(&node, informer_says).await?;
-    let since = example.since(before);
-    ensure!(
-        !since.iter().any(|line| line.starts_with("LIST")),
-        "it resumed:\n{}",
-        since.join("\n")
-    );
+    example
+        .goes_on_after(&mut node, Signal::KILL, informer_says)
+        .await?;
 
     node.stop(Signal::KILL)?;
     node.forget_state()?;

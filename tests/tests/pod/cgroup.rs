@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use device_api_tests::PATIENCE;
 
 /// Version 2, and where version 1 has its memory controller.
@@ -93,14 +93,18 @@ impl Cgroup {
         self.row(file, "oom_kill")
     }
 
-    /// The most that it ever had, pages of files included.
-    pub(crate) fn peak(&self) -> Result<u64> {
+    /// The most that it ever had, pages of files included. `None` where the kernel does not say: version 2 of groups does since
+    /// Linux 5.19.
+    pub(crate) fn peak(&self) -> Result<Option<u64>> {
         let file = if self.is_v2 {
             "memory.peak"
         } else {
             "memory.max_usage_in_bytes"
         };
-        Ok(self.read(file)?.trim().parse()?)
+        if !self.path.join(file).try_exists()? {
+            return Ok(None);
+        }
+        Ok(Some(self.read(file)?.trim().parse()?))
     }
 
     /// What the kubelet calls the working set: all that it has but pages of files that nobody asked for lately.
@@ -127,4 +131,19 @@ impl Drop for Cgroup {
             std::thread::yield_now();
         }
     }
+}
+
+#[test]
+fn an_older_kernel_does_not_say_what_the_peak_was() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("group");
+    fs::create_dir(&path)?;
+    let group = Cgroup { path, is_v2: true };
+    ensure!(group.peak()?.is_none(), "nothing says so");
+    let file = group.path.join("memory.peak");
+    fs::write(&file, "4096\n")?;
+    ensure!(group.peak()? == Some(4096));
+    // Else it is no empty group, and stays.
+    fs::remove_file(file)?;
+    Ok(())
 }

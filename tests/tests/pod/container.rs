@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use device_api_tests::tools::succeeds;
 use device_api_tests::{Daemon, http, leashed};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, capabilities, move_into_link_name_space};
 
 use crate::cgroup::Cgroup;
 
@@ -29,19 +31,56 @@ pub(crate) struct Container {
 /// A process that is run in a container finds its mounts made.
 const OF_THE_FIRST: [&str; 3] = ["root=", "ro=", "rw="];
 
+/// What makes a container of the words, and of the program, that it is given.
+fn runtime() -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork"])
+        .args(["--kill-child", "--", RUNTIME]);
+    command
+}
+
+/// What root needs for a container that is another user's, besides what starting it takes: to enter its namespaces, to signal
+/// its processes, and to give files to it and look at those.
+const OVER_OTHERS: CapabilitySet = CapabilitySet::SYS_PTRACE
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::DAC_OVERRIDE);
+
+/// Whether containers can be started here, and used. Root may have few rights, and no users but itself. `root`: an empty folder.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn possible(root: &Path) -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("not run as root".to_owned());
+    }
+    let sets = capabilities(None).map_err(|error| error.to_string())?;
+    let missing = OVER_OTHERS.difference(sets.effective);
+    if !missing.is_empty() {
+        let missing: Vec<_> = missing.iter_names().map(|(name, _)| name).collect();
+        return Err(format!("root lacks {}", missing.join(", ")));
+    }
+    let mut command = runtime();
+    command
+        .arg(format!("root={}", root.display()))
+        // What is mounted of the build, and of the node.
+        .arg(format!("ro={RUNTIME}:{RUNTIME}"))
+        .arg(format!("ro={}:/node", root.display()))
+        .args(["uid=65534", "gid=65534", "group=65534"]);
+    succeeds(&mut command)
+}
+
 impl Container {
     pub(crate) fn start(
         words: &[String],
         program: &[String],
         group: Option<Cgroup>,
     ) -> Result<Self> {
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork"])
-            .args(["--kill-child", "--", RUNTIME])
-            .args(words)
-            .arg("--")
-            .args(program);
+        let mut command = runtime();
+        command.args(words).arg("--").args(program);
         let is_of_all = |word: &&String| !OF_THE_FIRST.iter().any(|first| word.starts_with(first));
         Ok(Self {
             process: Daemon::spawn(leashed(&command)?)?,

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use device_api_tests::ConfigMap;
-use device_api_tests::tools::{skip, works};
+use device_api_tests::tools::skip;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cgroup::Cgroup;
-use crate::container::Container;
+use crate::container::{self, Container};
 use crate::image::{Image, PATH};
 use crate::manifest::{self, Identity, fs_group, list};
 
@@ -33,19 +32,13 @@ pub(crate) struct Machine {
 impl Machine {
     /// `None` where no container can be started, and that is said.
     pub(crate) fn find() -> Result<Option<Self>> {
-        if !rustix::process::geteuid().is_root() {
-            return skip("containers are started as root");
-        }
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork"]);
-        unshare.args(["--kill-child", "ip", "link", "set", "lo", "up"]);
-        if let Err(why) = works(&mut unshare) {
-            return skip(&format!("no namespaces here: {why}"));
-        }
         // Short: a socket's path has 107 bytes.
         let dir = tempfile::Builder::new().prefix("dapi").tempdir()?;
         // Others than root go through it, as through a node's `/`.
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
+        if let Err(why) = container::possible(dir.path()) {
+            return skip(&format!("no container can be started here: {why}"));
+        }
         Ok(Some(Self {
             image: Image::built()?,
             dir,

@@ -63,12 +63,19 @@ async fn the_stated_limit_suffices_for_the_daemon_and_its_compiler() -> Result<(
     };
     let (peak, working_set) = (group.peak()?, group.working_set()?);
     let mapped = mapped_files(&running)?;
-    eprintln!("of {limit} bytes: {peak} at the most, {working_set} now, and {mapped} of programs");
+    eprintln!(
+        "of {limit} bytes: {peak:?} at the most, {working_set} now, and {mapped} of programs"
+    );
     ensure!(group.killed()? == 0, "the kernel killed something");
     ensure!(
         (working_set + mapped) * 100 < limit * NEAR_PERCENT,
         "{working_set} and {mapped} of {limit}: the alert would fire"
     );
+    let Some(peak) = peak else {
+        let _: Option<()> =
+            skip("no memory.peak here, which control groups have since Linux 5.19")?;
+        return Ok(());
+    };
     ensure!(
         peak <= limit && peak > 10 << 20,
         "{peak}: was it in the group?"
@@ -114,7 +121,7 @@ policies:
         return Ok(());
     };
     let peak = group.peak()?;
-    eprintln!("{peak} at the most, of {STATED}");
+    eprintln!("{peak:?} at the most, of {STATED}");
     ensure!(group.killed()? == 0, "the kernel killed something");
     Ok(())
 }

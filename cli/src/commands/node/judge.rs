@@ -1,8 +1,8 @@
 //! Whether a directory is the daemon's to have: looked at, all of them, before anything is changed.
 //!
 //! A path is typed once, for every node, and the directory that it names by mistake is taken from whoever uses
-//! it. So one that is the owner's already is taken; else all that is in it must have a name that the daemon
-//! gives. (An owner of its own is no sign: a database's directory has one, too.)
+//! it. So all that is in it must have a name that the daemon gives. (An owner of its own is no sign: a database's
+//! directory has one, too, and 65534 is many a program's.)
 
 use std::ffi::OsStr;
 use std::fs;
@@ -109,12 +109,8 @@ pub(super) fn judge(path: &Path, kind: Kind, owner: Owner) -> Result<Judged, Fai
     if judged.is_right(owner) {
         return Ok(judged);
     }
-    // Root has most of what there is.
-    let is_owners = stat.st_uid == owner.uid && owner.uid != 0;
     let within = match kind {
-        Kind::Socket if is_owners => return Ok(judged),
         Kind::Socket => Within::Sockets,
-        Kind::State if is_owners => Within::Owners,
         Kind::State => Within::State,
     };
     let mut entries_left = ENTRIES_MAX;
@@ -149,8 +145,8 @@ enum Within {
     State,
     Policies,
     Code,
-    /// Whatever is in it is its owner's.
-    Owners,
+    /// Named by policies and digests, whatever is in it.
+    Any,
     /// It is not looked into.
     Apart,
 }
@@ -164,7 +160,7 @@ impl Within {
         let is_file = kind == FileType::RegularFile;
         let is_dir = kind == FileType::Directory;
         match self {
-            Self::Owners => Some(Self::Owners),
+            Self::Any => Some(Self::Any),
             Self::Sockets | Self::State if is_dir && name == LOST_AND_FOUND => Some(Self::Apart),
             Self::Sockets => {
                 let is_socket = kind == FileType::Socket && stat.st_mode & 0o777 == SOCKET_MODE;
@@ -179,7 +175,7 @@ impl Within {
                     name.starts_with("store.redb") || matches!(name, "versions" | "versions.new");
                 (is_file && is_ours).then_some(Self::Apart)
             }
-            Self::Policies if is_dir && matches!(name, "good" | "calls") => Some(Self::Owners),
+            Self::Policies if is_dir && matches!(name, "good" | "calls") => Some(Self::Any),
             Self::Policies => (is_file && name.starts_with("ledger.")).then_some(Self::Apart),
             Self::Code => {
                 let is_ours = ends(".code") || ends(".tmp");
