@@ -17,6 +17,17 @@ pub enum PartState {
     Degraded,
 }
 
+impl PartState {
+    /// As `/readyz` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Up => "up",
+            Self::Degraded => "degraded",
+        }
+    }
+}
+
 /// One part of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {

@@ -257,7 +257,7 @@ fn as_text(report: &Report) -> String {
 }
 
 fn as_json(report: &Report) -> serde_json::Value {
-    let component = |component: &crate::readiness::Reported| {
+    let component = |component: &crate::readiness::Part| {
         serde_json::json!({
             "name": component.name,
             "state": component.state.as_str(),

@@ -1,7 +1,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::readiness::ComponentState;
+use crate::readiness::PartState;
 
 fn config() -> AdminConfig {
     AdminConfig {
@@ -65,7 +65,7 @@ async fn readyz_follows_latches_and_drain_and_tells_of_components() {
     let latch = daemon.readiness.latch("the policies");
     let nvml = daemon.readiness.component("nvml");
     nvml.report(
-        ComponentState::Degraded,
+        PartState::Degraded,
         "no NVML library found; serving without it, looking again",
     );
 
@@ -98,7 +98,7 @@ async fn readyz_speaks_json_when_asked() {
     daemon
         .readiness
         .component("nvml")
-        .report(ComponentState::Up, "8 GPUs");
+        .report(PartState::Up, "8 GPUs");
     for (target, accept) in [
         ("/readyz?verbose&format=json", "*/*"),
         ("/readyz", "application/json"),

@@ -7,7 +7,7 @@ use device_api_core::ports::{NvmlObserver, NvmlStatus};
 use device_api_nvml::{HungCall, Monitor};
 
 use crate::metrics::Metrics;
-use crate::readiness::{Component, ComponentState, Readiness};
+use crate::readiness::{Component, PartState, Readiness};
 
 /// The observer to hand to the NVML source; without one (turned off), tell it so once.
 #[derive(Debug)]
@@ -29,15 +29,15 @@ impl NvmlObserver for NvmlReport {
     fn nvml_status(&self, status: NvmlStatus) {
         let (state, detail) = match &status {
             NvmlStatus::Disabled => (
-                ComponentState::Off,
+                PartState::Off,
                 "turned off by --enable-nvml-provider=false".to_owned(),
             ),
             NvmlStatus::Missing { why } => (
-                ComponentState::Degraded,
+                PartState::Degraded,
                 format!("{why}; serving without it, looking again"),
             ),
             NvmlStatus::Released { purpose, .. } => (
-                ComponentState::Degraded,
+                PartState::Degraded,
                 format!(
                     "let go of for a {}, until attached again or its time is over",
                     purpose.as_str()
@@ -55,7 +55,7 @@ impl NvmlObserver for NvmlReport {
                     ""
                 };
                 (
-                    ComponentState::Up,
+                    PartState::Up,
                     format!("{gpus} GPUs, driver {driver}, library {library}{simulated}"),
                 )
             }
@@ -73,26 +73,23 @@ pub(crate) fn watch_calls(monitor: &Monitor, readiness: &Readiness) {
     readiness.asked("nvml-events", move || events_told(events.missing_events()));
 }
 
-fn events_told(missing: Option<String>) -> (ComponentState, String) {
+fn events_told(missing: Option<String>) -> (PartState, String) {
     match missing {
-        None => (
-            ComponentState::Up,
-            "waited for, where NVML is in use".to_owned(),
-        ),
+        None => (PartState::Up, "waited for, where NVML is in use".to_owned()),
         Some(missing) => (
-            ComponentState::Degraded,
+            PartState::Degraded,
             format!("{missing}; of these, XIDs come from the kernel log only, while it is read"),
         ),
     }
 }
 
-fn told(hung: &[HungCall]) -> (ComponentState, String) {
+fn told(hung: &[HungCall]) -> (PartState, String) {
     if hung.is_empty() {
-        return (ComponentState::Up, "none hangs".to_owned());
+        return (PartState::Up, "none hangs".to_owned());
     }
     let calls: Vec<String> = hung.iter().map(HungCall::to_string).collect();
     let detail = format!("{}; GPUs on which none hangs are read on", calls.join(", "));
-    (ComponentState::Degraded, detail)
+    (PartState::Degraded, detail)
 }
 
 #[cfg(test)]
@@ -107,7 +104,7 @@ mod tests {
 
     #[test]
     fn n1_readyz_and_metrics_say_which_call_on_which_gpu_hangs_and_how_long() {
-        assert_eq!(told(&[]).0, ComponentState::Up);
+        assert_eq!(told(&[]).0, PartState::Up);
         let hung = HungCall {
             call: "nvmlDeviceGetTemperature",
             device: Some(DeviceUuid::new("GPU-7")),
@@ -116,7 +113,7 @@ mod tests {
             age: Duration::from_secs(12),
         };
         let (state, detail) = told(std::slice::from_ref(&hung));
-        assert_eq!(state, ComponentState::Degraded);
+        assert_eq!(state, PartState::Degraded);
         assert!(
             detail.contains("nvmlDeviceGetTemperature on GPU-7 has hung for 12.0 s"),
             "{detail}"
@@ -146,9 +143,9 @@ mod tests {
 
     #[test]
     fn n3_events_that_nobody_waits_for_are_told_by_readyz_and_metrics() {
-        assert_eq!(events_told(None).0, ComponentState::Up);
+        assert_eq!(events_told(None).0, PartState::Up);
         let (state, detail) = events_told(Some("no events of GPU-7: nvmlX failed".to_owned()));
-        assert_eq!(state, ComponentState::Degraded);
+        assert_eq!(state, PartState::Degraded);
         assert!(detail.contains("GPU-7"), "{detail}");
         let metrics = Metrics::new().expect("metrics");
         for (hears, shown) in [(true, 1), (false, 0), (true, 1)] {
@@ -170,7 +167,7 @@ mod tests {
         });
         let told = readiness.report();
         assert!(told.ready);
-        assert_eq!(told.components[0].state, ComponentState::Degraded);
+        assert_eq!(told.components[0].state, PartState::Degraded);
         assert!(told.components[0].detail.contains("upgrade"), "{told:?}");
         let text = metrics.render().expect("rendered");
         for line in ["nvml_health_monitor_running 0", "nvml_released 1"] {
@@ -197,7 +194,7 @@ mod tests {
         });
         let told = readiness.report();
         assert!(told.ready);
-        assert_eq!(told.components[0].state, ComponentState::Degraded);
+        assert_eq!(told.components[0].state, PartState::Degraded);
         assert!(told.components[0].detail.contains("/x"), "{told:?}");
         let text = metrics.render().expect("rendered");
         assert!(
@@ -216,7 +213,7 @@ mod tests {
             simulated: true,
         };
         report.nvml_status(ready);
-        assert_eq!(readiness.report().components[0].state, ComponentState::Up);
+        assert_eq!(readiness.report().components[0].state, PartState::Up);
         assert!(
             metrics
                 .render()

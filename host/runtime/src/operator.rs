@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use device_api_core::clock::{BootId, WallTime, system_wall_time};
-use device_api_core::daemon::{DaemonControl, DaemonStatus, LogChange, LogFilter, Part, PartState};
+use device_api_core::daemon::{DaemonControl, DaemonStatus, LogChange, LogFilter};
 use device_api_core::error::ApiError;
 use device_api_grpc::TlsHealth;
 use rustix::process::{getegid, geteuid};
 
 use crate::config::Config;
 use crate::log_filter::LogControl;
-use crate::readiness::{ComponentState, Readiness, Reported};
+use crate::readiness::Readiness;
 use crate::values::StoreMode;
 
 /// What [`DaemonControl`] is made of.
@@ -64,7 +64,7 @@ impl DaemonControl for Operator {
             gid: getegid().as_raw(),
             ready: report.ready,
             waiting: report.waiting,
-            parts: report.components.into_iter().map(part).collect(),
+            parts: report.components,
             state_dir: self.state_dir.clone(),
             kernel_log: self.kernel_log.clone(),
             certificate_expires: self.tls.as_ref().map(|tls| wall(tls.expires())),
@@ -78,18 +78,6 @@ impl DaemonControl for Operator {
 
     fn reset_log(&self) -> Result<LogFilter, ApiError> {
         self.log.reset()
-    }
-}
-
-fn part(reported: Reported) -> Part {
-    Part {
-        name: reported.name,
-        state: match reported.state {
-            ComponentState::Off => PartState::Off,
-            ComponentState::Up => PartState::Up,
-            ComponentState::Degraded => PartState::Degraded,
-        },
-        detail: reported.detail,
     }
 }
 

@@ -17,7 +17,7 @@ use device_api_policy::{
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::readiness::{ComponentState, Readiness};
+use crate::readiness::{PartState, Readiness};
 use crate::values::{Drills, StoreMode, UnlistedPolicies};
 
 /// The first argument of the process that compiles (design H10): the daemon itself, started again.
@@ -88,13 +88,13 @@ pub(crate) fn start(
     let asked = Arc::downgrade(&supervisor);
     let safe_mode = config.policies.safe_mode;
     readiness.asked("policies", move || match asked.upgrade() {
-        None => (ComponentState::Off, "stopped".to_owned()),
+        None => (PartState::Off, "stopped".to_owned()),
         Some(supervisor) => {
             let (is_well, line) = supervisor.report();
             let state = match (is_well, safe_mode) {
-                (_, true) => ComponentState::Off,
-                (true, false) => ComponentState::Up,
-                (false, false) => ComponentState::Degraded,
+                (_, true) => PartState::Off,
+                (true, false) => PartState::Up,
+                (false, false) => PartState::Degraded,
             };
             (state, line)
         }

@@ -7,35 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How a component is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ComponentState {
-    /// Turned off by configuration.
-    Off,
-    /// Works.
-    Up,
-    /// Missing or failing; the daemon serves without, and keeps trying.
-    Degraded,
-}
-
-impl ComponentState {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Up => "up",
-            Self::Degraded => "degraded",
-        }
-    }
-}
-
-/// What is told of one component.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reported {
-    pub(crate) name: &'static str,
-    pub(crate) state: ComponentState,
-    /// A sentence for people: what is, and what the daemon does about it.
-    pub(crate) detail: String,
-}
+pub(crate) use device_api_core::daemon::{Part, PartState};
 
 /// The whole, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,18 +16,18 @@ pub(crate) struct Report {
     pub(crate) draining: bool,
     /// What is still waited for, in the order it was announced.
     pub(crate) waiting: Vec<&'static str>,
-    pub(crate) components: Vec<Reported>,
+    pub(crate) components: Vec<Part>,
 }
 
 /// Asks a component that does not report by itself.
-type Ask = Box<dyn Fn() -> (ComponentState, String) + Send>;
+type Ask = Box<dyn Fn() -> (PartState, String) + Send>;
 
 #[derive(Default)]
 struct State {
     draining: bool,
     next_latch: u64,
     latches: Vec<(u64, &'static str)>,
-    components: Vec<Reported>,
+    components: Vec<Part>,
     asked: Vec<(&'static str, Ask)>,
 }
 
@@ -116,7 +88,7 @@ impl Readiness {
     pub(crate) fn asked(
         &self,
         name: &'static str,
-        ask: impl Fn() -> (ComponentState, String) + Send + 'static,
+        ask: impl Fn() -> (PartState, String) + Send + 'static,
     ) {
         self.lock().asked.push((name, Box::new(ask)));
     }
@@ -130,7 +102,7 @@ impl Readiness {
         let state = self.lock();
         let asked = state.asked.iter().map(|(name, ask)| {
             let (state, detail) = ask();
-            Reported {
+            Part {
                 name,
                 state,
                 detail,
@@ -151,8 +123,8 @@ impl Readiness {
 }
 
 impl Component {
-    pub(crate) fn report(&self, state: ComponentState, detail: impl Into<String>) {
-        let reported = Reported {
+    pub(crate) fn report(&self, state: PartState, detail: impl Into<String>) {
+        let reported = Part {
             name: self.name,
             state,
             detail: detail.into(),
@@ -214,23 +186,21 @@ mod tests {
         let readiness = Readiness::default();
         let nvml = readiness.component("nvml");
         assert!(readiness.report().components.is_empty());
-        nvml.report(ComponentState::Degraded, "no library");
-        nvml.clone().report(ComponentState::Up, "8 GPUs");
+        nvml.report(PartState::Degraded, "no library");
+        nvml.clone().report(PartState::Up, "8 GPUs");
         let report = readiness.report();
         assert!(report.ready);
-        let expected = Reported {
+        let expected = Part {
             name: "nvml",
-            state: ComponentState::Up,
+            state: PartState::Up,
             detail: "8 GPUs".to_owned(),
         };
         assert_eq!(report.components, std::slice::from_ref(&expected));
 
-        readiness.asked("kmsg", || {
-            (ComponentState::Degraded, "no such file".to_owned())
-        });
-        let kmsg = Reported {
+        readiness.asked("kmsg", || (PartState::Degraded, "no such file".to_owned()));
+        let kmsg = Part {
             name: "kmsg",
-            state: ComponentState::Degraded,
+            state: PartState::Degraded,
             detail: "no such file".to_owned(),
         };
         assert_eq!(readiness.report().components, [expected, kmsg]);

@@ -3,7 +3,7 @@
 use device_api_grpc::SocketsHealth;
 
 use crate::metrics::Metrics;
-use crate::readiness::{ComponentState, Readiness};
+use crate::readiness::{PartState, Readiness};
 
 /// Has both ask whenever they are asked. (The log hears of a change from the API itself.)
 pub(crate) fn watch(sockets: SocketsHealth, metrics: &Metrics, readiness: &Readiness) {
@@ -16,11 +16,11 @@ pub(crate) fn watch(sockets: SocketsHealth, metrics: &Metrics, readiness: &Readi
         let lost = sockets.lost();
         if lost.is_empty() {
             let listening = format!("{} listening", sockets.count());
-            return (ComponentState::Up, listening);
+            return (PartState::Up, listening);
         }
         let lost = lost.into_iter();
         let lost = lost.map(|(path, why)| format!("nobody reaches {}: {why}", path.display()));
         let lost = lost.collect::<Vec<_>>().join("; ");
-        (ComponentState::Degraded, format!("{lost}; tried again"))
+        (PartState::Degraded, format!("{lost}; tried again"))
     });
 }

@@ -18,7 +18,7 @@ use device_api_store::{OpenError, Status, Store};
 
 use crate::config::{Config, StoreConfig};
 use crate::metrics::Metrics;
-use crate::readiness::{ComponentState, Readiness};
+use crate::readiness::{PartState, Readiness};
 use crate::values::StoreMode;
 
 /// The state that a run begins with.
@@ -53,7 +53,7 @@ pub(crate) fn open(
         StoreMode::Memory => {
             readiness
                 .component("store")
-                .report(ComponentState::Off, "in memory alone");
+                .report(PartState::Off, "in memory alone");
             return Ok(Opened {
                 cache: Arc::new(Cache::in_memory(cached, clock, metrics)),
                 store: None,
@@ -136,14 +136,14 @@ fn tell(store: &Arc<Store>, config: &StoreConfig, readiness: &Readiness) {
     let (asked, dir) = (Arc::downgrade(store), config.dir.clone());
     readiness.asked("store", move || {
         match asked.upgrade().map(|store| store.status()) {
-            None => (ComponentState::Off, "stopped".to_owned()),
-            Some(Status::Ok) => (ComponentState::Up, format!("durable in {}", dir.display())),
+            None => (PartState::Off, "stopped".to_owned()),
+            Some(Status::Ok) => (PartState::Up, format!("durable in {}", dir.display())),
             Some(status @ Status::Incomplete { .. }) => (
-                ComponentState::Degraded,
+                PartState::Degraded,
                 format!("durable in {}, {status}", dir.display()),
             ),
             Some(status @ (Status::Failing { .. } | Status::ReadOnly { .. })) => (
-                ComponentState::Degraded,
+                PartState::Degraded,
                 format!(
                     "{}: {status}; reads go on, writes are refused",
                     dir.display()

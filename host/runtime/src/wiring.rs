@@ -43,7 +43,7 @@ use crate::metrics::{LastRead, Metrics, Sampled};
 use crate::nvml_report::{self, NvmlReport};
 use crate::operator::Operator;
 use crate::policies;
-use crate::readiness::{ComponentState, Readiness};
+use crate::readiness::{PartState, Readiness};
 use crate::socket_report;
 use crate::state::{self, Opened};
 use crate::tls_report;
@@ -381,16 +381,16 @@ fn start_kmsg(
     let (asked, path) = (Arc::downgrade(&log), config.path.clone());
     readiness.asked("kernel-log", move || {
         match asked.upgrade().map(|log| log.status()) {
-            None => (ComponentState::Off, "stopped".to_owned()),
+            None => (PartState::Off, "stopped".to_owned()),
             Some(LogStatus::Waiting { why }) => (
-                ComponentState::Degraded,
+                PartState::Degraded,
                 format!("{}: {why}; tried again", path.display()),
             ),
             Some(LogStatus::Following { caught_up: true }) => {
-                (ComponentState::Up, format!("following {}", path.display()))
+                (PartState::Up, format!("following {}", path.display()))
             }
             Some(LogStatus::Following { caught_up: false }) => {
-                (ComponentState::Up, format!("reading {}", path.display()))
+                (PartState::Up, format!("reading {}", path.display()))
             }
         }
     });
